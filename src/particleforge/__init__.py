@@ -1,0 +1,1 @@
+"""ParticleForge: from collision simulation to a deployed machine-learned particle-flow model."""

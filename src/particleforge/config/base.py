@@ -1,0 +1,9 @@
+"""What all blocks of the configuration share."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Block(BaseModel):
+    """A block of the configuration: unknown keys are refused, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)

@@ -1,0 +1,164 @@
+"""Everything that differs between detectors: the content of ``config/detectors/<name>.yaml``."""
+
+import itertools
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from particleforge import schema
+from particleforge.config.base import Block
+from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class BeamConfig(Block):
+    """Colliding beams and luminous region."""
+
+    type: Literal["ee", "pp"] = Field(description="ee or pp")
+    com_energy_gev: float = Field(gt=0, description="centre-of-mass energy")
+    spot_sigma_mm: tuple[float, float, float] = Field(description="RMS of the primary vertex in x, y, z")
+
+
+class PileUpConfig(Block):
+    """Additional inelastic pp interactions in the same bunch crossing."""
+
+    mean_interactions: float = Field(0.0, ge=0, description="mean of the Poisson number of interactions; 0 switches pile-up off")
+    pool_events: int = Field(500, ge=1, description="minimum-bias events generated per shard, from which interactions are drawn")
+    abs_eta_max: float = Field(5.0, gt=0, description="particles beyond are not overlaid")
+    processes: tuple[str, ...] = Field(("SoftQCD:inelastic = on",), description="Pythia8 settings of the minimum-bias sample")
+
+
+class SampleConfig(Block):
+    """One simulated process."""
+
+    label: str = Field(description="text for plots")
+    pythia: tuple[str, ...] = Field(min_length=1, description="Pythia8 settings that define the process")
+    fraction: float = Field(1.0, gt=0, le=1, description="events of this sample as a fraction of simulation.events_per_sample")
+
+
+class CollectionsConfig(Block):
+    """Names of the EDM4hep collections; a missing optional collection is normal."""
+
+    particles: str = "MCParticles"
+    tracks: str = "SiTracks_Refitted"
+    clusters: str = "PandoraClusters"
+    candidates: str = "PandoraPFOs"
+    ecal_hits: tuple[str, ...] = ("ECALBarrel", "ECALEndcap", "ECALOther")
+    hcal_hits: tuple[str, ...] = ("HCALBarrel", "HCALEndcap", "HCALOther")
+    other_hits: tuple[str, ...] = ("MUON",)
+    hit_links: tuple[str, ...] = Field(
+        ("CalohitMCTruthLink", "CaloHitMCParticleLinks"), description="alternatives, the first that exists is read"
+    )
+    cluster_links: tuple[str, ...] = Field(("ClusterMCTruthLink", "ClusterMCParticleLinks"), description="alternatives")
+    track_links: tuple[str, ...] = Field(("SiTracksMCTruthLink", "SiTracksMCParticleLinks"), description="alternatives")
+
+
+class FeatureConfig(Block):
+    """One input feature of the model."""
+
+    name: Name = Field(description="member of tracks or clusters in the dataset, or sin_phi, cos_phi")
+    transform: Literal["none", "log", "log1p", "asinh"] = Field("none", description="applied before standardisation")
+
+
+class ElementsConfig(Block):
+    """Model inputs per element type, in order."""
+
+    track: tuple[FeatureConfig, ...] = Field(min_length=1)
+    cluster: tuple[FeatureConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _features_exist(self) -> Self:
+        for element_type, collection in (("track", schema.TRACKS), ("cluster", schema.CLUSTERS)):
+            allowed = (*collection.names, *schema.DERIVED_FEATURES)
+            for feature in getattr(self, element_type):
+                if feature.name not in allowed:
+                    raise ValueError(f"elements.{element_type}: feature '{feature.name}' unknown; allowed: {', '.join(allowed)}")
+        return self
+
+
+class ParticleClassConfig(Block):
+    """One class that the model predicts; class 0, "none", is implied."""
+
+    name: Name
+    label: str = Field(description="text for plots")
+    pdg: int = Field(description="PDG code written for candidates of this class (positive charge, or neutral)")
+    charged: bool
+    mass_gev: float = Field(ge=0)
+    truth_pdgs: tuple[int, ...] = Field((), description="absolute PDG codes of the class; empty: all others of that charge")
+    abs_eta_min: float = Field(0.0, ge=0, description="only particles at larger |eta| (forward calorimeter classes)")
+
+
+class JetConfig(Block):
+    """Jet clustering for validation."""
+
+    algorithm: Literal["anti_kt", "ee_genkt"] = "anti_kt"
+    radius: float = Field(0.4, gt=0)
+    power: float = Field(-1.0, description="exponent p of ee_genkt")
+    pt_min_gev: float = Field(5.0, gt=0)
+    abs_eta_max: float = Field(2.5, gt=0)
+    match_radius: float = Field(0.1, gt=0, description="largest distance between matched truth and reconstructed jets")
+
+
+class PlotConfig(Block):
+    """Ranges of validation plots."""
+
+    jet_pt_edges_gev: tuple[float, ...] = Field(min_length=2)
+    particle_pt_edges_gev: tuple[float, ...] = Field(min_length=2)
+    eta_edges: tuple[float, ...] = Field(min_length=2)
+    met_max_gev: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _edges_rise(self) -> Self:
+        for name in ("jet_pt_edges_gev", "particle_pt_edges_gev", "eta_edges"):
+            edges = getattr(self, name)
+            if any(b <= a for a, b in itertools.pairwise(edges)):
+                raise ValueError(f"plots.{name}: edges must rise, got {list(edges)}")
+        return self
+
+
+class CutConfig(Block):
+    """Cuts on one event; expressions over the dataset's columns are evaluated for all events at once."""
+
+    name: Name
+    expression: str = Field(description="e.g. 'num(tracks.pt) >= 2' or 'sum(clusters.energy) > 10'")
+
+
+class DetectorCutsConfig(Block):
+    """Event and object selection; what is selected away loses its targets, and the cutflow counts it."""
+
+    events: tuple[CutConfig, ...] = ()
+    track_pt_min_gev: float = Field(0.0, ge=0)
+    track_abs_eta_max: float = Field(10.0, gt=0)
+    cluster_energy_min_gev: float = Field(0.0, ge=0)
+
+
+class DetectorConfig(Block):
+    """One detector, its collisions, and how its data are read, selected and plotted."""
+
+    title: str
+    b_field_tesla: float = Field(gt=0)
+    beams: BeamConfig
+    pile_up: PileUpConfig = PileUpConfig()
+    tracker: TrackerConfig
+    calorimeter: CalorimeterConfig
+    clustering: ClusteringConfig
+    particle_flow: ParticleFlowConfig
+    collections: CollectionsConfig = CollectionsConfig()
+    elements: ElementsConfig
+    particle_classes: tuple[ParticleClassConfig, ...] = Field(min_length=1)
+    samples: dict[Name, SampleConfig] = Field(min_length=1)
+    cuts: DetectorCutsConfig = DetectorCutsConfig()
+    jets: JetConfig
+    plots: PlotConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [c.name for c in self.particle_classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"particle_classes: names repeat in {names}")
+        for charged in (True, False):
+            if not any(c.charged is charged and not c.truth_pdgs and not c.abs_eta_min for c in self.particle_classes):
+                kind = "charged" if charged else "neutral"
+                raise ValueError(f"particle_classes: one {kind} class must have empty truth_pdgs to take all other particles")
+        return self

@@ -1,0 +1,107 @@
+"""Geometry and response of a detector for the parametric simulation and the rule-based particle flow."""
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+
+
+class EfficiencyRegion(Block):
+    """Tracking efficiency up to ``abs_eta_max``, above ``pt_min_gev``; the first region that holds the particle counts."""
+
+    abs_eta_max: float = Field(gt=0)
+    pt_min_gev: float = Field(ge=0)
+    efficiency: float = Field(ge=0, le=1)
+
+
+class ResolutionRegion(Block):
+    """sigma(pT)/pT = sqrt((curvature_per_gev pT)^2 + constant^2) up to ``abs_eta_max``."""
+
+    abs_eta_max: float = Field(gt=0)
+    curvature_per_gev: float = Field(ge=0)
+    constant: float = Field(ge=0)
+
+
+class TrackerConfig(Block):
+    """Tracking volume, material and response."""
+
+    radius_mm: float = Field(gt=0, description="radius of the tracking volume; tracks are extrapolated to it")
+    half_length_mm: float = Field(gt=0)
+    barrel_radii_mm: tuple[float, ...] = Field(min_length=1, description="radii of the measuring layers")
+    disk_positions_mm: tuple[float, ...] = Field((), description="|z| of the measuring disks")
+    pt_min_gev: float = Field(gt=0)
+    abs_eta_max: float = Field(gt=0)
+    efficiency: tuple[EfficiencyRegion, ...] = Field(min_length=1)
+    momentum_resolution: tuple[ResolutionRegion, ...] = Field(min_length=1)
+    angle_resolution_rad: float = Field(3e-4, ge=0, description="sigma of phi and of theta at the interaction point")
+    impact_resolution_mm: float = Field(0.005, ge=0, description="sigma of d0 and z0 at high momentum")
+    impact_scattering_mm_gev: float = Field(0.015, ge=0, description="adds this / (p sin^(3/2) theta) in quadrature")
+    dedx_resolution: float = Field(0.1, ge=0, description="relative sigma of dE/dx")
+    material_radiation_lengths: float = Field(0.1, ge=0, description="X0 at normal incidence before the calorimeter")
+    material_interaction_lengths: float = Field(0.03, ge=0, description="nuclear interaction lengths, likewise")
+
+
+class SamplingConfig(Block):
+    """One sampling calorimeter, barrel and two endcaps of the same structure."""
+
+    barrel_inner_radius_mm: float = Field(gt=0)
+    barrel_outer_radius_mm: float = Field(gt=0)
+    barrel_half_length_mm: float = Field(gt=0)
+    endcap_z_min_mm: float = Field(gt=0)
+    endcap_z_max_mm: float = Field(gt=0)
+    endcap_inner_radius_mm: float = Field(gt=0)
+    endcap_outer_radius_mm: float = Field(gt=0)
+    n_layers: int = Field(ge=1)
+    radiation_lengths_per_layer: float = Field(gt=0)
+    interaction_lengths_per_layer: float = Field(gt=0)
+    cell_size_mm: float = Field(gt=0)
+    moliere_radius_mm: float = Field(gt=0)
+    em_stochastic: float = Field(ge=0, description="sqrt(GeV), for electrons and photons")
+    em_constant: float = Field(ge=0)
+    hadronic_stochastic: float = Field(ge=0, description="sqrt(GeV), for hadrons")
+    hadronic_constant: float = Field(ge=0)
+    noise_mev: float = Field(ge=0, description="RMS of a cell's noise")
+    noise_cells_per_event: float = Field(0.0, ge=0, description="mean number of cells that noise alone lifts over threshold")
+    threshold_mev: float = Field(ge=0, description="calibrated cell energy below which a hit is dropped")
+    mip_mev: float = Field(gt=0, description="calibrated energy that a minimum-ionising particle leaves per layer")
+
+
+class MuonSystemConfig(Block):
+    """Muon chambers: layers behind the calorimeter."""
+
+    inner_radius_mm: float = Field(gt=0)
+    endcap_z_min_mm: float = Field(gt=0)
+    abs_eta_max: float = Field(gt=0)
+    n_layers: int = Field(ge=1)
+    layer_spacing_mm: float = Field(gt=0)
+    cell_size_mm: float = Field(gt=0)
+    hit_efficiency: float = Field(0.95, ge=0, le=1)
+    hit_energy_mev: float = Field(gt=0)
+
+
+class CalorimeterConfig(Block):
+    """Calorimeters and muon system."""
+
+    ecal: SamplingConfig
+    hcal: SamplingConfig
+    muon: MuonSystemConfig
+
+
+class ClusteringConfig(Block):
+    """Clustering of calorimeter hits; showers that overlap are merged, as in a real detector."""
+
+    ecal_link_mm: float = Field(gt=0, description="hits of the ECAL closer than this join")
+    hcal_link_mm: float = Field(gt=0, description="hits of the HCAL closer than this join")
+    seed_energy_mev: float = Field(ge=0, description="a cluster needs one hit above this")
+    energy_min_mev: float = Field(ge=0, description="clusters below are dropped")
+
+
+class ParticleFlowConfig(Block):
+    """Rule-based particle flow: the baseline."""
+
+    match_distance_mm: float = Field(gt=0, description="largest distance between a track's entry point and a cluster's axis")
+    compatibility_sigma: float = Field(2.0, gt=0, description="excess over the track's momentum that becomes a neutral, in sigma")
+    electron_ecal_fraction_min: float = Field(0.9, ge=0, le=1)
+    electron_ep_tolerance: float = Field(0.15, gt=0, description="|E/p - 1| of an electron")
+    photon_ecal_fraction_min: float = Field(0.8, ge=0, le=1)
+    muon_hits_min: int = Field(2, ge=1, description="muon-system hits that make a track a muon")
+    neutral_energy_min_gev: float = Field(0.2, ge=0)

@@ -1,0 +1,133 @@
+"""Read, merge and validate the configuration; every mistake becomes one line that names file, key, value and what is allowed.
+
+Order of precedence: defaults of the models < ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < overrides
+(Snakemake's ``--config``, the command line's ``--set``).
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from particleforge.config.base import Block
+from particleforge.config.detector import DetectorConfig
+from particleforge.config.run import RunConfig
+from particleforge.errors import UserError
+
+Model = TypeVar("Model", bound=Block)
+Tree = dict[str, Any]
+
+
+def read_yaml(path: Path) -> Tree:
+    """Return the mapping in a YAML file; anything else is a UserError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise UserError(f"{path}: no such file; there are: {', '.join(names) or 'none'}{_did_you_mean(path.stem, names)}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold keys and values, found a {type(content).__name__}")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """Return ``base`` with ``over`` laid over it: mappings merge deeply, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def validate(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Return the validated model; the first mistake is raised as a UserError."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_explain(error, model, source)) from None
+
+
+def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the run's configuration from ``config_dir`` with ``overrides`` on top."""
+    overrides = _with_detectors_as_list(overrides or {})
+    base = _with_detectors_as_list(read_yaml(config_dir / "config.yaml"))
+    preset = str(merge(base, overrides).get("preset", RunConfig.model_fields["preset"].default))
+    preset_file = config_dir / "presets" / f"{preset}.yaml"
+    preset_content = _with_detectors_as_list(read_yaml(preset_file))
+    layers = ((config_dir / "config.yaml", base), (preset_file, preset_content), ("--config", overrides))
+    content: Tree = {}
+    for source, layer in layers:  # validated one by one so that a mistake is laid to its file
+        content = merge(content, layer)
+        run = validate(RunConfig, content, str(source))
+    return run
+
+
+def load_detector(config_dir: Path, name: str) -> DetectorConfig:
+    """Return the configuration of one detector."""
+    path = config_dir / "detectors" / f"{name}.yaml"
+    return validate(DetectorConfig, read_yaml(path), str(path))
+
+
+def _with_detectors_as_list(content: Mapping[str, Any]) -> Tree:
+    """Accept a single detector name, and several separated by commas."""
+    merged = dict(content)
+    if isinstance(merged.get("detector"), str):
+        merged["detector"] = [name.strip() for name in merged["detector"].split(",")]
+    return merged
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Return the model that a validation error's location lies in."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
+            continue
+        if part not in current.model_fields:
+            return current
+        current = _inner_model(current.model_fields[part].annotation)
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _inner_model(annotation: Any) -> Any:
+    """Return the model inside ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the annotation itself."""
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner_model(argument)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    """Turn the first of pydantic's errors into one line."""
+    first = error.errors()[0]
+    location = tuple(part for part in first["loc"] if part != "[key]")
+    key = ".".join(map(str, location)) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        holder = _model_at(model, location[:-1])
+        allowed = sorted(holder.model_fields) if holder else []
+        return f"{source}: {key}: unknown key; allowed: {', '.join(allowed)}{_did_you_mean(str(location[-1]), allowed)}"
+    if first["type"] == "missing":
+        return f"{source}: {key}: required key is missing; add it"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    shown = "" if isinstance(value, Mapping) else f" (got {value!r})"
+    hint = (
+        _did_you_mean(value, first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", "))
+        if isinstance(value, str)
+        else ""
+    )
+    return f"{source}: {key}: {message}{shown}{hint}"

@@ -1,0 +1,25 @@
+"""Export of the model and its application to events."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+
+
+class ExportConfig(Block):
+    """ONNX export and its parity gate."""
+
+    opset: int = Field(20, ge=18, le=23)
+    score_tolerance: float = Field(1e-4, gt=0, description="largest absolute difference of class scores to torch")
+    momentum_tolerance: float = Field(1e-4, gt=0, description="largest relative difference of momenta to torch")
+    parity_events: int = Field(64, ge=1, description="real events of the parity gate")
+
+
+class ReconstructionConfig(Block):
+    """Event reconstruction with onnxruntime."""
+
+    splits: tuple[Literal["train", "valid", "test"], ...] = Field(("test",), description="splits that are reconstructed")
+    elements_per_batch: int = Field(16384, ge=64, description="elements of one inference batch, padding included")
+    presence_threshold: float = Field(0.5, gt=0, lt=1, description="smallest probability of a particle that gives a candidate")
+    threads: int = Field(1, ge=1)

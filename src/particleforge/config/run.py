@@ -1,0 +1,38 @@
+"""The whole configuration of a run: ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+from particleforge.config.dataset import DatasetConfig
+from particleforge.config.detector import Name
+from particleforge.config.hpo import HpoConfig
+from particleforge.config.model import ModelConfig
+from particleforge.config.preprocessing import PreprocessingConfig
+from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
+from particleforge.config.resources import ResourcesConfig
+from particleforge.config.selection import SelectionConfig
+from particleforge.config.simulation import SimulationConfig
+from particleforge.config.training import TrainingConfig
+from particleforge.config.validation import ValidationConfig
+
+
+class RunConfig(Block):
+    """What to run: detectors, sizes and the stages' settings."""
+
+    preset: Annotated[Name, Field(description="file of config/presets that is merged over config.yaml")] = "demo"
+    detector: tuple[Name, ...] = Field(("clic",), min_length=1, description="one or more files of config/detectors")
+    results_dir: str = Field("results", min_length=1)
+    seed: int = Field(20260401, ge=0, description="every random number of every stage derives from it")
+    simulation: SimulationConfig = SimulationConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    selection: SelectionConfig = SelectionConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    hpo: HpoConfig = HpoConfig()
+    export: ExportConfig = ExportConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    validation: ValidationConfig = ValidationConfig()
+    resources: ResourcesConfig = ResourcesConfig()

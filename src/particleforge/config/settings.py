@@ -1,0 +1,179 @@
+"""What each stage may read of the configuration: its settings.
+
+A stage's settings are a model whose fields are exactly the blocks that shape its output, plus the version of its code.
+The same object is the ``params:`` of the rule (so that a changed key reruns the stages that depend on it and no other),
+the hash in every output's provenance, and the only configuration the stage's function receives. Raise ``version`` when
+a stage's code changes what it writes: Snakemake does not look into the library.
+"""
+
+from typing import Any, Self
+
+from particleforge.config.base import Block
+from particleforge.config.dataset import DatasetConfig
+from particleforge.config.detector import (
+    BeamConfig,
+    CollectionsConfig,
+    DetectorConfig,
+    DetectorCutsConfig,
+    ElementsConfig,
+    JetConfig,
+    ParticleClassConfig,
+    PileUpConfig,
+    PlotConfig,
+    SampleConfig,
+)
+from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
+from particleforge.config.hpo import HpoConfig
+from particleforge.config.model import ModelConfig
+from particleforge.config.preprocessing import PreprocessingConfig
+from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
+from particleforge.config.run import RunConfig
+from particleforge.config.selection import SelectionConfig
+from particleforge.config.simulation import SimulationConfig
+from particleforge.config.training import TrainingConfig
+from particleforge.config.validation import ValidationConfig
+
+
+class StageSettings(Block):
+    """Base of all stages' settings: fields are filled by name, first from the run's configuration, then from the detector's."""
+
+    version: int
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; ``own`` gives fields that are neither (a sample, its name)."""
+        picked = dict(own)
+        for name in cls.model_fields:
+            if name in picked or name == "version":
+                continue
+            picked[name] = getattr(run, name) if name in RunConfig.model_fields else getattr(detector, name)
+        return cls(**picked)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values, for params, hashes and provenance."""
+        return self.model_dump(mode="json")
+
+
+class SimulateSettings(StageSettings):
+    """What shapes a simulated shard."""
+
+    version: int = 1
+    seed: int
+    events_per_shard: int
+    sample_name: str
+    sample: SampleConfig
+    beams: BeamConfig
+    pile_up: PileUpConfig
+    b_field_tesla: float
+    tracker: TrackerConfig
+    calorimeter: CalorimeterConfig
+    clustering: ClusteringConfig
+    particle_flow: ParticleFlowConfig
+    collections: CollectionsConfig
+
+
+class DatasetSettings(StageSettings):
+    """What shapes a shard of the dataset."""
+
+    version: int = 1
+    sample_name: str
+    dataset: DatasetConfig
+    b_field_tesla: float
+    tracker: TrackerConfig
+    calorimeter: CalorimeterConfig
+    collections: CollectionsConfig
+    particle_classes: tuple[ParticleClassConfig, ...]
+
+
+class SelectSettings(StageSettings):
+    """What shapes a selected shard."""
+
+    version: int = 1
+    seed: int
+    sample_name: str
+    selection: SelectionConfig
+    cuts: DetectorCutsConfig
+
+
+class ShardSettings(StageSettings):
+    """What shapes the training shards."""
+
+    version: int = 1
+    seed: int
+    preprocessing: PreprocessingConfig
+    elements: ElementsConfig
+    particle_classes: tuple[ParticleClassConfig, ...]
+
+
+class TrainSettings(StageSettings):
+    """What shapes a training, of the search or final."""
+
+    version: int = 1
+    seed: int
+    model: ModelConfig
+    training: TrainingConfig
+
+
+class HpoSettings(StageSettings):
+    """What shapes the search: the settings that it starts from and the search itself."""
+
+    version: int = 1
+    seed: int
+    model: ModelConfig
+    training: TrainingConfig
+    hpo: HpoConfig
+
+
+class ExportSettings(StageSettings):
+    """What shapes the exported model."""
+
+    version: int = 1
+    export: ExportConfig
+    elements: ElementsConfig
+    particle_classes: tuple[ParticleClassConfig, ...]
+
+
+class ReconstructSettings(StageSettings):
+    """What shapes a reconstructed file."""
+
+    version: int = 1
+    reconstruction: ReconstructionConfig
+    collections: CollectionsConfig
+
+
+class ValidateSettings(StageSettings):
+    """What shapes the physics validation."""
+
+    version: int = 1
+    seed: int
+    validation: ValidationConfig
+    particle_classes: tuple[ParticleClassConfig, ...]
+    jets: JetConfig
+    plots: PlotConfig
+    samples: dict[str, SampleConfig]
+
+
+class ReportSettings(StageSettings):
+    """What shapes the report."""
+
+    version: int = 1
+    title: str
+    preset: str
+    particle_classes: tuple[ParticleClassConfig, ...]
+    samples: dict[str, SampleConfig]
+
+
+def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> SimulateSettings:
+    """Return the settings of one sample's shards."""
+    return SimulateSettings.of(
+        run,
+        detector,
+        events_per_shard=run.simulation.events_per_shard,
+        sample_name=sample,
+        sample=detector.samples[sample],
+    )
+
+
+def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
+    """Return how many files a sample has; every file is full, so the number of events is rounded up."""
+    return max(1, -(-round(simulation.events_per_sample * sample.fraction) // simulation.events_per_shard))

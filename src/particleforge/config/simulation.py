@@ -1,0 +1,12 @@
+"""Run-level settings of the simulation."""
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+
+
+class SimulationConfig(Block):
+    """How many events are simulated."""
+
+    events_per_sample: int = Field(1000, ge=1, description="events of a sample with fraction 1")
+    events_per_shard: int = Field(250, ge=1, description="events per file, one job each")

@@ -1,0 +1,40 @@
+"""Optimisation of the network."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+
+
+class LossConfig(Block):
+    """Weights of the terms of the loss."""
+
+    presence: float = Field(1.0, ge=0, description="binary cross-entropy: does the element host a particle")
+    classification: float = Field(1.0, ge=0, description="cross-entropy of the class, elements with a particle only")
+    charge: float = Field(0.2, ge=0, description="cross-entropy of the charge, elements with a particle only")
+    momentum: float = Field(2.0, ge=0, description="Huber loss of the p4 corrections, elements with a particle only")
+
+
+class TrainingConfig(Block):
+    """How a network is trained; one training is one DDP job of ``ranks`` processes."""
+
+    ranks: int = Field(1, ge=1, description="DDP processes (per node)")
+    max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; the learning-rate schedule ends here")
+    valid_every_steps: int = Field(200, ge=1, description="steps between validations")
+    checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    log_every_steps: int = Field(20, ge=1, description="steps between rows of the metrics")
+    elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch, padding included")
+    optimiser: Literal["adamw", "lamb"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0, description="at the reference batch, one rank")
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="with the number of ranks")
+    weight_decay: float = Field(0.01, ge=0)
+    beta2: float = Field(0.98, gt=0, lt=1)
+    warmup_steps: int = Field(100, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of the weights; 0 switches it off")
+    early_stopping_patience: int = Field(0, ge=0, description="validations without improvement before stopping; 0: never")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast type of the forward pass")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    loss: LossConfig = LossConfig()

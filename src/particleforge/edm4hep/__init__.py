@@ -1,0 +1,1 @@
+"""Edm4hep stage."""

@@ -1,0 +1,168 @@
+"""Every path of the workflow, once: patterns with Snakemake wildcards below ``<results_dir>/{detector}/``.
+
+Rules use the patterns as they are; Python code fills them with ``str.format``. Nothing else in the project
+spells a result's path.
+"""
+
+from dataclasses import dataclass
+
+SHARD_FORMAT = "{:05d}"
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Path patterns of one results folder; ``{detector}``, ``{sample}``, ``{shard}``, ``{rung}``, ``{slot}`` are wildcards."""
+
+    results_dir: str = "results"
+
+    @property
+    def root(self) -> str:
+        """The folder of one detector."""
+        return f"{self.results_dir}/{{detector}}"
+
+    @property
+    def simulated(self) -> str:
+        """EDM4hep ROOT file of one shard of one sample."""
+        return f"{self.root}/sim/{{sample}}/{{shard}}.root"
+
+    @property
+    def dataset(self) -> str:
+        """Parquet, one row per event (schema.DATASET)."""
+        return f"{self.root}/dataset/{{sample}}/{{shard}}.parquet"
+
+    @property
+    def selected(self) -> str:
+        """Parquet, the dataset's rows that pass the cuts, with their split."""
+        return f"{self.root}/select/{{sample}}/{{shard}}.parquet"
+
+    @property
+    def cutflow(self) -> str:
+        """JSON with the counts of one shard after each cut."""
+        return f"{self.root}/select/{{sample}}/{{shard}}.cutflow.json"
+
+    @property
+    def cutflow_table(self) -> str:
+        """CSV, the cutflow of all samples."""
+        return f"{self.root}/select/cutflow.csv"
+
+    @property
+    def cutflow_plot(self) -> str:
+        """PNG, the cutflow of all samples (a PDF lies beside it)."""
+        return f"{self.root}/select/cutflow.png"
+
+    @property
+    def manifest(self) -> str:
+        """JSON index of the training shards."""
+        return f"{self.root}/shards/manifest.json"
+
+    @property
+    def normalisation(self) -> str:
+        """JSON with the feature statistics of the train split."""
+        return f"{self.root}/shards/normalisation.json"
+
+    def shards(self, split: str) -> str:
+        """Folder of one split's Parquet shards."""
+        return f"{self.root}/shards/{split}"
+
+    @property
+    def hpo_work(self) -> str:
+        """Folder that outlives retries: the study's journal and the trials' checkpoints."""
+        return f"{self.root}/hpo/work"
+
+    @property
+    def hpo_slot(self) -> str:
+        """JSON result of one (rung, slot) of the search."""
+        return f"{self.root}/hpo/slots/{{rung}}/{{slot}}.json"
+
+    @property
+    def hpo_best(self) -> str:
+        """YAML with the winning model and training settings."""
+        return f"{self.root}/hpo/best.yaml"
+
+    @property
+    def hpo_trials(self) -> str:
+        """CSV, one row per trial."""
+        return f"{self.root}/hpo/trials.csv"
+
+    def hpo_plot(self, name: str) -> str:
+        """PNG of the search (history, importances, rungs; a PDF lies beside each)."""
+        return f"{self.root}/hpo/{name}.png"
+
+    @property
+    def train_work(self) -> str:
+        """Folder that outlives retries: checkpoints to resume from."""
+        return f"{self.root}/train/work"
+
+    @property
+    def model(self) -> str:
+        """The best checkpoint of the final training: weights, settings, normalisation."""
+        return f"{self.root}/train/best.pt"
+
+    @property
+    def last_model(self) -> str:
+        """The last checkpoint of the final training."""
+        return f"{self.root}/train/last.pt"
+
+    @property
+    def metrics(self) -> str:
+        """Parquet, one row per logged step of the final training."""
+        return f"{self.root}/train/metrics.parquet"
+
+    @property
+    def tensorboard(self) -> str:
+        """Folder of TensorBoard event files."""
+        return f"{self.root}/train/tensorboard"
+
+    @property
+    def onnx(self) -> str:
+        """The exported model."""
+        return f"{self.root}/export/model.onnx"
+
+    @property
+    def parity(self) -> str:
+        """JSON, ONNX against torch on real events."""
+        return f"{self.root}/export/parity.json"
+
+    @property
+    def model_card(self) -> str:
+        """Markdown description of the exported model."""
+        return f"{self.root}/export/model_card.md"
+
+    @property
+    def reconstructed(self) -> str:
+        """Parquet, candidates of the model, one row per event (schema.RECONSTRUCTED)."""
+        return f"{self.root}/reco/{{sample}}/{{shard}}.parquet"
+
+    @property
+    def reconstructed_edm4hep(self) -> str:
+        """EDM4hep ROOT file with the candidates as ReconstructedParticles."""
+        return f"{self.root}/reco/{{sample}}/{{shard}}.root"
+
+    @property
+    def physics_metrics(self) -> str:
+        """JSON, all figures of the physics validation."""
+        return f"{self.root}/validate/metrics.json"
+
+    @property
+    def histograms(self) -> str:
+        """JSON, the histograms behind every validation plot."""
+        return f"{self.root}/validate/histograms.json"
+
+    @property
+    def validation_plots(self) -> str:
+        """Folder of validation plots, PNG and PDF."""
+        return f"{self.root}/validate/plots"
+
+    @property
+    def report(self) -> str:
+        """Self-contained HTML report."""
+        return f"{self.root}/report.html"
+
+    def log(self, rule: str, *wildcards: str) -> str:
+        """Log file of a rule's job, e.g. ``paths.log("simulate_events", "sample", "shard")``."""
+        return "/".join([f"{self.root}/logs", rule, *(f"{{{name}}}" for name in wildcards)]) + ".log"
+
+    def benchmark(self, rule: str, *wildcards: str) -> str:
+        """Resource use of a rule's job, as Snakemake measures it."""
+        return "/".join([f"{self.root}/benchmarks", rule, *(f"{{{name}}}" for name in wildcards)]) + ".tsv"

@@ -1,0 +1,192 @@
+"""Columns of every event table: names, types, units and meaning, each written once.
+
+Pure Python, so that the configuration can be checked against it at parse time; ``tables`` turns it into Arrow schemas.
+
+Conventions that hold in every table:
+
+* one row per event; lengths in mm, energies and momenta in GeV (c = 1), angles in radians;
+* the *elements* of an event are its tracks, in order, followed by its clusters, in order; ``targets`` and every
+  ``element`` index refer to that concatenation; -1 means none;
+* ``class_id`` 0 is "none"; 1 ... n follow ``particle_classes`` of the detector's configuration.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column, or one member of a record in a list column."""
+
+    name: str
+    dtype: str
+    unit: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A column that holds a list of records per event."""
+
+    name: str
+    description: str
+    fields: tuple[Field, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the record's members, in order."""
+        return tuple(field.name for field in self.fields)
+
+
+class Fate(IntEnum):
+    """What became of a stable generator particle in the targets."""
+
+    INVISIBLE = 0  # neutrinos, and what left too little in the detector
+    HOSTED = 1  # owns the element it points to
+    MERGED = 2  # its four-momentum was added to the owner of the element it points to
+    DROPPED = 3  # visible, but found no element; accounted for in the file's energy balance
+
+
+ELEMENT_TYPES = ("track", "cluster")  # type ids are 1, 2, ...; 0 is padding
+PADDING = 0
+DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")  # computed by preprocessing.features
+NONE_CLASS = 0
+SCHEMA_VERSION = 1
+
+EVENT = (
+    Field("event_id", "uint64", "", "hash of sample, run and event number: the event's identity"),
+    Field("run_number", "uint32", "", "run number; the simulators write the shard's number"),
+    Field("event_number", "uint64", "", "event number within the run"),
+    Field("weight", "float64", "", "generator weight"),
+)
+
+TRACKS = Collection(
+    "tracks",
+    "reconstructed charged-particle tracks, parameters at the interaction point",
+    (
+        Field("pt", "float32", "GeV", "transverse momentum"),
+        Field("eta", "float32", "", "pseudorapidity"),
+        Field("phi", "float32", "rad", "azimuth"),
+        Field("p", "float32", "GeV", "momentum"),
+        Field("charge", "int8", "e", "charge from the sense of curvature"),
+        Field("omega", "float32", "1/mm", "signed curvature"),
+        Field("tan_lambda", "float32", "", "tangent of the dip angle"),
+        Field("d0", "float32", "mm", "transverse impact parameter"),
+        Field("z0", "float32", "mm", "longitudinal impact parameter"),
+        Field("chi2", "float32", "", "chi-square of the fit"),
+        Field("ndf", "float32", "", "degrees of freedom of the fit"),
+        Field("n_hits", "float32", "", "tracker hits on the track"),
+        Field("dedx", "float32", "GeV/mm", "specific ionisation; 0 where the file has none"),
+        Field("radius_innermost_hit", "float32", "mm", "radius of the first hit; 0 where unknown"),
+        Field("eta_calo", "float32", "", "pseudorapidity of the point of entry into the calorimeter; eta where unknown"),
+        Field("phi_calo", "float32", "rad", "azimuth of the point of entry into the calorimeter; phi where unknown"),
+    ),
+)
+
+CLUSTERS = Collection(
+    "clusters",
+    "calorimeter clusters",
+    (
+        Field("energy", "float32", "GeV", "calibrated energy"),
+        Field("et", "float32", "GeV", "energy times sin(theta) of the position"),
+        Field("eta", "float32", "", "pseudorapidity of the position"),
+        Field("phi", "float32", "rad", "azimuth of the position"),
+        Field("x", "float32", "mm", "energy-weighted position"),
+        Field("y", "float32", "mm", "energy-weighted position"),
+        Field("z", "float32", "mm", "energy-weighted position"),
+        Field("energy_ecal", "float32", "GeV", "energy in the electromagnetic calorimeter"),
+        Field("energy_hcal", "float32", "GeV", "energy in the hadronic calorimeter"),
+        Field("energy_other", "float32", "GeV", "energy elsewhere (muon system, forward)"),
+        Field("n_hits", "float32", "", "hits in the cluster"),
+        Field("width_transverse", "float32", "mm", "energy-weighted RMS distance from the axis origin-position"),
+        Field("width_longitudinal", "float32", "mm", "energy-weighted RMS along the axis origin-position"),
+        Field("depth", "float32", "mm", "distance of the position from the calorimeter's inner face along the axis"),
+    ),
+)
+
+PARTICLES = Collection(
+    "particles",
+    "stable generator particles (neutrinos included) with what became of them",
+    (
+        Field("pdg", "int32", "", "PDG code"),
+        Field("charge", "int8", "e", "charge"),
+        Field("px", "float64", "GeV", "momentum"),
+        Field("py", "float64", "GeV", "momentum"),
+        Field("pz", "float64", "GeV", "momentum"),
+        Field("energy", "float64", "GeV", "energy"),
+        Field("class_id", "int8", "", "class by PDG code alone, 0 for neutrinos"),
+        Field("fate", "int8", "", "schema.Fate"),
+        Field("element", "int32", "", "element that owns the particle, -1 if invisible or dropped"),
+        Field("deposited_energy", "float32", "GeV", "calibrated calorimeter energy that it and its descendants left"),
+    ),
+)
+
+TARGETS = Collection(
+    "targets",
+    "what each element should become, in the order of the elements",
+    (
+        Field("class_id", "int8", "", "class by host, 0 for none"),
+        Field("charge", "int8", "e", "charge"),
+        Field("px", "float64", "GeV", "momentum, merged particles included"),
+        Field("py", "float64", "GeV", "momentum, merged particles included"),
+        Field("pz", "float64", "GeV", "momentum, merged particles included"),
+        Field("energy", "float64", "GeV", "energy, merged particles included"),
+        Field("particle", "int32", "", "index of the owner in particles, -1 for none"),
+        Field("n_merged", "int16", "", "particles merged into the owner"),
+    ),
+)
+
+TRACK_LINKS = Collection(
+    "track_links",
+    "share of a track that a particle made",
+    (
+        Field("track", "int32", "", "index in tracks"),
+        Field("particle", "int32", "", "index in particles"),
+        Field("weight", "float32", "", "share of the track's hits, 0 ... 1"),
+    ),
+)
+
+CLUSTER_LINKS = Collection(
+    "cluster_links",
+    "energy in a cluster that a particle left",
+    (
+        Field("cluster", "int32", "", "index in clusters"),
+        Field("particle", "int32", "", "index in particles"),
+        Field("energy", "float32", "GeV", "calibrated energy"),
+    ),
+)
+
+CANDIDATES = Collection(
+    "candidates",
+    "particles that a reconstruction found",
+    (
+        Field("pdg", "int32", "", "PDG code"),
+        Field("class_id", "int8", "", "class"),
+        Field("charge", "int8", "e", "charge"),
+        Field("px", "float32", "GeV", "momentum"),
+        Field("py", "float32", "GeV", "momentum"),
+        Field("pz", "float32", "GeV", "momentum"),
+        Field("energy", "float32", "GeV", "energy"),
+        Field("element", "int32", "", "element that the candidate stands for, -1 if none"),
+    ),
+)
+
+SPLIT = Field("split", "string", "", "train, valid or test, by hash of the event's identity")
+
+# A built dataset; a selected one adds SPLIT to EVENT; ``candidates`` are the baseline's.
+DATASET = (TRACKS, CLUSTERS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CANDIDATES)
+
+# A reconstructed file has EVENT and the model's candidates.
+RECONSTRUCTED = (CANDIDATES,)
+
+# A training shard: flat lists per event, ready for the loader.
+SHARD = (
+    Field("event_id", "uint64", "", "the event's identity"),
+    Field("sample", "string", "", "sample that the event comes from"),
+    Field("n_elements", "int32", "", "tracks + clusters"),
+    Field("element_type", "list<int8>", "", "1 + index in ELEMENT_TYPES"),
+    Field("features", "list<float32>", "", "raw features, row-major [n_elements, n_features]; unused columns are 0"),
+    Field("target_class", "list<int8>", "", "class of the target"),
+    Field("target_charge", "list<int8>", "e", "charge of the target"),
+    Field("target_p4", "list<float32>", "GeV", "px, py, pz, energy, row-major [n_elements, 4]; 0 where class is none"),
+)

@@ -1,0 +1,103 @@
+"""Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with provenance inside.
+
+Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd) whose key-value
+metadata carries schema version, units, and what shaped the file (``artefacts.provenance``).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from particleforge import schema
+from particleforge.artefacts import atomic_output
+from particleforge.errors import UserError
+
+_SCALARS = {name: getattr(pa, name)() for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")}
+METADATA_KEY = b"particleforge"
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """Return the Arrow type of a schema dtype such as ``float32`` or ``list<int8>``."""
+    if dtype.startswith("list<"):
+        return pa.list_(_SCALARS[dtype[5:-1]])
+    return _SCALARS[dtype]
+
+
+def arrow_schema(fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()) -> pa.Schema:
+    """Return the Arrow schema of event-level ``fields`` followed by list-of-record ``collections``."""
+    columns = [pa.field(f.name, arrow_type(f.dtype), nullable=False) for f in fields]
+    for collection in collections:
+        members = [pa.field(f.name, arrow_type(f.dtype), nullable=False) for f in collection.fields]
+        columns.append(pa.field(collection.name, pa.list_(pa.field("element", pa.struct(members), nullable=False)), nullable=False))
+    return pa.schema(columns)
+
+
+def units(fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()) -> dict[str, str]:
+    """Return ``{"tracks.pt": "GeV", ...}`` for the columns that have a unit."""
+    found = {f.name: f.unit for f in fields if f.unit}
+    found |= {f"{c.name}.{f.name}": f.unit for c in collections for f in c.fields if f.unit}
+    return found
+
+
+DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)
+SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET)
+RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
+SHARD_SCHEMA = arrow_schema(schema.SHARD)
+
+
+def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
+    """Cast awkward records to an Arrow table of the given layout; a missing column is a KeyError."""
+    columns = []
+    for field in layout:
+        column = events[field.name]
+        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+            column = ak.zip({m.name: column[m.name] for m in field.type.value_type}, depth_limit=2)
+        array = ak.to_arrow(column, extensionarray=False, list_to32=True)
+        columns.append(array.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=layout)
+
+
+def write_table(
+    path: str | Path, batches: Iterable[pa.Table], layout: pa.Schema, metadata: dict[str, Any], *, row_group_size: int = 500
+) -> int:
+    """Stream ``batches`` into one Parquet file and return the number of rows; the file appears only when complete.
+
+    ``metadata`` goes into the file as JSON under the key ``particleforge``.
+    """
+    described = layout.with_metadata({METADATA_KEY: json.dumps({"schema_version": schema.SCHEMA_VERSION, **metadata}, sort_keys=True)})
+    rows = 0
+    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, described, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(batch.cast(layout).replace_schema_metadata(described.metadata), row_group_size=row_group_size)
+            rows += batch.num_rows
+    return rows
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return what ``write_table`` stored under ``metadata``; a file without it is a UserError."""
+    try:
+        stored = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that writes it") from error
+    if stored is None:
+        raise UserError(f"{path}: Parquet file was not written by particleforge; rebuild it with this workflow")
+    found: dict[str, Any] = json.loads(stored)
+    if found["schema_version"] != schema.SCHEMA_VERSION:
+        raise UserError(f"{path}: schema version {found['schema_version']}, this package reads {schema.SCHEMA_VERSION}; rebuild the file")
+    return found
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Array:
+    """Read a whole event table as awkward records; ``columns`` as ``["tracks", "event_id"]``."""
+    read_metadata(path)
+    return from_arrow(pq.read_table(path, columns=list(columns) if columns is not None else None))
+
+
+def from_arrow(table: pa.Table) -> ak.Array:
+    """Return an Arrow table as awkward records without option types."""
+    return ak.drop_none(ak.from_arrow(table)) if table.num_rows else ak.from_arrow(table)
