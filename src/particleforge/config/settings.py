@@ -129,8 +129,6 @@ class ExportSettings(StageSettings):
 
     version: int = 1
     export: ExportConfig
-    elements: ElementsConfig
-    particle_classes: tuple[ParticleClassConfig, ...]
 
 
 class ReconstructSettings(StageSettings):
