@@ -11,6 +11,7 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
+from particleforge.config.report import ReportConfig
 from particleforge.config.resources import ResourcesConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
@@ -35,4 +36,5 @@ class RunConfig(Block):
     export: ExportConfig = ExportConfig()
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     validation: ValidationConfig = ValidationConfig()
+    report: ReportConfig = ReportConfig()
     resources: ResourcesConfig = ResourcesConfig()

@@ -27,6 +27,7 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
+from particleforge.config.report import ReportConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
@@ -95,6 +96,13 @@ class SelectSettings(StageSettings):
     cuts: DetectorCutsConfig
 
 
+class CutflowSettings(StageSettings):
+    """What shapes the gathered cutflow."""
+
+    version: int = 1
+    samples: dict[str, SampleConfig]
+
+
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
@@ -144,6 +152,7 @@ class ValidateSettings(StageSettings):
 
     version: int = 1
     seed: int
+    title: str
     validation: ValidationConfig
     particle_classes: tuple[ParticleClassConfig, ...]
     jets: JetConfig
@@ -157,6 +166,8 @@ class ReportSettings(StageSettings):
     version: int = 1
     title: str
     preset: str
+    seed: int
+    report: ReportConfig
     particle_classes: tuple[ParticleClassConfig, ...]
     samples: dict[str, SampleConfig]
 

@@ -8,6 +8,5 @@ from particleforge.config.base import Block
 class ValidationConfig(Block):
     """Sizes of the validation."""
 
-    match_radius: float = Field(0.15, gt=0, description="largest distance between a candidate and its truth particle")
+    match_radius: float = Field(0.1, gt=0, description="largest distance (eta, phi) between a candidate and its truth particle")
     n_bootstrap: int = Field(100, ge=10, description="resamplings for the statistical errors of medians and IQRs")
-    n_event_displays: int = Field(2, ge=0)

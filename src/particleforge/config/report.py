@@ -1,0 +1,11 @@
+"""The report."""
+
+from pydantic import Field
+
+from particleforge.config.base import Block
+
+
+class ReportConfig(Block):
+    """What the report shows beyond the results of the stages."""
+
+    n_event_displays: int = Field(2, ge=0, description="events of each sample that are drawn")
