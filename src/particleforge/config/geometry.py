@@ -21,13 +21,29 @@ class ResolutionRegion(Block):
     constant: float = Field(ge=0)
 
 
+class BarrelLayerConfig(Block):
+    """One cylindrical measuring layer."""
+
+    radius_mm: float = Field(gt=0)
+    half_length_mm: float = Field(gt=0)
+
+
+class DiskConfig(Block):
+    """One measuring disk, at both ends of the detector."""
+
+    z_mm: float = Field(gt=0)
+    inner_radius_mm: float = Field(gt=0)
+    outer_radius_mm: float = Field(gt=0)
+
+
 class TrackerConfig(Block):
     """Tracking volume, material and response."""
 
-    radius_mm: float = Field(gt=0, description="radius of the tracking volume; tracks are extrapolated to it")
-    half_length_mm: float = Field(gt=0)
-    barrel_radii_mm: tuple[float, ...] = Field(min_length=1, description="radii of the measuring layers")
-    disk_positions_mm: tuple[float, ...] = Field((), description="|z| of the measuring disks")
+    radius_mm: float = Field(gt=0, description="radius of the tracking volume: particles enter the calorimeters here")
+    half_length_mm: float = Field(gt=0, description="half-length of the tracking volume")
+    barrel_layers: tuple[BarrelLayerConfig, ...] = Field(min_length=1, description="measuring layers; the material lies in them")
+    disks: tuple[DiskConfig, ...] = ()
+    hits_min: int = Field(4, ge=3, description="layers that a particle must cross to be found")
     pt_min_gev: float = Field(gt=0)
     abs_eta_max: float = Field(gt=0)
     efficiency: tuple[EfficiencyRegion, ...] = Field(min_length=1)
@@ -35,7 +51,8 @@ class TrackerConfig(Block):
     angle_resolution_rad: float = Field(3e-4, ge=0, description="sigma of phi and of theta at the interaction point")
     impact_resolution_mm: float = Field(0.005, ge=0, description="sigma of d0 and z0 at high momentum")
     impact_scattering_mm_gev: float = Field(0.015, ge=0, description="adds this / (p sin^(3/2) theta) in quadrature")
-    dedx_resolution: float = Field(0.1, ge=0, description="relative sigma of dE/dx")
+    dedx_resolution: float = Field(0.1, ge=0, description="relative sigma of a track's dE/dx")
+    shared_hit_probability: float = Field(0.02, ge=0, le=1, description="chance that one hit of a track belongs to a neighbouring track")
     material_radiation_lengths: float = Field(0.1, ge=0, description="X0 at normal incidence before the calorimeter")
     material_interaction_lengths: float = Field(0.03, ge=0, description="nuclear interaction lengths, likewise")
 

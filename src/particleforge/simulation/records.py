@@ -1,10 +1,10 @@
-"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of events.
+r"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of events.
 
 Units: GeV (c = 1), mm, ns, radians. Every record has ``event``, the index of the event within the batch, ascending; references
 to other records are row numbers within the batch (not within the event), -1 for none. Nothing here computes physics.
 
     Particles -> Entering -> Hits -> Clusters -> Candidates
-        \\------> Tracks ---------------------/
+        \------> Tracks ---------------------/
 """
 
 from dataclasses import dataclass, fields
