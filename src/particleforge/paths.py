@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 SHARD_FORMAT = "{:05d}"
 SPLITS = ("train", "valid", "test")
+HPO_PLOTS = ("history", "importances", "rungs")
 
 
 @dataclass(frozen=True)

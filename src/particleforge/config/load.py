@@ -98,14 +98,14 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
             continue
         if part not in current.model_fields:
             return current
-        current = _inner_model(current.model_fields[part].annotation)
+        current = inner_model(current.model_fields[part].annotation)
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
-def _inner_model(annotation: Any) -> Any:
+def inner_model(annotation: Any) -> Any:
     """Return the model inside ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the annotation itself."""
     for argument in getattr(annotation, "__args__", ()):
-        found = _inner_model(argument)
+        found = inner_model(argument)
         if isinstance(found, type) and issubclass(found, BaseModel):
             return found
     return annotation

@@ -1,0 +1,51 @@
+# Two commands: `make run` and `make test`. `make help` lists the rest.
+PRESET ?=
+DETECTOR ?= clic
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+CHOICE := detector=$(DETECTOR) $(if $(PRESET),preset=$(PRESET))
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test unit lint format docs clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make run PRESET=smoke|demo|study DETECTOR=clic|cld|cms_like    (default: demo, clic)"
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+env: $(VENV)/installed  ## Make the environment in .venv
+
+run: env  ## Run the whole chain and write the report
+	$(BIN)/snakemake --profile profiles/local --config $(CHOICE)
+
+test: env  ## Run every test
+	$(BIN)/pytest --numprocesses auto --dist loadgroup
+
+unit: env  ## Run the quick tests only
+	$(BIN)/pytest --numprocesses auto -m "not integration and not workflow"
+
+lint: env  ## Check style, types, layering and the workflow
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: env  ## Format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+docs: env  ## Rewrite config/README.md and the JSON schemas from the models
+	$(BIN)/python -m particleforge.config.document
+
+clean:  ## Delete the results, after asking
+	@read -p "Delete results/ and .snakemake/? [y/N] " answer && [ "$$answer" = y ] && rm -rf results .snakemake || echo "kept"

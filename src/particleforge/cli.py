@@ -1,0 +1,230 @@
+"""Command line: every stage on files of your own, without Snakemake, through the functions that the workflow calls."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from particleforge.config import settings as stage
+from particleforge.config.detector import DetectorConfig
+from particleforge.config.load import load_detector, load_run, merge
+from particleforge.config.run import RunConfig
+from particleforge.errors import UserError
+from particleforge.logs import log_to_terminal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Machine-learned particle flow, stage by stage. Settings come from config/ as in the workflow; --set changes one.",
+)
+
+Detector = Annotated[str, typer.Option(help="Name of a file in config/detectors.")]
+Preset = Annotated[str | None, typer.Option(help="Name of a file in config/presets; default is config.yaml's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. training.max_steps=500; can be repeated.")]
+ConfigDir = Annotated[Path, typer.Option(help="Folder with config.yaml, presets/ and detectors/.")]
+Output = Annotated[Path, typer.Option(help="File to write.")]
+Input = Annotated[Path, typer.Option("--input", help="File to read.", exists=True, dir_okay=False)]
+Inputs = Annotated[list[Path], typer.Option("--input", help="File to read; can be repeated.", exists=True, dir_okay=False)]
+Sample = Annotated[str, typer.Option(help="Name of the sample, part of every event's identity.")]
+
+_CONFIG = Path("config")
+
+
+def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
+    """Turn ``--set a.b=1`` into nested keys; values are YAML."""
+    found: dict[str, Any] = {"preset": preset} if preset else {}
+    for assignment in assignments or []:
+        key, separator, value = assignment.partition("=")
+        if not separator or not key:
+            raise UserError(f"--set {assignment}: must read key=value, e.g. training.max_steps=500")
+        nested: Any = yaml.safe_load(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        found = merge(found, nested)
+    return found
+
+
+def _load(detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path) -> tuple[RunConfig, DetectorConfig]:
+    overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
+    return load_run(config_dir, overrides), load_detector(config_dir, detector)
+
+
+@app.command()
+def simulate_events(
+    detector: Detector,
+    sample: Annotated[str, typer.Option(help="A sample of the detector's file.")],
+    output: Output,
+    shard: Annotated[int, typer.Option(min=0, help="Number of the shard; it seeds the events.")] = 0,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Simulate one shard of a sample: an EDM4hep ROOT file."""
+    from particleforge.paths import SHARD_FORMAT
+    from particleforge.simulation.simulate import simulate_events as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    if sample not in chosen.samples:
+        raise UserError(f"--sample {sample}: {detector} has the samples {', '.join(chosen.samples)}")
+    run_stage(stage.simulate_settings(run, chosen, sample), SHARD_FORMAT.format(shard), output)
+
+
+@app.command()
+def build_dataset(
+    detector: Detector,
+    inputs: Inputs,
+    output: Output,
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Turn EDM4hep ROOT files into a Parquet table of events with truth and targets."""
+    from particleforge.dataset.build import build_dataset as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.DatasetSettings.of(run, chosen, sample_name=sample), inputs, output)
+
+
+@app.command()
+def select_events(
+    detector: Detector,
+    events: Input,
+    output: Output,
+    cutflow: Annotated[Path, typer.Option(help="JSON with the counts after each cut.")],
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Apply the cuts to a dataset and give each event its split."""
+    from particleforge.selection.select import select_events as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.SelectSettings.of(run, chosen, sample_name=sample), events, output, cutflow)
+
+
+@app.command()
+def write_shards(
+    detector: Detector,
+    inputs: Inputs,
+    output_dir: Annotated[Path, typer.Option(help="Folder to write: manifest, normalisation and the shards of each split.")],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Turn selected events into shuffled training shards."""
+    from particleforge.preprocessing.shards import write_shards as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.ShardSettings.of(run, chosen), inputs, output_dir)
+
+
+@app.command()
+def train_model(
+    detector: Detector,
+    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write: best.pt, last.pt, metrics.parquet, tensorboard/, work/.")],
+    settings: Annotated[Path | None, typer.Option(help="best.yaml of a search, laid over the settings.")] = None,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Train a model; run again to resume."""
+    from particleforge.training.train import train_model as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.TrainSettings.of(run, chosen),
+        manifest,
+        output_dir / "work",
+        output_dir / "best.pt",
+        output_dir / "last.pt",
+        output_dir / "metrics.parquet",
+        output_dir / "tensorboard",
+        settings,
+    )
+
+
+@app.command()
+def export_onnx(
+    detector: Detector,
+    checkpoint: Annotated[Path, typer.Option(help="best.pt of a training.", exists=True, dir_okay=False)],
+    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards, for the parity test.", exists=True, dir_okay=False)],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write: model.onnx, parity.json, model_card.md.")],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Export a trained model to ONNX and compare it with torch on real events."""
+    from particleforge.export.onnx_model import export_onnx as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    files = (output_dir / name for name in ("model.onnx", "parity.json", "model_card.md"))
+    run_stage(stage.ExportSettings.of(run, chosen), checkpoint, manifest, *files)
+
+
+@app.command()
+def reconstruct_events(
+    detector: Detector,
+    events: Input,
+    model: Annotated[Path, typer.Option(help="model.onnx of an export.", exists=True, dir_okay=False)],
+    output: Output,
+    edm4hep: Annotated[Path, typer.Option(help="EDM4hep ROOT file to write.")],
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Reconstruct all events of an EDM4hep ROOT file or of a dataset; of a selected file, those of the configured splits."""
+    from particleforge.dataset.build import build_dataset as build
+    from particleforge.reconstruction.reconstruct import reconstruct_events as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    settings = stage.ReconstructSettings.of(run, chosen)
+    if events.suffix == ".parquet":
+        run_stage(settings, events, model, output, edm4hep)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / f"{events.stem}.parquet"
+        build(stage.DatasetSettings.of(run, chosen, sample_name=sample), [events], table)
+        run_stage(settings, table, model, output, edm4hep)
+
+
+@app.command()
+def validate_model(
+    detector: Detector,
+    selected: Annotated[list[Path], typer.Option(help="Selected file; can be repeated.", exists=True, dir_okay=False)],
+    reconstructed: Annotated[list[Path], typer.Option(help="Reconstructed file, same order.", exists=True, dir_okay=False)],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write: metrics.json, histograms.json, plots/.")],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Compare model, baseline and truth limit: jets, missing momentum, particles."""
+    from particleforge.validation.validate import validate_model as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    files = (output_dir / name for name in ("metrics.json", "histograms.json", "plots"))
+    run_stage(stage.ValidateSettings.of(run, chosen), selected, reconstructed, *files)
+
+
+@app.command()
+def show_config(detector: Detector, preset: Preset = None, set_: Set = None, config_dir: ConfigDir = _CONFIG) -> None:
+    """Print the merged and validated configuration as YAML."""
+    run, chosen = _load(detector, preset, set_, config_dir)
+    content = {**run.model_dump(mode="json"), "detector": {detector: chosen.model_dump(mode="json")}}
+    typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit status 1."""
+    log_to_terminal()
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")

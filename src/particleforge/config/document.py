@@ -1,0 +1,124 @@
+"""Generate what is written about the configuration from its models: ``config/README.md`` and the JSON schemas.
+
+    python -m particleforge.config.document        # rewrite the files below the working folder
+
+A test compares the committed files with what this module makes.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from particleforge.artefacts import write_text
+from particleforge.config.detector import DetectorConfig
+from particleforge.config.load import inner_model
+from particleforge.config.run import RunConfig
+
+_INTRODUCTION = """# Configuration
+
+<!-- Made from the models in src/particleforge/config by `make docs`; edit those. -->
+
+| file | holds |
+|---|---|
+| `config.yaml` | what to run: preset, detectors, seed, the search space |
+| `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `study` |
+| `detectors/<name>.yaml` | everything that differs between detectors |
+
+Later wins: defaults below < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
+deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
+wrong key, type or range stops the run with one line that names file, key, value and what is allowed.
+
+The schemas in `workflow/schemas` give completion in editors:
+`# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.
+
+## Add a detector
+
+1. Copy `detectors/clic.yaml` to `detectors/<name>.yaml`.
+2. Edit field, beams, tracker, calorimeter, samples, cuts and plot ranges. No code knows a detector's name.
+3. `particleforge show-config --detector <name>` checks it; `snakemake --profile profiles/local --config detector=<name> -n` plans the run.
+
+`detector` takes several names, `--config 'detector=[clic, cld]'`; each has its own folder below `results_dir`.
+"""
+
+
+def _type_name(schema: dict[str, Any]) -> str:
+    """Return a short name of a JSON schema's type."""
+    if "enum" in schema:
+        return " \\| ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return " \\| ".join(_type_name(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type_name(schema['items'])}" if "items" in schema else "list"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1].removesuffix("Config")
+    return {"object": "mapping", "null": "none"}.get(schema.get("type", ""), schema.get("type", "any"))
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """Return the allowed range in words."""
+    signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+    return ", ".join(f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema)
+
+
+def _default(field: FieldInfo) -> str:
+    """Return a field's default as text."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel) or value == {}:
+        return ""
+    return f"`{json.dumps(value)}`"
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield a table row per key of a model, nested keys with their dotted path."""
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        inner = inner_model(field.annotation)
+        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
+        schema = properties[name]
+        text = field.description or (inner.__doc__ or "").strip().split("\n")[0] if nested else field.description or ""
+        text = str(text).replace("|", "\\|")
+        if nested:
+            several = inner is not field.annotation
+            marker = {"array": "[]", "object": ".<name>"}.get(schema.get("type", ""), "") if several else ""
+            yield f"| **`{prefix}{name}{marker}`** | | | {text} |"
+            yield from _rows(inner, f"{prefix}{name}{marker}.")
+        else:
+            kind = _type_name(schema)
+            bounds = _bounds(schema)
+            yield f"| `{prefix}{name}` | {kind}{f', {bounds}' if bounds else ''} | {_default(field)} | {text} |"
+
+
+def _table(model: type[BaseModel]) -> str:
+    """Return the table of all keys of a model."""
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *_rows(model)])
+
+
+def documents() -> dict[str, str]:
+    """Return the content of every generated file by its path below the repository."""
+    readme = "\n".join(
+        [
+            _INTRODUCTION,
+            "## `config.yaml`, presets and `--config`\n",
+            _table(RunConfig),
+            "\n## `detectors/<name>.yaml`\n",
+            _table(DetectorConfig),
+            "",
+        ]
+    )
+    files = {"config/README.md": readme}
+    for name, model in (("config", RunConfig), ("detector", DetectorConfig)):
+        files[f"workflow/schemas/{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=2) + "\n"
+    return files
+
+
+if __name__ == "__main__":
+    for path, content in documents().items():
+        write_text(Path(path), content)

@@ -1,0 +1,109 @@
+"""What the Snakemake rules ask: settings of a job as plain params, lists of files, resources.
+
+Imported while the Snakefile is parsed, also in every job: nothing here may import torch, awkward, uproot, pyarrow or optuna.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from particleforge.config.detector import DetectorConfig
+from particleforge.config.load import load_detector, load_run
+from particleforge.config.settings import StageSettings, n_shards, simulate_settings
+from particleforge.hpo.dag import Dag
+from particleforge.paths import SHARD_FORMAT, Paths
+
+Resource = int | str | Callable[..., int]
+
+
+class Workflow:
+    """The validated configuration of one run, and the questions that rules ask of it."""
+
+    def __init__(self, config_dirs: list[Path], overrides: Mapping[str, Any]) -> None:
+        """Read the configuration from the first of ``config_dirs`` that exists, with Snakemake's ``--config`` on top."""
+        config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
+        self.run = load_run(config_dir, overrides)
+        self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in self.run.detector}
+        self.paths = Paths(self.run.results_dir)
+        self.dag = Dag.of(self.run.hpo)
+
+    def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
+        """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""
+
+        def of_job(wildcards: Any) -> dict[str, Any]:
+            own = {"sample_name": wildcards.sample} if "sample_name" in stage.model_fields else {}
+            return stage.of(self.run, self.detectors[wildcards.detector], **own).plain()
+
+        return of_job
+
+    def simulate_settings(self, wildcards: Any) -> dict[str, Any]:
+        """Params function of a simulated shard."""
+        return simulate_settings(self.run, self.detectors[wildcards.detector], wildcards.sample).plain()
+
+    def shards(self, pattern: str) -> Callable[..., list[str]]:
+        """Return an input function: ``pattern`` for every shard of every sample of a job's detector, in order."""
+        return lambda wildcards: self.shard_files(pattern, wildcards.detector)
+
+    def shard_files(self, pattern: str, detector: str) -> list[str]:
+        """Return ``pattern`` filled for every shard of every sample of ``detector``."""
+        samples = self.detectors[detector].samples
+        return [
+            pattern.format(detector=detector, sample=name, shard=SHARD_FORMAT.format(number))
+            for name, sample in samples.items()
+            for number in range(n_shards(self.run.simulation, sample))
+        ]
+
+    def every(self, *patterns: str) -> list[str]:
+        """Return the patterns, which have no other wildcard, filled for every chosen detector."""
+        return [pattern.format(detector=detector) for detector in self.run.detector for pattern in patterns]
+
+    def every_shard(self, *patterns: str) -> list[str]:
+        """Return the patterns filled for every shard of every chosen detector."""
+        return [file for detector in self.run.detector for pattern in patterns for file in self.shard_files(pattern, detector)]
+
+    def training_data(self, *splits: str) -> dict[str, str]:
+        """Return named patterns of what a training reads: manifest, normalisation, a folder of shards per split."""
+        files = {"manifest": self.paths.manifest, "normalisation": self.paths.normalisation}
+        return files | {split: self.paths.shards(split) for split in splits}
+
+    def slot_parents(self, wildcards: Any) -> list[str]:
+        """Input function: results of the slots that a slot of the search waits for."""
+        parents = self.dag.parents_of(int(wildcards.rung), int(wildcards.slot))
+        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in parents]
+
+    def all_slots(self, wildcards: Any) -> list[str]:
+        """Input function: results of all slots of the search."""
+        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in self.dag.all_slots()]
+
+    def slot_file(self, detector: str, rung: int, slot: int) -> str:
+        """Return the result file of one slot."""
+        return self.paths.hpo_slot.format(detector=detector, rung=rung, slot=slot)
+
+    def threads(self, rule: str) -> int:
+        """Return the cores of a rule's jobs: at least one per DDP process."""
+        ranks = {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks}.get(rule, 1)
+        return max(getattr(self.run.resources, rule).threads, ranks)
+
+    def resources(self, rule: str) -> dict[str, Resource]:
+        """Return Snakemake resources of a rule; memory and run time grow with each attempt."""
+        asked = getattr(self.run.resources, rule)
+        found: dict[str, Resource] = {
+            "mem_mb": _per_attempt(asked.mem_mb),
+            "runtime": _per_attempt(asked.runtime_min),
+        }
+        if asked.nodes > 1:
+            found |= {"nodes": asked.nodes, "tasks": asked.nodes, "mpi": "srun"}
+        if asked.gpus:
+            found["gpu"] = asked.gpus
+        if asked.partition:
+            found["slurm_partition"] = asked.partition
+        return found
+
+
+def _per_attempt(amount: int) -> Callable[..., int]:
+    """Return a Snakemake resource function that asks for ``amount`` once more with every attempt."""
+
+    def asked(wildcards: Any, attempt: int) -> int:  # noqa: ARG001  Snakemake passes arguments by these names
+        return amount * attempt
+
+    return asked

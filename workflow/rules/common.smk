@@ -1,0 +1,43 @@
+# The configuration, read once. `config` holds only what --config and --configfile gave: config/config.yaml, the preset
+# and the detectors are read by the package, which names the file and key of any mistake.
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from particleforge.config import settings as stage
+from particleforge.errors import UserError
+from particleforge.paths import HPO_PLOTS, SPLITS
+from particleforge.workflow import Workflow
+
+try:
+    RUN = Workflow([Path("config"), Path(workflow.basedir) / "config"], config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+PATHS = RUN.paths
+
+
+container: "docker://python:3.11-slim"
+
+
+wildcard_constraints:
+    detector="|".join(RUN.run.detector),
+    sample="[A-Za-z][A-Za-z0-9_]*",
+    split="train|valid|test",
+    shard="[0-9]{5}",
+    rung="[0-9]+",
+    slot="[0-9]+",
+
+
+localrules:
+    all,
+    simulate,
+    dataset,
+    select,
+    preprocess,
+    hpo,
+    train,
+    export,
+    reconstruct,
+    validate,
+    report,

@@ -1,0 +1,56 @@
+rule hpo:
+    input:
+        RUN.every(PATHS.hpo_best, PATHS.hpo_trials, *map(PATHS.hpo_plot, HPO_PLOTS)),
+
+
+rule run_hpo_slot:
+    """One slot of one rung of the search: a DDP training of a new or a promoted configuration."""
+    input:
+        **RUN.training_data("train", "valid"),
+        parents=RUN.slot_parents,
+    output:
+        PATHS.hpo_slot,
+    log:
+        PATHS.log("run_hpo_slot", "rung", "slot"),
+    benchmark:
+        PATHS.benchmark("run_hpo_slot", "rung", "slot")
+    threads: RUN.threads("run_hpo_slot")
+    resources:
+        **RUN.resources("run_hpo_slot"),
+    params:
+        settings=RUN.settings(stage.HpoSettings),
+        work=PATHS.hpo_work,
+    message:
+        "{wildcards.detector}: search, rung {wildcards.rung}, slot {wildcards.slot}"
+    script:
+        "../scripts/run_hpo_slot.py"
+
+
+rule select_best_trial:
+    """The winner's settings, the table of trials and the plots of the search."""
+    input:
+        **RUN.training_data("train", "valid"),
+        slots=RUN.all_slots,
+    output:
+        **{
+            name: report(
+                PATHS.hpo_plot(name), caption="../report/hpo.rst", category="Search"
+            )
+            for name in HPO_PLOTS
+        },
+        best=PATHS.hpo_best,
+        trials=report(PATHS.hpo_trials, caption="../report/hpo.rst", category="Search"),
+    log:
+        PATHS.log("select_best_trial"),
+    benchmark:
+        PATHS.benchmark("select_best_trial")
+    threads: RUN.threads("select_best_trial")
+    resources:
+        **RUN.resources("select_best_trial"),
+    params:
+        settings=RUN.settings(stage.HpoSettings),
+        work=PATHS.hpo_work,
+    message:
+        "{wildcards.detector}: select the best trial"
+    script:
+        "../scripts/select_best_trial.py"

@@ -1,0 +1,29 @@
+rule train:
+    input:
+        RUN.every(PATHS.model, PATHS.metrics),
+
+
+rule train_model:
+    """The final training with the search's best settings."""
+    input:
+        **RUN.training_data("train", "valid"),
+        best=PATHS.hpo_best,
+    output:
+        model=PATHS.model,
+        last=PATHS.last_model,
+        metrics=PATHS.metrics,
+        tensorboard=directory(PATHS.tensorboard),
+    log:
+        PATHS.log("train_model"),
+    benchmark:
+        PATHS.benchmark("train_model")
+    threads: RUN.threads("train_model")
+    resources:
+        **RUN.resources("train_model"),
+    params:
+        settings=RUN.settings(stage.TrainSettings),
+        work=PATHS.train_work,
+    message:
+        "{wildcards.detector}: train the final model"
+    script:
+        "../scripts/train_model.py"

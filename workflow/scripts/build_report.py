@@ -1,0 +1,23 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.report.build import ReportInputs, build_report
+
+from particleforge.config.settings import ReportSettings
+from particleforge.logs import job_log
+from particleforge.paths import HPO_PLOTS
+
+files = snakemake.input
+single = ("cutflow_table", "cutflow_plot", "manifest", "hpo_best", "hpo_trials", "metrics", "parity", "model_card")
+single += ("physics_metrics", "histograms", "validation_plots")
+
+with job_log(snakemake.log[0]):
+    inputs = ReportInputs(
+        dataset=list(map(Path, files.dataset)),
+        selected=list(map(Path, files.selected)),
+        reconstructed=list(map(Path, files.reconstructed)),
+        hpo_plots=dict(zip(HPO_PLOTS, map(Path, files.hpo_plots), strict=True)),
+        **{name: Path(files[name]) for name in single},
+    )
+    build_report(ReportSettings.model_validate(snakemake.params.settings), inputs, Path(snakemake.output[0]))

@@ -1,0 +1,16 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.selection.cutflow import gather_cutflows
+
+from particleforge.config.settings import CutflowSettings
+from particleforge.logs import job_log
+
+with job_log(snakemake.log[0]):
+    gather_cutflows(
+        CutflowSettings.model_validate(snakemake.params.settings),
+        list(map(Path, snakemake.input)),
+        Path(snakemake.output.table),
+        Path(snakemake.output.plot),
+    )

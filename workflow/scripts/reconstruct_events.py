@@ -1,0 +1,17 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.reconstruction.reconstruct import reconstruct_events
+
+from particleforge.config.settings import ReconstructSettings
+from particleforge.logs import job_log
+
+with job_log(snakemake.log[0]):
+    reconstruct_events(
+        ReconstructSettings.model_validate(snakemake.params.settings),
+        Path(snakemake.input.events),
+        Path(snakemake.input.model),
+        Path(snakemake.output.events),
+        Path(snakemake.output.edm4hep),
+    )

@@ -1,0 +1,18 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.hpo.slot import run_hpo_slot
+
+from particleforge.config.settings import HpoSettings
+from particleforge.logs import job_log
+
+with job_log(snakemake.log[0]):
+    run_hpo_slot(
+        HpoSettings.model_validate(snakemake.params.settings),
+        Path(snakemake.input.manifest),
+        Path(snakemake.params.work),
+        int(snakemake.wildcards.rung),
+        int(snakemake.wildcards.slot),
+        Path(snakemake.output[0]),
+    )

@@ -1,0 +1,20 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.training.train import train_model
+
+from particleforge.config.settings import TrainSettings
+from particleforge.logs import job_log
+
+with job_log(snakemake.log[0]):
+    train_model(
+        TrainSettings.model_validate(snakemake.params.settings),
+        Path(snakemake.input.manifest),
+        Path(snakemake.params.work),
+        Path(snakemake.output.model),
+        Path(snakemake.output.last),
+        Path(snakemake.output.metrics),
+        Path(snakemake.output.tensorboard),
+        Path(snakemake.input.best),
+    )

@@ -1,0 +1,18 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.validation.validate import validate_model
+
+from particleforge.config.settings import ValidateSettings
+from particleforge.logs import job_log
+
+with job_log(snakemake.log[0]):
+    validate_model(
+        ValidateSettings.model_validate(snakemake.params.settings),
+        list(map(Path, snakemake.input.selected)),
+        list(map(Path, snakemake.input.reconstructed)),
+        Path(snakemake.output.metrics),
+        Path(snakemake.output.histograms),
+        Path(snakemake.output.plots),
+    )
