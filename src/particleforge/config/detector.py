@@ -3,10 +3,11 @@
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from particleforge import schema
 from particleforge.config.base import Block
+from particleforge.config.expressions import parse_expression
 from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -57,7 +58,7 @@ class CollectionsConfig(Block):
 class FeatureConfig(Block):
     """One input feature of the model."""
 
-    name: Name = Field(description="member of tracks or clusters in the dataset, or sin_phi, cos_phi")
+    name: Name = Field(description="member of tracks or clusters in the dataset, or one of sin_phi, cos_phi, sin_phi_calo, cos_phi_calo")
     transform: Literal["none", "log", "log1p", "asinh"] = Field("none", description="applied before standardisation")
 
 
@@ -118,19 +119,32 @@ class PlotConfig(Block):
 
 
 class CutConfig(Block):
-    """Cuts on one event; expressions over the dataset's columns are evaluated for all events at once."""
+    """One cut on events, applied after the object cuts."""
 
-    name: Name
-    expression: str = Field(description="e.g. 'num(tracks.pt) >= 2' or 'sum(clusters.energy) > 10'")
+    name: Name = Field(description="row of the cutflow")
+    expression: str = Field(description="condition over the dataset's columns, e.g. 'num(tracks.pt) >= 2' or 'sum(clusters.energy) > 10'")
+
+    @field_validator("expression")
+    @classmethod
+    def _expression_is_valid(cls, expression: str) -> str:
+        parse_expression(expression)
+        return expression
 
 
 class DetectorCutsConfig(Block):
-    """Event and object selection; what is selected away loses its targets, and the cutflow counts it."""
+    """Object cuts, then event cuts in order; what is selected away loses its targets, and the cutflow counts it."""
 
-    events: tuple[CutConfig, ...] = ()
-    track_pt_min_gev: float = Field(0.0, ge=0)
-    track_abs_eta_max: float = Field(10.0, gt=0)
-    cluster_energy_min_gev: float = Field(0.0, ge=0)
+    events: tuple[CutConfig, ...] = Field((), description="cuts on events; each sees the objects that pass the object cuts")
+    track_pt_min_gev: float = Field(0.0, ge=0, description="tracks below are removed")
+    track_abs_eta_max: float = Field(10.0, gt=0, description="tracks beyond are removed")
+    cluster_energy_min_gev: float = Field(0.0, ge=0, description="clusters below are removed")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [cut.name for cut in self.events]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"cuts.events: the name {repeated[0]!r} repeats; name each cut differently")
+        return self
 
 
 class DetectorConfig(Block):

@@ -1,0 +1,162 @@
+"""Expressions over the dataset's columns that select events: grammar and check, without reading any data.
+
+Text such as ``num(tracks.pt) + num(clusters.energy) >= 2`` -> syntax tree that ``selection.expressions`` evaluates for all
+events at once. Allowed are numbers, event columns (``weight``), members of collections (``tracks.pt``), ``+ - * / **``,
+comparisons, ``and or not``, and the functions below; anything else is refused before it is evaluated, so that a
+configuration file cannot run code. Each node has a *level*: one value per event, or one per object of a collection. Values
+of different collections do not mix, reductions (num, sum, max, min, any, all) lead from objects to the event, and a cut is
+one yes or no per event. All columns are known to ``schema``, hence a mistake shows when the configuration is read.
+"""
+
+import ast
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from particleforge import schema
+
+REDUCTIONS = ("num", "sum", "max", "min", "any", "all")
+ELEMENTWISE = ("abs", "sqrt", "log")
+LENGTH_MAX = 1000  # longer text could exhaust the parser's stack
+
+_COLLECTIONS = {collection.name: collection.names for collection in schema.DATASET}
+_EVENT_COLUMNS = tuple(field.name for field in schema.EVENT)
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
+_COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What a node evaluates to."""
+
+    collection: str | None  # None: one value per event
+    is_boolean: bool
+
+
+def parse_expression(text: str) -> ast.expr:
+    """Return the checked syntax tree of a cut; a mistake is a ValueError that says what is allowed."""
+    if len(text) > LENGTH_MAX:
+        raise ValueError(f"expression has {len(text)} characters, at most {LENGTH_MAX} are allowed")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        value = _check(tree)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"expression cannot be parsed: {getattr(error, 'msg', None) or 'nested too deeply'}") from None
+    if value.collection is not None:
+        raise ValueError(f"a cut is one value per event, this is one per object of '{value.collection}'; reduce it with any() or all()")
+    if not value.is_boolean:
+        raise ValueError("a cut is yes or no, this is a number; compare it, e.g. '... > 0'")
+    return tree
+
+
+def _check(node: ast.expr) -> _Value:
+    """Return what a node evaluates to; whatever is not listed here is refused."""
+    match node:
+        case ast.Constant() | ast.Name() | ast.Attribute():
+            return _leaf(node)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            return _call(name, arguments)
+        case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, _ARITHMETIC):
+            return _Value(_same_collection(_numbers([left, right])), False)
+        case ast.Compare(left=left, ops=operators, comparators=others) if all(isinstance(op, _COMPARISONS) for op in operators):
+            return _Value(_same_collection(_numbers([left, *others])), True)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            return _numbers([operand])[0]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _booleans([operand])[0]
+        case ast.BoolOp(values=values):
+            return _Value(_same_collection(_booleans(values)), True)
+        case _:
+            raise _refusal(node)
+
+
+def _leaf(node: ast.expr) -> _Value:
+    match node:
+        case ast.Constant(value=bool()):
+            return _Value(None, True)
+        case ast.Constant(value=int() | float() as number):
+            _check_number(number)
+            return _Value(None, False)
+        case ast.Name(id=name):
+            return _event_column(name)
+        case ast.Attribute(value=ast.Name(id=collection), attr=member):
+            return _member(collection, member)
+        case _:
+            raise _refusal(node)
+
+
+def _check_number(number: float) -> None:
+    try:
+        float(number)
+    except OverflowError:
+        raise ValueError("a number of the expression is too large") from None
+
+
+def _event_column(name: str) -> _Value:
+    if name in _COLLECTIONS:
+        raise ValueError(f"'{name}' is a collection; name a member, e.g. '{name}.{_COLLECTIONS[name][0]}'")
+    if name not in _EVENT_COLUMNS:
+        known = (*_EVENT_COLUMNS, *_COLLECTIONS)
+        raise ValueError(f"unknown column '{name}'; allowed: {', '.join(known)}{_did_you_mean(name, known)}")
+    return _Value(None, False)
+
+
+def _member(collection: str, member: str) -> _Value:
+    if collection not in _COLLECTIONS:
+        raise ValueError(f"unknown collection '{collection}'; allowed: {', '.join(_COLLECTIONS)}{_did_you_mean(collection, _COLLECTIONS)}")
+    members = _COLLECTIONS[collection]
+    if member not in members:
+        raise ValueError(f"'{collection}' has no member '{member}'; allowed: {', '.join(members)}{_did_you_mean(member, members)}")
+    return _Value(collection, False)
+
+
+def _call(name: str, arguments: list[ast.expr]) -> _Value:
+    known = (*REDUCTIONS, *ELEMENTWISE)
+    if name not in known:
+        raise ValueError(f"unknown function '{name}'; allowed: {', '.join(known)}{_did_you_mean(name, known)}")
+    if len(arguments) != 1:
+        raise ValueError(f"{name}() takes one argument, got {len(arguments)}")
+    argument = _check(arguments[0])
+    if name in ELEMENTWISE:
+        return _numbers(arguments)[0]
+    if argument.collection is None:
+        raise ValueError(f"{name}() reduces the objects of a collection, e.g. {name}(tracks.pt); its argument is one value per event")
+    if name in ("any", "all") and not argument.is_boolean:
+        raise ValueError(f"{name}() needs a condition, e.g. {name}(tracks.pt > 1)")
+    if name in ("max", "min") and argument.is_boolean:
+        raise ValueError(f"{name}() needs numbers; for conditions there are any() and all()")
+    return _Value(None, name in ("any", "all"))
+
+
+def _numbers(nodes: Iterable[ast.expr]) -> list[_Value]:
+    values = [_check(node) for node in nodes]
+    if any(value.is_boolean for value in values):
+        raise ValueError("arithmetic and comparisons need numbers, not conditions; join conditions with and, or, not")
+    return values
+
+
+def _booleans(nodes: Iterable[ast.expr]) -> list[_Value]:
+    values = [_check(node) for node in nodes]
+    if not all(value.is_boolean for value in values):
+        raise ValueError("and, or, not join conditions, not numbers; compare each number first, e.g. 'weight > 0 and ...'")
+    return values
+
+
+def _same_collection(values: Iterable[_Value]) -> str | None:
+    """Return the one collection whose objects the values belong to, None where all are per event."""
+    found = sorted({value.collection for value in values if value.collection is not None})
+    if len(found) > 1:
+        raise ValueError(f"objects of {' and '.join(found)} cannot be combined one by one; reduce each first, e.g. with sum()")
+    return found[0] if found else None
+
+
+def _refusal(node: ast.AST) -> ValueError:
+    return ValueError(
+        f"'{ast.unparse(node)}' is not allowed; allowed are numbers, columns, + - * / **, comparisons, and, or, not, "
+        f"and the functions {', '.join((*REDUCTIONS, *ELEMENTWISE))}"
+    )
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
