@@ -47,9 +47,14 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` that replaces it on success and vanishes on failure."""
+    """Yield a temporary folder beside ``path`` that replaces it on success and vanishes on failure.
+
+    What a killed run left behind is removed first: a path has one writer at a time.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(leftover)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:

@@ -67,21 +67,23 @@ def write_table(
 ) -> int:
     """Stream ``batches`` into one Parquet file and return the number of rows; the file appears only when complete.
 
-    ``metadata`` goes into the file as JSON under the key ``particleforge``.
+    ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the last batch, so that a
+    generator of batches can fill in what it found (sums over the file).
     """
-    described = layout.with_metadata({METADATA_KEY: json.dumps({"schema_version": schema.SCHEMA_VERSION, **metadata}, sort_keys=True)})
     rows = 0
-    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, described, compression="zstd") as writer:
+    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, compression="zstd") as writer:
         for batch in batches:
-            writer.write_table(batch.cast(layout).replace_schema_metadata(described.metadata), row_group_size=row_group_size)
+            writer.write_table(batch.cast(layout), row_group_size=row_group_size)
             rows += batch.num_rows
+        stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
+        writer.add_key_value_metadata({METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)})
     return rows
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """Return what ``write_table`` stored under ``metadata``; a file without it is a UserError."""
     try:
-        stored = (pq.read_schema(path).metadata or {}).get(METADATA_KEY)
+        stored = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that writes it") from error
     if stored is None:
