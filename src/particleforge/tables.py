@@ -101,5 +101,5 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Arr
 
 
 def from_arrow(table: pa.Table) -> ak.Array:
-    """Return an Arrow table as awkward records without option types."""
-    return ak.drop_none(ak.from_arrow(table)) if table.num_rows else ak.from_arrow(table)
+    """Return an Arrow table as awkward records; the layouts forbid nulls, so no option types appear."""
+    return ak.from_arrow(table)

@@ -1,0 +1,55 @@
+"""Event tables keep types, units and metadata, and refuse what is not theirs."""
+
+import awkward as ak
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from particleforge import schema, tables
+from particleforge.errors import UserError
+
+
+def test_every_table_has_units_and_unique_columns():
+    for layout in (tables.DATASET_SCHEMA, tables.SELECTED_SCHEMA, tables.RECONSTRUCTED_SCHEMA, tables.SHARD_SCHEMA):
+        assert len(set(layout.names)) == len(layout.names)
+    assert tables.units(schema.EVENT, schema.DATASET)["tracks.pt"] == "GeV"
+
+
+def test_round_trip_with_empty_lists(tmp_path):
+    events = ak.Array(
+        {
+            "event_id": [1, 2, 3],
+            "sample": ["a", "b", "a"],
+            "n_elements": [1, 0, 2],
+            "element_type": [[1], [], [1, 2]],
+            "features": [[0.5], [], [1.0, 2.0]],
+            "target_class": [[1], [], [0, 2]],
+            "target_charge": [[1], [], [0, 0]],
+            "target_p4": [[1.0, 2, 3, 4], [], [0.0] * 8],
+        }
+    )
+    path = tmp_path / "shard.parquet"
+    table = tables.to_arrow(events, tables.SHARD_SCHEMA)
+    assert tables.write_table(path, iter([table, table]), tables.SHARD_SCHEMA, {"note": "x"}) == 6
+    assert tables.read_metadata(path) == {"note": "x", "schema_version": schema.SCHEMA_VERSION}
+    back = tables.read_table(path)
+    assert ak.to_list(back[:3]) == ak.to_list(events)
+    assert pq.read_schema(path).equals(tables.SHARD_SCHEMA)
+
+
+def test_same_content_same_bytes(tmp_path):
+    table = tables.SHARD_SCHEMA.empty_table()
+    for name in ("a", "b"):
+        tables.write_table(tmp_path / name, [table], tables.SHARD_SCHEMA, {})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_foreign_and_broken_files_are_refused_by_name(tmp_path):
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    with pytest.raises(UserError, match=r"foreign\.parquet.*not written by particleforge"):
+        tables.read_metadata(foreign)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match=r"broken\.parquet.*not a readable Parquet"):
+        tables.read_table(broken)
