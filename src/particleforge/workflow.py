@@ -10,7 +10,7 @@ from typing import Any
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import StageSettings, n_shards, simulate_settings
-from particleforge.hpo.dag import Dag
+from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
 
 Resource = int | str | Callable[..., int]
@@ -25,7 +25,6 @@ class Workflow:
         self.run = load_run(config_dir, overrides)
         self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in self.run.detector}
         self.paths = Paths(self.run.results_dir)
-        self.dag = Dag.of(self.run.hpo)
 
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
         """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""
@@ -68,12 +67,12 @@ class Workflow:
 
     def slot_parents(self, wildcards: Any) -> list[str]:
         """Input function: results of the slots that a slot of the search waits for."""
-        parents = self.dag.parents_of(int(wildcards.rung), int(wildcards.slot))
+        parents = dag.parents_of(self.run.hpo, int(wildcards.rung), int(wildcards.slot))
         return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in parents]
 
     def all_slots(self, wildcards: Any) -> list[str]:
         """Input function: results of all slots of the search."""
-        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in self.dag.all_slots()]
+        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in dag.all_slots(self.run.hpo)]
 
     def slot_file(self, detector: str, rung: int, slot: int) -> str:
         """Return the result file of one slot."""

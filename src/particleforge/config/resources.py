@@ -22,6 +22,7 @@ class ResourcesConfig(Block):
     simulate_events: RuleResources = RuleResources()
     build_dataset: RuleResources = RuleResources(mem_mb=3000)
     select_events: RuleResources = RuleResources()
+    gather_cutflows: RuleResources = RuleResources()
     write_shards: RuleResources = RuleResources(mem_mb=4000)
     run_hpo_slot: RuleResources = RuleResources(mem_mb=4000, runtime_min=120)
     select_best_trial: RuleResources = RuleResources()

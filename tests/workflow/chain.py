@@ -1,0 +1,83 @@
+"""Run the workflow as a user does, in a folder of its own, with sizes that a test can afford."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+TINY = """
+simulation: {events_per_sample: 24, events_per_shard: 12}
+selection: {train_fraction: 0.5, valid_fraction: 0.25, test_fraction: 0.25}
+preprocessing: {events_per_shard: 10}
+model: {width: 8, n_layers: 1, n_heads: 2}
+training: {max_steps: 4, valid_every_steps: 2, checkpoint_every_steps: 2, log_every_steps: 1, warmup_steps: 1, elements_per_batch: 1024}
+hpo: {first_rung_slots: 2, eta: 2, n_rungs: 2, min_steps: 2, space: {model.width: {type: categorical, choices: [8, 16]}}}
+validation: {n_bootstrap: 10}
+"""
+DATA_STAGES = ("sim", "dataset", "select", "shards")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A folder with a configuration of its own and, once run, results."""
+
+    folder: Path
+
+    @classmethod
+    def new(cls, folder: Path) -> "Chain":
+        """Make a folder with the shipped configuration and the preset ``tiny``."""
+        shutil.copytree(ROOT / "config", folder / "config")
+        (folder / "config/presets/tiny.yaml").write_text(TINY)
+        return cls(folder)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results/clic"
+
+    def copy(self, folder: Path) -> "Chain":
+        """Copy everything, times and Snakemake's records included."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
+        return Chain(folder)
+
+    def command(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> list[str]:
+        chosen = {"preset": "preset=tiny", "detector": "detector=clic"} | {item.split("=")[0]: item for item in config}
+        fixed = ["--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles" / profile), "--cores", "2"]
+        return [str(BIN / "snakemake"), *arguments, *fixed, "--config", *chosen.values()]
+
+    def run(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local", check: bool = True) -> str:
+        """Run Snakemake and return what it printed."""
+        done = subprocess.run(
+            self.command(*arguments, config=config, profile=profile),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=900,
+        )
+        text = done.stdout + done.stderr
+        assert done.returncode == 0 or not check, text[-6000:]
+        return text
+
+    def planned(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> dict[str, int]:
+        """Return how many jobs of each rule a dry run plans."""
+        return planned_jobs(self.run("-n", "--quiet", "rules", *arguments, config=config, profile=profile))
+
+    def visible_files(self) -> list[str]:
+        """Return the results' files below the detector's folder, sorted."""
+        return sorted(str(path.relative_to(self.results)) for path in self.results.rglob("*") if path.is_file())
+
+
+def planned_jobs(text: str) -> dict[str, int]:
+    """Read the table of jobs that Snakemake prints."""
+    rows = re.findall(r"^(\w+)\s+(\d+)$", text.split("Job stats:")[-1].split("\n\n")[0], flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in {"total", "all"}} if "Job stats:" in text else {}
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a test's processes: one thread each, so that two cores are not oversubscribed."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}

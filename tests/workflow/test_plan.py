@@ -1,0 +1,170 @@
+"""What a run plans: exactly the stages that a change touches."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from chain import BIN, ROOT, Chain, environment, planned_jobs
+
+from particleforge.config.load import merge
+from particleforge.workflow import Workflow
+
+STAGES = ["simulate", "dataset", "select", "cutflow", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
+RULES = {
+    "simulate": {"simulate_events"},
+    "dataset": {"build_dataset"},
+    "select": {"select_events"},
+    "cutflow": {"gather_cutflows"},
+    "preprocess": {"write_shards"},
+    "hpo": {"run_hpo_slot", "select_best_trial"},
+    "train": {"train_model"},
+    "export": {"export_onnx"},
+    "reconstruct": {"reconstruct_events"},
+    "validate": {"validate_model"},
+    "report": {"build_report"},
+}
+FROM_TRAIN = ["train", "export", "reconstruct", "validate", "report"]
+FROM_HPO = ["hpo", *FROM_TRAIN]
+
+RUN_KEYS = [
+    ("seed=1", STAGES[:3] + STAGES[3:]),
+    ("dataset={visible_fraction_min: 0.2}", STAGES[1:]),
+    ("selection={train_fraction: 0.6, valid_fraction: 0.2, test_fraction: 0.2}", STAGES[2:]),
+    ("preprocessing={events_per_shard: 9}", ["preprocess", *FROM_HPO]),
+    ("model={head_layers: 1}", FROM_HPO),
+    ("training={gradient_clip: 0.5}", FROM_HPO),
+    ("hpo={sampler: random}", FROM_HPO),
+    ("export={opset: 21}", ["export", "reconstruct", "validate", "report"]),
+    ("reconstruction={presence_threshold: 0.4}", ["reconstruct", "validate", "report"]),
+    ("validation={n_bootstrap: 11}", ["validate", "report"]),
+    ("resources={train_model: {mem_mb: 9000}}", []),
+]
+DETECTOR_KEYS = [
+    ({"b_field_tesla": 3.9}, STAGES),
+    ({"cuts": {"cluster_energy_min_gev": 0.06}}, STAGES[2:]),
+    ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
+    ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
+    ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),
+    ({"title": "Another title"}, ["validate", "report"]),
+]
+
+
+def rules_of(stages):
+    return set().union(*(RULES[name] for name in stages))
+
+
+@pytest.mark.parametrize(("key", "stages"), RUN_KEYS, ids=[key for key, _ in RUN_KEYS])
+def test_a_changed_key_reruns_exactly_what_depends_on_it(chain, key, stages):
+    assert set(chain.planned(config=(key,))) == rules_of(stages)
+
+
+@pytest.mark.parametrize(("change", "stages"), DETECTOR_KEYS, ids=[next(iter(change)) for change, _ in DETECTOR_KEYS])
+def test_a_changed_key_of_the_detector(chain, change, stages):
+    path = chain.folder / "config/detectors/clic.yaml"
+    original = path.read_text()
+    path.write_text(yaml.safe_dump(merge(yaml.safe_load(original), change)))
+    try:
+        assert set(chain.planned()) == rules_of(stages)
+    finally:
+        path.write_text(original)
+
+
+def test_more_events_simulate_only_the_new_shards(chain):
+    jobs = chain.planned(config=("simulation={events_per_sample: 36}",))
+    n_samples = len(list((chain.results / "sim").iterdir()))
+    assert jobs["simulate_events"] == jobs["build_dataset"] == jobs["select_events"] == n_samples
+
+
+@pytest.mark.parametrize(("model", "stage"), [("DatasetSettings", "dataset"), ("ExportSettings", "export")])
+def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage):
+    program = (
+        "import sys, particleforge.config.settings as s\n"
+        f"m = s.{model}; m.model_fields['version'].default = 99; m.model_rebuild(force=True)\n"
+        "from snakemake.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", program, *chain.command("-n", "--quiet", "rules")[1:]]
+    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = STAGES[STAGES.index(stage) :]
+    assert set(planned_jobs(done.stdout + done.stderr)) == rules_of(expected)
+
+
+TARGETS = ["simulate", "dataset", "select", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_stage_is_a_target(tmp_path, target):
+    jobs = set(Chain.new(tmp_path / "new").planned(target)) - {target}
+    last = {"select": "cutflow"}.get(target, target)
+    needed = [name for name in STAGES[: STAGES.index(last) + 1] if name != "cutflow" or target in {"select", "report"}]
+    assert jobs == rules_of(needed)
+
+
+@pytest.mark.parametrize("detector", ["clic", "cld", "cms_like"])
+@pytest.mark.parametrize("preset", ["smoke", "demo"])
+def test_shipped_presets_plan_for_every_detector(tmp_path, detector, preset):
+    jobs = Chain.new(tmp_path / "new").planned(config=(f"preset={preset}", f"detector={detector}"))
+    assert set(jobs) == rules_of(STAGES)
+
+
+def test_the_search_is_a_static_dag(tmp_path):
+    hpo = "hpo={first_rung_slots: 9, eta: 3, n_rungs: 3}"
+    assert Chain.new(tmp_path / "new").planned("hpo", config=(hpo,))["run_hpo_slot"] == 9 + 3 + 1
+
+
+def test_several_detectors_share_one_results_folder(tmp_path):
+    jobs = Chain.new(tmp_path / "new").planned(config=("detector=[clic, cld]",))
+    assert jobs["train_model"] == 2
+
+
+def test_the_slurm_profile_plans_the_chain(tmp_path):
+    assert set(Chain.new(tmp_path / "new").planned(profile="slurm")) == rules_of(STAGES)
+
+
+def test_resources_come_from_the_configuration():
+    asked = {"train_model": {"gpus": 2, "nodes": 2, "partition": "gpu", "mem_mb": 7000, "runtime_min": 90}}
+    run = Workflow([ROOT / "config"], {"resources": asked, "training": {"ranks": 4}})
+    found = run.resources("train_model")
+    assert (found["gpu"], found["slurm_partition"], found["nodes"], found["mpi"]) == (2, "gpu", 2, "srun")
+    assert [found["mem_mb"](None, attempt) for attempt in (1, 2)] == [7000, 14000]
+    assert found["runtime"](None, 3) == 270
+    assert run.threads("train_model") == 4
+    assert "gpu" not in run.resources("build_dataset")
+
+
+def test_a_wrong_key_is_one_line(tmp_path):
+    text = Chain.new(tmp_path / "new").run("-n", config=("training={max_stepz: 3}",), check=False)
+    assert "--config: training.max_stepz: unknown key" in text
+    assert "Traceback" not in text
+
+
+def test_a_new_detector_is_one_file(tmp_path):
+    new = Chain.new(tmp_path / "new")
+    content = yaml.safe_load((new.folder / "config/detectors/cld.yaml").read_text())
+    content |= {"title": "A fourth detector", "b_field_tesla": 3.0}
+    (new.folder / "config/detectors/fourth.yaml").write_text(yaml.safe_dump(content))
+    assert set(new.planned(config=("detector=fourth",))) == rules_of(STAGES)
+    sample = next(iter(content["samples"]))
+    new.run(
+        f"results/fourth/select/{sample}/00000.parquet",
+        config=("detector=fourth", "simulation={events_per_sample: 4, events_per_shard: 4}"),
+    )
+    assert (new.folder / f"results/fourth/select/{sample}/00000.parquet").is_file()
+
+
+def test_parsing_loads_nothing_heavy():
+    program = (
+        "import json, sys\nfrom pathlib import Path\nfrom particleforge.workflow import Workflow\n"
+        "Workflow([Path('config')], {})\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"torch", "awkward", "uproot", "pyarrow", "pandas", "numpy", "numba", "optuna", "matplotlib", "onnx", "onnxruntime", "fastjet"}
+    assert heavy.isdisjoint(json.loads(done.stdout))
+
+
+def test_lint(tmp_path):
+    done = subprocess.run([BIN / "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 0, done.stderr
