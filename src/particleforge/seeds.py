@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 PYTHIA_SEED_MAX = 900_000_000  # Pythia8 accepts 1 ... 900 000 000 (manual, "Random-number seed")
 
@@ -21,3 +22,19 @@ def pythia_seed_of(*names: object) -> int:
 def generator_of(*names: object) -> np.random.Generator:
     """Return a NumPy generator seeded from the parts of a name."""
     return np.random.default_rng(seed_of(*names))
+
+
+def hash_of(identities: NDArray[np.uint64], *names: object) -> NDArray[np.uint64]:
+    """Return a uniform 64-bit hash of each identity, another one for other ``names``; equal identities, equal hashes.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), keyed by xor before and addition after a first round.
+    """
+    key = np.uint64(seed_of(*names))
+    return _split_mix(_split_mix(identities.astype(np.uint64) ^ key) + key)
+
+
+def _split_mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

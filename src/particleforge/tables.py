@@ -5,7 +5,7 @@ metadata carries schema version, units, and what shaped the file (``artefacts.pr
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,13 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Arr
     """Read a whole event table as awkward records; ``columns`` as ``["tracks", "event_id"]``."""
     read_metadata(path)
     return from_arrow(pq.read_table(path, columns=list(columns) if columns is not None else None))
+
+
+def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
+    """Yield an event table block by block (row group by row group), so that memory does not grow with the file."""
+    with pq.ParquetFile(path) as table:
+        for group in range(table.num_row_groups):
+            yield from_arrow(table.read_row_group(group, columns=list(columns) if columns is not None else None))
 
 
 def from_arrow(table: pa.Table) -> ak.Array:

@@ -1,0 +1,83 @@
+"""Raw features of the elements of events: the one place that lays them out, for training and for reconstruction.
+
+Events (awkward records with ``tracks`` and ``clusters``, units as in ``schema``) and the configured features per element type ->
+flat arrays over all elements of all events: per event its tracks, in order, then its clusters, in order. Features are the raw
+physical quantities; transforms and standardisation belong to the model. Types with fewer features than the widest are padded
+with columns of zeros.
+
+Derived features: ``sin_phi``, ``cos_phi`` of the azimuth and ``sin_phi_calo``, ``cos_phi_calo`` of the azimuth at the calorimeter
+(``phi_calo`` of a track; the position's ``phi`` for a cluster, which is in the calorimeter already).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from particleforge import schema
+from particleforge.config.detector import ElementsConfig, FeatureConfig
+
+COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS}
+_ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {"sin": np.sin, "cos": np.cos}
+
+
+@dataclass(frozen=True)
+class ElementFeatures:
+    """Elements of a block of events, flat."""
+
+    n_elements: NDArray[np.int32]  # [n_events]
+    element_type: NDArray[np.int8]  # [n_total], 1 + index in schema.ELEMENT_TYPES
+    features: NDArray[np.float32]  # [n_total, n_features], raw
+
+
+def n_features(elements: ElementsConfig) -> int:
+    """Return the width of the feature matrix: the largest number of features of any type."""
+    return max(len(getattr(elements, name)) for name in schema.ELEMENT_TYPES)
+
+
+def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatures:
+    """Return type and raw features of each element of each event."""
+    collections = [events[COLLECTION_OF[name].name] for name in schema.ELEMENT_TYPES]
+    counts = np.stack([ak.to_numpy(ak.num(collection)) for collection in collections], axis=1)  # [n_events, n_types]
+    per_event = counts.sum(axis=1)
+    # the elements of event i and type t start where all elements before them end
+    starts = (np.cumsum(counts.ravel()) - counts.ravel()).reshape(counts.shape)
+    element_type = np.empty(int(per_event.sum()), dtype=np.int8)
+    features = np.zeros((len(element_type), n_features(elements)), dtype=np.float32)
+    for number, (name, collection) in enumerate(zip(schema.ELEMENT_TYPES, collections, strict=True)):
+        rows = _ranges(starts[:, number], counts[:, number])
+        element_type[rows] = 1 + number
+        features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name))
+    return ElementFeatures(per_event.astype(np.int32), element_type, features)
+
+
+def feature_units(element_type: str, features: Sequence[FeatureConfig]) -> list[str]:
+    """Return the unit of each feature; derived ones have none."""
+    units = {field.name: field.unit for field in COLLECTION_OF[element_type].fields}
+    return [units.get(feature.name, "") for feature in features]
+
+
+def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``start ... start + count - 1`` for each pair, concatenated."""
+    positions: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    return positions
+
+
+def _columns(collection: ak.Array, features: Sequence[FeatureConfig]) -> NDArray[np.float32]:
+    """Return the features of all objects of a collection, [n_objects, n_features of the type]."""
+    flat = ak.flatten(collection)
+    return np.stack([_column(flat, feature.name) for feature in features], axis=1).astype(np.float32)
+
+
+def _column(flat: ak.Array, name: str) -> NDArray[np.float64]:
+    if name not in schema.DERIVED_FEATURES:
+        return _numpy(flat, name)
+    function, _, angle = name.partition("_")
+    return _ANGLE_FUNCTIONS[function](_numpy(flat, angle if angle in ak.fields(flat) else "phi"))
+
+
+def _numpy(flat: ak.Array, name: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = ak.to_numpy(flat[name]).astype(np.float64)
+    return values

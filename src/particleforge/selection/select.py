@@ -1,0 +1,120 @@
+"""Select objects and events and fix each event's split.
+
+Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events plus ``split``, and the shard's cutflow
+(JSON). Order: object cuts, then event cuts one after the other on what the object cuts left, then the split of the
+survivors. The file is streamed by row group.
+
+Invariants, checked per file: visible energy = target energy + dropped energy (relative 1e-6); every index points to an
+object of its own event.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pyarrow as pa
+
+from particleforge.artefacts import provenance, record_circumstances, write_json
+from particleforge.config.settings import SelectSettings
+from particleforge.errors import UserError
+from particleforge.paths import SPLITS
+from particleforge.schema import Fate
+from particleforge.selection.expressions import passes
+from particleforge.selection.objects import object_masks, remove_objects
+from particleforge.selection.split import split_of
+from particleforge.tables import SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
+
+ENERGY_TOLERANCE = 1e-6  # relative, per file
+
+
+def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow: Path) -> None:
+    """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
+    made = provenance("select_events", settings.plain(), [dataset])
+    read_metadata(dataset)
+    counts = _Counts(settings)
+    metadata: dict[str, Any] = {"sample": settings.sample_name, "provenance": made}
+
+    def batches() -> Iterator[pa.Table]:
+        for events in iter_events(dataset):
+            yield to_arrow(_select(events, settings, counts, dataset), SELECTED_SCHEMA)
+        metadata["energy_gev"] = counts.energy_gev
+        _check_balance(counts.energy_gev, dataset)
+
+    write_table(output, batches(), SELECTED_SCHEMA, metadata)
+    write_json(cutflow, {"shard": dataset.stem, **counts.plain(), "sample": settings.sample_name, "provenance": made})
+    record_circumstances(output, made)
+
+
+class _Counts:
+    """What the selection of one file keeps and removes, summed over its blocks."""
+
+    def __init__(self, settings: SelectSettings) -> None:
+        rows = [("all", ""), *((cut.name, cut.expression) for cut in settings.cuts.events)]
+        self.cuts: list[dict[str, Any]] = [
+            {"name": name, "expression": expression, "events": 0, "sum_of_weights": 0.0, "sum_of_weights_squared": 0.0}
+            for name, expression in rows
+        ]
+        self.objects = {name: {"all": 0, "removed": 0} for name in ("tracks", "clusters")}
+        self.splits = dict.fromkeys(SPLITS, 0)
+        self.energy_gev = dict.fromkeys(("visible", "target", "dropped", "dropped_by_object_cuts"), 0.0)
+
+    def add_events(self, cut: int, events: ak.Array) -> None:
+        """Count the events that are left after a cut."""
+        weights = ak.to_numpy(events.weight)
+        self.cuts[cut]["events"] += len(weights)
+        self.cuts[cut]["sum_of_weights"] += float(weights.sum())
+        self.cuts[cut]["sum_of_weights_squared"] += float((weights**2).sum())
+
+    def add_objects(self, name: str, keep: ak.Array) -> None:
+        """Count the objects of a block and those that the object cuts remove."""
+        self.objects[name]["all"] += int(ak.count(keep))
+        self.objects[name]["removed"] += int(ak.sum(~keep))
+
+    def add_energy(self, events: ak.Array, dropped_before: ak.Array) -> None:
+        """Add the energy balance of selected events."""
+        particles = events.particles
+        dropped = _energy(particles, particles.fate == int(Fate.DROPPED))
+        self.energy_gev["visible"] += _energy(particles, particles.fate != int(Fate.INVISIBLE))
+        self.energy_gev["target"] += float(ak.sum(events.targets.energy))
+        self.energy_gev["dropped"] += dropped
+        self.energy_gev["dropped_by_object_cuts"] += dropped - _energy(particles, dropped_before)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"cuts": self.cuts, "objects": self.objects, "splits": self.splits, "energy_gev": self.energy_gev}
+
+
+def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source: Path) -> ak.Array:
+    counts.add_events(0, events)
+    keep_tracks, keep_clusters = object_masks(events, settings.cuts)
+    counts.add_objects("tracks", keep_tracks)
+    counts.add_objects("clusters", keep_clusters)
+    dropped_before = events.particles.fate == int(Fate.DROPPED)
+    try:
+        selected = remove_objects(events, keep_tracks, keep_clusters)
+    except ValueError as error:
+        raise UserError(f"{source}: inconsistent dataset, {error}; rebuild the dataset") from error
+    for number, cut in enumerate(settings.cuts.events, start=1):
+        keep = passes(cut.expression, selected)
+        selected, dropped_before = selected[keep], dropped_before[keep]
+        counts.add_events(number, selected)
+    counts.add_energy(selected, dropped_before)
+    splits = split_of(ak.to_numpy(selected.event_id), settings.selection, settings.seed)
+    for name in SPLITS:
+        counts.splits[name] += int(np.sum(splits == name))
+    return ak.with_field(selected, ak.from_numpy(splits), "split")
+
+
+def _energy(particles: ak.Array, chosen: ak.Array) -> float:
+    return float(ak.sum(particles.energy[chosen]))
+
+
+def _check_balance(energy_gev: dict[str, float], source: Path) -> None:
+    visible, accounted = energy_gev["visible"], energy_gev["target"] + energy_gev["dropped"]
+    if not abs(visible - accounted) <= ENERGY_TOLERANCE * max(visible, 1.0):
+        raise UserError(
+            f"{source}: visible energy {visible:.6f} GeV differs from target + dropped energy {accounted:.6f} GeV; "
+            "the dataset is inconsistent, rebuild it"
+        )
