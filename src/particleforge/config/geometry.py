@@ -72,10 +72,15 @@ class SamplingConfig(Block):
     interaction_lengths_per_layer: float = Field(gt=0)
     cell_size_mm: float = Field(gt=0)
     moliere_radius_mm: float = Field(gt=0)
+    atomic_number: float = Field(gt=0, description="effective Z of the material that showers develop in")
+    critical_energy_mev: float = Field(gt=0, description="effective critical energy")
+    em_to_mip: float = Field(gt=0, le=1, description="e/mip response ratio of a sampling calorimeter; 1 makes it a homogeneous one")
+    spots_per_gev: float = Field(gt=0, description="deposits by which an electromagnetic shower is sampled")
     em_stochastic: float = Field(ge=0, description="sqrt(GeV), for electrons and photons")
     em_constant: float = Field(ge=0)
     hadronic_stochastic: float = Field(ge=0, description="sqrt(GeV), for hadrons")
     hadronic_constant: float = Field(ge=0)
+    hadronic_response: float = Field(0.85, gt=0, le=1, description="h/e: response to the non-electromagnetic part of hadronic showers")
     noise_mev: float = Field(ge=0, description="RMS of a cell's noise")
     noise_cells_per_event: float = Field(0.0, ge=0, description="mean number of cells that noise alone lifts over threshold")
     threshold_mev: float = Field(ge=0, description="calibrated cell energy below which a hit is dropped")
@@ -92,7 +97,8 @@ class MuonSystemConfig(Block):
     layer_spacing_mm: float = Field(gt=0)
     cell_size_mm: float = Field(gt=0)
     hit_efficiency: float = Field(0.95, ge=0, le=1)
-    hit_energy_mev: float = Field(gt=0)
+    hit_energy_mev: float = Field(gt=0, description="energy that a muon leaves in a chamber")
+    coil_loss_gev: float = Field(ge=0, description="energy that a muon loses between the calorimeter and the chambers")
 
 
 class CalorimeterConfig(Block):
@@ -100,15 +106,20 @@ class CalorimeterConfig(Block):
 
     ecal: SamplingConfig
     hcal: SamplingConfig
+    hadron_spots_per_gev: float = Field(gt=0, description="deposits by which the non-electromagnetic part of a shower is sampled")
     muon: MuonSystemConfig
 
 
 class ClusteringConfig(Block):
     """Clustering of calorimeter hits; showers that overlap are merged, as in a real detector."""
 
-    ecal_link_mm: float = Field(gt=0, description="hits of the ECAL closer than this join")
-    hcal_link_mm: float = Field(gt=0, description="hits of the HCAL closer than this join")
-    seed_energy_mev: float = Field(ge=0, description="a cluster needs one hit above this")
+    ecal_link_mm: float = Field(gt=0, description="hits of the ECAL this close share density and follow each other to a peak")
+    hcal_link_mm: float = Field(gt=0, description="likewise in the HCAL")
+    ecal_merge_mm: float = Field(gt=0, description="ECAL fragments whose axes are this close are one cluster")
+    halo_merge_mm: float = Field(gt=0, description="likewise for ECAL fragments of little energy compared with the cluster")
+    halo_energy_fraction: float = Field(0.05, ge=0, le=1, description="largest energy of such a fragment relative to the cluster")
+    hcal_merge_mm: float = Field(gt=0, description="HCAL fragments join clusters whose axis is this close")
+    muon_merge_mm: float = Field(gt=0, description="muon-system hits join clusters whose axis is this close")
     energy_min_mev: float = Field(ge=0, description="clusters below are dropped")
 
 
