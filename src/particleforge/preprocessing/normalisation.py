@@ -17,7 +17,7 @@ from particleforge import schema
 from particleforge.config.detector import ElementsConfig
 
 LOG_FLOOR = 1e-6
-STD_FLOOR = 1e-3  # a feature that varies less is constant; its std becomes 1
+STD_FLOOR = 1e-5  # a feature that varies less is constant, up to float32 rounding; its std becomes 1
 
 
 def transform(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

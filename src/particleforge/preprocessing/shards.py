@@ -1,0 +1,145 @@
+"""Write the training shards: shuffled, even, with the statistics of the train split.
+
+Selected files (Parquet, tables.SELECTED_SCHEMA) -> ``{train,valid,test}/<nnnnn>.parquet`` (schema.SHARD), ``normalisation.json``
+and ``manifest.json``. First pass: events per split are counted. Second pass: events become records (``records``), which are
+shuffled across all files and samples on disk (``shuffle``); the order within a split is that of a keyed hash of the event's
+identity, so it depends neither on files nor on their order. Shards of a split differ by at most one event.
+
+Invariants: statistics see the train split only; memory is bounded by a shard, not by the number of files; the folder is
+replaced as a whole and has a manifest only together with all the shards that it names.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from particleforge import schema
+from particleforge.artefacts import atomic_directory, provenance, record_circumstances, sha256, write_json
+from particleforge.config.settings import ShardSettings
+from particleforge.errors import UserError
+from particleforge.paths import SHARD_FORMAT, SPLITS
+from particleforge.preprocessing.features import feature_units, n_features
+from particleforge.preprocessing.normalisation import FeatureStatistics
+from particleforge.preprocessing.records import shard_records
+from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
+from particleforge.seeds import hash_of
+from particleforge.tables import SHARD_SCHEMA, iter_events, read_metadata, write_table
+
+log = logging.getLogger(__name__)
+
+BUFFER_BYTES = 64 * 2**20
+_COLUMNS = ("event_id", "split", "tracks", "clusters", "targets")
+
+
+def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: Path) -> None:
+    """Write shards, normalisation and manifest; an empty split or values that are not finite are a UserError."""
+    made = provenance("write_shards", settings.plain(), selected)
+    samples = [_sample_of(path) for path in selected]
+    totals = _count(selected)
+    manifest_file = output_dir / "manifest.json"
+    with atomic_directory(output_dir) as folder:
+        buckets = _shuffled(settings, selected, samples, totals, folder / "shuffle")
+        statistics = FeatureStatistics(settings.elements)
+        splits = {
+            split: _write_split(settings, split, totals[split], buckets.in_key_order(number), folder, statistics)
+            for number, split in enumerate(SPLITS)
+        }
+        (folder / "shuffle").rmdir()
+        write_json(folder / "normalisation.json", {**statistics.result(), "n_events": totals["train"], "provenance": made})
+        write_json(folder / manifest_file.name, {**_description(settings, samples), "splits": splits, "provenance": made})
+        manifest_file.unlink(missing_ok=True)  # a kill while the folders are swapped must not leave the old manifest alone
+    record_circumstances(manifest_file, made)
+
+
+def _sample_of(path: Path) -> str:
+    metadata = read_metadata(path)
+    if "split" not in pq.read_schema(path).names or "sample" not in metadata:
+        raise UserError(f"{path}: events have no split; give files that select_events wrote")
+    return str(metadata["sample"])
+
+
+def _count(selected: Sequence[Path]) -> dict[str, int]:
+    """Return the number of events per split over all files; an empty split is a UserError."""
+    totals = dict.fromkeys(SPLITS, 0)
+    for path in selected:
+        for block in iter_events(path, ["split"]):
+            split = ak.to_numpy(block.split)
+            for name in SPLITS:
+                totals[name] += int(np.sum(split == name))
+    for name, total in totals.items():
+        if not total:
+            raise UserError(
+                f"split '{name}' is empty: none of {sum(totals.values())} selected events in {len(selected)} files falls into it; "
+                f"raise simulation.events_per_sample or selection.{name}_fraction, or loosen cuts.events"
+            )
+    return totals
+
+
+def _n_shards(n_events: int, settings: ShardSettings) -> int:
+    return -(-n_events // settings.preprocessing.events_per_shard)
+
+
+def _shuffled(settings: ShardSettings, selected: Sequence[Path], samples: Sequence[str], totals: dict[str, int], folder: Path) -> Buckets:
+    """Scatter the records of all files to buckets of about a shard each."""
+    folder.mkdir()
+    buckets = Buckets(folder, [_n_shards(totals[split], settings) for split in SPLITS])
+
+    def blocks() -> Iterator[pa.Table]:
+        for number, (path, sample) in enumerate(zip(selected, samples, strict=True), start=1):
+            for events in iter_events(path, _COLUMNS):
+                records = shard_records(events, settings, sample, path)
+                key = hash_of(ak.to_numpy(events.event_id), settings.seed, "shuffle")
+                group = np.argmax(ak.to_numpy(events.split)[:, None] == np.array(SPLITS), axis=1)
+                yield records.append_column(KEY, pa.array(key)).append_column(GROUP, pa.array(group.astype(np.int8)))
+            log.info("read %d of %d files", number, len(selected))
+
+    buckets.scatter(blocks(), BUFFER_BYTES)
+    return buckets
+
+
+def _write_split(
+    settings: ShardSettings, split: str, total: int, records: Iterator[pa.Table], folder: Path, statistics: FeatureStatistics
+) -> dict[str, Any]:
+    """Write the shards of one split and return their index for the manifest."""
+    n_shards = _n_shards(total, settings)
+    sizes = [total // n_shards + (number < total % n_shards) for number in range(n_shards)]
+    shards = []
+    for number, shard in enumerate(cut(records, sizes)):
+        name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
+        described = {"split": split, "provenance": provenance("write_shards", settings.plain())}
+        write_table(folder / name, [shard], SHARD_SCHEMA, described)
+        if split == "train":
+            _add(statistics, shard, n_features(settings.elements))
+        n_elements = int(np.sum(shard["n_elements"].to_numpy()))
+        shards.append({"file": name, "n_events": shard.num_rows, "n_elements": n_elements, "sha256": sha256(folder / name)})
+    log.info("%s: %d events in %d shards", split, total, n_shards)
+    return {"n_events": total, "n_elements": sum(shard["n_elements"] for shard in shards), "shards": shards}
+
+
+def _add(statistics: FeatureStatistics, shard: pa.Table, width: int) -> None:
+    for batch in shard.to_batches():
+        features = batch["features"].flatten().to_numpy().reshape(-1, width)
+        statistics.add(batch["element_type"].flatten().to_numpy(), features)
+
+
+def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, Any]:
+    """Return what the manifest says about features and classes."""
+    elements = {}
+    for name in schema.ELEMENT_TYPES:
+        features = getattr(settings.elements, name)
+        units = feature_units(name, features)
+        elements[name] = [{**feature.model_dump(), "unit": unit} for feature, unit in zip(features, units, strict=True)]
+    keys = {"name", "label", "pdg", "charged", "mass_gev"}
+    return {
+        "schema_version": schema.SCHEMA_VERSION,
+        "elements": elements,
+        "n_features": n_features(settings.elements),
+        "classes": [{"name": "none"}, *(c.model_dump(include=keys) for c in settings.particle_classes)],
+        "samples": sorted(set(samples)),
+    }
