@@ -7,9 +7,10 @@ to other records are row numbers within the batch (not within the event), -1 for
         \------> Tracks ---------------------/
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,3 +204,27 @@ def offsets_of(counts: Ints) -> NDArray[np.int64]:
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     return offsets
+
+
+def lists_from_parents(child: Ints, parent: Ints, n: int) -> dict[str, Any]:
+    """Return both jagged lists of Particles from pairs (child, parent); the daughters are the inverse of the parents.
+
+    Parents of a child keep the order of the pairs, daughters come in the order of their rows.
+    """
+    by_child = np.argsort(child, kind="stable")
+    by_parent = np.lexsort((child, parent))
+    return {
+        "parents_offsets": offsets_of(np.bincount(child, minlength=n)),
+        "parents_index": np.asarray(parent[by_child], np.int64),
+        "daughters_offsets": offsets_of(np.bincount(parent, minlength=n)),
+        "daughters_index": np.asarray(child[by_parent], np.int64),
+    }
+
+
+Record = TypeVar("Record")
+
+
+def concatenate(records: Sequence[Record]) -> Record:
+    """Return records of one type, whose members are all columns, as one."""
+    kind = type(records[0])
+    return kind(**{field.name: np.concatenate([getattr(r, field.name) for r in records]) for field in fields(kind)})  # type: ignore[arg-type]
