@@ -42,6 +42,9 @@ class CollectionsConfig(Block):
     """Names of the EDM4hep collections; a missing optional collection is normal."""
 
     particles: str = "MCParticles"
+    particle_aliases: tuple[str, ...] = Field(
+        ("MCParticle",), description="collections that references may name though they mean particles (converted LCIO files do)"
+    )
     tracks: str = "SiTracks_Refitted"
     clusters: str = "PandoraClusters"
     candidates: str = "PandoraPFOs"
@@ -75,6 +78,9 @@ class ElementsConfig(Block):
             for feature in getattr(self, element_type):
                 if feature.name not in allowed:
                     raise ValueError(f"elements.{element_type}: feature '{feature.name}' unknown; allowed: {', '.join(allowed)}")
+            names = [feature.name for feature in getattr(self, element_type)]
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"elements.{element_type}: feature '{repeated[0]}' repeats; name it once")
         return self
 
 

@@ -80,7 +80,6 @@ class DatasetSettings(StageSettings):
     sample_name: str
     dataset: DatasetConfig
     b_field_tesla: float
-    tracker: TrackerConfig
     calorimeter: CalorimeterConfig
     collections: CollectionsConfig
     particle_classes: tuple[ParticleClassConfig, ...]

@@ -1,0 +1,109 @@
+"""Who stands for whom: the truth particles of an event, and the truth particle behind every entry of the history.
+
+Inputs -> outputs: the particle table with parents, and what every entry itself left (calorimeter energy, tracks) -> which
+entries are truth particles, their four-momenta (GeV), and for every entry the truth particle that inherits what it left.
+
+The truth particles are those with generatorStatus 1, with two corrections (docs/truth.md has the reasons):
+
+1. *Stand-in.* A decayed (status > 1) long-lived parent that itself left something, while nothing that descends from it
+   did, was simulated instead of its daughters, for example because it interacted before it could decay. It is a
+   truth particle and its daughters are not.
+2. *Split.* Where a particle made no track but simulated descendants did (K0S -> pi+ pi-, photon conversion, a kaon that
+   decays in flight), those descendants become truth particles of their own, and their four-momenta are taken from the
+   ancestor's, which keeps the remainder. The sum is exact. Of nested descendants the one nearest to the ancestor counts.
+   A remainder that is not physical (the descendants carry more than the ancestor had) cancels the split.
+
+The history is followed through each entry's first parent. Chains are walked by pointer doubling, all entries at once;
+a cycle ends in "none" instead of an endless loop.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from particleforge.edm4hep.records import BoolArray, FloatArray, IntArray, Pairs, Table
+
+_STABLE = 1
+_TOLERANCE = 1e-4  # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """Truth particles among the entries of the history."""
+
+    selected: BoolArray  # [n entries]
+    p4: FloatArray  # [n entries, 4] px, py, pz, energy; remainders where split
+    heir: IntArray  # [n entries] entry of the truth particle that inherits, -1 none
+    n_stand_ins: int
+    n_split: int
+
+
+def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track: BoolArray, best_of_track: BoolArray) -> Ancestry:
+    """Return the truth particles.
+
+    ``left_energy`` [n] is what each entry itself left in the calorimeters, ``made_track`` tells which made the visible
+    share of a track, ``best_of_track`` which made the largest share of one.
+    """
+    parent = first_parent(particles.n_rows, parents)
+    stable, n_stand_ins = _stable(particles["status"], parent, (left_energy > 0) | made_track)
+    p4 = np.stack([particles[name] for name in ("px", "py", "pz", "energy")], axis=1)
+    heir = nearest(parent, stable)
+    simulated = particles["status"] == 0
+    inherits = heir >= 0
+    wanted = simulated & ~stable & made_track & best_of_track & inherits & ~(made_track[heir] & inherits)
+    split = wanted & stable[_through(nearest(parent, stable | wanted), parent)]
+    rows = np.flatnonzero(split)
+    taken = np.zeros_like(p4)
+    np.add.at(taken, heir[rows], p4[rows])
+    remainder = p4 - taken
+    limit = _TOLERANCE * p4[:, 3]
+    unphysical = (remainder[:, 3] < -limit) | (np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit)
+    split[rows] = ~unphysical[heir[rows]]
+    ancestors = np.unique(heir[split])
+    p4[ancestors] = np.where(remainder[ancestors, 3:] > limit[ancestors, None], remainder[ancestors], 0)
+    selected = stable | split
+    return Ancestry(selected, p4, nearest(parent, selected), n_stand_ins, int(split.sum()))
+
+
+def first_parent(n_particles: int, parents: Pairs) -> IntArray:
+    """Return each entry's first parent, -1 where it has none."""
+    parent = np.full(n_particles, -1, np.int64)
+    parent[parents.left[::-1]] = parents.right[::-1]
+    return parent
+
+
+def nearest(parent: IntArray, terminal: BoolArray) -> IntArray:
+    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if none (or a cycle) is."""
+    n_entries = len(parent)
+    nowhere = n_entries
+    own = np.arange(n_entries)
+    hop = np.append(np.where(terminal, own, np.where(parent >= 0, parent, nowhere)), nowhere)
+    for _ in range(max(1, n_entries.bit_length())):
+        further = hop[hop]
+        if np.array_equal(further, hop):
+            break
+        hop = further
+    found = hop[:-1]
+    return np.where(np.append(terminal, False)[found], found, -1)
+
+
+def _through(found: IntArray, parent: IntArray) -> IntArray:
+    """Return ``found`` of each entry's parent; entries without a parent point at themselves."""
+    beyond = np.where(parent >= 0, found[parent], -1)
+    return np.where(beyond >= 0, beyond, np.arange(len(parent)))
+
+
+def _stable(status: IntArray, parent: IntArray, left_something: BoolArray) -> tuple[BoolArray, int]:
+    """Return the truth particles before any split, and how many stand in for their daughters."""
+    carrier = nearest(parent, status != 0)
+    alive = np.zeros(len(status), bool)
+    alive[carrier[left_something & (carrier >= 0)]] = True
+    has_living_descendant = np.zeros(len(status), bool)
+    frontier = parent[alive]
+    while len(frontier := np.unique(frontier[frontier >= 0])):
+        frontier = frontier[~has_living_descendant[frontier]]
+        has_living_descendant[frontier] = True
+        frontier = parent[frontier]
+    stands_in = (status > _STABLE) & alive & ~has_living_descendant
+    replaced = (status == _STABLE) & ~alive & (nearest(parent, stands_in) >= 0)
+    return ((status == _STABLE) & ~replaced) | stands_in, int(stands_in.sum())

@@ -1,0 +1,76 @@
+"""What each particle left in hits, clusters and tracks.
+
+Inputs -> outputs: hits, links and clusters of ``RawEvents`` -> weighted pairs (cluster, particle, GeV) and
+(track, particle, share), and each particle's deposited energy.
+
+A particle's energy in a hit is its share of the hit's link weights times the calibrated energy of the hit; its energy in
+a cluster is the sum over the cluster's hits. Without hits, the share of the cluster's link weights times the energy of
+the cluster takes its place. Weights that are not positive count as none. A track's share is the link weight (the share of
+the track's hits), scaled down where the weights of one track add up to more than one.
+Invariant: no hit, cluster or track gives away more than it has.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, summed
+
+
+@dataclass(frozen=True)
+class Deposits:
+    """What particles left; rows of particles are those of the particle table."""
+
+    energy: FloatArray  # [n_particles] GeV
+    in_clusters: Pairs  # cluster -> particle, GeV
+    on_tracks: Pairs  # track -> particle, share
+
+
+def deposits(events: RawEvents) -> Deposits:
+    """Return what every entry of the history itself left."""
+    n_particles = events.particles.n_rows
+    tracks = _shares(events.track_links, events.tracks.n_rows, at_least=1.0)
+    if events.truth_from_hits:
+        share = _shares(events.hit_links, events.hits.n_rows)
+        in_hits = Pairs(share.left, share.right, share.weight * events.hits["energy"][share.left])
+        in_clusters = _joined(events.cluster_hits, in_hits, events.hits.n_rows)
+        energy = summed(in_hits.right, in_hits.weight, n_particles)
+    else:
+        share = _shares(events.cluster_links, events.clusters.n_rows)
+        in_clusters = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
+        energy = summed(in_clusters.right, in_clusters.weight, n_particles)
+    return Deposits(energy, grouped(in_clusters, n_particles), grouped(tracks, n_particles))
+
+
+def inherited(own: Deposits, heir: IntArray, n_particles: int) -> Deposits:
+    """Hand what entries left to their heirs: ``heir`` maps entries to rows of ``n_particles`` truth particles, or -1.
+
+    Tracks are not inherited: a track belongs to the particle that made it (see ``ancestry``).
+    """
+    known = heir >= 0
+    energy = summed(heir[known], own.energy[known], n_particles)
+    return Deposits(energy, grouped(own.in_clusters.renumber(right=heir), n_particles), own.on_tracks)
+
+
+def grouped(pairs: Pairs, n_right: int) -> Pairs:
+    """Return one pair for each (left, right), with the summed weight, sorted."""
+    key, inverse = np.unique(pairs.left * max(n_right, 1) + pairs.right, return_inverse=True)
+    return Pairs(key // max(n_right, 1), key % max(n_right, 1), summed(inverse, pairs.weight, len(key)))
+
+
+def _shares(links: Pairs, n_left: int, at_least: float = 0.0) -> Pairs:
+    """Divide weights by their sum over each left row, or by ``at_least`` where the sum is smaller."""
+    links = links.where(links.weight > 0)
+    total = np.maximum(summed(links.left, links.weight, n_left), at_least)
+    return Pairs(links.left, links.right, links.weight / total[links.left])
+
+
+def _joined(cluster_hits: Pairs, in_hits: Pairs, n_hits: int) -> Pairs:
+    """Return (cluster, particle, energy) for every hit of every cluster and every particle in that hit."""
+    order = np.argsort(in_hits.left, kind="stable")
+    counts = np.bincount(in_hits.left, minlength=n_hits)
+    first = np.cumsum(counts) - counts
+    repeats: Array = counts[cluster_hits.right]
+    within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    chosen = order[np.repeat(first[cluster_hits.right], repeats) + within]
+    return Pairs(np.repeat(cluster_hits.left, repeats), in_hits.right[chosen], in_hits.weight[chosen])

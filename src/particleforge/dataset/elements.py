@@ -1,0 +1,183 @@
+"""Tracks and clusters with the members of the dataset's schema.
+
+Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schema.CLUSTERS``, and the events with all
+invalid rows and what refers to them removed. Lengths in mm, energies in GeV, angles in rad.
+
+* Track parameters are those of the state at the interaction point (EDM4hep location 1), pT = 0.299792458e-3 B / |omega|
+  (LCIO helix parameters, LC-DET-2006-004); the entry into the calorimeter is the reference point of the state there (4).
+* A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file has none, the
+  energies are those that the cluster carries (or 0) and widths are 0. A cluster without position takes its hits' centroid.
+* Depth is the distance between the calorimeter's inner face and the position along the straight line from the origin.
+
+What is dropped and counted: tracks without state, or with one that is not finite or has no curvature; hits and clusters
+whose energy is not a finite positive number; clusters without a position; candidates that are not finite.
+Invariant: every number in the result is finite.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from particleforge.config.geometry import SamplingConfig
+from particleforge.edm4hep.records import Array, BoolArray, FloatArray, Pairs, RawEvents, Table, summed
+
+GEV_PER_TESLA_MM = 0.299792458e-3
+_AT_INTERACTION_POINT, _AT_FIRST_HIT, _AT_CALORIMETER = 1, 2, 4
+_SYSTEMS = ("energy_ecal", "energy_hcal", "energy_other")
+
+
+def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
+    """Return the events with ``tracks`` and ``clusters`` as the schema has them and invalid rows dropped and counted."""
+    counts = dict(raw.counts)
+    hits, new_hit = raw.hits.select(_positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z"))
+    cluster_hits = raw.cluster_hits.renumber(right=new_hit)
+    clusters = cluster_features(_located(raw.clusters, hits, cluster_hits), hits, cluster_hits, ecal)
+    keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
+    clusters, new_cluster = clusters.select(keep)
+    tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
+    tracks, new_track = tracks.select(_finite(tracks, *tracks.columns))
+    candidates, new_candidate = raw.candidates.select(_finite(raw.candidates, *raw.candidates.columns))
+    for name, before, after in (
+        ("hits_dropped", raw.hits, hits),
+        ("clusters_dropped", raw.clusters, clusters),
+        ("tracks_dropped", raw.tracks, tracks),
+        ("candidates_dropped", raw.candidates, candidates),
+    ):
+        counts[name] = before.n_rows - after.n_rows
+    return replace(
+        raw,
+        hits=hits,
+        clusters=clusters,
+        tracks=tracks,
+        candidates=candidates,
+        cluster_hits=cluster_hits.renumber(left=new_cluster),
+        hit_links=raw.hit_links.renumber(left=new_hit),
+        cluster_links=raw.cluster_links.renumber(left=new_cluster),
+        track_links=raw.track_links.renumber(left=new_track),
+        candidate_tracks=raw.candidate_tracks.renumber(new_candidate, new_track),
+        candidate_clusters=raw.candidate_clusters.renumber(new_candidate, new_cluster),
+        counts=counts,
+    )
+
+
+def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_tesla: float) -> Table:
+    """Return ``schema.TRACKS``; a track without usable state at the interaction point has NaN in ``omega``."""
+
+    def at(location: int) -> dict[str, FloatArray]:
+        chosen = track_states.where(states["location"][track_states.right] == location)
+        found = {name: np.full(tracks.n_rows, np.nan) for name in states.columns}
+        for name, column in states.columns.items():
+            found[name][chosen.left] = column[chosen.right]
+        return found
+
+    start, first, calorimeter = at(_AT_INTERACTION_POINT), at(_AT_FIRST_HIT), at(_AT_CALORIMETER)
+    omega = np.where(start["omega"] == 0, np.nan, start["omega"])
+    pt = GEV_PER_TESLA_MM * b_field_tesla / np.abs(omega)
+    eta = np.arcsinh(start["tan_lambda"])
+    radius = np.hypot(calorimeter["x"], calorimeter["y"])
+    reaches = np.isfinite(radius) & np.isfinite(calorimeter["z"]) & (radius > 0)
+    radius_first = np.where(tracks["radius_innermost_hit"] > 0, tracks["radius_innermost_hit"], np.hypot(first["x"], first["y"]))
+    return Table(
+        tracks.offsets,
+        {
+            "pt": pt,
+            "eta": eta,
+            "phi": _wrapped(start["phi"]),
+            "p": pt * np.sqrt(1 + start["tan_lambda"] ** 2),
+            "charge": np.nan_to_num(np.sign(omega)),
+            "omega": omega,
+            "tan_lambda": start["tan_lambda"],
+            "d0": start["d0"],
+            "z0": start["z0"],
+            "chi2": tracks["chi2"],
+            "ndf": tracks["ndf"],
+            "n_hits": tracks["n_hits"],
+            "dedx": np.nan_to_num(tracks["dedx"], nan=0, posinf=0, neginf=0),
+            "radius_innermost_hit": np.nan_to_num(radius_first, nan=0, posinf=0, neginf=0),
+            "eta_calo": np.where(reaches, np.arcsinh(calorimeter["z"] / np.where(reaches, radius, 1)), eta),
+            "phi_calo": np.where(reaches, np.arctan2(calorimeter["y"], calorimeter["x"]), _wrapped(start["phi"])),
+        },
+    )
+
+
+def cluster_features(clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig) -> Table:
+    """Return ``schema.CLUSTERS``; a cluster without position has NaN in ``eta``."""
+    energy = clusters["energy"].astype(np.float64)
+    x, y, z = (clusters[axis].astype(np.float64) for axis in "xyz")
+    distance = np.sqrt(x**2 + y**2 + z**2)
+    located = np.isfinite(distance) & (distance > 0)
+    safe = np.where(located, distance, 1)
+    sin_theta = np.hypot(x, y) / safe
+    eta = np.where(located, np.arcsinh(z / np.maximum(np.hypot(x, y), 1e-6 * safe)), np.nan)
+    return Table(
+        clusters.offsets,
+        {"energy": energy, "et": energy * sin_theta, "eta": eta, "phi": np.arctan2(y, x), "x": x, "y": y, "z": z}
+        | _energies_by_system(clusters, hits, cluster_hits)
+        | {"n_hits": summed(cluster_hits.left, None, clusters.n_rows)}
+        | _widths(np.stack([x, y, z]) / safe, hits, cluster_hits)
+        | {"depth": distance - distance_to_face(sin_theta, np.abs(z) / safe, ecal)},
+    )
+
+
+def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:
+    """Return the distance in mm from the origin to the inner face of barrel or endcap, whichever comes first."""
+    barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
+    endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
+    return np.minimum(barrel, endcap)
+
+
+def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
+    """Give clusters without position their hits' centroid."""
+    missing = ~_finite(clusters, "x", "y", "z") | ((clusters["x"] == 0) & (clusters["y"] == 0) & (clusters["z"] == 0))
+    if not np.any(missing):
+        return clusters
+    weight = hits["energy"][cluster_hits.right]
+    total = summed(cluster_hits.left, weight, clusters.n_rows)
+    known = missing & (total > 0)
+    columns = dict(clusters.columns)
+    for axis in "xyz":
+        mean = summed(cluster_hits.left, weight * hits[axis][cluster_hits.right], clusters.n_rows) / np.where(total > 0, total, 1)
+        columns[axis] = np.where(known, mean, np.where(missing, np.nan, clusters[axis]))
+    return Table(clusters.offsets, columns)
+
+
+def _energies_by_system(clusters: Table, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
+    system, energy = hits["system"][cluster_hits.right], hits["energy"][cluster_hits.right]
+    own = summed(cluster_hits.left, None, clusters.n_rows) > 0
+    found = {}
+    for number, name in enumerate(_SYSTEMS):
+        chosen = system == number
+        from_hits = summed(cluster_hits.left[chosen], energy[chosen], clusters.n_rows)
+        carried = np.nan_to_num(clusters[name], nan=0, posinf=0, neginf=0) if name in clusters else np.zeros(clusters.n_rows)
+        found[name] = np.where(own, from_hits, carried)
+    return found
+
+
+def _widths(axis: FloatArray, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
+    """Return the energy-weighted RMS across and along ``axis`` [3, n_clusters], unit vectors from the origin."""
+    n_clusters = axis.shape[1]
+    position = np.stack([hits[name][cluster_hits.right] for name in "xyz"])
+    weight = hits["energy"][cluster_hits.right]
+    along = np.sum(position * axis[:, cluster_hits.left], axis=0)
+    across2 = np.maximum(np.sum(position**2, axis=0) - along**2, 0)
+    total = summed(cluster_hits.left, weight, n_clusters)
+    total = np.where(total > 0, total, 1)
+    mean = summed(cluster_hits.left, weight * along, n_clusters) / total
+    spread = summed(cluster_hits.left, weight * (along - mean[cluster_hits.left]) ** 2, n_clusters) / total
+    return {
+        "width_transverse": np.sqrt(summed(cluster_hits.left, weight * across2, n_clusters) / total),
+        "width_longitudinal": np.sqrt(spread),
+    }
+
+
+def _positive(values: Array) -> BoolArray:
+    return np.isfinite(values) & (values > 0)
+
+
+def _finite(table: Table, *names: str) -> BoolArray:
+    finite: BoolArray = np.all([np.isfinite(table[name]) for name in names], axis=0)
+    return finite
+
+
+def _wrapped(phi: Array) -> Array:
+    return np.arctan2(np.sin(phi), np.cos(phi))

@@ -1,0 +1,92 @@
+"""Where EDM4hep versions keep things: from a member's meaning to the name of the leaf that holds it.
+
+Inputs -> outputs: the names of a file's leaves -> the leaf of a member, of a relation or of a vector member.
+
+Three generations are known (podio and EDM4hep release notes, checked on files of 2021 and 2024):
+
+=====================  ========================  =======================
+what                   2021 (EDM4hep 0.3)        now (EDM4hep 0.99 - 1.x)
+=====================  ========================  =======================
+member                 ``X.member``              ``X.member``
+relation ``name``      ``X#<n>.index``           ``_X_name.index``
+vector member          ``X_<n>``                 ``_X_name``
+ends of a link         ``X#0``, ``X#1``          ``_X_rec``, ``_X_sim``, later ``_X_from``, ``_X_to``
+=====================  ========================  =======================
+
+RNTuple files carry the same names. The numbers of 2021 follow the order of the members in EDM4hep's own description
+(one-to-many relations first) and are written down once, in ``RELATION_NUMBERS`` and ``VECTOR_NUMBERS``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from particleforge.errors import UserError
+
+RELATION_NUMBERS = {
+    ("MCParticle", "parents"): 0,
+    ("Track", "trackerHits"): 0,
+    ("Cluster", "hits"): 1,
+    ("ReconstructedParticle", "clusters"): 0,
+    ("ReconstructedParticle", "tracks"): 1,
+}
+VECTOR_NUMBERS = {("Track", "trackStates"): 1, ("Cluster", "subdetectorEnergies"): 2}
+_LINK_ENDS = {"from": ("_{}_from", "_{}_rec", "{}#0"), "to": ("_{}_to", "_{}_sim", "{}#1")}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Leaves of a list of object references."""
+
+    index: str
+    collection_id: str
+
+
+class Layout:
+    """Finds leaves among those that a file has."""
+
+    def __init__(self, path: str, leaves: Iterable[str]) -> None:
+        self.path = path
+        self.leaves = frozenset(leaves)
+
+    def has(self, collection: str) -> bool:
+        """Tell whether the file holds a collection at all."""
+        return any(leaf.startswith(f"{collection}.") for leaf in self.leaves)
+
+    def first(self, collections: Iterable[str]) -> str | None:
+        """Return the first collection of the alternatives that the file holds."""
+        return next((name for name in collections if self.has(name)), None)
+
+    def member(self, collection: str, *names: str) -> str | None:
+        """Return the leaf of a member that went by any of ``names``, or None."""
+        return next((leaf for name in names if (leaf := f"{collection}.{name}") in self.leaves), None)
+
+    def require(self, collection: str, *names: str) -> str:
+        """Return the leaf of a member; a missing one is a UserError."""
+        leaf = self.member(collection, *names)
+        if leaf is None:
+            spelled = " or ".join(f"{collection}.{name}" for name in names)
+            raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'collections'")
+        return leaf
+
+    def relation(self, kind: str, collection: str, name: str) -> Reference | None:
+        """Return the references of a one-to-many relation, e.g. ``("Cluster", "PandoraClusters", "hits")``, or None."""
+        number = RELATION_NUMBERS.get((kind, name))
+        return self._reference((f"_{collection}_{name}", f"{collection}#{number}"))
+
+    def link_end(self, collection: str, end: str) -> Reference | None:
+        """Return the references of one end (``from``: reconstructed, ``to``: simulated) of a link collection, or None."""
+        return self._reference(tuple(pattern.format(collection) for pattern in _LINK_ENDS[end]))
+
+    def vector(self, kind: str, collection: str, name: str) -> str | None:
+        """Return what a vector member's leaves start with: the leaf itself, or the part before its members' dot."""
+        number = VECTOR_NUMBERS[kind, name]
+        for stem in (f"_{collection}_{name}", f"{collection}_{number}"):
+            if stem in self.leaves or self.has(stem):
+                return stem
+        return None
+
+    def _reference(self, stems: tuple[str, ...]) -> Reference | None:
+        for stem in stems:
+            if f"{stem}.index" in self.leaves:
+                return Reference(f"{stem}.index", f"{stem}.collectionID")
+        return None

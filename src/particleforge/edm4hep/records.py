@@ -1,0 +1,131 @@
+"""Flat tables of a chunk of events: what the EDM4hep reader hands over.
+
+All rows of a collection, of all events of the chunk, lie in one NumPy array per column; rows of event ``i`` are
+``offsets[i]:offsets[i + 1]``. Relations hold *global* row numbers of the chunk, so that every later step is one array
+operation for all events at once. Energies and momenta in GeV, lengths in mm, angles in rad.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+def summed(group: Array, values: Array | None, n_groups: int) -> FloatArray:
+    """Return the sum of ``values`` (or the number of rows) of each group, as float64 ``[n_groups]``."""
+    return np.bincount(group, values, n_groups).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one collection; ``offsets`` is int64 ``[n_events + 1]``, every column has ``offsets[-1]`` rows."""
+
+    offsets: IntArray
+    columns: Mapping[str, Array]
+
+    @classmethod
+    def empty(cls, n_events: int, columns: Mapping[str, type]) -> Self:
+        """Return a table without rows."""
+        return cls(np.zeros(n_events + 1, np.int64), {name: np.zeros(0, dtype) for name, dtype in columns.items()})
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a column."""
+        return self.columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether there is such a column."""
+        return name in self.columns
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all events."""
+        return int(self.offsets[-1])
+
+    @property
+    def counts(self) -> IntArray:
+        """Rows per event."""
+        return np.diff(self.offsets)
+
+    def events(self) -> IntArray:
+        """Return each row's event."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+
+    def local(self) -> IntArray:
+        """Return each row's number within its event."""
+        return np.arange(self.n_rows) - np.repeat(self.offsets[:-1], self.counts)
+
+    def select(self, keep: BoolArray) -> tuple["Table", IntArray]:
+        """Return the rows where ``keep``, and for each old row its new number (-1 where dropped)."""
+        kept_before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
+        table = Table(kept_before[self.offsets], {name: column[keep] for name, column in self.columns.items()})
+        return table, np.where(keep, kept_before[:-1], -1)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A weighted relation between rows of two tables."""
+
+    left: IntArray
+    right: IntArray
+    weight: FloatArray
+
+    @classmethod
+    def of(cls, left: Any, right: Any, weight: Any = None) -> Self:
+        """Return pairs from anything array-like; the weight defaults to one."""
+        left = np.asarray(left, np.int64)
+        weights = np.ones(len(left)) if weight is None else np.asarray(weight, np.float64)
+        return cls(left, np.asarray(right, np.int64), weights)
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return an empty relation."""
+        return cls.of([], [])
+
+    def where(self, keep: BoolArray) -> "Pairs":
+        """Return the pairs where ``keep``."""
+        return Pairs(self.left[keep], self.right[keep], self.weight[keep])
+
+    def renumber(self, left: IntArray | None = None, right: IntArray | None = None) -> "Pairs":
+        """Replace row numbers by maps from old to new ones; pairs with a dropped end (-1) go."""
+        pairs = replace(self, left=self.left if left is None else left[self.left], right=self.right if right is None else right[self.right])
+        return pairs.where((pairs.left >= 0) & (pairs.right >= 0))
+
+
+@dataclass
+class RawEvents:
+    """A chunk of events as the file has it, invalid rows included.
+
+    ``counts`` tells what the reader itself had to leave out. The columns are those of ``reader.EventFile``.
+    """
+
+    run_number: Array
+    event_number: Array
+    weight: FloatArray
+    particles: Table  # pdg, status, charge, px, py, pz, energy
+    parents: Pairs  # particle -> parent
+    tracks: Table  # chi2, ndf, n_hits, dedx, radius_innermost_hit
+    states: Table  # location, d0, phi, omega, z0, tan_lambda, x, y, z
+    track_states: Pairs  # track -> state
+    clusters: Table  # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
+    hits: Table  # energy, x, y, z, system (0 ECAL, 1 HCAL, 2 other)
+    cluster_hits: Pairs  # cluster -> hit
+    hit_links: Pairs  # hit -> particle, weight
+    cluster_links: Pairs  # cluster -> particle, weight
+    track_links: Pairs  # track -> particle, weight
+    candidates: Table  # pdg, charge, px, py, pz, energy
+    candidate_tracks: Pairs  # candidate -> track
+    candidate_clusters: Pairs  # candidate -> cluster
+    truth_from_hits: bool = True  # False: the file has no usable hits, cluster links must do
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_events(self) -> int:
+        """Events of the chunk."""
+        return len(self.weight)

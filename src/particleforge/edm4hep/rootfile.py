@@ -1,0 +1,130 @@
+"""An open EDM4hep ROOT file: its leaves, whichever of TTree and RNTuple holds them, and what identifies collections and events.
+
+Inputs -> outputs: a path -> ``EventFile``, which gives the values of any leaf for a range of events. Whatever makes a file
+unusable (not ROOT, truncated, no ``events`` tree, mandatory branches missing) is a UserError that names it.
+"""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import awkward as ak
+import numpy as np
+import uproot
+
+from particleforge.config.detector import CollectionsConfig
+from particleforge.edm4hep.layout import Layout
+from particleforge.edm4hep.records import Array, IntArray
+from particleforge.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class EventFile:
+    """An open EDM4hep file; a context manager."""
+
+    def __init__(self, path: str | Path, collections: CollectionsConfig) -> None:
+        """Open the file and look at its branches; what is not a readable EDM4hep file is a UserError."""
+        self.path = str(path)
+        self.names = collections
+        try:
+            self._file = uproot.open(path)
+        except Exception as error:  # uproot raises whatever broken bytes lead it to
+            raise self.unreadable(error) from error
+        try:
+            self._open_tree()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open_tree(self) -> None:
+        try:
+            keys = {key.split(";")[0] for key in self._file.keys(recursive=False)}
+            if "events" not in keys:
+                raise UserError(f"{self.path}: holds no 'events' tree (found: {', '.join(sorted(keys)) or 'nothing'}); give EDM4hep")
+            self._tree = self._file["events"]
+            if not hasattr(self._tree, "num_entries"):
+                raise UserError(f"{self.path}: 'events' is a {type(self._tree).__name__}, not a tree; give an EDM4hep file")
+            self.n_events = int(self._tree.num_entries)
+            options = {"recursive": True, "full_paths": False} if isinstance(self._tree, uproot.TTree) else {"recursive": True}
+            self._branches = dict(self._tree.items(**options))
+            self.layout = Layout(self.path, self._branches)
+            self._check()
+            self.collection_ids = self._collection_ids()
+            self.numbers = self._event_numbers()
+        except UserError:
+            raise
+        except Exception as error:
+            raise self.unreadable(error) from error
+
+    def _check(self) -> None:
+        """Refuse a file from which no truth can be built, naming what it lacks."""
+        names, layout = self.names, self.layout
+        layout.require(names.particles, "PDG")
+        if layout.relation("MCParticle", names.particles, "parents") is None:
+            raise UserError(f"{self.path}: branch _{names.particles}_parents.index is missing; truth needs the particles' parents")
+        if not layout.has(names.tracks) and not layout.has(names.clusters):
+            raise UserError(f"{self.path}: neither {names.tracks} nor {names.clusters} is there; correct the detector's 'collections'")
+        if layout.first((*names.hit_links, *names.cluster_links, *names.track_links)) is None:
+            raise UserError(f"{self.path}: no truth link ({', '.join(names.hit_links)}, ...); correct the detector's 'collections'")
+
+    def _collection_ids(self) -> dict[int, str]:
+        """Return collection ID -> name from whichever table this version of podio wrote."""
+        for tree_name in ("podio_metadata", "metadata"):
+            if tree_name not in self._file:
+                continue
+            tree = self._file[tree_name]
+            leaves = tree.keys(recursive=True)
+            for names, ids in (
+                ("events___idTable{}m_names", "events___idTable{}m_collectionIDs"),
+                ("events___CollectionTypeInfo{}name", "events___CollectionTypeInfo{}collectionID"),
+                ("CollectionIDs{}m_names", "CollectionIDs{}m_collectionIDs"),
+            ):
+                for separator in ("/", "."):
+                    if names.format(separator) in leaves and ids.format(separator) in leaves:
+                        found = tree[names.format(separator)].array(entry_stop=1)[0], tree[ids.format(separator)].array(entry_stop=1)[0]
+                        return dict(zip(ak.to_list(found[1]), ak.to_list(found[0]), strict=True))
+        raise UserError(f"{self.path}: no table of collection IDs (podio_metadata/events___idTable); the file is not podio output")
+
+    def _event_numbers(self) -> tuple[Array, Array]:
+        """Return run and event numbers of the file; events that share theirs are numbered by position."""
+        run, event = (self.layout.member("EventHeader", f"{name}Number") for name in ("run", "event"))
+        position = np.arange(self.n_events, dtype=np.uint64)
+        if run is None or event is None:
+            return np.zeros(self.n_events, np.uint32), position
+        runs, events = (self.column(leaf, 0, self.n_events) for leaf in (run, event))
+        if len(runs) != self.n_events or len(events) != self.n_events:
+            raise UserError(f"{self.path}: EventHeader holds {len(events)} entries for {self.n_events} events; the file is damaged")
+        runs, events = runs.astype(np.uint32), events.astype(np.uint64)
+        if len(np.unique(np.stack([runs.astype(np.uint64), events]), axis=1).T) < self.n_events:
+            log.warning("%s: events share run and event number; they are numbered by their position in the file", self.path)
+            events = position
+        return runs, events
+
+    def column(self, leaf: str, start: int, stop: int) -> Array:
+        """Return a leaf's values of all events, without their boundaries."""
+        return self.jagged(leaf, start, stop)[1]
+
+    def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
+        """Return a leaf's entries per event, and its values of all events."""
+        array = self._branches[leaf].array(entry_start=start, entry_stop=stop)
+        if array.ndim != 2:
+            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+        values: Array = ak.to_numpy(ak.flatten(array))
+        if values.dtype.kind not in "iufb":
+            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+        return ak.to_numpy(ak.num(array)).astype(np.int64), values
+
+    def unreadable(self, error: Exception) -> UserError:
+        """Return the UserError for whatever reading the file raised."""
+        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        return UserError(f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it again")
