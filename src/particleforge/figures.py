@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from particleforge.artefacts import atomic_output
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 11,
     "axes.labelsize": 12,
     "axes.titlesize": 12,

@@ -1,1 +1,1 @@
-"""Validation stage."""
+"""Physics validation: the model's candidates against truth, the targets and the baseline (see ``validate``)."""

@@ -1,0 +1,56 @@
+"""Plots of whole events: missing transverse momentum and visible energy."""
+
+from matplotlib.figure import Figure
+
+from particleforge.figures import annotate, new_figure
+from particleforge.validation.events import RECONSTRUCTIONS, VIEWS
+from particleforge.validation.plot_parts import Results, add_legend, draw_distributions, draw_points, make_room, summary_text, title
+
+
+def met(results: Results) -> Figure:
+    """Missing transverse momentum and its residual."""
+    figure = new_figure(9.6, 4.4)
+    left, right = figure.subplots(1, 2)
+    draw_distributions(left, results.hists, "met", VIEWS, "view")
+    left.set(ylabel="events per bin")
+    left.legend(loc="upper right")
+    notes = {reco: summary_text(results.figures["met"]["inclusive"][reco]["residual"], " GeV") for reco in RECONSTRUCTIONS}
+    draw_distributions(right, results.hists, "met_residual", RECONSTRUCTIONS, "reco", notes)
+    right.set(ylabel="events per bin")
+    make_room(right, 1.4)
+    right.legend(loc="upper left", fontsize=9)
+    annotate(left, results.settings.title, "")
+    annotate(right, "", f"{results.figures['n_events']} events")
+    return figure
+
+
+def met_resolution(results: Results) -> Figure:
+    """Bias and width of the missing-momentum residual against truth."""
+    figure = new_figure(6.4, 5.6)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    rows = results.figures["met"]["truth_bins"]
+    draw_points(top, rows, lambda r: r["median"])
+    draw_points(bottom, rows, lambda r: r["iqr"])
+    top.axhline(0, color="#999999", lw=0.8, zorder=0)
+    top.set_ylabel("median residual [GeV]")
+    bottom.set(
+        xlabel="truth missing transverse momentum [GeV]", ylabel="IQR of residual [GeV]", xlim=(0, results.settings.plots.met_max_gev)
+    )
+    bottom.set_ylim(bottom=0)
+    add_legend(top, loc="best")
+    title(top, results)
+    return figure
+
+
+def visible_energy(results: Results) -> Figure:
+    """Response of the visible energy."""
+    figure = new_figure()
+    axes = figure.add_subplot()
+    notes = {reco: summary_text(results.figures["visible_energy"][reco]) for reco in RECONSTRUCTIONS}
+    draw_distributions(axes, results.hists, "visible_energy_response", RECONSTRUCTIONS, "reco", notes)
+    axes.axvline(1, color="#999999", lw=0.8, zorder=0)
+    axes.set(xlabel="visible energy reconstructed / truth", ylabel="events per bin", xlim=(0.5, 1.5))
+    make_room(axes)
+    axes.legend(loc="upper left")
+    title(axes, results)
+    return figure

@@ -1,0 +1,65 @@
+"""Jets of the four views, matched to the truth jets.
+
+Inputs -> outputs: an ``EventBatch`` -> entries in the jet histograms.
+
+Algorithm: FastJet (Cacciari, Salam, Soyez, EPJ C 72 (2012) 1896) through its awkward interface, E scheme, the algorithm of
+``jets`` in the detector's configuration, on every particle of a view; jets above ``pt_min_gev`` are matched one-to-one to
+truth jets within ``match_radius`` (``matching``). Matching sees all jets; only then do cuts define what is counted:
+
+* response and efficiency: truth jets with |eta| < ``abs_eta_max``;
+* fake jets: reconstructed jets with |eta| < ``abs_eta_max`` that match no truth jet, of any eta, above ``pt_min_gev``.
+
+Figures called inclusive count jets above the first edge of ``plots.jet_pt_edges_gev``. That edge should lie well above
+``pt_min_gev`` (a factor of two in the shipped detectors), so that the threshold does not bias the response.
+"""
+
+import awkward as ak
+import fastjet
+import numpy as np
+
+from particleforge.config.detector import JetConfig
+from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch
+from particleforge.validation.histograms import Hists, fill_response
+from particleforge.validation.matching import match
+
+_MATCHED = np.array(["no", "yes"])
+
+
+def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
+    """Return jets per event (pt, eta, phi, energy) above ``pt_min_gev`` from records with px, py, pz, energy."""
+    if len(particles) == 0:
+        return ak.zip(dict.fromkeys(("pt", "eta", "phi", "energy"), particles.px))
+    momenta = ak.zip({"px": particles.px, "py": particles.py, "pz": particles.pz, "E": particles.energy}, with_name="Momentum4D")
+    jets = fastjet.ClusterSequence(momenta, _definition(settings)).inclusive_jets(min_pt=settings.pt_min_gev)
+    pt = np.hypot(jets.px, jets.py)
+    return ak.zip({"pt": pt, "eta": np.arcsinh(jets.pz / pt), "phi": np.arctan2(jets.py, jets.px), "energy": jets.E})
+
+
+def _definition(settings: JetConfig) -> fastjet.JetDefinition:
+    if settings.algorithm == "anti_kt":
+        return fastjet.JetDefinition(fastjet.antikt_algorithm, settings.radius)
+    return fastjet.JetDefinition(fastjet.ee_genkt_algorithm, settings.radius, settings.power)
+
+
+def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
+    """Cluster, match and count the jets of a batch."""
+    truth = cluster(batch.views[TRUTH], settings)
+    central = abs(truth.eta) < settings.abs_eta_max
+    hists["jet_pt"].fill(process=batch.sample, view=TRUTH, pt=_flat(truth.pt[central]))
+    for name in RECONSTRUCTIONS:
+        jets = cluster(batch.views[name], settings)
+        partner, reverse = match(truth, jets, settings.match_radius)
+        found = partner >= 0
+        where = {"process": batch.sample, "reco": name}
+        both = central & found
+        response = jets.pt[partner[both]] / truth.pt[both]
+        fill_response(hists, "jet_response", _flat(response), **where, true_pt=_flat(truth.pt[both]))
+        hists["jet_truth"].fill(**where, pt=_flat(truth.pt[central]), matched=_MATCHED[_flat(found[central]).astype(int)])
+        inside = abs(jets.eta) < settings.abs_eta_max
+        hists["jet_reco"].fill(**where, pt=_flat(jets.pt[inside]), matched=_MATCHED[_flat(reverse[inside] >= 0).astype(int)])
+        hists["jet_pt"].fill(process=batch.sample, view=name, pt=_flat(jets.pt[inside]))
+
+
+def _flat(values: ak.Array) -> np.ndarray:
+    flat: np.ndarray = ak.to_numpy(ak.flatten(values))
+    return flat

@@ -1,0 +1,166 @@
+"""The validation's figures, computed from its histograms.
+
+Inputs -> outputs: filled histograms -> nested plain values, the content of ``metrics.json``:
+
+* ``n_events``;
+* ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``, ``median``, ``iqr``,
+  ``resolution`` = IQR/median of pT reconstructed / truth), above the first edge of ``plots.jet_pt_edges_gev``;
+* ``jets.pt_bins``: a list of ``{"low", "high", <reco>: likewise}``, GeV of truth pT (fake rate: of reconstructed pT);
+* ``met.inclusive.<reco>``: ``residual`` (median and IQR of reconstructed - truth, GeV) and ``component_residual``;
+  ``met.truth_bins``: the residual in bins of the true missing transverse momentum, the last one open-ended;
+* ``visible_energy.<reco>``: ``n``, ``median``, ``iqr``, ``resolution`` of the ratio to truth;
+* ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``, ``wrong_charge`` (charged classes),
+  ``pt_response``, ``energy_response``, and lists ``by_pt`` and ``by_eta``;
+* ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
+* ``by_sample.<sample>``: the same without the particles' bins.
+
+``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``met``, ``particles``, ``quantiles``.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from particleforge.config.settings import ValidateSettings
+from particleforge.seeds import generator_of
+from particleforge.validation.events import RECONSTRUCTIONS
+from particleforge.validation.histograms import Hists
+from particleforge.validation.quantiles import proportion, summary
+
+Tree = dict[str, Any]
+
+
+def compute_metrics(hists: Hists, settings: ValidateSettings) -> Tree:
+    """Return all figures over all samples, and per sample below ``by_sample``."""
+    everything = _Figures(hists, settings, None).all(binned=True)
+    everything["by_sample"] = {name: _Figures(hists, settings, name).all(binned=False) for name in sorted(settings.samples)}
+    return everything
+
+
+class _Figures:
+    """Figures of one sample, or of all together (``sample`` None)."""
+
+    def __init__(self, hists: Hists, settings: ValidateSettings, sample: str | None) -> None:
+        self.settings = settings
+        self.sample = sample
+        which = sum if sample is None else sample
+        self.n_events = int(hists["events"][{"process": which}])
+        self.hists = {name: h[{"process": which}] for name, h in hists.items()}
+
+    def all(self, *, binned: bool) -> Tree:
+        return {
+            "n_events": self.n_events,
+            "jets": self.jets(),
+            "met": self.met(),
+            "visible_energy": {
+                reco: self.summary("visible_energy_response", self.counts("visible_energy_response_fine", reco=reco), reco)
+                for reco in RECONSTRUCTIONS
+            },
+            "particles": {c.name: {reco: self.particle(c.name, c.charged, reco, binned) for reco in RECONSTRUCTIONS} for c in self.classes},
+            "confusion": {
+                "classes": list(self.hists["confusion"].axes["true_class"]),
+                **{reco: self.counts("confusion", reco=reco).astype(int).tolist() for reco in RECONSTRUCTIONS},
+            },
+        }
+
+    @property
+    def classes(self) -> tuple[Any, ...]:
+        return self.settings.particle_classes
+
+    def counts(self, name: str, **where: str) -> np.ndarray:
+        """Return the counts at the given categories; numeric axes keep their flow bins."""
+        return np.asarray(self.hists[name][where].values(flow=True), dtype=np.int64)
+
+    def summary(self, name: str, counts: np.ndarray, *labels: object, relative: bool = True) -> Tree:
+        """Return median, IQR and resolution of a fine histogram's ``counts``, flow bins included and empty."""
+        edges = self.hists[f"{name}_fine"].axes[-1].edges
+        generator = generator_of(self.settings.seed, "validate", name, self.sample, *labels)
+        n_bootstrap = self.settings.validation.n_bootstrap
+        return summary(counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator)
+
+    def jets(self) -> Tree:
+        edges = self.settings.plots.jet_pt_edges_gev
+        inclusive = slice(1, None)  # above the first edge, overflow included
+        return {
+            "inclusive": {reco: self.jet(reco, inclusive, "inclusive") for reco in RECONSTRUCTIONS},
+            "pt_bins": [
+                {"low": edges[i], "high": edges[i + 1], **{reco: self.jet(reco, slice(i + 1, i + 2), i) for reco in RECONSTRUCTIONS}}
+                for i in range(len(edges) - 1)
+            ],
+        }
+
+    def jet(self, reco: str, bins: slice, label: object) -> Tree:
+        missed, matched = self.counts("jet_truth", reco=reco)[bins].sum(axis=0)
+        fake, real = self.counts("jet_reco", reco=reco)[bins].sum(axis=0)
+        response = self.counts("jet_response_fine", reco=reco)[bins].sum(axis=0)
+        return {
+            "efficiency": proportion(matched, missed + matched),
+            "fake_rate": proportion(fake, fake + real),
+            "response": self.summary("jet_response", response, reco, label),
+        }
+
+    def met(self) -> Tree:
+        edges = self.hists["met_residual"].axes["true_met"].edges
+        residuals = {reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in RECONSTRUCTIONS}  # no underflow: a norm
+        for counts in residuals.values():
+            counts[-2] += counts[-1]  # the last bin takes what lies beyond
+        return {
+            "inclusive": {
+                reco: {
+                    "residual": self.summary("met_residual", residuals[reco][:-1].sum(axis=0), reco, relative=False),
+                    "component_residual": self.summary(
+                        "met_component_residual", self.counts("met_component_residual_fine", reco=reco), reco, relative=False
+                    ),
+                }
+                for reco in RECONSTRUCTIONS
+            },
+            "truth_bins": [
+                {
+                    "low": float(edges[i]),
+                    "high": float(edges[i + 1]),
+                    **{reco: self.summary("met_residual", residuals[reco][i], reco, i, relative=False) for reco in RECONSTRUCTIONS},
+                }
+                for i in range(len(edges) - 1)
+            ],
+        }
+
+    def particle(self, name: str, charged: bool, reco: str, binned: bool) -> Tree:
+        truth = self.counts("truth_by_pt", reco=reco, true_class=name)
+        candidates = self.counts("candidates_by_pt", reco=reco, found_class=name)
+        missed, other, same = truth.sum(axis=0)
+        fake, mislabelled, correct = candidates.sum(axis=0)
+        figures: Tree = {
+            "efficiency": proportion(same, missed + other + same),
+            "found": proportion(other + same, missed + other + same),
+            "fake_rate": proportion(fake, fake + mislabelled + correct),
+            "mislabelled": proportion(mislabelled, fake + mislabelled + correct),
+        }
+        responses = {kind: self.counts(f"particle_{kind}_fine", reco=reco, true_class=name) for kind in ("pt_response", "energy_response")}
+        for kind, counts in responses.items():
+            figures[kind] = self.summary(f"particle_{kind}", counts.sum(axis=0), name, reco)
+        if charged:
+            wrong, right = self.counts("charge", reco=reco, true_class=name)
+            figures["wrong_charge"] = proportion(wrong, wrong + right)
+        if binned:
+            figures["by_pt"] = self._bins(self.settings.plots.particle_pt_edges_gev, truth, candidates)
+            for i, row in enumerate(figures["by_pt"]):
+                row.update({k: self.summary(f"particle_{k}", c[i + 1], name, reco, i) for k, c in responses.items()})
+            by_eta = (
+                self.counts("truth_by_eta", reco=reco, true_class=name),
+                self.counts("candidates_by_eta", reco=reco, found_class=name),
+            )
+            figures["by_eta"] = self._bins(self.settings.plots.eta_edges, *by_eta)
+        return figures
+
+    @staticmethod
+    def _bins(edges: tuple[float, ...], truth: np.ndarray, candidates: np.ndarray) -> list[Tree]:
+        """Return efficiency and fake rate per bin from counts [bins with flow, outcomes]."""
+        return [
+            {
+                "low": edges[i],
+                "high": edges[i + 1],
+                "efficiency": proportion(truth[i + 1, 2], truth[i + 1].sum()),
+                "fake_rate": proportion(candidates[i + 1, 0], candidates[i + 1].sum()),
+            }
+            for i in range(len(edges) - 1)
+        ]

@@ -1,0 +1,86 @@
+"""Single particles: efficiency, fakes, confusion, charge and response per class.
+
+Inputs -> outputs: an ``EventBatch`` -> entries in the particle histograms.
+
+Every reconstruction is matched to the same visible generator particles, one-to-one by direction at the interaction point,
+nearest pairs first, within ``validation.match_radius`` (``matching``). Classes are those of the generator by PDG code
+(``particles.class_id``) and of the candidate. Definitions:
+
+* efficiency of class c: truth particles of class c matched to a candidate of class c, over all truth particles of class c;
+* found fraction: likewise, candidate of any class;
+* fake rate of class c: candidates of class c that match no truth particle, over all candidates of class c;
+* mislabelled fraction: candidates of class c matched to truth of another class, over all candidates of class c;
+* confusion: rows are truth classes ("none": fakes), columns are candidates ("none": missed);
+* response: candidate / truth of pT and energy, for pairs of the same class;
+* wrong charge: sign differs, for pairs of the same charged class.
+
+Limits: in a dense jet a missed particle may match an unrelated fake nearby, which raises efficiency and lowers the fake rate of
+all reconstructions alike. Particles that share a cluster cannot all be found from the elements: the truth limit shows it.
+"""
+
+import awkward as ak
+import numpy as np
+
+from particleforge.config.settings import ValidateSettings
+from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch
+from particleforge.validation.histograms import OUTCOMES, Hists, fill_response
+from particleforge.validation.matching import match
+
+_OUTCOMES = np.array(OUTCOMES)
+
+
+def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) -> None:
+    """Match and count the particles of a batch."""
+    names = np.array(["none", *(c.name for c in settings.particle_classes)])
+    truth = batch.views[TRUTH]
+    true = {key: _flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+    first_truth = _starts(truth)
+    for reco in RECONSTRUCTIONS:
+        view = batch.views[reco]
+        found = {key: _flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+        partner, reverse = match(truth, view, settings.validation.match_radius)
+        to_found, to_true = _flat(partner + _starts(view)), _flat(reverse + first_truth)
+        has_found, has_true = _flat(partner) >= 0, _flat(reverse) >= 0
+        class_of_match = np.where(has_found, _take(found["class_id"], to_found), 0)
+        true_of_match = np.where(has_true, _take(true["class_id"], to_true), 0)
+        where = {"process": batch.sample, "reco": reco}
+        for class_axis, own, other, matched, key in (
+            ("true_class", true, class_of_match, has_found, "truth"),
+            ("found_class", found, true_of_match, has_true, "candidates"),
+        ):
+            outcome = _OUTCOMES[np.where(matched, 1 + (own["class_id"] == other), 0)]
+            labels = {**where, class_axis: names[own["class_id"]], "outcome": outcome}
+            hists[f"{key}_by_pt"].fill(**labels, pt=own["pt"])
+            hists[f"{key}_by_eta"].fill(**labels, eta=own["eta"])
+        confusion = hists["confusion"]
+        confusion.fill(**where, true_class=names[true["class_id"]], found_class=names[class_of_match])
+        confusion.fill(**where, true_class=names[0], found_class=names[found["class_id"][~has_true]])
+        same = has_found & (class_of_match == true["class_id"])
+        _fill_pairs(hists, {k: v[same] for k, v in true.items()}, {k: v[to_found[same]] for k, v in found.items()}, names, where)
+
+
+def _fill_pairs(hists: Hists, true: dict[str, np.ndarray], found: dict[str, np.ndarray], names: np.ndarray, where: dict[str, str]) -> None:
+    """Fill response and charge of pairs of the same class."""
+    labels = {**where, "true_class": names[true["class_id"]]}
+    fill_response(hists, "particle_pt_response", found["pt"] / true["pt"], **labels, pt=true["pt"])
+    fill_response(hists, "particle_energy_response", found["energy"] / true["energy"], **labels, pt=true["pt"])
+    charged = true["charge"] != 0
+    right = np.sign(true["charge"]) == np.sign(found["charge"])
+    hists["charge"].fill(**where, true_class=labels["true_class"][charged], charge=np.array(["wrong", "right"])[right[charged].astype(int)])
+
+
+def _starts(view: ak.Array) -> np.ndarray:
+    """Return the flat index of each event's first particle."""
+    counts = ak.to_numpy(ak.num(view))
+    first: np.ndarray = np.cumsum(counts) - counts
+    return first
+
+
+def _flat(values: ak.Array) -> np.ndarray:
+    flat: np.ndarray = ak.to_numpy(ak.flatten(values))
+    return flat
+
+
+def _take(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return ``values[indices]``, where an index of an unmatched particle may be any number."""
+    return values[np.clip(indices, 0, len(values) - 1)] if len(values) else np.zeros(len(indices), values.dtype)

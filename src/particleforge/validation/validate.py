@@ -1,0 +1,75 @@
+"""Stage ``validate``: physics figures, histograms and plots of the model against truth, truth limit and baseline.
+
+Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order -> ``metrics.json``
+(``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).
+Files are read one after the other, one row group at a time, and only counts are kept.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from particleforge.artefacts import atomic_directory, provenance, record_circumstances, write_json
+from particleforge.config.settings import ValidateSettings
+from particleforge.errors import UserError
+from particleforge.validation.events import read_pair, sample_of
+from particleforge.validation.histograms import Hists, book, to_json
+from particleforge.validation.jets import fill_jets
+from particleforge.validation.met import fill_met
+from particleforge.validation.metrics import compute_metrics
+from particleforge.validation.particles import fill_particles
+from particleforge.validation.plot_parts import Results
+from particleforge.validation.plots import draw_plots
+
+logger = logging.getLogger(__name__)
+
+
+def validate_model(
+    settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path], metrics: Path, histograms: Path, plots: Path
+) -> None:
+    """Validate the model on all events that were reconstructed.
+
+    Args:
+        settings: classes, jets, plot ranges, samples.
+        selected: selected event tables; the metadata name the sample.
+        reconstructed: the model's candidates, one file per selected file, in the same order.
+        metrics: JSON to write.
+        histograms: JSON to write.
+        plots: folder to write.
+
+    Raises:
+        UserError: files that do not belong together, or a sample that is not configured.
+    """
+    _check_files(settings, selected, reconstructed)
+    hists = fill_histograms(settings, selected, reconstructed)
+    figures = compute_metrics(hists, settings)
+    made = provenance("validate", settings.plain(), [*selected, *reconstructed])
+    with atomic_directory(plots) as temporary:
+        draw_plots(Results(figures, hists, settings), temporary)
+    write_json(histograms, {"provenance": made, "histograms": to_json(hists)})
+    write_json(metrics, {"provenance": made, **figures})
+    record_circumstances(metrics, made)
+
+
+def fill_histograms(settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]) -> Hists:
+    """Return the histograms of all pairs of files."""
+    hists = book(settings)
+    for selected_file, reconstructed_file in zip(selected, reconstructed, strict=True):
+        for batch in read_pair(selected_file, reconstructed_file):
+            hists["events"].fill(process=[batch.sample] * batch.n_events)
+            fill_jets(hists, batch, settings.jets)
+            fill_met(hists, batch)
+            fill_particles(hists, batch, settings)
+        logger.info("%s: %d events so far", reconstructed_file, hists["events"].sum())
+    return hists
+
+
+def _check_files(settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]) -> None:
+    if len(selected) != len(reconstructed):
+        raise UserError(
+            f"{len(selected)} selected but {len(reconstructed)} reconstructed files; give one reconstructed file per selected file"
+        )
+    for path in selected:
+        sample = sample_of(path)
+        if sample not in settings.samples:
+            raise UserError(f"{path}: its sample '{sample}' is not configured; configured: {', '.join(sorted(settings.samples))}")
