@@ -13,7 +13,7 @@ class LossConfig(Block):
     presence: float = Field(1.0, ge=0, description="binary cross-entropy: does the element host a particle")
     classification: float = Field(1.0, ge=0, description="cross-entropy of the class, elements with a particle only")
     charge: float = Field(0.2, ge=0, description="cross-entropy of the charge, elements with a particle only")
-    momentum: float = Field(2.0, ge=0, description="Huber loss of the p4 corrections, elements with a particle only")
+    momentum: float = Field(2.0, ge=0, description="Huber loss of the momentum corrections, elements with a particle only")
 
 
 class TrainingConfig(Block):
@@ -24,10 +24,14 @@ class TrainingConfig(Block):
     valid_every_steps: int = Field(200, ge=1, description="steps between validations")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
     log_every_steps: int = Field(20, ge=1, description="steps between rows of the metrics")
-    elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch, padding included")
+    elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch (all ranks together), padding included")
+    shuffle_shards: int = Field(8, ge=1, description="shards that a rank holds in memory at a time; events are shuffled among them")
     optimiser: Literal["adamw", "lamb"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0, description="at the reference batch, one rank")
-    learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="with the number of ranks")
+    learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, at a batch of reference_elements_per_batch")
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
+        "none", description="how learning_rate follows elements_per_batch / reference_elements_per_batch"
+    )
+    reference_elements_per_batch: int = Field(8192, ge=64, description="batch at which learning_rate holds")
     weight_decay: float = Field(0.01, ge=0)
     beta2: float = Field(0.98, gt=0, lt=1)
     warmup_steps: int = Field(100, ge=0)

@@ -1,0 +1,40 @@
+"""From the network's outputs to physical particles: the outputs that the exported model promises.
+
+Inputs -> outputs: ``network.Outputs`` with raw features and element types -> class scores [B, N, 1 + C] (probabilities,
+column 0 is "none"), charge int64 [B, N] in units of e, four-momentum [B, N, 4] = px, py, pz, energy in GeV.
+
+The score of class k is P(particle) P(k | particle). A particle's charge follows its class: 0 where the most probable class
+is neutral, else the more probable of -1 and +1. Padding gives scores (1, 0, ...), charge 0, momentum 0.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from particleforge.model.momentum import host_momentum, to_p4
+from particleforge.model.network import Outputs, SetTransformer
+from particleforge.schema import PADDING
+
+
+class Decoder(nn.Module):
+    """A network with decoding: raw features in, physical particles out."""
+
+    is_charged: Tensor
+
+    def __init__(self, network: SetTransformer) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("is_charged", torch.tensor([bool(c["charged"]) for c in network.inputs.classes[1:]]))
+
+    def forward(self, features: Tensor, element_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return class scores, charge and four-momentum; see the module's docstring."""
+        outputs: Outputs = self.network(features, element_type)
+        real = element_type != PADDING
+        present = torch.sigmoid(outputs.presence.float()) * real
+        given_present = torch.softmax(outputs.classes.float(), -1)
+        scores = torch.cat(((1 - present).unsqueeze(-1), present.unsqueeze(-1) * given_present), -1)
+        negative, _, positive = outputs.charge.float().unbind(-1)
+        charged = self.is_charged[given_present.argmax(-1)] & real
+        charge = torch.where(charged, torch.where(positive > negative, 1, -1), 0)
+        host = host_momentum(features, self.network.host_columns[element_type])
+        p4 = torch.where(real.unsqueeze(-1), to_p4(outputs.momentum.float(), host), 0.0)
+        return scores, charge, p4

@@ -1,0 +1,89 @@
+"""What the network must know of its inputs: features with transforms and statistics, and the particle classes.
+
+Inputs -> outputs: ``manifest.json`` and ``normalisation.json`` of the training shards -> ``ModelInputs``, which every
+checkpoint and every exported model carries, so that neither needs the shards again.
+
+Invariant: the order of features within a type is the order of the columns in the shards; means and standard deviations
+belong to the *transformed* features.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from particleforge.errors import UserError
+from particleforge.schema import ELEMENT_TYPES, SCHEMA_VERSION
+
+# Per element type: columns that hold transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth of the host.
+HOST_COLUMNS = {
+    "track": ("pt", "p", "eta", "sin_phi", "cos_phi"),
+    "cluster": ("et", "energy", "eta", "sin_phi", "cos_phi"),
+}
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Features and classes of a network, as plain values.
+
+    ``elements``: per element type its features, each ``{"name", "transform", "unit"}``, in column order.
+    ``normalisation``: per element type ``{"mean": [...], "std": [...]}`` of the transformed features.
+    ``classes``: ``{"name": "none"}`` followed by the particle classes ``{"name", "label", "pdg", "charged", "mass_gev"}``.
+    """
+
+    elements: dict[str, list[dict[str, Any]]]
+    normalisation: dict[str, dict[str, list[float]]]
+    classes: list[dict[str, Any]]
+
+    @property
+    def n_features(self) -> int:
+        """Columns of the feature matrix: the largest number of features of any type."""
+        return max(len(self.elements[name]) for name in ELEMENT_TYPES)
+
+    @property
+    def n_classes(self) -> int:
+        """Particle classes without "none"."""
+        return len(self.classes) - 1
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values that ``ModelInputs(**plain)`` takes back."""
+        return {"elements": self.elements, "normalisation": self.normalisation, "classes": self.classes}
+
+    @classmethod
+    def from_manifest(cls, manifest: Path) -> Self:
+        """Read the manifest and the normalisation beside it; what does not fit this package is a UserError."""
+        described = read_manifest(manifest)
+        statistics = _read_json(manifest.with_name("normalisation.json"))
+        for name in ELEMENT_TYPES:
+            features = [feature["name"] for feature in described["elements"][name]]
+            missing = [column for column in HOST_COLUMNS[name] if column not in features]
+            if missing:
+                raise UserError(
+                    f"{manifest}: elements.{name} lacks {', '.join(missing)}, which the momentum of its particle starts from; add it"
+                )
+            for moment in ("mean", "std"):
+                if len(statistics[name][moment]) != len(features):
+                    raise UserError(
+                        f"{manifest.with_name('normalisation.json')}: {name}.{moment} does not match {manifest}; rerun write_shards"
+                    )
+        return cls(
+            described["elements"], {name: {m: statistics[name][m] for m in ("mean", "std")} for name in ELEMENT_TYPES}, described["classes"]
+        )
+
+
+def read_manifest(manifest: Path) -> dict[str, Any]:
+    """Return the manifest's content; an unreadable file or another schema version is a UserError."""
+    described = _read_json(manifest)
+    if described.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{manifest}: schema version {described.get('schema_version')}, this package reads {SCHEMA_VERSION}; rerun write_shards"
+        )
+    return described
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); rerun write_shards") from error
+    return content

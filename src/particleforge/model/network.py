@@ -1,0 +1,154 @@
+"""Masked set transformer over the elements of an event.
+
+Inputs -> outputs: raw features float32 [B, N, F] and element types int64 [B, N] (0 padding, 1 track, 2 cluster) ->
+``Outputs`` per element: presence logit [B, N], class logits [B, N, C], charge logits [B, N, 3] for -1, 0, +1, and momentum
+corrections [B, N, 5] (``momentum``).
+
+Algorithm: the features' transforms and standardisation, one linear projection per element type, pre-norm transformer blocks
+(Vaswani et al., arXiv:1706.03762; pre-norm: Xiong et al., arXiv:2002.04745, section 3), two multi-layer heads. There is no
+positional encoding: an event is a set. The last layer of the momentum head starts at zero, so that an untrained network
+answers with the host's own momentum (``momentum``), which is nearly right for tracks.
+
+Invariants: an element's output depends on the real elements of its own event only, not on padding, batch-mates or order.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from particleforge.config.model import ModelConfig
+from particleforge.model.inputs import HOST_COLUMNS, ModelInputs
+from particleforge.model.momentum import N_CORRECTIONS
+from particleforge.schema import ELEMENT_TYPES, PADDING
+
+N_CHARGES = 3  # -1, 0, +1
+_TRANSFORMS = ("none", "log", "log1p", "asinh")
+_LOG_SMALLEST = 1e-6
+_STANDARDISED_MAX = 10.0  # a feature far outside of what training saw must not swamp the others
+_MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
+_ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class Outputs(NamedTuple):
+    """What the network says of each element; see the module's docstring."""
+
+    presence: Tensor
+    classes: Tensor
+    charge: Tensor
+    momentum: Tensor
+
+
+class InputEncoder(nn.Module):
+    """Transform, standardise and project raw features [B, N, F] to embeddings [B, N, width]."""
+
+    mean: Tensor
+    inverse_std: Tensor
+    is_log: Tensor
+    is_log1p: Tensor
+    is_asinh: Tensor
+
+    def __init__(self, inputs: ModelInputs, width: int) -> None:
+        super().__init__()
+        n_types, n_features = len(ELEMENT_TYPES) + 1, inputs.n_features  # row 0 is padding
+        mean, inverse_std = torch.zeros(n_types, n_features), torch.zeros(n_types, n_features)
+        kind = torch.zeros(n_types, n_features, dtype=torch.int64)
+        for row, name in enumerate(ELEMENT_TYPES, start=1):
+            features, moments = inputs.elements[name], inputs.normalisation[name]
+            std = torch.tensor(moments["std"])
+            mean[row, : len(features)] = torch.tensor(moments["mean"])
+            inverse_std[row, : len(features)] = torch.where(std > _LOG_SMALLEST, 1 / std.clamp(min=_LOG_SMALLEST), 1.0)
+            kind[row, : len(features)] = torch.tensor([_TRANSFORMS.index(f["transform"]) for f in features])
+        self.register_buffer("mean", mean)
+        self.register_buffer("inverse_std", inverse_std)
+        for code, name in enumerate(_TRANSFORMS[1:], start=1):
+            self.register_buffer(f"is_{name}", kind == code)
+        self.project = nn.Linear((n_types - 1) * (n_features + 1), width, bias=False)
+
+    def standardise(self, features: Tensor, element_type: Tensor) -> Tensor:
+        """Return transformed, standardised features [B, N, F]; unused columns and padding are 0."""
+        x = torch.where(self.is_log[element_type], features.clamp(min=_LOG_SMALLEST).log(), features)
+        x = torch.where(self.is_log1p[element_type], features.clamp(min=0).log1p(), x)
+        x = torch.where(self.is_asinh[element_type], features.asinh(), x)
+        x = (x - self.mean[element_type]) * self.inverse_std[element_type]
+        return x.clamp(-_STANDARDISED_MAX, _STANDARDISED_MAX)
+
+    def forward(self, features: Tensor, element_type: Tensor) -> Tensor:
+        """Return embeddings; each type has its own columns (features and a bias) of one projection: one matrix product serves all."""
+        x = functional.pad(self.standardise(features, element_type), (0, 1), value=1.0)
+        slots = [x * (element_type == row).unsqueeze(-1) for row in range(1, len(ELEMENT_TYPES) + 1)]
+        embedded: Tensor = self.project(torch.cat(slots, -1))
+        return embedded
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: self-attention over the event's elements, then a feed-forward net per element."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, hidden = config.width, max(1, round(config.width * config.feedforward_factor))
+        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.feedforward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            _ACTIVATIONS[config.activation](),
+            nn.Dropout(config.dropout),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return updated embeddings [B, N, width]; ``mask`` [B, 1, 1, N] is added to the attention scores of the keys."""
+        b, n, width = x.shape
+        qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
+        )
+        x = x + self.attention_output(mixed.transpose(1, 2).reshape(b, n, width))
+        updated: Tensor = x + self.feedforward(x)
+        return updated
+
+
+def _head(config: ModelConfig, n_outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.LayerNorm(config.width)]
+    for _ in range(config.head_layers - 1):
+        layers += [nn.Linear(config.width, config.width), _ACTIVATIONS[config.activation]()]
+    return nn.Sequential(*layers, nn.Linear(config.width, n_outputs))
+
+
+class SetTransformer(nn.Module):
+    """The network; see the module's docstring for shapes and invariants."""
+
+    host_columns: Tensor
+
+    def __init__(self, model: ModelConfig, inputs: ModelInputs) -> None:
+        super().__init__()
+        self.config, self.inputs = model, inputs
+        self.encoder = InputEncoder(inputs, model.width)
+        self.blocks = nn.ModuleList(Block(model) for _ in range(model.n_layers))
+        self.identity_head = _head(model, 1 + inputs.n_classes + N_CHARGES)
+        self.momentum_head = _head(model, N_CORRECTIONS)
+        last = self.momentum_head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        columns = torch.zeros(len(ELEMENT_TYPES) + 1, N_CORRECTIONS, dtype=torch.int64)
+        for row, name in enumerate(ELEMENT_TYPES, start=1):
+            order = [feature["name"] for feature in inputs.elements[name]]
+            columns[row] = torch.tensor([order.index(column) for column in HOST_COLUMNS[name]])
+        self.register_buffer("host_columns", columns)
+
+    def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
+        """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
+        real = element_type != PADDING
+        mask = torch.where(real, 0.0, _MASKED_SCORE)[:, None, None, :]
+        x = self.encoder(features, element_type)
+        for block in self.blocks:
+            x = block(x, mask)
+        identity, momentum = self.identity_head(x), self.momentum_head(x)
+        presence, classes, charge = identity.split([1, self.inputs.n_classes, N_CHARGES], -1)
+        return Outputs(presence.squeeze(-1), classes, charge, momentum)

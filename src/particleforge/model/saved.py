@@ -1,0 +1,43 @@
+"""Trained networks in files: weights with everything needed to use them.
+
+Format (``torch.save`` of plain values, read back with ``weights_only=True``): ``weights``, ``model`` (its settings),
+``inputs`` (``ModelInputs``), ``training`` (settings), ``step``, ``valid_loss``, ``provenance``.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from particleforge.artefacts import atomic_output
+from particleforge.config.model import ModelConfig
+from particleforge.errors import UserError
+from particleforge.model.inputs import ModelInputs
+from particleforge.model.network import SetTransformer
+
+
+def serialise(content: Any) -> bytes:
+    """Return ``content`` in torch's format; the bytes do not depend on the name of the file they go to."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def save_model(path: Path, content: dict[str, Any]) -> None:
+    """Write a trained network atomically; ``content`` has the keys of the module's docstring."""
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(serialise(content))
+
+
+def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
+    """Return the network in evaluation mode, on the CPU, and the file's other content; a broken file is a UserError."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        network = SetTransformer(ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        network.load_state_dict(content.pop("weights"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train a model first") from None
+    except Exception as error:  # torch raises many kinds for damaged and foreign files
+        raise UserError(f"{path}: not a model of this package ({type(error).__name__}: {error}); rerun train_model") from error
+    return network.eval(), content

@@ -1,0 +1,66 @@
+"""Checkpoints: the whole state of a training, written so that a damaged one is noticed and the one before it is used.
+
+Files: ``<folder>/step_<step>_<first 16 hex digits of the content's SHA-256>.pt``; the newest ``KEPT`` are kept.
+
+Invariants: a file appears whole or not at all; a file whose content does not match the checksum in its name is passed over
+with a line in the log.
+"""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from particleforge.artefacts import atomic_output
+from particleforge.model.saved import serialise
+
+log = logging.getLogger(__name__)
+KEPT = 2
+State = dict[str, Any]
+
+
+def write_checkpoint(folder: Path, state: State) -> Path:
+    """Write ``state`` (which has ``step``), remove all but the newest files, and return the path."""
+    content = serialise(state)
+    path = folder / f"step_{state['step']:09d}_{_checksum(content)}.pt"
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(content)
+    for old in list_checkpoints(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder by rising step."""
+    return sorted(folder.glob("step_*.pt"))
+
+
+def read_checkpoint(path: Path) -> State | None:
+    """Return the state in a file, or None, with a line in the log, if it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        log.warning("checkpoint %s is not readable (%s)", path.name, error)
+        return None
+    if _checksum(content) != path.stem.rpartition("_")[2]:
+        log.warning("checkpoint %s is damaged: its content does not match the checksum in its name", path.name)
+        return None
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def latest_state(folder: Path) -> State | None:
+    """Return the newest undamaged state of a folder; damaged files are removed."""
+    for path in reversed(list_checkpoints(folder)):
+        state = read_checkpoint(path)
+        if state is not None:
+            return state
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

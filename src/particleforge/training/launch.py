@@ -1,0 +1,165 @@
+"""Start a training as processes of its own and say what came of it; this process needs no torch.
+
+Inputs -> outputs: a ``TrainingSpec`` and a number of ranks -> a ``TrainingResult`` and the files of ``worker``. One rank is a
+plain process; more are started by torchrun (``torch.distributed.run``) on this machine with a free port.
+
+Rules:
+
+* a work folder holds one training; what another training (other settings, data or parent) left there is removed;
+* run again, an unfinished training goes on from its newest checkpoint and a finished one returns its stored result;
+* a lock on the folder, which the started processes hold too, keeps two runs from writing at once;
+* SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's exception ends all of them.
+* threads: OMP_NUM_THREADS, if set, is the share of the whole training, else the cores that this process may use; ranks
+  divide it evenly.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from particleforge.artefacts import write_text
+from particleforge.errors import UserError
+from particleforge.training.spec import CHECKPOINTS, FAILURE_PATTERN, LAUNCHER_VARIABLE, RESULT_FILE, Status, TrainingResult, TrainingSpec
+
+__all__ = ["TrainingResult", "TrainingSpec", "run_training"]
+log = logging.getLogger(__name__)
+_LOCK_FILE, _IDENTITY_FILE = "lock", "identity"
+_LOCK_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 60.0
+
+
+def run_training(spec: TrainingSpec, ranks: int) -> TrainingResult:
+    """Train up to ``spec.until_step`` with ``ranks`` processes and return what came of it.
+
+    Divergence, interruption and dead processes are results; bad settings or data raise a UserError.
+    """
+    training = spec.settings.training
+    if not 1 <= spec.until_step <= training.max_steps:
+        raise UserError(f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked for; raise it")
+    started = time.monotonic()
+    spec.work_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(spec.work_dir) as lock:
+        identity = spec.identity()
+        _make_room(spec.work_dir, identity)
+        stored = TrainingResult.read(spec.work_dir, identity, spec.until_step)
+        if stored is not None and stored.status in ("complete", "diverged"):
+            log.info("%s: training is done already (%s)", spec.work_dir, stored.reason)
+            return stored
+        for stale in (RESULT_FILE, *(path.name for path in spec.work_dir.glob(FAILURE_PATTERN.format("*")))):
+            (spec.work_dir / stale).unlink(missing_ok=True)
+        signalled = _run_workers(spec.write(), ranks, lock)
+        result = TrainingResult.read(spec.work_dir, identity, spec.until_step)
+    if result is not None:
+        return result
+    return _result_of_failure(spec, signalled=signalled, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def _locked(work_dir: Path) -> Iterator[int]:
+    """Hold the folder's lock; orphans of a killed run need a moment to notice and to let go."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    with (work_dir / _LOCK_FILE).open("w") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"{work_dir}: another training is running in this folder; wait for it or end it") from None
+                time.sleep(0.2)
+        yield handle.fileno()
+
+
+def _make_room(work_dir: Path, identity: str) -> None:
+    """Empty the folder if it holds another training."""
+    marker = work_dir / _IDENTITY_FILE
+    if marker.exists() and marker.read_text(encoding="utf-8") == identity:
+        return
+    for path in work_dir.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK_FILE:
+            path.unlink()
+    (work_dir / CHECKPOINTS).mkdir()
+    write_text(marker, identity)
+
+
+def _command(ranks: int) -> list[str]:
+    module = "particleforge.training.worker"
+    if ranks == 1:
+        return [sys.executable, "-m", module]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", "--max-restarts=0", "--module", module),
+    ]
+
+
+def _environment(ranks: int) -> dict[str, str]:
+    environment = dict(os.environ)
+    cores = int(environment.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    environment["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
+    environment[LAUNCHER_VARIABLE] = str(os.getpid())
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    if ranks == 1:  # said outright, since a Slurm job's own variables may tell of more tasks
+        environment |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    return environment
+
+
+def _run_workers(spec_file: Path, ranks: int, lock: int) -> bool:
+    """Run the workers to their end and return whether they were asked to stop."""
+    process = subprocess.Popen(
+        [*_command(ranks), str(spec_file)], env=_environment(ranks), stdin=subprocess.DEVNULL, pass_fds=(lock,), start_new_session=True
+    )
+    signalled = False
+
+    def forward(_number: int, _frame: FrameType | None) -> None:
+        nonlocal signalled
+        signalled = True
+        process.terminate()  # also for SIGUSR1, which would kill torchrun
+
+    previous: dict[signal.Signals, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        process.wait()
+    finally:
+        if process.poll() is None:  # an exception, such as KeyboardInterrupt, ends the workers first
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return signalled
+
+
+def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -> TrainingResult:
+    """Return the result of workers that left none; the first failure is the cause, later ones follow from it."""
+    checkpoints = sorted((spec.work_dir / CHECKPOINTS).glob("step_*.pt"))
+    step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+    failures = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
+    status: Status
+    if signalled:
+        status, reason = "interrupted", f"stopped by a signal; the last checkpoint is of step {step}"
+    elif not failures:
+        status, reason = "failed", "a training process was killed from outside, perhaps for want of memory; the log says by which signal"
+    else:
+        first = min(failures, key=lambda failure: float(failure["time"]))
+        if first["kind"] == "user":
+            raise UserError(first["reason"])
+        status, reason = "failed", first["reason"]
+    checkpoint = checkpoints[-1] if checkpoints else None
+    return TrainingResult(status, reason, step, None, None, checkpoint=checkpoint, seconds=seconds)

@@ -1,0 +1,70 @@
+"""Which events form which batch: the order of one epoch, without reading any event.
+
+Inputs -> outputs: the number of elements of every event of every shard -> windows of shards and, per window, batches of
+event indices whose padded size (events x longest event) stays within an element budget.
+
+Algorithm: shards are shuffled and taken in windows, which bounds the memory of the loader. Within a window, events are
+shuffled and cut into chunks of about ``CHUNK_BATCHES`` batches; a chunk is sorted by length and cut from its longest event
+on, so that neighbours in length share a batch and padding stays small while batches remain random samples of the chunk's
+events of about one length. The batches of a window are then shuffled.
+
+Invariants: the plan depends on lengths, budget and generator only, not on the number of ranks; every event occurs exactly
+once; an event longer than the budget has a batch of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+CHUNK_BATCHES = 32
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """A global batch: the shards of its window, ascending, and events as indices into those shards, one after another."""
+
+    window: tuple[int, ...]
+    events: Indices
+
+
+def plan_epoch(
+    lengths: Sequence[Indices], budget: int, shards_per_window: int, generator: np.random.Generator | None
+) -> list[PlannedBatch]:
+    """Return the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled."""
+    n_shards = len(lengths)
+    order = np.arange(n_shards) if generator is None else generator.permutation(n_shards)
+    planned = []
+    for first in range(0, n_shards, shards_per_window):
+        window = tuple(sorted(order[first : first + shards_per_window].tolist()))
+        window_lengths = np.concatenate([lengths[shard] for shard in window])
+        planned += [PlannedBatch(window, events) for events in _plan_window(window_lengths, budget, generator)]
+    return planned
+
+
+def padded_elements(lengths: Indices) -> int:
+    """Return the size of a batch of events of these lengths, padding included."""
+    return int(len(lengths) * max(1, lengths.max(initial=0)))
+
+
+def _plan_window(lengths: Indices, budget: int, generator: np.random.Generator | None) -> list[Indices]:
+    events = np.arange(len(lengths)) if generator is None else generator.permutation(len(lengths))
+    total = np.cumsum(np.maximum(lengths[events], 1))
+    n_chunks = max(1, round(float(total[-1]) / (CHUNK_BATCHES * budget))) if len(events) else 0
+    cuts = np.searchsorted(total, total[-1] * np.arange(1, n_chunks) / n_chunks) if n_chunks else []
+    batches = [batch for chunk in np.split(events, cuts) for batch in _cut_chunk(chunk, lengths, budget)]
+    if generator is not None:
+        batches = [batches[i] for i in generator.permutation(len(batches))]
+    return batches
+
+
+def _cut_chunk(chunk: Indices, lengths: Indices, budget: int) -> list[Indices]:
+    chunk = chunk[np.argsort(-lengths[chunk], kind="stable")]
+    batches, start = [], 0
+    while start < len(chunk):
+        n_events = max(1, budget // max(1, int(lengths[chunk[start]])))
+        batches.append(chunk[start : start + n_events])
+        start += n_events
+    return batches

@@ -1,0 +1,102 @@
+"""What one training is asked to do and what came of it, as plain values that cross process boundaries as JSON."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from particleforge.artefacts import settings_hash, sha256, write_json
+from particleforge.config.settings import TrainSettings
+
+SPEC_FILE = "spec.json"
+RESULT_FILE = "result.json"
+CHECKPOINTS = "checkpoints"
+LAUNCHER_VARIABLE = "PARTICLEFORGE_LAUNCHER_PID"  # names the process whose end ends the training
+FAILURE_PATTERN = "failure_rank{}.json"
+Status = Literal["complete", "diverged", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """A training: its settings, data, and how far to go.
+
+    ``until_step`` may lie before ``settings.training.max_steps``, where the learning-rate schedule ends; a later run with a
+    larger value goes on where this one stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
+    same settings wrote it. ``tensorboard`` is a folder for event files.
+    """
+
+    settings: TrainSettings
+    manifest: Path
+    work_dir: Path
+    until_step: int
+    parent_checkpoint: Path | None = None
+    tensorboard: Path | None = None
+
+    def identity(self) -> str:
+        """Return a hash of all that shapes the state after a given step; ``until_step`` and folders are not among it."""
+        parent = self.parent_checkpoint.name if self.parent_checkpoint else None  # the name carries a checksum
+        return settings_hash({"settings": self.settings.plain(), "manifest": sha256(self.manifest), "parent": parent})
+
+    def write(self) -> Path:
+        """Write the spec into its work folder and return the path."""
+        path = self.work_dir / SPEC_FILE
+        plain = {
+            "settings": self.settings.plain(),
+            "manifest": str(self.manifest),
+            "work_dir": str(self.work_dir),
+            "until_step": self.until_step,
+            "parent_checkpoint": str(self.parent_checkpoint) if self.parent_checkpoint else None,
+            "tensorboard": str(self.tensorboard) if self.tensorboard else None,
+        }
+        write_json(path, plain)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what ``write`` wrote."""
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        settings = TrainSettings.model_validate(plain["settings"])
+        optional = {name: Path(plain[name]) if plain[name] else None for name in ("parent_checkpoint", "tensorboard")}
+        return cls(settings, Path(plain["manifest"]), Path(plain["work_dir"]), plain["until_step"], **optional)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a training.
+
+    ``status``: "complete" (``step`` steps done, fewer than asked for only after early stopping), "diverged", "interrupted"
+    (by a signal; run it again to go on) or "failed" (a process died); ``reason`` says why. Losses of the valid split use
+    the default weights of its terms (``LossConfig()``), so that trainings with different weights compare; ``valid_curve``
+    holds [step, loss]. Paths are None where nothing was written before a failure. ``seconds`` is this call's wall time.
+    """
+
+    status: Status
+    reason: str
+    step: int
+    valid_loss: float | None
+    best_valid_loss: float | None
+    valid_curve: list[list[float]] = field(default_factory=list)
+    checkpoint: Path | None = None
+    best_checkpoint: Path | None = None
+    metrics: Path | None = None
+    seconds: float = 0.0
+
+    def write(self, work_dir: Path, identity: str, until_step: int) -> None:
+        """Write the result into a work folder; paths become relative to it."""
+        plain: dict[str, Any] = asdict(self)
+        for name in ("checkpoint", "best_checkpoint", "metrics"):
+            plain[name] = str(plain[name].relative_to(work_dir)) if plain[name] else None
+        write_json(work_dir / RESULT_FILE, {**plain, "identity": identity, "until_step": until_step})
+
+    @classmethod
+    def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
+        """Return the stored result of the same training that went at least to ``until_step``, or None."""
+        try:
+            plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        if plain.pop("identity") != identity or plain.pop("until_step") < until_step:
+            return None
+        for name in ("checkpoint", "best_checkpoint", "metrics"):
+            plain[name] = work_dir / plain[name] if plain[name] else None
+        return cls(**plain)

@@ -1,0 +1,66 @@
+"""Stage ``train_model``: the final training, with the settings that the search found best.
+
+Inputs -> outputs: training shards (manifest) and, optionally, ``best.yaml`` of the search -> ``best.pt`` (``model.saved``), the
+last checkpoint, metrics as Parquet (``training.metrics``) and a folder of TensorBoard event files. Checkpoints live in the
+work folder, which outlives retries: a killed job goes on where it was.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from particleforge.artefacts import atomic_output, provenance, record_circumstances
+from particleforge.config import load
+from particleforge.config.settings import TrainSettings
+from particleforge.errors import UserError
+from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
+
+log = logging.getLogger(__name__)
+
+
+def train_model(
+    settings: TrainSettings,
+    manifest: Path,
+    work_dir: Path,
+    output: Path,
+    last: Path,
+    metrics: Path,
+    tensorboard: Path,
+    best_settings: Path | None,
+) -> None:
+    """Train to ``settings.training.max_steps`` and hand over the files; divergence and interruption are UserErrors."""
+    if best_settings is not None:
+        settings = with_best_settings(settings, best_settings)
+    spec = TrainingSpec(settings, manifest.absolute(), work_dir.absolute(), settings.training.max_steps, tensorboard=tensorboard.absolute())
+    result = run_training(spec, settings.training.ranks)
+    if result.status != "complete":
+        raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {_REMEDIES[result.status]}")
+    _hand_over(result, output, last, metrics)
+    if not any(tensorboard.glob("events.out.tfevents.*")):  # a stored result, and the folder was removed meanwhile
+        from particleforge.training.metrics import ROWS_FILE, read_rows, replay
+
+        replay(read_rows(work_dir / ROWS_FILE), tensorboard)
+    made = provenance("train_model", settings.plain(), [manifest])
+    for path in (output, last, metrics):
+        record_circumstances(path, made)
+    log.info("trained %d steps, best validation loss %s", result.step, result.best_valid_loss)
+
+
+_REMEDIES = {
+    "diverged": "lower training.learning_rate or training.gradient_clip",
+    "interrupted": "run it again to go on",
+    "failed": "see the log above; run it again to go on from the last checkpoint",
+}
+
+
+def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:
+    """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over them."""
+    best = load.read_yaml(best_settings)
+    return load.validate(TrainSettings, load.merge(settings.plain(), best), str(best_settings))
+
+
+def _hand_over(result: TrainingResult, output: Path, last: Path, metrics: Path) -> None:
+    for source, target in ((result.best_checkpoint, output), (result.checkpoint, last), (result.metrics, metrics)):
+        assert source is not None, "a complete training has written all its files"
+        with atomic_output(target) as temporary:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,159 @@
+"""One rank of a training: the process that ``launch.run_training`` starts, directly or through torchrun.
+
+Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``, ``best.pt`` and
+``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and reason, and exit status 1.
+
+SIGTERM and SIGUSR1 let the step finish, save the state and end with status "interrupted"; so does the death of the launcher,
+so that no training outlives the job that asked for it.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from particleforge import artefacts
+from particleforge.errors import UserError
+from particleforge.model.inputs import ModelInputs
+from particleforge.model.saved import save_model
+from particleforge.tables import write_table
+from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
+from particleforge.training.distributed import Workers, joined_workers, rank_environment
+from particleforge.training.metrics import ROWS_FILE, MetricsLog, metrics_table, read_rows
+from particleforge.training.spec import CHECKPOINTS, FAILURE_PATTERN, LAUNCHER_VARIABLE, Status, TrainingResult, TrainingSpec
+from particleforge.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+BEST_FILE = "best.pt"
+METRICS_FILE = "metrics.parquet"
+
+
+class Interruption:
+    """Whether this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._parent = os.getppid()
+        self._launcher = int(os.environ.get(LAUNCHER_VARIABLE, "0"))
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._signalled = True
+
+    def __call__(self) -> bool:
+        """Return True after a signal, and when torchrun or the launcher is gone."""
+        return self._signalled or os.getppid() != self._parent or self._launcher_is_gone()
+
+    def _launcher_is_gone(self) -> bool:
+        if self._launcher:
+            try:
+                os.kill(self._launcher, 0)
+            except ProcessLookupError:
+                return True
+        return False
+
+
+def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> None:
+    """Run the training from its newest state and, on rank 0, write its results."""
+    started = time.monotonic()
+    inputs = ModelInputs.from_manifest(spec.manifest)
+    trainer = Trainer(spec, workers, inputs, interrupted)
+    state = _state_to_resume(spec, workers)
+    if state is not None:
+        trainer.restore(state)
+        if workers.is_main:
+            log.info("going on after step %d", trainer.step)
+    if workers.is_main:
+        trainer.metrics = MetricsLog(spec.work_dir, trainer.step, spec.tensorboard)
+    status, reason = trainer.run()
+    if workers.is_main:
+        assert trainer.metrics is not None
+        trainer.metrics.close()
+        _write_results(spec, trainer, inputs, status, reason, time.monotonic() - started)
+
+
+def _state_to_resume(spec: TrainingSpec, workers: Workers) -> State | None:
+    """Return the state that rank 0's newest undamaged checkpoint, or the parent, holds; None to start afresh."""
+    folder = spec.work_dir / CHECKPOINTS
+    found = latest_state(folder) if workers.is_main else None
+    step = workers.sum(torch.tensor([found["step"] if found else 0], dtype=torch.float64, device=workers.device)).item()
+    if found is None and step:  # rank 0 removed what was damaged, so the newest is good
+        found = latest_state(folder)
+    if found is None and spec.parent_checkpoint is not None:
+        found = read_checkpoint(spec.parent_checkpoint)
+        if found is None:
+            raise UserError(
+                f"{spec.parent_checkpoint}: the checkpoint to start from is missing or damaged; rerun the training that wrote it"
+            )
+    return found
+
+
+def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, status: Status, reason: str, seconds: float) -> None:
+    work_dir, settings = spec.work_dir, spec.settings
+    made = artefacts.provenance("train_model", settings.plain(), [spec.manifest])
+    table = metrics_table(read_rows(work_dir / ROWS_FILE))
+    write_table(work_dir / METRICS_FILE, [table], table.schema, {"provenance": made})
+    best = trainer.best
+    content = {
+        "weights": best["weights"],
+        "model": settings.model.model_dump(mode="json"),
+        "inputs": inputs.plain(),
+        "training": settings.training.model_dump(mode="json"),
+        "step": best["step"],
+        "valid_loss": best["valid_loss"],
+        "provenance": made,
+    }
+    save_model(work_dir / BEST_FILE, content)
+    checkpoints = list_checkpoints(work_dir / CHECKPOINTS)
+    curve = trainer.valid_curve
+    TrainingResult(
+        status=status,
+        reason=reason,
+        step=trainer.step,
+        valid_loss=curve[-1][1] if curve else None,
+        best_valid_loss=best["valid_loss"],
+        valid_curve=curve,
+        checkpoint=checkpoints[-1] if checkpoints else None,
+        best_checkpoint=work_dir / BEST_FILE,
+        metrics=work_dir / METRICS_FILE,
+        seconds=seconds,
+    ).write(work_dir, spec.identity(), spec.until_step)
+
+
+def _failure(error: BaseException) -> dict[str, object]:
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    kind = "user" if isinstance(error, UserError) else "memory" if out_of_memory else "error"
+    reason = f"out of memory: {error}" if out_of_memory else str(error) if kind == "user" else f"{type(error).__name__}: {error}"
+    return {"kind": kind, "reason": " ".join(reason.split())[:500], "time": time.time()}
+
+
+def main(spec_path: str) -> int:
+    """Run one rank; return the exit status."""
+    rank = rank_environment()[0]
+    interrupted = Interruption()
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    work_dir = Path(spec_path).parent
+    try:
+        spec = TrainingSpec.read(Path(spec_path))
+        if "OMP_NUM_THREADS" in os.environ:
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        with joined_workers(spec.settings.training.device) as workers:
+            train(spec, workers, interrupted)
+    except Exception as error:
+        log.error("rank %d: %s", rank, error, exc_info=not isinstance(error, UserError))
+        with contextlib.suppress(OSError):  # a full disk may be the very reason
+            (work_dir / FAILURE_PATTERN.format(rank)).write_text(json.dumps(_failure(error)), encoding="utf-8")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
