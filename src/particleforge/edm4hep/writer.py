@@ -50,7 +50,7 @@ class Relation:
     """References of a collection's rows to rows of another, or of several others.
 
     ``index`` counts flat rows of the chunk in the target, -1 for none. One-to-many relations have ``counts``, entries per row of
-    the collection. ``which`` picks the target of each entry where there are several.
+    the collection. ``which`` picks the target of each entry where there are several. Entries of a relation without targets are all -1.
     """
 
     targets: tuple[str, ...]
@@ -134,14 +134,14 @@ def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:
         data_type, collection = TYPES[type_name], chunk.collections[name]
         unknown = (set(collection.members) - set(data_type.members)) | (set(collection.relations) - {*data_type.to_one, *data_type.to_many})
         assert not unknown, f"{type_name} has no {sorted(unknown)}"
-        members, side_lists = _members_and_lists(name, collection, data_type, starts, chunk.n_events)
+        members, side_lists = _members_and_lists(name, collection, data_type, starts)
         fields[name] = _list(starts[name], _record(members))
         fields |= side_lists
     return ak.Array(RecordArray(list(fields.values()), list(fields), length=chunk.n_events))
 
 
 def _members_and_lists(
-    name: str, collection: Collection, data_type: DataType, starts: Mapping[str, Ints], n_events: int
+    name: str, collection: Collection, data_type: DataType, starts: Mapping[str, Ints]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Content]]:
     """Return the members of a collection with begins and ends, and the lists beside it."""
     n_rows, offsets = len(collection.event), starts[name]
@@ -179,7 +179,9 @@ def _references(collection: Collection, name: str, starts: Mapping[str, Ints], *
     counts = np.ones(n_rows, np.int64) if relation.counts is None else relation.counts
     event = np.repeat(collection.event, counts)
     which = np.zeros(len(relation.index), np.int64) if relation.which is None else relation.which
-    first = np.stack([starts[target] for target in relation.targets])[which, event] if len(event) else np.zeros(0, np.int64)
+    if not relation.targets:
+        return counts, _record({"index": np.full(len(event), -1, np.int32), "collectionID": np.zeros(len(event), np.uint32)})
+    first = np.stack([starts[target] for target in relation.targets])[which, event]
     exists = relation.index >= 0
     identity = np.array([collection_id(target) for target in relation.targets], np.uint32)[which]
     index = np.where(exists, relation.index - first, -1).astype(np.int32)
