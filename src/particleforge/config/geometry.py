@@ -116,9 +116,10 @@ class ClusteringConfig(Block):
     ecal_link_mm: float = Field(gt=0, description="hits of the ECAL this close share density and follow each other to a peak")
     hcal_link_mm: float = Field(gt=0, description="likewise in the HCAL")
     ecal_merge_mm: float = Field(gt=0, description="ECAL fragments whose axes are this close are one cluster")
-    halo_merge_mm: float = Field(gt=0, description="likewise for ECAL fragments of little energy compared with the cluster")
-    halo_energy_fraction: float = Field(0.05, ge=0, le=1, description="largest energy of such a fragment relative to the cluster")
+    ecal_halo_merge_mm: float = Field(gt=0, description="likewise for fragments of little energy compared with the cluster's core")
     hcal_merge_mm: float = Field(gt=0, description="HCAL fragments join clusters whose axis is this close")
+    hcal_halo_merge_mm: float = Field(gt=0, description="likewise for HCAL fragments of little energy")
+    halo_energy_fraction: float = Field(0.1, ge=0, le=1, description="what little energy means, relative to the cluster's first fragment")
     muon_merge_mm: float = Field(gt=0, description="muon-system hits join clusters whose axis is this close")
     energy_min_mev: float = Field(ge=0, description="clusters below are dropped")
 

@@ -8,6 +8,7 @@ Invariants: a hit's contributions sum to its energy without noise; events do not
 the same hits. Memory is bounded by working through groups of events of a limited number of spots.
 """
 
+import itertools
 from dataclasses import fields
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation import calorimeter_geometry as geometry
-from particleforge.simulation.records import Entering, Floats, HitCollection, Hits, Kind
+from particleforge.simulation.records import Entering, Hits, Ints, Kind, SubDetector
 from particleforge.simulation.showers import (
     Material,
     Spots,
@@ -28,6 +29,8 @@ from particleforge.simulation.showers import (
     relative_resolution,
 )
 
+# SubDetector of each HitCollection
+SUBDETECTOR = np.array([SubDetector.ECAL, SubDetector.ECAL, SubDetector.HCAL, SubDetector.HCAL, SubDetector.MUON])
 _PHOTON = 22
 _CONVERSION_X0 = 9 / 7  # mean depth at which a photon converts
 _SPOTS_PER_GROUP = 1_000_000
@@ -51,7 +54,7 @@ def simulate_hits(entering: Entering, n_events: int, settings: SimulateSettings,
     edges = np.flatnonzero(np.diff(group, prepend=-1)).tolist() + [n_events]
     bounds = np.searchsorted(entering.event, edges)
     parts = []
-    for k, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (first, last) in enumerate(itertools.pairwise(edges)):
         inside = entering.take(np.arange(bounds[k], bounds[k + 1]))
         parts.append(_hits_of_group(inside, first, last, calorimeter, rng))
     return _joined(parts)
@@ -226,7 +229,7 @@ def _digitised(
     event: NDArray[np.int32],
     cell: NDArray[np.uint64],
     energy: NDArray[np.float64],
-    contributions: tuple[NDArray[np.int64], Floats, NDArray[np.float64]],
+    contributions: tuple[NDArray[np.int64], Ints, NDArray[np.float64]],
     calorimeter: CalorimeterConfig,
     rng: np.random.Generator,
 ) -> Hits:
@@ -270,7 +273,3 @@ def _joined(parts: list[Hits]) -> Hits:
     before = np.cumsum([0, *(len(part) for part in parts[:-1])])
     columns["contribution_hit"] = [hit + offset for hit, offset in zip(columns["contribution_hit"], before, strict=True)]
     return Hits(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
-
-
-SUBDETECTOR = np.array([0, 0, 1, 1, 2])  # SubDetector of each HitCollection
-assert len(SUBDETECTOR) == len(HitCollection)

@@ -180,7 +180,7 @@ def hadronic_showers(
     interaction: Floats,
     material: Material,
     rays: Rays,
-    hadron_spots_per_gev: float,
+    spots_per_gev: float,
     rng: np.random.Generator,
 ) -> list[Spots]:
     """Return the spots of hadrons that interact at distance ``interaction`` (mm) along their rays, with ``energy`` left."""
@@ -199,7 +199,7 @@ def hadronic_showers(
     em_visible = np.where(some, em_visible, 0.0)
     em_material = Material(*(getattr(material, field.name)[some] for field in fields(Material)))
     em = electromagnetic_showers(row[some], (em_fraction * energy)[some], em_visible[some], start[some], em_material, rays, rng)
-    return [em, _hadronic_part(row, energy, visible - em_visible, interaction, rays, hadron_spots_per_gev, rng)]
+    return [em, _hadronic_part(row, energy, visible - em_visible, interaction, rays, spots_per_gev, rng)]
 
 
 def _hadronic_part(
@@ -255,4 +255,4 @@ def ionisation(
     deposit = np.clip(energy[particle] - before, 0.0, deposit)
     zero = np.zeros(segment.size)
     spots = Spots(row[particle], distance, slot, zero, zero, deposit)
-    return spots, np.bincount(particle, deposit, minlength=len(row))
+    return spots, np.bincount(particle, deposit, minlength=len(row)).astype(np.float64)

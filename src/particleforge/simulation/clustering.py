@@ -1,0 +1,238 @@
+"""Clusters of calorimeter hits.
+
+Input: ``Hits`` (GeV, mm) ordered by event. Output: ``Clusters``. Two steps per event:
+
+1. Fragments: within ECAL and HCAL each, every hit follows its nearest neighbour of higher energy density within the link
+   distance until a peak is reached (the idea of CLUE, Rovere et al., arXiv:2001.09761, section 2, with a parabolic kernel,
+   three-dimensional distance and the link distance as its only parameter). Density, unlike plain linking, separates the cores of
+   showers that touch. Neighbours come from a grid of cubes with the link distance as edge.
+2. Merging: fragments are taken in descending energy. Each joins the cluster whose axis (the line from the origin through the
+   cluster's first fragment) passes closest in units of the merge distance, or starts a cluster. The merge distance is that of the
+   HCAL if either is there, and a larger one for fragments of little energy. The first fragment of a cluster does not move, so
+   chains of fragments cannot join distant showers. An HCAL fragment is compared at its front, where a shower that does not point
+   to the origin has departed least. Muon-system hits join the closest cluster in the same way.
+
+Showers closer than the merge distances become one cluster: two photons of a fast pi0, or a photon in a hadron's shower.
+
+Invariants: events do not see each other; the result depends on the hits alone; a hit belongs to one cluster at most.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from particleforge.config.settings import SimulateSettings
+from particleforge.simulation.calorimeter import SUBDETECTOR
+from particleforge.simulation.records import Clusters, Hits, SubDetector, offsets_of
+
+_FRONT_MM = 100.0  # depth over which hits count for the front of a fragment
+
+
+def cluster_hits(hits: Hits, n_events: int, settings: SimulateSettings) -> Clusters:
+    """Return the clusters of each event in descending energy.
+
+    Args:
+        hits: ordered by event.
+        n_events: events in the batch.
+        settings: its clustering and calorimeter blocks are read.
+    """
+    cuts, calorimeter = settings.clustering, settings.calorimeter
+    detector = SUBDETECTOR[hits.collection]
+    position = np.stack([hits.x, hits.y, hits.z], axis=1).astype(np.float64)
+    energy = hits.energy.astype(np.float64)
+    offsets = offsets_of(np.bincount(hits.event, minlength=n_events))
+    link = np.array([cuts.ecal_link_mm, cuts.hcal_link_mm])
+    face = np.array([calorimeter.hcal.barrel_inner_radius_mm, calorimeter.hcal.endcap_z_min_mm])
+    merge = np.array([[cuts.ecal_merge_mm, cuts.ecal_halo_merge_mm], [cuts.hcal_merge_mm, cuts.hcal_halo_merge_mm]])
+    peak = _follow_density(position, energy, detector, offsets, link)
+    point, total = _reference_points(position, energy, detector, hits.collection, peak, face)
+    first = _merge_fragments(position, detector, offsets, peak, point, total, merge, cuts.halo_energy_fraction, cuts.muon_merge_mm)
+    return _build(hits, position, energy, detector, first, cuts.energy_min_mev / 1e3)
+
+
+@njit(cache=True)
+def _sorted_by_cube(position, members, edge):  # type: ignore[no-untyped-def]
+    """Return ``members`` ordered by the cubes of a grid that they lie in, and the keys of the cubes, z running fastest."""
+    key = np.zeros(members.size, np.int64)
+    for k in range(members.size):
+        for axis in range(3):
+            key[k] = (key[k] << 21) | (np.int64(np.floor(position[members[k], axis] / edge)) + 1_000_000)
+    order = np.argsort(key, kind="mergesort")
+    return members[order], key[order]
+
+
+@njit(cache=True)
+def _neighbour_ranges(keys):  # type: ignore[no-untyped-def]
+    """Return, per entry of the sorted ``keys``, the 9 ranges [n, 9, 2] of entries in the 27 cubes around it.
+
+    Three cubes that follow each other in z are one range. Both ends of a range only move forward as the key grows.
+    """
+    ranges = np.zeros((keys.size, 9, 2), np.int64)
+    for neighbour in range(9):
+        shift = ((neighbour // 3 - 1) << 42) + ((neighbour % 3 - 1) << 21)
+        begin, end = 0, 0
+        for k in range(keys.size):
+            low = keys[k] + shift - 1
+            while begin < keys.size and keys[begin] < low:
+                begin += 1
+            while end < keys.size and keys[end] <= low + 2:
+                end += 1
+            ranges[k, neighbour, 0], ranges[k, neighbour, 1] = begin, end
+    return ranges
+
+
+@njit(cache=True)
+def _densities(point, energy, ranges, link):  # type: ignore[no-untyped-def]
+    """Return the energy within the link distance of each hit, weighted 1 at no distance and 0 at the link distance."""
+    density = np.zeros(energy.size)
+    for a in range(energy.size):
+        for r in range(9):
+            for b in range(ranges[a, r, 0], ranges[a, r, 1]):
+                d2 = (point[b, 0] - point[a, 0]) ** 2 + (point[b, 1] - point[a, 1]) ** 2 + (point[b, 2] - point[a, 2]) ** 2
+                if d2 < link * link:
+                    density[a] += energy[b] * (1 - d2 / (link * link))
+    return density
+
+
+@njit(cache=True)
+def _nearest_higher(point, density, ranges, link):  # type: ignore[no-untyped-def]
+    """Return the closest hit of higher density within the link distance, the hit itself if there is none; ties go by index."""
+    nearest = np.arange(density.size)
+    for a in range(density.size):
+        best_d2 = link * link
+        for r in range(9):
+            for b in range(ranges[a, r, 0], ranges[a, r, 1]):
+                if density[b] > density[a] or (density[b] == density[a] and b < a):
+                    d2 = (point[b, 0] - point[a, 0]) ** 2 + (point[b, 1] - point[a, 1]) ** 2 + (point[b, 2] - point[a, 2]) ** 2
+                    if d2 < best_d2:
+                        nearest[a], best_d2 = b, d2
+    return nearest
+
+
+@njit(cache=True)
+def _follow_density(position, energy, detector, offsets, link):  # type: ignore[no-untyped-def]
+    """Return the hit at the density peak that each ECAL and HCAL hit leads to; -1 for muon-system hits."""
+    peak = np.full(energy.size, -1, np.int64)
+    for event in range(offsets.size - 1):
+        for part in range(2):
+            members = offsets[event] + np.flatnonzero(detector[offsets[event] : offsets[event + 1]] == part)
+            members, keys = _sorted_by_cube(position, members, link[part])
+            ranges = _neighbour_ranges(keys)
+            point = position[members]
+            density = _densities(point, energy[members], ranges, link[part])
+            nearest = _nearest_higher(point, density, ranges, link[part])
+            for a in range(members.size):
+                top = a
+                while nearest[top] != top:
+                    top = nearest[top]
+                nearest[a] = top  # a short cut for those that follow
+                peak[members[a]] = members[top]
+    return peak
+
+
+@njit(cache=True)
+def _distance_to_axis(axis, length, direction, norm):  # type: ignore[no-untyped-def]
+    """Return how far two directions (unit vectors) from the origin are apart at the nearer of their two depths, in mm."""
+    cosine = axis[0] * direction[0] + axis[1] * direction[1] + axis[2] * direction[2]
+    if cosine < 0.8:  # further apart than any merge distance
+        return 1e9
+    return min(norm, length) * np.sqrt(max(1 - cosine * cosine, 0.0))
+
+
+@njit(cache=True)
+def _reference_points(position, energy, detector, collection, peak, faces):  # type: ignore[no-untyped-def]
+    """Return, at the rows of peak hits, the position (ECAL) or front (HCAL) of their fragments and the fragments' energies."""
+    point, weights, total = np.zeros(position.shape), np.zeros(energy.size), np.zeros(energy.size)
+    for hit in range(energy.size):
+        if peak[hit] < 0:
+            continue
+        weight = energy[hit]
+        if detector[hit] == 1:
+            barrel = collection[hit] % 2 == 0
+            depth = np.hypot(position[hit, 0], position[hit, 1]) - faces[0] if barrel else abs(position[hit, 2]) - faces[1]
+            weight *= np.exp(-depth / _FRONT_MM)
+        total[peak[hit]] += energy[hit]
+        weights[peak[hit]] += weight
+        point[peak[hit]] += weight * position[hit]
+    for hit in range(energy.size):
+        if peak[hit] == hit:
+            point[hit] /= weights[hit]
+    return point, total
+
+
+@njit(cache=True)
+def _merge_fragments(position, detector, offsets, peak, point, total, merge, halo_fraction, muon_merge):  # type: ignore[no-untyped-def]
+    """Return for each hit the peak hit of the cluster's first fragment, -1 for muon-system hits that join none."""
+    first = peak.copy()
+    for event in range(offsets.size - 1):
+        begin, end = offsets[event], offsets[event + 1]
+        fragments = begin + np.flatnonzero(peak[begin:end] == np.arange(begin, end))
+        order = fragments[np.argsort(-total[fragments], kind="mergesort")]
+        leaders = np.empty(order.size, np.int64)
+        axes, lengths = np.empty((order.size, 3)), np.empty(order.size)
+        n_leaders = 0
+        for fragment in order:
+            norm = np.sqrt((point[fragment] ** 2).sum())
+            direction, best = point[fragment] / norm, 1.0
+            for k in range(n_leaders):
+                leader = leaders[k]
+                halo = 1 if total[fragment] < halo_fraction * total[leader] else 0
+                reach = merge[max(detector[fragment], detector[leader]), halo]
+                distance = _distance_to_axis(axes[k], lengths[k], direction, norm) / reach
+                if distance < best:
+                    first[fragment], best = leader, distance
+            if first[fragment] == fragment:
+                leaders[n_leaders], axes[n_leaders], lengths[n_leaders] = fragment, direction, norm
+                n_leaders += 1
+        for hit in range(begin, end):
+            if peak[hit] >= 0:
+                first[hit] = first[peak[hit]]
+            else:
+                first[hit] = _closest_axis(axes, lengths, leaders, n_leaders, position[hit], muon_merge)
+    return first
+
+
+@njit(cache=True)
+def _closest_axis(axes, lengths, leaders, n_leaders, point, reach):  # type: ignore[no-untyped-def]
+    """Return the leader whose axis passes closest to ``point`` within ``reach``, -1 if none does."""
+    norm = np.sqrt((point**2).sum())
+    found, best = -1, reach
+    for k in range(n_leaders):
+        distance = _distance_to_axis(axes[k], lengths[k], point / norm, norm)
+        if distance < best:
+            found, best = leaders[k], distance
+    return found
+
+
+def _build(
+    hits: Hits,
+    position: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    detector: NDArray[np.int64],
+    first: NDArray[np.int64],
+    energy_min: float,
+) -> Clusters:
+    """Return the clusters above ``energy_min``, numbered by event and descending energy."""
+    assigned = first >= 0
+    total = np.bincount(first[assigned], energy[assigned], minlength=len(hits)).astype(np.float64)
+    heads = np.flatnonzero(total > max(energy_min, 0.0))
+    heads = heads[np.lexsort((heads, -total[heads], hits.event[heads]))]
+    number = np.full(len(hits) + 1, -1, np.int64)  # the last entry serves hits of no cluster
+    number[heads] = np.arange(len(heads))
+    cluster_of_hit = number[first]
+    inside = cluster_of_hit >= 0
+    cluster, weight = cluster_of_hit[inside], energy[inside]
+    energies = np.bincount(cluster * len(SubDetector) + detector[inside], weight, minlength=len(heads) * len(SubDetector)).astype(
+        np.float64
+    )
+    sums = [np.bincount(cluster, weight * position[inside, axis], minlength=len(heads)) for axis in range(3)]
+    x, y, z = (values / total[heads] for values in sums)
+    return Clusters(
+        event=hits.event[heads],
+        energy=total[heads],
+        x=x,
+        y=y,
+        z=z,
+        energies=energies.reshape(-1, len(SubDetector)),
+        cluster_of_hit=cluster_of_hit,
+    )
