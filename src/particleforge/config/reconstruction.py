@@ -19,7 +19,10 @@ class ExportConfig(Block):
 class ReconstructionConfig(Block):
     """Event reconstruction with onnxruntime."""
 
-    splits: tuple[Literal["train", "valid", "test"], ...] = Field(("test",), description="splits that are reconstructed")
+    splits: tuple[Literal["train", "valid", "test"], ...] = Field(
+        ("test",), min_length=1, description="splits of a selected file that are reconstructed; a dataset is reconstructed whole"
+    )
+    collection: str = Field("MLPFCandidates", pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the collection in the EDM4hep file")
     elements_per_batch: int = Field(16384, ge=64, description="elements of one inference batch, padding included")
     presence_threshold: float = Field(0.5, gt=0, lt=1, description="smallest probability of a particle that gives a candidate")
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, description="threads of onnxruntime")

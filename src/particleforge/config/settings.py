@@ -143,7 +143,6 @@ class ReconstructSettings(StageSettings):
 
     version: int = 1
     reconstruction: ReconstructionConfig
-    collections: CollectionsConfig
 
 
 class ValidateSettings(StageSettings):

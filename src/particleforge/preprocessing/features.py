@@ -11,6 +11,7 @@ Derived features: ``sin_phi``, ``cos_phi`` of the azimuth and ``sin_phi_calo``, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from particleforge import schema
 from particleforge.config.detector import ElementsConfig, FeatureConfig
+from particleforge.errors import UserError
 
 COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS}
 _ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {"sin": np.sin, "cos": np.cos}
@@ -51,6 +53,22 @@ def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatu
         element_type[rows] = 1 + number
         features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name))
     return ElementFeatures(per_event.astype(np.int32), element_type, features)
+
+
+def check_finite(found: ElementFeatures, elements: ElementsConfig, source: Path) -> None:
+    """Refuse features that are not finite with a UserError that names file, column and count."""
+    bad = ~np.isfinite(found.features)
+    if not bad.any():
+        return
+    for number, name in enumerate(schema.ELEMENT_TYPES, start=1):
+        counts = bad[found.element_type == number].sum(axis=0)
+        if counts.any():
+            column = int(np.argmax(counts > 0))
+            feature = getattr(elements, name)[column].name
+            raise UserError(
+                f"{source}: {COLLECTION_OF[name].name}.{feature}: {counts[column]} values are not finite; "
+                f"rebuild the dataset, or take {feature} out of elements.{name}"
+            )
 
 
 def feature_units(element_type: str, features: Sequence[FeatureConfig]) -> list[str]:

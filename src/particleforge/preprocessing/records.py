@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from particleforge import schema
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
-from particleforge.preprocessing.features import COLLECTION_OF, ElementFeatures, element_features
+from particleforge.preprocessing.features import ElementFeatures, check_finite, element_features
 from particleforge.tables import SHARD_SCHEMA
 
 _P4 = ("px", "py", "pz", "energy")
@@ -27,7 +27,7 @@ def shard_records(events: ak.Array, settings: ShardSettings, sample: str, source
     """Return the shard records of a block of events in their order; ``source`` is named in errors."""
     elements = element_features(events, settings.elements)
     targets = _targets(events, elements, len(settings.particle_classes), source)
-    _check_features(elements, settings, source)
+    check_finite(elements, settings.elements, source)
     counts = elements.n_elements.astype(np.int64)
     columns = {
         "event_id": pa.array(ak.to_numpy(events.event_id)),
@@ -70,18 +70,3 @@ def _targets(events: ak.Array, elements: ElementFeatures, n_classes: int, source
 def _four_momentum(targets: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
     p4 = np.stack([targets[name] for name in _P4], axis=1).astype(np.float32)
     return np.where((targets["class_id"] != schema.NONE_CLASS)[:, None], p4, np.float32(0))
-
-
-def _check_features(elements: ElementFeatures, settings: ShardSettings, source: Path) -> None:
-    bad = ~np.isfinite(elements.features)
-    if not bad.any():
-        return
-    for number, name in enumerate(schema.ELEMENT_TYPES, start=1):
-        counts = bad[elements.element_type == number].sum(axis=0)
-        if counts.any():
-            column = int(np.argmax(counts > 0))
-            feature = getattr(settings.elements, name)[column].name
-            raise UserError(
-                f"{source}: {COLLECTION_OF[name].name}.{feature}: {counts[column]} values are not finite; "
-                f"rebuild the dataset, or take {feature} out of elements.{name}"
-            )

@@ -29,7 +29,7 @@ from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.seeds import hash_of
-from particleforge.tables import SHARD_SCHEMA, iter_events, read_metadata, write_table
+from particleforge.tables import SHARD_SCHEMA, iter_events, read_metadata, units, write_table
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _write_split(
     shards = []
     for number, shard in enumerate(cut(records, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
-        described = {"split": split, "provenance": provenance("write_shards", settings.plain())}
+        described = {"split": split, "units": units(schema.SHARD), "provenance": provenance("write_shards", settings.plain())}
         write_table(folder / name, [shard], SHARD_SCHEMA, described)
         if split == "train":
             _add(statistics, shard, n_features(settings.elements))

@@ -16,6 +16,7 @@ import awkward as ak
 import numpy as np
 import pyarrow as pa
 
+from particleforge import schema
 from particleforge.artefacts import provenance, record_circumstances, write_json
 from particleforge.config.settings import SelectSettings
 from particleforge.errors import UserError
@@ -24,7 +25,7 @@ from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import object_masks, remove_objects
 from particleforge.selection.split import split_of
-from particleforge.tables import SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
+from particleforge.tables import SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
 
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
@@ -34,7 +35,11 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
     made = provenance("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
     counts = _Counts(settings)
-    metadata: dict[str, Any] = {"sample": settings.sample_name, "provenance": made}
+    metadata: dict[str, Any] = {
+        "sample": settings.sample_name,
+        "units": units((*schema.EVENT, schema.SPLIT), schema.DATASET),
+        "provenance": made,
+    }
 
     def batches() -> Iterator[pa.Table]:
         for events in iter_events(dataset):
