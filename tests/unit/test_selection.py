@@ -1,0 +1,196 @@
+"""Object and event cuts, renumbering against a slow reference, splits, cutflows."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from particleforge import tables
+from particleforge.config.detector import CutConfig, DetectorCutsConfig, SampleConfig
+from particleforge.config.selection import SelectionConfig
+from particleforge.config.settings import CutflowSettings, SelectSettings
+from particleforge.errors import UserError
+from particleforge.schema import Fate
+from particleforge.selection.cutflow import efficiency, gather_cutflows
+from particleforge.selection.objects import object_masks, remove_objects, renumber
+from particleforge.selection.select import select_events
+from particleforge.selection.split import split_of
+
+from .synthetic import synthetic_events, write_dataset
+
+CUTS = DetectorCutsConfig(
+    events=(
+        CutConfig(name="elements", expression="num(tracks.pt) + num(clusters.energy) >= 8"),
+        CutConfig(name="energy", expression="sum(targets.energy) > 40"),
+    ),
+    track_pt_min_gev=1.5,
+    track_abs_eta_max=1.8,
+    cluster_energy_min_gev=1.0,
+)
+
+
+def stage_settings(cuts: DetectorCutsConfig = CUTS, seed: int = 7, sample: str = "ttbar") -> SelectSettings:
+    return SelectSettings(seed=seed, sample_name=sample, selection=SelectionConfig(), cuts=cuts)
+
+
+def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: list[bool]) -> dict[str, Any]:
+    """What remove_objects does, for one event, object by object."""
+    keep = [*keep_tracks, *keep_clusters]
+
+    def renumbered(index: int, flags: list[bool]) -> int:
+        return sum(flags[:index]) if index >= 0 and flags[index] else -1
+
+    kept = dict(event)
+    for name, flags in (("tracks", keep_tracks), ("clusters", keep_clusters), ("targets", keep)):
+        kept[name] = [x for x, flag in zip(event[name], flags, strict=True) if flag]
+    for name, member, flags in (("track_links", "track", keep_tracks), ("cluster_links", "cluster", keep_clusters)):
+        kept[name] = [{**link, member: renumbered(link[member], flags)} for link in event[name] if flags[link[member]]]
+    kept["candidates"] = [{**c, "element": renumbered(c["element"], keep)} for c in event["candidates"]]
+    kept["particles"] = []
+    for particle in event["particles"]:
+        element = renumbered(particle["element"], keep)
+        lost = particle["element"] >= 0 and element < 0
+        kept["particles"].append({**particle, "element": element, "fate": int(Fate.DROPPED) if lost else particle["fate"]})
+    return kept
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(0, 12), seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.3, 0.8, 1.0]), mean=st.sampled_from([0.0, 1.0, 8.0]))
+def test_renumbering_equals_a_loop(n: int, seed: int, share: float, mean: float) -> None:
+    events = synthetic_events(n, seed, mean_particles=mean)
+    rng = np.random.default_rng(seed)
+    masks = [
+        ak.unflatten(rng.random(int(ak.sum(ak.num(objects)))) < share, ak.num(objects)) for objects in (events.tracks, events.clusters)
+    ]
+    found = remove_objects(events, *masks).to_list()
+    assert found == [slow_removal(*event) for event in zip(events.to_list(), *(mask.to_list() for mask in masks), strict=True)]
+
+
+def test_an_index_outside_its_event_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="outside its event"):
+        renumber(ak.Array([[0], [1]]), ak.Array([[True, True], [True]]))
+    events = synthetic_events(5, 1)
+    broken = ak.with_field(events, ak.with_field(events.particles, events.particles.element + 100, "element"), "particles")
+    source = write_dataset(tmp_path / "broken.parquet", broken)
+    with pytest.raises(UserError, match=r"broken.parquet: inconsistent dataset.*rebuild"):
+        select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.parquet"]
+
+
+def test_an_energy_balance_that_does_not_close_is_refused(tmp_path: Path) -> None:
+    events = synthetic_events(50, 2)
+    broken = ak.with_field(events, ak.with_field(events.targets, events.targets.energy * 1.00001, "energy"), "targets")
+    source = write_dataset(tmp_path / "broken.parquet", broken)
+    with pytest.raises(UserError, match=r"broken.parquet: visible energy .* differs"):
+        select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+
+
+def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
+    events = synthetic_events(400, 3)
+    source = write_dataset(tmp_path / "00003.parquet", events, row_group_size=64)
+    output, cutflow = tmp_path / "out.parquet", tmp_path / "out.json"
+    select_events(stage_settings(), source, output, cutflow)
+
+    kept = remove_objects(events, *object_masks(events, CUTS))
+    assert 0 < ak.sum(ak.num(kept.tracks)) < ak.sum(ak.num(events.tracks))
+    first = (ak.num(kept.tracks) + ak.num(kept.clusters)) >= 8
+    both = first & (ak.sum(kept.targets.energy, axis=1) > 40)
+    found = tables.read_table(output)
+    assert found.event_id.to_list() == events.event_id[both].to_list()
+    assert found.particles.to_list() == kept.particles[both].to_list()
+    assert found.split.to_list() == split_of(found.event_id.to_numpy(), SelectionConfig(), 7).tolist()
+
+    counts = json.loads(cutflow.read_text())
+    assert [(c["name"], c["events"]) for c in counts["cuts"]] == [("all", 400), ("elements", ak.sum(first)), ("energy", ak.sum(both))]
+    for cut, chosen in zip(counts["cuts"], (np.ones(400, bool), first, both), strict=True):
+        assert cut["sum_of_weights"] == pytest.approx(ak.sum(events.weight[chosen]))
+        assert cut["sum_of_weights_squared"] == pytest.approx(ak.sum(events.weight[chosen] ** 2))
+    removed = int(ak.sum(ak.num(events.tracks)) - ak.sum(ak.num(kept.tracks)))
+    assert counts["objects"]["tracks"] == {"all": ak.sum(ak.num(events.tracks)), "removed": removed}
+    assert sum(counts["splits"].values()) == len(found)
+    energy = tables.read_metadata(output)["energy_gev"]
+    assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
+    assert energy["dropped_by_object_cuts"] > 0
+    assert energy["target"] == pytest.approx(ak.sum(found.targets.energy))
+
+    again = tmp_path / "again.parquet"
+    select_events(stage_settings(), source, again, tmp_path / "again.json")
+    assert again.read_bytes() == output.read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == cutflow.read_bytes()
+
+
+def test_an_empty_file_stays_a_table(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "empty.parquet", synthetic_events(0, 1))
+    select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    assert len(tables.read_table(tmp_path / "out.parquet")) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["cuts"][0]["events"] == 0
+
+
+def test_splits_have_the_configured_fractions() -> None:
+    ids = synthetic_events(1, 1).event_id.to_numpy()[0] + np.arange(200_000, dtype=np.uint64)  # neighbours must not correlate
+    splits = split_of(ids, SelectionConfig(train_fraction=0.7, valid_fraction=0.2, test_fraction=0.1), 5)
+    for name, fraction in (("train", 0.7), ("valid", 0.2), ("test", 0.1)):
+        expected, error = 200_000 * fraction, np.sqrt(200_000 * fraction * (1 - fraction))
+        assert abs(np.sum(splits == name) - expected) < 5 * error
+
+
+def test_a_split_depends_on_identity_and_seed_only() -> None:
+    ids = np.random.default_rng(1).integers(0, 2**64, 5000, dtype=np.uint64)
+    splits = split_of(ids, SelectionConfig(), 5)
+    order = np.random.default_rng(2).permutation(5000)
+    assert np.array_equal(split_of(ids[order], SelectionConfig(), 5), splits[order])
+    assert np.array_equal(np.concatenate([split_of(part, SelectionConfig(), 5) for part in np.split(ids, [7, 2000])]), splits)
+    assert 0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5  # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
+
+
+def cutflow_files(folder: Path) -> list[Path]:
+    files = []
+    for number, sample in enumerate(("ttbar", "qq", "ttbar")):
+        source = write_dataset(folder / f"{number}.parquet", synthetic_events(150, number, mean_particles=7))
+        files.append(folder / f"{number}.json")
+        select_events(stage_settings(sample=sample), source, folder / f"out{number}.parquet", files[-1])
+    return files
+
+
+def test_gathered_cutflow(tmp_path: Path) -> None:
+    samples = {"ttbar": SampleConfig(label="$t\\bar{t}$", pythia=("x",))}
+    files = cutflow_files(tmp_path)
+    written = []
+    for name in ("a", "b"):
+        gather_cutflows(CutflowSettings(samples=samples), files, tmp_path / name / "cutflow.csv", tmp_path / name / "cutflow.png")
+        written.append([(tmp_path / name / f"cutflow.{suffix}").read_bytes() for suffix in ("csv", "png", "pdf")])
+    assert written[0] == written[1]
+    with open(tmp_path / "a" / "cutflow.csv", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    last = next(row for row in rows if row["sample"] == "ttbar" and row["cut"] == "energy")
+    shards = [json.loads(files[i].read_text())["cuts"] for i in (0, 2)]
+    assert int(last["number"]) == sum(shard[-1]["events"] for shard in shards)
+    total, passed = (sum(shard[i]["sum_of_weights"] for shard in shards) for i in (0, -1))
+    assert float(last["efficiency"]) == pytest.approx(passed / total)
+    assert float(last["efficiency_low"]) < passed / total < float(last["efficiency_high"])
+
+    other = json.loads(files[0].read_text())
+    other["cuts"][1]["expression"] = "weight > 0"
+    files[2].write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"2.json: made with other cuts"):
+        gather_cutflows(CutflowSettings(samples=samples), files, tmp_path / "c.csv", tmp_path / "c.png")
+
+
+def test_efficiency_intervals_cover() -> None:
+    rng = np.random.default_rng(3)
+    true, n, covered = 0.9, 60, 0
+    for passed in rng.binomial(n, true, 2000):
+        _, low, high = efficiency(float(passed), n, n)
+        covered += low <= true <= high
+    assert 0.68 <= covered / 2000 < 0.85  # Clopper-Pearson never undercovers
+    assert efficiency(0, 10, 10)[:2] == (0.0, 0.0)
+    assert efficiency(10, 10, 10)[0::2] == (1.0, 1.0)
+    assert efficiency(0, 0, 0) == (0.0, 0.0, 1.0)
+    weighted = efficiency(30.0, 60.0, 120.0)  # 60 of weight with n_eff = 30
+    assert weighted == pytest.approx(efficiency(15.0, 30.0, 30.0))
