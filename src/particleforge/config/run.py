@@ -1,13 +1,13 @@
 """The whole configuration of a run: ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import Name
-from particleforge.config.hpo import HpoConfig
+from particleforge.config.hpo import HpoConfig, check_space
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
@@ -38,3 +38,8 @@ class RunConfig(Block):
     validation: ValidationConfig = ValidationConfig()
     report: ReportConfig = ReportConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _space_fits(self) -> Self:
+        check_space(self.hpo.space, self.model, self.training)
+        return self

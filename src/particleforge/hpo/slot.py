@@ -1,0 +1,126 @@
+"""One job of the search: one slot of one rung is one Optuna trial is one training.
+
+Inputs -> outputs: the shared study and the training shards -> the trial's record in the study, its checkpoints in the
+work folder, and a JSON file that says what happened.
+
+A first-rung slot trains a new configuration from scratch; a slot above it promotes a trial and goes on from that trial's
+checkpoint, which stays where it is. A job that was killed finds its own unfinished trial by its slot and goes on from that
+trial's last checkpoint; one whose trial has ended writes its file again. A training that diverges or fails is a failed trial,
+not a failed job.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from particleforge.artefacts import write_json
+from particleforge.config.settings import HpoSettings
+from particleforge.errors import UserError
+from particleforge.hpo.space import trial_settings
+from particleforge.hpo.study import Study, open_study
+from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
+from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
+
+log = logging.getLogger(__name__)
+
+Train = Callable[[TrainingSpec, int], TrainingResult]
+NO_CANDIDATE = "no_candidate"
+
+
+def run_hpo_slot(
+    settings: HpoSettings, manifest: Path, work_dir: Path, rung: int, slot: int, output: Path, train: Train = run_training
+) -> None:
+    """Run slot ``slot`` of rung ``rung`` and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
+
+    UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
+    end of the job's time): the job is to be run again and goes on where it stopped.
+    """
+    study = open_study(settings, manifest, work_dir)
+    trial = study.claim(rung, slot)
+    if trial is None:
+        _check_failures(study, rung)
+        write_json(output, _empty_slot(study, rung, slot))
+        return
+    log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
+    if not trial.finished:
+        trial = _train(study, trial, manifest, train)
+    write_json(output, _result(study, trial))
+
+
+def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> SearchTrial:
+    """Train to the end of the trial's rung and record how it went."""
+    try:
+        own = trial_settings(study.settings, trial.params)
+    except ValidationError as error:
+        reason = f"settings refused: {error.errors()[0]['msg']}"
+        return study.finish(trial, status="failed", reason=reason)
+    spec = TrainingSpec(
+        settings=own,
+        manifest=manifest,
+        work_dir=study.folder(trial),
+        until_step=trial.steps,
+        parent_checkpoint=_parent_checkpoint(study, trial),
+    )
+    result = train(spec, study.settings.hpo.ranks)
+    if result.status == "interrupted":
+        raise UserError(f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}; run it again to go on from there")
+    return study.finish(
+        trial,
+        status=result.status,
+        reason=result.reason,
+        value=result.valid_loss,
+        curve={int(step): loss for step, loss in result.valid_curve},
+        seconds=result.seconds,
+        checkpoint=result.checkpoint,
+    )
+
+
+def _parent_checkpoint(study: Study, trial: SearchTrial) -> Path | None:
+    if trial.parent is None:
+        return None
+    parent = next(t for t in study.trials() if t.number == trial.parent)
+    assert parent.checkpoint is not None
+    path = study.work_dir / parent.checkpoint
+    if not path.exists():
+        raise UserError(f"{path}: the checkpoint that trial {trial.number} goes on from is gone; remove {study.work_dir} to search anew")
+    return path
+
+
+def _check_failures(study: Study, rung: int) -> None:
+    """Raise a UserError if a slot is left empty by more failures than the configuration accepts."""
+    below = [t for t in study.trials() if t.rung == rung - 1]
+    failed, allowed = failed_fraction(below), study.settings.hpo.failed_fraction_max
+    if failed > allowed:
+        raise UserError(
+            f"hpo: {failed:.0%} of the trials of rung {rung - 1} failed, more than hpo.failed_fraction_max = {allowed:.0%}, and none is "
+            f"left to promote; last reason: {next((t.reason for t in reversed(below) if t.reason), 'unknown')}; narrow hpo.space"
+        )
+
+
+def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "rung": trial.rung,
+        "slot": trial.slot,
+        "status": trial.status,
+        "reason": trial.reason,
+        "trial": trial.number,
+        "config": trial.config,
+        "parent": trial.parent,
+        "params": dict(trial.params),
+        "steps": trial.steps,
+        "value": trial.value,
+        "seconds": trial.seconds,
+    }
+
+
+def _empty_slot(study: Study, rung: int, slot: int) -> dict[str, Any]:
+    below = [t for t in study.trials() if t.rung == rung - 1]
+    n_good = len(succeeded(below, rung - 1))
+    reason = f"of {len(below)} trials of rung {rung - 1}, {n_good} ended well, and none of those is left to promote"
+    log.warning("rung %d, slot %d stays empty: %s", rung, slot, reason)
+    absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
+    return {"study": study.name, "rung": rung, "slot": slot, "status": NO_CANDIDATE, "reason": reason, **absent}

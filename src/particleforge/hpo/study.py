@@ -1,0 +1,254 @@
+"""The record that all jobs of a search share: an Optuna study with one trial per (rung, slot).
+
+By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock is a file created
+with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; the lock that makes a claim atomic is of the same
+kind with a heartbeat (``filelock.SoftFileLease``), so neither needs ``fcntl`` locks. Any other Optuna storage can be
+named in ``hpo.storage_url``; the work folder, with checkpoints and the claim's lock, must be shared by all jobs anyway.
+
+Invariants:
+
+* A trial is created by one record of the journal that already holds its slot, its parent and its parameters, while the
+  claim's lock is held: a job killed at any moment leaves either no trial or a complete claim, and no two jobs claim one.
+* The study is named after what its values depend on (:func:`identity`); of several studies of that name the first whose
+  space the present one contains is continued. So more slots, more rungs (at a fixed ``hpo.schedule_steps``), added or
+  widened parameters go on with what is there, and anything else starts anew.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from particleforge.artefacts import settings_hash
+from particleforge.config.hpo import DECIDED_BY_SEARCH, ParameterConfig
+from particleforge.config.settings import HpoSettings, TrainSettings
+from particleforge.errors import UserError
+from particleforge.hpo import dag
+from particleforge.hpo.sampling import CMA_STATE, propose
+from particleforge.hpo.space import configured, contains, distributions
+from particleforge.hpo.trials import SearchTrial, candidate
+
+JOURNAL = "journal.log"
+_CLAIM_LOCK = "claim.lock"
+_LEASE_S = 60.0  # a claim whose holder's host died is taken over after this; one whose process died at once
+_GENERATIONS_MAX = 1000
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
+    """Return what the values of a study's trials depend on; another value of any of it is another study.
+
+    Of the data its content counts, not its provenance. Settings that only the final training uses do not count.
+    """
+    try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+        data.pop("provenance", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
+    hpo, training = settings.hpo, settings.training.model_dump(mode="json")
+    final_only = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH}
+    return {
+        "manifest": settings_hash(data),
+        "seed": settings.seed,
+        "training_version": TrainSettings.model_fields["version"].default,
+        "model": settings.model.model_dump(mode="json"),
+        "training": {key: value for key, value in training.items() if key not in final_only},
+        "schedule_steps": dag.schedule_steps(hpo),
+        "first_rung_steps": dag.budget_steps(hpo, 0),
+        "eta": hpo.eta if hpo.scheduler == "asha" else None,
+    }
+
+
+class Study:
+    """One search's study; open it with :func:`open_study`."""
+
+    def __init__(self, settings: HpoSettings, work_dir: Path, storage: BaseStorage, name: str) -> None:
+        self.settings = settings
+        self.name = name
+        self.work_dir = work_dir
+        self._storage = storage
+        self._study = optuna.load_study(study_name=name, storage=storage)
+        self._study_id = storage.get_study_id_from_name(name)
+
+    def trials(self) -> list[SearchTrial]:
+        """Return all trials, in order of their numbers."""
+        frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return [_search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
+
+    def trial_of(self, rung: int, slot: int) -> SearchTrial | None:
+        """Return a slot's trial, if it has one."""
+        return next((t for t in self.trials() if (t.rung, t.slot) == (rung, slot)), None)
+
+    def folder(self, trial: SearchTrial) -> Path:
+        """Return where a trial's checkpoints lie."""
+        return self.work_dir / self.name / f"{trial.rung}-{trial.slot:05d}"
+
+    def claim(self, rung: int, slot: int) -> SearchTrial | None:
+        """Return the slot's trial, created now unless it exists: sampled in the first rung, promoted above it.
+
+        None if nothing of the rung below can be promoted.
+        """
+        with _claiming(self.work_dir):
+            known = self.trial_of(rung, slot)
+            if known is not None:
+                return known
+            trials = self.trials()
+            defaults = configured(self.settings.hpo.space, self.settings.model, self.settings.training)
+            if rung == 0:
+                params, system = propose(self.settings.hpo, self.settings.seed, slot, defaults, trials)
+                attrs: dict[str, Any] = {"config": f"{slot:05d}", "parent": None, "params": params}
+            else:
+                parent = candidate(trials, rung)
+                if parent is None:
+                    return None
+                attrs, system = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}, {}
+            attrs |= {"rung": rung, "slot": slot, "steps": dag.budget_steps(self.settings.hpo, rung)}
+            self._add(attrs, system)
+        return self.trial_of(rung, slot)
+
+    def _add(self, attrs: dict[str, Any], system_attrs: dict[str, Any]) -> None:
+        """Create a running trial in one record; Optuna's own parameters hold only what lies in the space."""
+        where = {path: dist for path, dist in distributions(self.settings.hpo).items() if contains(dist, attrs["params"].get(path))}
+        params = {path: attrs["params"][path] for path in where}
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs, system_attrs=system_attrs)
+        self._study.add_trial(trial)
+
+    def finish(
+        self,
+        trial: SearchTrial,
+        status: str,
+        reason: str = "",
+        value: float | None = None,
+        curve: Mapping[int, float] | None = None,
+        seconds: float = 0.0,
+        checkpoint: Path | None = None,
+    ) -> SearchTrial:
+        """Record how a trial ended and return it: complete on the top rung, pruned below it, failed with its reason.
+
+        ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step; ``status`` is
+        "complete", "diverged" or "failed".
+        """
+        losses = dict(curve or {})
+        if status == "complete" and (value is None or not math.isfinite(value)):
+            status, reason = "diverged", f"validation loss is {value}"
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        if status == "complete" and value is not None:
+            losses[trial.steps] = value
+        for step, loss in sorted(losses.items()):
+            if math.isfinite(loss):
+                self._storage.set_trial_intermediate_value(trial_id, step, loss)
+        outcome = {
+            "status": status,
+            "reason": reason,
+            "seconds": round(seconds, 3),
+            "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, self.work_dir),
+        }
+        self._storage.set_trial_user_attr(trial_id, "outcome", outcome)
+        if status != "complete":
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        elif trial.rung == dag.n_rungs(self.settings.hpo) - 1:
+            self._study.tell(trial.number, value)
+        else:  # Optuna takes the last reported value as a pruned trial's own
+            self._study.tell(trial.number, state=TrialState.PRUNED)
+        return _search_trial(self._storage.get_trial(trial_id))
+
+
+def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
+    """Open the search's study, creating it if it is new."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    storage = _open_storage(settings.hpo.storage_url, work_dir)
+    made_for = identity(settings, manifest)
+    space = settings.hpo.space
+    with _claiming(work_dir):
+        existing = {study.study_name: study for study in storage.get_all_studies()}
+        for generation in range(_GENERATIONS_MAX):
+            name = f"{settings_hash(made_for)}-{generation}"
+            if name not in existing:
+                study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
+                study.set_user_attr("identity", made_for)
+                _record_space(study, space)
+                break
+            recorded = existing[name].user_attrs.get("space")
+            if recorded is None:  # its maker was killed before it could write it: no trial can depend on it
+                _record_space(optuna.load_study(study_name=name, storage=storage), space)
+                break
+            older = {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
+            if all(path in space and space[path].widens(parameter) for path, parameter in older.items()):
+                if older != space:
+                    _record_space(optuna.load_study(study_name=name, storage=storage), space)
+                break
+    return Study(settings, work_dir, storage, name)
+
+
+def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> None:
+    study.set_user_attr("space", {path: parameter.model_dump(mode="json") for path, parameter in space.items()})
+
+
+def _search_trial(trial: FrozenTrial) -> SearchTrial:
+    attrs, outcome = trial.user_attrs, trial.user_attrs.get("outcome", {})
+    return SearchTrial(
+        number=trial.number,
+        config=attrs["config"],
+        rung=attrs["rung"],
+        slot=attrs["slot"],
+        parent=attrs["parent"],
+        steps=attrs["steps"],
+        params=attrs["params"],
+        status=outcome["status"] if trial.state.is_finished() else "running",
+        value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        reason=outcome.get("reason", ""),
+        seconds=outcome.get("seconds"),
+        checkpoint=outcome.get("checkpoint"),
+        curve=trial.intermediate_values,
+        system_attrs={key: value for key, value in trial.system_attrs.items() if key.startswith(CMA_STATE)},
+    )
+
+
+@contextmanager
+def _claiming(work_dir: Path) -> Iterator[None]:
+    """Hold the lock under which a slot reads the study, chooses and claims."""
+    with filelock.SoftFileLease(work_dir / _CLAIM_LOCK, lease_duration=_LEASE_S, poll_interval=0.02):
+        yield
+
+
+class _MendingLock(JournalFileOpenLock):
+    """The journal's lock; whoever takes it removes the half line that a writer killed in mid-write has left.
+
+    Without this the next record would be appended to that half line, and no reader could pass it. The half record was
+    never acknowledged, so nothing is lost.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = Path(path)
+
+    def acquire(self) -> bool:
+        """Take the lock, then mend the journal's end."""
+        taken = super().acquire()
+        with self._path.open("rb+") as journal:
+            if journal.seek(0, os.SEEK_END):
+                journal.seek(-1, os.SEEK_END)
+                if journal.read(1) != b"\n":
+                    journal.seek(0)
+                    journal.truncate(journal.read().rfind(b"\n") + 1)
+        return taken
+
+
+def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
+    if url is None:
+        path = str(work_dir / JOURNAL)
+        return JournalStorage(JournalFileBackend(path, lock_obj=_MendingLock(path)))
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+        raise UserError(f"hpo.storage_url: {url!r} cannot be opened: {error}") from error

@@ -1,0 +1,121 @@
+"""What a finished search hands over."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from particleforge.config.hpo import apply_parameters
+from particleforge.errors import UserError
+from particleforge.hpo.best import compare_with_default, nested, select_best_trial
+from particleforge.hpo.plots import importances
+from particleforge.hpo.study import open_study
+from particleforge.hpo.trials import SearchTrial
+
+from .hpo_fixtures import SPACE, FormulaTraining, Search, make_manifest, make_settings
+
+PLOTS = ("history", "importances", "rungs")
+
+
+def select(search: Search, name: str = "out", plot_names: tuple[str, ...] = ()) -> Path:
+    folder = search.folder / name
+    plots = {plot: folder / f"{plot}.png" for plot in plot_names}
+    select_best_trial(search.settings, search.outputs(), search.work, search.manifest, folder / "best.yaml", folder / "trials.csv", plots)
+    return folder
+
+
+def test_the_winner_its_table_and_its_plots(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(first_rung_slots=9, eta=3))
+    results = search.run_all()
+    folder = select(search, plot_names=PLOTS)
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    top = min((r for r in results if r["rung"] == 2), key=lambda r: r["value"])
+    assert (best["trial"], best["config"], best["value"]) == (top["trial"], top["config"], top["value"])
+    assert {key for key, value in best.items() if isinstance(value, dict)} == {"model", "training", "against_default"}
+    model, training = apply_parameters(top["params"], search.settings.model, search.settings.training)
+    assert {**search.settings.model.model_dump(), **best["model"]} == model.model_dump()
+    assert {**search.settings.training.model_dump(), **best["training"]} == training.model_dump()
+    table = pd.read_csv(folder / "trials.csv", dtype={"config": str})
+    assert len(table) == 9 + 3 + 1
+    assert table.groupby("rung")["promoted"].sum().tolist() == [3, 1, 0]
+    assert (table.loc[table["promoted"], "rank"] <= 3).all()
+    for plot in PLOTS:
+        assert (folder / f"{plot}.png").stat().st_size > 5000
+        assert (folder / f"{plot}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_selecting_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    search.run_all()
+    one, two = select(search, "one", PLOTS), select(search, "two", PLOTS)
+    names = ["best.yaml", "trials.csv", *(f"{plot}.{kind}" for plot in PLOTS for kind in ("png", "pdf"))]
+    assert [name for name in names if (one / name).read_bytes() != (two / name).read_bytes()] == []
+
+
+def test_the_winner_does_not_depend_on_the_order_of_slots(tmp_path: Path) -> None:
+    """Random sampling, and curves that do not cross: then the same configurations are promoted in any order."""
+    space = {"training.learning_rate": SPACE["training.learning_rate"]}
+    winners = []
+    for seed in range(3):
+        search = Search(tmp_path / str(seed), make_settings(sampler="random", space=space, first_rung_slots=8, n_rungs=1))
+        search.run_all(order=random.Random(seed))
+        best = yaml.safe_load((select(search) / "best.yaml").read_text())
+        winners.append({key: value for key, value in best.items() if key != "trial"})
+    assert winners[0] == winners[1] == winners[2]
+
+
+def trial(number: int, config: str, rung: int, value: float | None) -> SearchTrial:
+    return SearchTrial(number, config, rung, 0, None, 10 * 2**rung, {}, "failed" if value is None else "complete", value)
+
+
+def test_the_default_is_compared_at_equal_budget() -> None:
+    trials = [trial(0, "00000", 0, 0.8), trial(1, "00001", 0, 0.4), trial(2, "00001", 1, 0.3)]
+    found = compare_with_default(trials, trials[2])
+    assert (found["rung"], found["default_value"], found["best_value"], found["at_full_budget"]) == (0, 0.8, 0.4, False)
+    assert found["relative_change"] == pytest.approx(-0.5)
+    found = compare_with_default([*trials, trial(3, "00000", 1, 0.6)], trials[2])
+    assert (found["rung"], found["steps"], found["at_full_budget"]) == (1, 20, True)
+    assert found["relative_change"] == pytest.approx(-0.5)
+    assert compare_with_default([trial(0, "00000", 0, None), *trials[1:]], trials[2])["rung"] is None
+
+
+def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:
+    search = Search(tmp_path / "some", make_settings(failed_fraction_max=0.2))
+    search.train = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-00001", "0-00002") else "")
+    search.run_all()
+    with pytest.raises(UserError, match=r"29% of 7 trials failed.*allows 20%.*out of memory"):
+        select(search)
+    everything = Search(tmp_path / "all", make_settings(n_rungs=1, failed_fraction_max=1.0), FormulaTraining(fails=lambda spec: "killed"))
+    everything.run_all()
+    with pytest.raises(UserError, match="100% of 4 trials failed"):
+        select(everything)
+
+
+def test_a_search_whose_top_rung_failed_falls_back(tmp_path: Path) -> None:
+    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "bad" if spec.work_dir.name.startswith("2-") else ""))
+    search.run_all()
+    assert yaml.safe_load((select(search) / "best.yaml").read_text())["steps"] == 10
+
+
+def test_slots_of_another_study_are_refused(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    search.run_all()
+    make_manifest(search.folder, checksum="other")
+    with pytest.raises(UserError, match=r"made by study .* run the slots again"):
+        select(search)
+
+
+def test_importances_find_the_parameter_that_matters(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(sampler="random", first_rung_slots=20, n_rungs=1, min_steps=2))
+    search.run_all()
+    shares = importances(open_study(search.settings, search.manifest, search.work).trials(), search.settings)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["model.width"] < 0.2 < max(shares.values())
+    assert importances([], search.settings) == {}
+
+
+def test_nested() -> None:
+    assert nested({"training.loss.momentum": 2.0, "model.width": 8}) == {"model": {"width": 8}, "training": {"loss": {"momentum": 2.0}}}
+    assert nested({}) == {"model": {}, "training": {}}

@@ -1,0 +1,325 @@
+"""Slots on a real study: budgets, resuming, failures, kills at every moment, growth, and many processes at once."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from particleforge.errors import UserError
+from particleforge.hpo import dag, study
+from particleforge.hpo.study import JOURNAL, open_study
+
+from .hpo_fixtures import SPACE, FormulaTraining, Killed, Search, loss_at, make_manifest, make_settings
+
+
+def trials_by_slot(search: Search) -> dict[tuple[int, int], dict[str, Any]]:
+    """What the study says of each slot, apart from times."""
+    trials = open_study(search.settings, search.manifest, search.work).trials()
+    return {
+        (t.rung, t.slot): {"config": t.config, "params": t.params, "value": t.value, "status": t.status, "curve": t.curve, "n": t.number}
+        for t in trials
+    }
+
+
+def test_a_whole_search_keeps_its_promises(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    results = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    assert set(results) == set(dag.all_slots(search.settings.hpo))
+    for (rung, _), result in results.items():
+        params = result["params"]
+        assert result["steps"] == dag.budget_steps(search.settings.hpo, rung)
+        assert result["value"] == loss_at(params["training.learning_rate"], params["model.n_layers"], result["steps"])
+    first = sorted((r["value"], r["config"]) for (rung, _), r in results.items() if rung == 0)
+    assert {r["config"] for (rung, _), r in results.items() if rung == 1} == {config for _, config in first[:2]}
+    assert len(search.train.steps_made) == 4 * 5 + 2 * 5 + 1 * 10, "promoted trials go on from their checkpoints"
+    kept = optuna.load_study(study_name=results[0, 0]["study"], storage=study._open_storage(None, search.work))
+    states = [t.state for t in kept.get_trials()]
+    assert (states.count(TrialState.PRUNED), states.count(TrialState.COMPLETE)) == (6, 1)
+    assert kept.best_value == results[2, 0]["value"]
+
+
+def test_first_slot_is_the_default_configuration_unless_told_otherwise(tmp_path: Path) -> None:
+    default = Search(tmp_path / "a").run(0, 0)["params"]
+    assert default == {"model.n_layers": 3, "model.width": 64, "training.learning_rate": 1e-3}
+    assert Search(tmp_path / "b", make_settings(include_default=False)).run(0, 0)["params"] != default
+
+
+def test_a_default_outside_the_space_is_tried_but_teaches_the_sampler_nothing(tmp_path: Path) -> None:
+    space = {"training.learning_rate": {"type": "float", "low": 2e-3, "high": 1e-1}}
+    search = Search(tmp_path, make_settings(space=space))
+    assert [r["status"] for r in search.run_all()] == ["complete"] * 7
+    assert search.run(0, 0)["params"] == {"training.learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "qmc"])
+def test_every_sampler_proposes_distinct_points_and_repeats_itself(tmp_path: Path, sampler: str) -> None:
+    if sampler == "gp":
+        pytest.importorskip("torch")
+    settings = make_settings(sampler=sampler, first_rung_slots=8, n_rungs=1, min_steps=1)
+    one, two = Search(tmp_path / "1", settings), Search(tmp_path / "2", settings)
+    proposed = [one.run(0, slot)["params"] for slot in range(8)]
+    assert proposed == [two.run(0, slot)["params"] for slot in range(8)]
+    assert len({json.dumps(params, sort_keys=True) for params in proposed}) == 8
+    for params in proposed:
+        assert 1e-4 <= params["training.learning_rate"] <= 1e-1
+        assert params["model.width"] in (16, 32, 64)
+        assert params["model.n_layers"] in range(1, 7)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_samplers_that_do_not_learn_do_not_depend_on_the_order(tmp_path: Path, sampler: str) -> None:
+    settings = make_settings(sampler=sampler, first_rung_slots=6, n_rungs=1)
+    forwards, backwards = Search(tmp_path / "1", settings), Search(tmp_path / "2", settings)
+    there = [forwards.run(0, slot)["params"] for slot in range(6)]
+    back = [backwards.run(0, slot)["params"] for slot in reversed(range(6))]
+    assert there == back[::-1]
+
+
+def test_tpe_learns(tmp_path: Path) -> None:
+    """Late proposals of a long search lie nearer to the best learning rate than early, random ones."""
+    search = Search(tmp_path, make_settings(first_rung_slots=30, n_rungs=1, min_steps=1, include_default=False))
+    losses = [search.run(0, slot)["value"] for slot in range(30)]
+    assert sorted(losses[-10:])[5] < sorted(losses[:10])[5]
+
+
+def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    search.run_all()
+    before, bytes_before = len(search.train.steps_made), [path.read_bytes() for path in search.outputs()]
+    for path in search.outputs():
+        path.unlink()
+    search.run_all()
+    assert len(search.train.steps_made) == before
+    assert [path.read_bytes() for path in search.outputs()] == bytes_before
+
+
+def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> None:
+    fails = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-00000", "0-00003", "1-00000") else "")
+    search = Search(tmp_path, train=fails)
+    results = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    assert results[0, 0]["status"] == "failed"
+    assert results[0, 0]["reason"] == "out of memory"
+    assert {results[1, 0]["config"], results[1, 1]["config"]} == {"00001", "00002"}
+    assert results[1, 0]["status"] == "failed"
+    assert results[2, 0]["config"] == results[1, 1]["config"]
+
+
+def test_a_non_finite_loss_is_a_diverged_trial(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    opened = open_study(search.settings, search.manifest, search.work)
+    trial = opened.claim(0, 0)
+    assert trial is not None
+    ended = opened.finish(trial, "complete", value=float("nan"), curve={1: 0.5, 2: float("inf")})
+    assert (ended.status, ended.value, dict(ended.curve)) == ("diverged", None, {1: 0.5})
+
+
+def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Path) -> None:
+    fails = FormulaTraining(fails=lambda spec: "diverged" if spec.work_dir.name in ("0-00002", "0-00003", "0-00001") else "")
+    patient = Search(tmp_path / "1", make_settings(failed_fraction_max=0.8), fails)
+    results = {(r["rung"], r["slot"]): r for r in patient.run_all()}
+    assert results[1, 1]["status"] == "no_candidate"
+    assert results[1, 1]["trial"] is None
+    assert "1 ended well" in results[1, 1]["reason"]
+    assert results[2, 0]["config"] == "00000"
+    strict = Search(tmp_path / "2", make_settings(failed_fraction_max=0.5), fails)
+    with pytest.raises(UserError, match="75% of the trials of rung 0 failed"):
+        strict.run_all()
+
+
+def test_an_interrupted_training_is_an_error_that_the_next_run_mends(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    whole = search.train
+
+    def interrupted(spec: Any, ranks: int) -> Any:
+        return whole._result(spec, "interrupted", "signal 15", 2, {}, None)
+
+    search.train = interrupted  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"interrupted at step 2 of 5.*run it again"):
+        search.run(0, 0)
+    search.train = whole
+    assert search.run(0, 0)["status"] == "complete"
+    assert len(trials_by_slot(search)) == 1
+
+
+def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path) -> None:
+    untouched = Search(tmp_path / "whole")
+    untouched.run_all()
+    expected = trials_by_slot(untouched)
+    for seed in range(6):
+        dice = random.Random(seed)
+        search = Search(tmp_path / str(seed), train=FormulaTraining(dies_before=lambda spec, step, dice=dice: dice.random() < 0.1))
+        for rung, slot in dag.all_slots(search.settings.hpo):
+            while True:
+                try:
+                    search.run(rung, slot)
+                    break
+                except Killed:
+                    continue
+        assert trials_by_slot(search) == expected
+        steps = search.train.steps_made
+        assert len(steps) == len(set(steps)), "no step is made twice"
+
+
+@pytest.mark.parametrize("torn", [None, 0.0, 0.5], ids=["after", "before", "amidst"])
+def test_a_kill_at_any_write_to_the_study_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: float | None) -> None:
+    """Die once at the n-th record of the journal, for every n: after it is written, before, or half way through it."""
+    settings = make_settings(first_rung_slots=2, n_rungs=2, min_steps=2)
+    untouched = Search(tmp_path / "whole", settings)
+    untouched.run_all()
+    expected = trials_by_slot(untouched)
+    append = JournalFileBackend.append_logs
+    n_records = len((untouched.work / JOURNAL).read_text().splitlines())
+    countdown = [0]
+
+    def deadly(backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        countdown[0] -= 1
+        if countdown[0] == 0 and torn is not None:
+            with open(backend._file_path, "a") as journal:
+                line = json.dumps(logs[0])
+                journal.write(line[: int(len(line) * torn)])
+            raise Killed
+        append(backend, logs)
+        if countdown[0] == 0:
+            raise Killed
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", deadly)
+    for n in range(1, n_records + 1):
+        search, countdown[0] = Search(tmp_path / f"{n}", settings), n
+        kills = 0
+        for rung, slot in dag.all_slots(settings.hpo):
+            try:
+                search.run(rung, slot)
+            except Killed:
+                kills += 1
+                search.run(rung, slot)
+        assert kills == 1
+        assert trials_by_slot(search) == expected
+
+
+def test_random_orders_never_repeat_or_lose_a_configuration(tmp_path: Path) -> None:
+    for seed in range(5):
+        dice = random.Random(seed)
+        settings = make_settings(first_rung_slots=9, eta=3, n_rungs=3, min_steps=1, sampler="random")
+        search = Search(tmp_path / str(seed), settings, FormulaTraining(fails=lambda spec, dice=dice: "bad" if dice.random() < 0.1 else ""))
+        results = search.run_all(order=dice)
+        for rung in range(3):
+            configs = [r["config"] for r in results if r["rung"] == rung and r["config"] is not None]
+            assert len(configs) == len(set(configs))
+
+
+def test_more_slots_and_parameters_extend_the_study(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(first_rung_slots=4))
+    before = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    made = len(search.train.steps_made)
+    wider = SPACE | {"training.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}}
+    wider |= {"training.beta2": {"type": "float", "low": 0.9, "high": 0.999}}
+    search.settings = make_settings(first_rung_slots=8, space=wider)
+    after = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    assert {slot: after[slot] for slot in before} == before
+    assert len(after) == 8 + 4 + 2
+    assert "training.beta2" in after[0, 7]["params"]
+    assert len(search.train.steps_made) - made == (4 + 2) * 5 + 10
+
+
+def test_more_rungs_extend_a_study_whose_schedule_is_fixed(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(first_rung_slots=4, n_rungs=2, schedule_steps=20))
+    before = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    search.settings = make_settings(first_rung_slots=4, n_rungs=3, schedule_steps=20)
+    after = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    assert {slot: after[slot] for slot in before} == before
+    assert after[2, 0]["trial"] == 6
+
+
+def test_what_starts_a_new_study(tmp_path: Path) -> None:
+    manifest = make_manifest(tmp_path)
+
+    def name(**hpo: Any) -> str:
+        return open_study(make_settings(**hpo), manifest, tmp_path / "work").name
+
+    first = name()
+    assert name(sampler="random", ranks=4, failed_fraction_max=0.1) == first
+    others = [name(min_steps=6), name(eta=3, first_rung_slots=9), name(schedule_steps=100), name(scheduler="none")]
+    narrower = dict(list(SPACE.items())[1:])
+    others.append(name(space=narrower))
+    settings = make_settings()
+    changes = (
+        settings.model_copy(update={"seed": 8}),
+        settings.model_copy(update={"training": settings.training.model_copy(update={"beta2": 0.9})}),
+        settings.model_copy(update={"model": settings.model.model_copy(update={"dropout": 0.1})}),
+    )
+    others += [open_study(changed, manifest, tmp_path / "work").name for changed in changes]
+    final_only = settings.model_copy(update={"training": settings.training.model_copy(update={"max_steps": 99, "ranks": 7})})
+    assert open_study(final_only, manifest, tmp_path / "work").name == first
+    make_manifest(tmp_path, checksum="1")
+    others.append(name())
+    assert len({first, *others}) == 1 + len(others)
+    make_manifest(tmp_path)
+    assert name() == first, "the old data's study is still there"
+
+
+def test_an_unreadable_manifest_or_storage_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.json: not a readable manifest"):
+        open_study(make_settings(), tmp_path / "manifest.json", tmp_path / "work")
+    with pytest.raises(UserError, match=r"hpo\.storage_url: 'nonsense://x' cannot be opened"):
+        open_study(make_settings(storage_url="nonsense://x"), make_manifest(tmp_path), tmp_path / "work")
+
+
+def test_any_optuna_storage(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(first_rung_slots=2, n_rungs=2, min_steps=1, storage_url=f"sqlite:///{tmp_path}/study.db"))
+    assert [r["status"] for r in search.run_all()] == ["complete"] * 3
+    assert not (search.work / JOURNAL).exists()
+
+
+def _work_on(folder: Path, slots: list[tuple[int, int]], hpo: dict[str, Any]) -> None:
+    search = Search(folder, make_settings(**hpo))
+    for rung, slot in slots:
+        search.run(rung, slot)
+
+
+def _in_processes(tasks: list[tuple[Any, ...]]) -> list[int | None]:
+    """Run ``_work_on`` with each task in a process of its own and return the exit codes."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_work_on, args=task) for task in tasks]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def test_many_processes_claim_every_trial_exactly_once(tmp_path: Path) -> None:
+    hpo = {"first_rung_slots": 24, "eta": 2, "n_rungs": 2, "min_steps": 1}
+    make_manifest(tmp_path)
+    assert _in_processes([(tmp_path, [(0, slot) for slot in range(k, 24, 8)], hpo) for k in range(8)]) == [0] * 8
+    assert _in_processes([(tmp_path, [(1, slot) for slot in range(k, 12, 6)], hpo) for k in range(6)]) == [0] * 6
+    trials = open_study(make_settings(**hpo), tmp_path / "manifest.json", tmp_path / "work").trials()
+    assert sorted((t.rung, t.slot) for t in trials) == [(0, slot) for slot in range(24)] + [(1, slot) for slot in range(12)]
+    assert all(t.status == "complete" for t in trials)
+    best = sorted((t for t in trials if t.rung == 0), key=lambda t: t.rank_key)[:12]
+    assert sorted(t.parent for t in trials if t.rung == 1) == sorted(t.number for t in best)
+
+
+def test_a_claim_whose_holder_was_killed_is_taken_over(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def hold_and_die() -> None:
+        lease = filelock.SoftFileLease(work / study._CLAIM_LOCK, lease_duration=study._LEASE_S)
+        lease.acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=hold_and_die)
+    process.start()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    assert (work / study._CLAIM_LOCK).exists()
+    assert Search(tmp_path).run(0, 0)["status"] == "complete"

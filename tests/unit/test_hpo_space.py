@@ -1,0 +1,143 @@
+"""The search space: its mistakes are found when the configuration is read, and each of its parameters reaches model or training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from particleforge.config.hpo import DECIDED_BY_SEARCH, HpoConfig, ParameterConfig, apply_parameters, check_space
+from particleforge.config.load import load_run
+from particleforge.config.model import ModelConfig
+from particleforge.config.run import RunConfig
+from particleforge.config.settings import HpoSettings
+from particleforge.config.training import TrainingConfig
+from particleforge.errors import UserError
+from particleforge.hpo import dag
+from particleforge.hpo.space import configured, contains, distributions, trial_settings
+
+CONFIG = Path(__file__).parents[2] / "config"
+PRESETS = ("smoke", "demo", "study")
+
+
+def settings_of(run: RunConfig) -> HpoSettings:
+    return HpoSettings(seed=run.seed, model=run.model, training=run.training, hpo=run.hpo)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"model.widht": {"type": "int", "low": 1, "high": 4}}, "'model.widht'.*did you mean 'model.width'"),
+        ({"model": {"type": "int", "low": 1, "high": 4}}, "no setting 'model'"),
+        ({"training.max_steps": {"type": "int", "low": 1, "high": 4}}, "no setting 'training.max_steps'"),
+        ({"model.n_layers": {"type": "float", "low": 1, "high": 4}}, "n_layers.*must be int or categorical"),
+        ({"model.activation": {"type": "int", "low": 1, "high": 4}}, "activation.*must be categorical"),
+        ({"model.activation": {"type": "categorical", "choices": ["gelu", "tanh"]}}, "activation = 'tanh' is not allowed"),
+        ({"training.beta2": {"type": "float", "low": 0.5, "high": 1.5}}, "beta2 = 1.5 is not allowed.*less than 1"),
+        ({"training.learning_rate": {"type": "float", "low": 0.1, "high": 0.01}}, "low < high"),
+        ({"training.learning_rate": {"type": "float", "low": 0, "high": 0.01, "log": True}}, "log needs low > 0"),
+        ({"training.warmup_steps": {"type": "int", "low": 1, "high": 10, "step": 2}}, "multiple of step"),
+        ({"training.warmup_steps": {"type": "int", "low": 1.5, "high": 10}}, "whole numbers"),
+        ({"model.n_heads": {"type": "categorical", "choices": [2, 3]}}, "n_heads = 3 must divide model.width = 64"),
+        ({"model.n_heads": {"type": "categorical", "choices": []}}, "needs choices"),
+        ({"model.n_heads": {"type": "categorical", "choices": [2, 2]}}, "given twice"),
+        (
+            {
+                "model.width": {"type": "categorical", "choices": [48, 64]},
+                "model.n_heads": {"type": "categorical", "choices": [4, 6]},
+                "model.n_layers": {"type": "int", "low": 1, "high": 3},
+            },
+            "model.width = 64, model.n_heads = 6 is not allowed",
+        ),
+    ],
+)
+def test_mistakes_are_explained_in_one_line(tmp_path: Path, space: dict[str, Any], expected: str) -> None:
+    (tmp_path / "config.yaml").write_text("preset: none\n")
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "none.yaml").write_text("")
+    with pytest.raises(UserError, match=expected):
+        load_run(tmp_path, {"hpo": {"space": space}})
+
+
+def test_heads_and_widths_that_fit_only_each_other_are_accepted() -> None:
+    """Six heads do not divide the configured width of 64, but every width of the space."""
+    space = {
+        "model.width": ParameterConfig(type="categorical", choices=(48, 96)),
+        "model.n_heads": ParameterConfig(type="categorical", choices=(6, 12)),
+    }
+    check_space(space, ModelConfig(width=64, n_heads=4), TrainingConfig())
+
+
+def test_a_preset_takes_a_parameter_out_with_null() -> None:
+    run = load_run(CONFIG, {"hpo": {"space": {"model.width": None}}})
+    assert "model.width" not in run.hpo.space
+    assert run.hpo.space
+
+
+@pytest.mark.parametrize(
+    ("hpo", "expected"),
+    [
+        ({"first_rung_slots": 8, "eta": 3, "n_rungs": 3}, "need at least eta"),
+        ({"schedule_steps": 50, "min_steps": 10, "eta": 3, "n_rungs": 3}, "ends before the top rung"),
+    ],
+)
+def test_rungs_must_fit(hpo: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        HpoConfig(**hpo)
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "widens"),
+    [
+        ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 0.5, "high": 2}, True),
+        ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 1.5, "high": 2}, False),
+        ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 1, "high": 2, "log": True}, False),
+        ({"type": "int", "low": 2, "high": 8, "step": 2}, {"type": "int", "low": 0, "high": 8, "step": 2}, True),
+        ({"type": "int", "low": 2, "high": 8, "step": 2}, {"type": "int", "low": 1, "high": 9, "step": 2}, False),
+        ({"type": "categorical", "choices": [1, 2]}, {"type": "categorical", "choices": [3, 2, 1]}, True),
+        ({"type": "categorical", "choices": [1, 2]}, {"type": "categorical", "choices": [1]}, False),
+    ],
+)
+def test_widening(older: dict[str, Any], newer: dict[str, Any], widens: bool) -> None:
+    assert ParameterConfig(**newer).widens(ParameterConfig(**older)) is widens
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_default_configuration_of_each_preset_lies_in_its_space(preset: str) -> None:
+    settings = settings_of(load_run(CONFIG, {"preset": preset}))
+    where = distributions(settings.hpo)
+    for path, value in configured(settings.hpo.space, settings.model, settings.training).items():
+        assert contains(where[path], value), f"{path} = {value}"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_shipped_parameter_changes_the_trial(preset: str) -> None:
+    settings = settings_of(load_run(CONFIG, {"preset": preset}))
+    default = configured(settings.hpo.space, settings.model, settings.training)
+    before = trial_settings(settings, default)
+    for path, parameter in settings.hpo.space.items():
+        other = next(value for value in parameter.values() if value != default[path])
+        after = trial_settings(settings, {**default, path: other})
+        block = path.split(".")[0]
+        assert getattr(after, block) != getattr(before, block), path
+        assert configured([path], after.model, after.training) == {path: other}  # type: ignore[arg-type]
+
+
+def test_what_the_search_decides() -> None:
+    settings = HpoSettings(
+        seed=1,
+        model=ModelConfig(),
+        training=TrainingConfig(valid_every_steps=200, early_stopping_patience=3, max_steps=5000, ranks=4),
+        hpo=HpoConfig(min_steps=60, eta=3, n_rungs=3, ranks=2),
+    )
+    training = trial_settings(settings, {}).training
+    assert (training.ranks, training.max_steps, training.early_stopping_patience) == (2, 540, 0)
+    assert all(dag.budget_steps(settings.hpo, rung) % training.valid_every_steps == 0 for rung in range(3))
+    changed = {f"training.{name}" for name, value in training if value != getattr(settings.training, name)}
+    assert changed <= DECIDED_BY_SEARCH
+
+
+def test_apply_leaves_the_rest_alone() -> None:
+    model, training = apply_parameters({"training.loss.momentum": 7.0, "model.width": 32}, ModelConfig(), TrainingConfig())
+    assert model == ModelConfig(width=32)
+    assert training.loss.momentum == 7.0
+    assert training.model_copy(update={"loss": TrainingConfig().loss}) == TrainingConfig()
