@@ -127,10 +127,16 @@ class ClusteringConfig(Block):
 class ParticleFlowConfig(Block):
     """Rule-based particle flow: the baseline."""
 
-    match_distance_mm: float = Field(gt=0, description="largest distance between a track's entry point and a cluster's axis")
-    compatibility_sigma: float = Field(2.0, gt=0, description="excess over the track's momentum that becomes a neutral, in sigma")
+    match_distance_mm: float = Field(gt=0, description="hits this close to a track's line (half a cell is added) are its own")
+    fragment_distance_mm: float = Field(gt=0, description="clusters with a hit this close to a track's line may be fragments of its shower")
+    compatibility_sigma: float = Field(2.0, gt=0, description="excess over the tracks' momenta that becomes a neutral, in sigma")
+    hadron_ecal_share: float = Field(0.35, ge=0, le=1, description="mean share of a charged hadron's energy in the ECAL")
     electron_ecal_fraction_min: float = Field(0.9, ge=0, le=1)
-    electron_ep_tolerance: float = Field(0.15, gt=0, description="|E/p - 1| of an electron")
+    electron_ep_tolerance: float = Field(0.15, gt=0, description="|E/p - 1| of an electron, at least 2.5 sigma of the ECAL")
     photon_ecal_fraction_min: float = Field(0.8, ge=0, le=1)
-    muon_hits_min: int = Field(2, ge=1, description="muon-system hits that make a track a muon")
+    photon_width_max_mm: float = Field(gt=0, description="largest mean distance of a photon's ECAL energy from the axis")
+    muon_hits_min: int = Field(3, ge=1, description="muon-system hits that make a track a muon")
+    muon_match_mm: float = Field(gt=0, description="muon-system hits this close to a track's line are its own")
     neutral_energy_min_gev: float = Field(0.2, ge=0)
+    bad_track_sigma_gev: float = Field(1.0, ge=0, description="tracks with a smaller error are believed whatever the calorimeter says")
+    bad_track_lack_sigma: float = Field(3.0, gt=0, description="energy missing in the calorimeter that makes others bad, in sigma")
