@@ -1,1 +1,1 @@
-"""Report stage."""
+"""The report: one self-contained HTML page (see ``build``)."""

@@ -14,7 +14,7 @@ Invariant: rows are joined by ``event_id``; run and event numbers must agree too
 reconstructed split must have been reconstructed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,15 @@ _IDENTITY = ("event_id", "run_number", "event_number")
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge, class_id, pt, eta, phi."""
+    """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge, class_id, pt, eta, phi.
+
+    ``events`` holds what was asked for beside the views.
+    """
 
     sample: str
     n_events: int
     views: dict[str, ak.Array]
+    events: ak.Array
 
 
 def sample_of(path: Path) -> str:
@@ -48,8 +52,11 @@ def sample_of(path: Path) -> str:
     return str(tables.read_metadata(path)["sample"])
 
 
-def read_pair(selected: Path, reconstructed: Path) -> Iterator[EventBatch]:
-    """Yield the common events of two files of the same shard; a mismatch is a UserError."""
+def read_pair(selected: Path, reconstructed: Path, also: Sequence[str] = ()) -> Iterator[EventBatch]:
+    """Yield the common events of two files of the same shard; a mismatch is a UserError.
+
+    ``also`` names further columns of the selected file, for ``EventBatch.events``.
+    """
     sample = sample_of(selected)
     tables.read_metadata(reconstructed)
     found = pq.read_table(reconstructed, columns=[*_IDENTITY, "candidates"])
@@ -60,13 +67,13 @@ def read_pair(selected: Path, reconstructed: Path) -> Iterator[EventBatch]:
     order = np.argsort(ids, kind="stable")
     source = pq.ParquetFile(selected)
     for group in range(source.num_row_groups):
-        rows = source.read_row_group(group, columns=["event_id", "particles", "targets", "candidates"])
+        rows = source.read_row_group(group, columns=["event_id", "particles", "targets", "candidates", *also])
         rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
         if rows.num_rows == 0:
             continue
         where = order[np.searchsorted(ids, rows["event_id"].to_numpy(), sorter=order)]
         events = tables.from_arrow(rows)
-        yield EventBatch(sample, rows.num_rows, _views(events, model[where]))
+        yield EventBatch(sample, rows.num_rows, _views(events, model[where]), events)
 
 
 def _views(events: ak.Array, model: ak.Array) -> dict[str, ak.Array]:

@@ -1,0 +1,87 @@
+"""Stage ``report``: one self-contained HTML page that a physicist reads from top to bottom.
+
+Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and images inside: headline
+figures, data, cutflow, search, training, export, physics plots, event displays, origin of the results.
+
+Invariants: no script and no external resource; the same inputs give the same page.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from particleforge.artefacts import provenance, record_circumstances, write_text
+from particleforge.config.settings import ReportSettings
+from particleforge.report.dataset import gather_data
+from particleforge.report.displays import draw_displays
+from particleforge.report.learning import gather_learning
+from particleforge.report.origin import gather_origin
+from particleforge.report.physics import gather_physics
+from particleforge.report.rendering import Rows, render_page
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Files that the report is made of; ``selected`` and ``reconstructed`` are pairs in the same order."""
+
+    dataset: Sequence[Path]
+    selected: Sequence[Path]
+    reconstructed: Sequence[Path]
+    cutflow_table: Path
+    cutflow_plot: Path
+    manifest: Path
+    hpo_best: Path
+    hpo_trials: Path
+    hpo_plots: Mapping[str, Path]
+    metrics: Path
+    parity: Path
+    model_card: Path
+    physics_metrics: Path
+    histograms: Path
+    validation_plots: Path
+
+
+def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
+    """Write the report to ``output``."""
+    results = (
+        *(*inputs.dataset, *inputs.selected, inputs.cutflow_table, inputs.manifest, inputs.hpo_best, inputs.metrics),
+        *(inputs.parity, *inputs.reconstructed, inputs.physics_metrics),
+    )
+    page = render_page(
+        {
+            "settings": settings,
+            "physics": gather_physics(inputs.physics_metrics, inputs.validation_plots, settings.particle_classes),
+            "data": gather_data(inputs.dataset, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot),
+            "learning": gather_learning(
+                inputs.hpo_best, inputs.hpo_trials, inputs.hpo_plots, inputs.metrics, inputs.parity, inputs.model_card
+            ),
+            "displays": draw_displays(inputs.selected, inputs.reconstructed, settings.report.n_event_displays, settings.particle_classes),
+            "origin": gather_origin(results),
+            "files": _files(inputs, output),
+        }
+    )
+    write_text(output, page)
+    record_circumstances(
+        output, provenance("report", settings.plain(), [inputs.physics_metrics, inputs.manifest, inputs.hpo_best, inputs.parity])
+    )
+    logger.info("%s: %.1f MB", output, len(page) / 1e6)
+
+
+def _files(inputs: ReportInputs, output: Path) -> Rows:
+    """Return the result files worth opening, by their path from the page's folder."""
+    named = (
+        (inputs.physics_metrics, "every figure of the validation with its error, also per sample and per bin"),
+        (inputs.histograms, "the histograms behind the plots, to compare or to draw them anew"),
+        (inputs.validation_plots, "the plots as PNG and PDF"),
+        (inputs.cutflow_table, "the cutflow with its intervals"),
+        (inputs.hpo_trials, "all trials of the search"),
+        (inputs.hpo_best, "the winning settings in full"),
+        (inputs.metrics, "every logged value of the final training"),
+        (inputs.parity, "comparison of the exported model with torch"),
+        (inputs.model_card, "how to use the exported model"),
+    )
+    return Rows(("file", "content"), [(os.path.relpath(path, output.parent), content) for path, content in named])

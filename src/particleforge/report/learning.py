@@ -1,0 +1,152 @@
+"""The report's account of search, training and export.
+
+Inputs -> outputs: ``best.yaml``, trials table and plots of the search; metrics of the final training; parity and model card
+of the export -> tables, pictures and text.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from particleforge.figures import new_figure, png_bytes, styled
+from particleforge.report.rendering import Picture, Rows, data_uri, number, picture
+
+_TRIALS_SHOWN = 40
+_HPO_CAPTIONS = {
+    "history": "Validation loss of the trials in the order in which they ended. Only trials of the same rung had the same budget; a low "
+    "rung's values rank configurations, they are no final losses.",
+    "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
+    "rough: read the order, not the numbers.",
+    "rungs": "Learning curves of the configurations through the rungs, with their promotions. Curves that cross between rungs show "
+    "what a short budget can get wrong.",
+}
+_CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve that turns up while the training curve
+    falls means overfitting; one that still falls at the end means that more steps would help. Middle: the terms of the validation
+    loss, unweighted. Right: learning rate. Training values are means since the row before."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What the page shows of search, training and export."""
+
+    best: Rows
+    best_text: str
+    against_default: str
+    trials: Rows
+    trials_text: str
+    search_plots: list[Picture]
+    curves: Picture
+    training: Rows
+    parity: Rows
+    model_card: str
+
+
+def gather_learning(
+    hpo_best: Path, hpo_trials: Path, hpo_plots: Mapping[str, Path], metrics: Path, parity: Path, model_card: Path
+) -> Learning:
+    """Read the results of search, training and export."""
+    best = yaml.safe_load(hpo_best.read_text(encoding="utf-8"))
+    trials, trials_text = _trials(pd.read_csv(hpo_trials, dtype={"config": str}))
+    found = pd.read_parquet(metrics)
+    return Learning(
+        best=Rows(("setting", "value"), [(path, number(value)) for path, value in sorted(_flat(best["params"]).items())]),
+        best_text=f"Configuration {best['config']}, trial {best['trial']}: validation loss {number(best['value'])} "
+        f"after {number(best['steps'])} steps.",
+        against_default=_against_default(best["against_default"]),
+        trials=trials,
+        trials_text=trials_text,
+        search_plots=[picture(path, _HPO_CAPTIONS[name]) for name, path in hpo_plots.items()],
+        curves=Picture("training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())),
+        training=_training(found),
+        parity=_parity(json.loads(parity.read_text(encoding="utf-8"))),
+        model_card=model_card.read_text(encoding="utf-8"),
+    )
+
+
+def _against_default(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return "The search did not include the configured settings (hpo.include_default), so there is nothing to compare with."
+    if comparison["rung"] is None:
+        return f"No comparison with the configured settings: {comparison['reason']}."
+    text = (
+        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps, rung {comparison['rung']}): validation loss "
+        f"{number(comparison['best_value'])} for the best, {number(comparison['default_value'])} for the configured settings"
+    )
+    if comparison["relative_change"] is not None:
+        text += f" ({comparison['relative_change']:+.1%})"
+    return text + ("." if comparison["at_full_budget"] else "; the configured settings were not promoted further.")
+
+
+def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
+    """Return the trials best first within each rung, the top rung first."""
+    counts = table["status"].value_counts().to_dict()
+    text = f"{len(table)} trials: " + ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) + "."
+    if len(table) > _TRIALS_SHOWN:
+        text += f" The first {_TRIALS_SHOWN} are shown; hpo/trials.csv has all."
+    shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(_TRIALS_SHOWN)
+    hidden = {"trial", "slot", "parent", "default_value", "seconds"}
+    columns = [name for name in shown.columns if name not in hidden and not shown[name].isna().all()]
+    rows = [tuple(number(value) for value in row) for row in shown[columns].itertuples(index=False)]
+    return Rows(tuple(columns), rows), text
+
+
+def _curves(found: pd.DataFrame) -> bytes:
+    """Draw the losses of the final training and its learning rate."""
+    with styled():
+        figure = new_figure(13, 4.2)
+        loss, terms, rate = figure.subplots(1, 3)
+        for split, colour in (("train", "#999999"), ("valid", "#d55e00")):
+            loss.plot(*_curve(found, split, "loss"), color=colour, marker="." if split == "valid" else "", label=split)
+        names = [name for name in found.loc[found["split"] == "valid", "name"].unique() if name != "loss"]
+        for name in names:
+            terms.plot(*_curve(found, "valid", name), marker=".", label=name)
+        rate.plot(*_curve(found, "train", "learning_rate"), color="#0072b2")
+        for axes, label in ((loss, "loss"), (terms, "terms of the validation loss"), (rate, "learning rate")):
+            axes.set(xlabel="optimiser step", ylabel=label)
+        for axes in (loss, terms):
+            if axes.lines and all((line.get_ydata() > 0).all() for line in axes.lines):
+                axes.set_yscale("log")
+            axes.legend()
+        return png_bytes(figure)
+
+
+def _curve(found: pd.DataFrame, split: str, name: str) -> tuple[Any, Any]:
+    rows = found[(found["split"] == split) & (found["name"] == name)].sort_values("step")
+    return rows["step"].to_numpy(), rows["value"].to_numpy()
+
+
+def _training(found: pd.DataFrame) -> Rows:
+    rows = [("steps", number(int(found["step"].max())))]
+    steps, losses = _curve(found, "valid", "loss")
+    if len(losses):
+        rows += [
+            ("best validation loss", f"{number(float(losses.min()))} at step {number(int(steps[losses.argmin()]))}"),
+            ("last validation loss", number(float(losses[-1]))),
+        ]
+    for name, label in (
+        ("events_per_s", "training speed, median [events/s]"),
+        ("padding_efficiency", "share of elements that are no padding"),
+    ):
+        values = _curve(found, "train", name)[1]
+        if len(values):
+            rows.append((label, number(float(pd.Series(values).median()))))
+    return Rows(("training", "value"), rows)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted path."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        leaves |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return leaves
+
+
+def _parity(found: Mapping[str, Any]) -> Rows:
+    leaves = _flat({key: value for key, value in found.items() if key != "provenance"})
+    return Rows(("ONNX against torch", "value"), [(key, number(value)) for key, value in leaves.items() if not isinstance(value, list)])
