@@ -82,17 +82,17 @@ class EventFile:
         for tree_name in ("podio_metadata", "metadata"):
             if tree_name not in self._file:
                 continue
-            tree = self._file[tree_name]
-            leaves = tree.keys(recursive=True)
-            for names, ids in (
-                ("events___idTable{}m_names", "events___idTable{}m_collectionIDs"),
-                ("events___CollectionTypeInfo{}name", "events___CollectionTypeInfo{}collectionID"),
-                ("CollectionIDs{}m_names", "CollectionIDs{}m_collectionIDs"),
+            leaves = dict(self._file[tree_name].items(recursive=True))
+            for stem, name_leaf, id_leaf in (
+                ("events___idTable", "m_names", "m_collectionIDs"),
+                ("events___CollectionTypeInfo", "name", "collectionID"),
+                ("CollectionIDs", "m_names", "m_collectionIDs"),
             ):
-                for separator in ("/", "."):
-                    if names.format(separator) in leaves and ids.format(separator) in leaves:
-                        found = tree[names.format(separator)].array(entry_stop=1)[0], tree[ids.format(separator)].array(entry_stop=1)[0]
-                        return dict(zip(ak.to_list(found[1]), ak.to_list(found[0]), strict=True))
+                for separator in ("/", "."):  # TTree, RNTuple
+                    names, ids = (leaves.get(f"{stem}{separator}{leaf}") for leaf in (name_leaf, id_leaf))
+                    if names is not None and ids is not None:
+                        named = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
+                        return dict(named)
         raise UserError(f"{self.path}: no table of collection IDs (podio_metadata/events___idTable); the file is not podio output")
 
     def _event_numbers(self) -> tuple[Array, Array]:
