@@ -175,6 +175,15 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     assert float(last["efficiency"]) == pytest.approx(passed / total)
     assert float(last["efficiency_low"]) < passed / total < float(last["efficiency_high"])
 
+    unweighted = json.loads(files[1].read_text())
+    for cut in unweighted["cuts"]:
+        cut["sum_of_weights"] = cut["sum_of_weights_squared"] = 0.0  # as full-simulation files leave it
+    (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
+    gather_cutflows(CutflowSettings(samples=samples), [tmp_path / "unweighted.json"], tmp_path / "u.csv", tmp_path / "u.png")
+    with open(tmp_path / "u.csv", encoding="utf-8") as handle:
+        last = [row for row in csv.DictReader(handle) if row["quantity"] == "events"][-1]
+    assert float(last["efficiency"]) == pytest.approx(int(last["number"]) / 150)
+
     other = json.loads(files[0].read_text())
     other["cuts"][1]["expression"] = "weight > 0"
     files[2].write_text(json.dumps(other))

@@ -103,10 +103,7 @@ def _rows(sample: str, total: dict[str, Any]) -> list[CutflowRow]:
     rows = [_event_row(sample, everything, _WHOLE, _WHOLE)]
     before = everything
     for cut in cuts:
-        of_all, of_step = (
-            efficiency(cut["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"]) for base in (everything, before)
-        )
-        rows.append(_event_row(sample, cut, of_all, of_step))
+        rows.append(_event_row(sample, cut, _share(cut, everything), _share(cut, before)))
         before = cut
     for name, counts in sorted(total["objects"].items()):
         kept = counts["all"] - counts["removed"]
@@ -116,6 +113,13 @@ def _rows(sample: str, total: dict[str, Any]) -> list[CutflowRow]:
         ):
             rows.append(CutflowRow(sample, name, cut_name, "", number, float(number), *share, *share))
     return rows
+
+
+def _share(cut: dict[str, Any], base: dict[str, Any]) -> _Interval:
+    """Return the weighted share of events; files that leave all weights at 0 count unweighted."""
+    if base["sum_of_weights_squared"] > 0:
+        return efficiency(cut["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"])
+    return efficiency(cut["events"], base["events"], base["events"])
 
 
 def _event_row(sample: str, cut: dict[str, Any], of_all: _Interval, of_step: _Interval) -> CutflowRow:
