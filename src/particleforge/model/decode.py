@@ -8,6 +8,7 @@ is neutral, else the more probable of -1 and +1. Padding gives scores (1, 0, ...
 """
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from particleforge.model.momentum import host_momentum, to_p4
@@ -26,7 +27,12 @@ class Decoder(nn.Module):
         self.register_buffer("is_charged", torch.tensor([bool(c["charged"]) for c in network.inputs.classes[1:]]))
 
     def forward(self, features: Tensor, element_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return class scores, charge and four-momentum; see the module's docstring."""
+        """Return class scores, charge and four-momentum; see the module's docstring.
+
+        One element of padding is appended and its answer dropped: an event without elements would otherwise give tensors
+        of zero size inside, which onnxruntime cannot reshape.
+        """
+        features, element_type = functional.pad(features, (0, 0, 0, 1)), functional.pad(element_type, (0, 1))
         outputs: Outputs = self.network(features, element_type)
         real = element_type != PADDING
         present = torch.sigmoid(outputs.presence.float()) * real
@@ -37,4 +43,4 @@ class Decoder(nn.Module):
         charge = torch.where(charged, torch.where(positive > negative, 1, -1), 0)
         host = host_momentum(features, self.network.host_columns[element_type])
         p4 = torch.where(real.unsqueeze(-1), to_p4(outputs.momentum.float(), host), 0.0)
-        return scores, charge, p4
+        return scores[:, :-1], charge[:, :-1], p4[:, :-1]

@@ -101,7 +101,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return updated embeddings [B, N, width]; ``mask`` [B, 1, 1, N] is added to the attention scores of the keys."""
+        """Return updated embeddings [B, N, width]; ``mask`` [B, 1, N, N] is added to the attention scores of the keys."""
         b, n, width = x.shape
         qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -145,7 +145,7 @@ class SetTransformer(nn.Module):
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
         """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
         real = element_type != PADDING
-        mask = torch.where(real, 0.0, _MASKED_SCORE)[:, None, None, :]
+        mask = torch.where(real, 0.0, _MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
         x = self.encoder(features, element_type)
         for block in self.blocks:
             x = block(x, mask)

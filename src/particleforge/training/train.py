@@ -55,7 +55,7 @@ _REMEDIES = {
 
 def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:
     """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over them."""
-    best = load.read_yaml(best_settings)
+    best = {name: values for name, values in load.read_yaml(best_settings).items() if name in ("model", "training")}
     return load.validate(TrainSettings, load.merge(settings.plain(), best), str(best_settings))
 
 

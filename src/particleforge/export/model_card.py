@@ -1,0 +1,116 @@
+"""The model card: what an exported model is, what it was trained on, how good it is, how it is used, where it ends.
+
+Inputs -> outputs: content of the checkpoint, the manifest and the parity report -> Markdown. After Mitchell et al.,
+"Model Cards for Model Reporting" (arXiv:1810.03993), as far as its sections apply here.
+"""
+
+from typing import Any
+
+from particleforge.export.parity import Parity
+from particleforge.model.inputs import ModelInputs
+from particleforge.schema import ELEMENT_TYPES
+
+
+def render_card(saved: dict[str, Any], inputs: ModelInputs, manifest: dict[str, Any], parity: Parity, n_parameters: int) -> str:
+    """Return the card as Markdown."""
+    sections = (
+        _summary(saved, n_parameters),
+        _interface(inputs),
+        _data(manifest),
+        _quality(saved, parity),
+        _limits(manifest),
+        _provenance(saved),
+    )
+    return "\n".join(sections)
+
+
+def _summary(saved: dict[str, Any], n_parameters: int) -> str:
+    model = saved["model"]
+    return f"""# Particle-flow model
+
+Turns the tracks and calorimeter clusters of one collision event into particles: for every element, whether it stands for a
+particle, of which class, with which charge and four-momentum.
+
+Masked set transformer with {n_parameters} parameters: width {model["width"]}, {model["n_layers"]} layers,
+{model["n_heads"]} heads. An event's output does not depend on padding, on other events of the batch, or on the order of elements.
+"""
+
+
+def _interface(inputs: ModelInputs) -> str:
+    rows = []
+    for code, name in enumerate(ELEMENT_TYPES, start=1):
+        for column, feature in enumerate(inputs.elements[name]):
+            rows.append(f"| {name} ({code}) | {column} | `{feature['name']}` | {feature.get('unit') or '-'} | {feature['transform']} |")
+    classes = "\n".join(
+        f"| {i} | {c['name']} | {c['pdg']} | {'yes' if c['charged'] else 'no'} |" for i, c in enumerate(inputs.classes[1:], start=1)
+    )
+    table = "\n".join(rows)
+    return f"""## Inputs and outputs
+
+| name | type | shape | meaning |
+|---|---|---|---|
+| `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and normalisation are inside the model |
+| `element_type` | int64 | [batch, elements] | 0 padding, 1 track, 2 cluster |
+| `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 is "no particle" |
+| `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
+| `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
+
+Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, ...), charge 0, momentum 0.
+
+| element type | column | feature | unit | transform inside |
+|---|---|---|---|---|
+{table}
+
+| class | name | PDG code | charged |
+|---|---|---|---|
+| 0 | none | - | - |
+{classes}
+"""
+
+
+def _data(manifest: dict[str, Any]) -> str:
+    splits = "\n".join(f"| {name} | {split['n_events']} | {split['n_elements']} |" for name, split in manifest["splits"].items())
+    return f"""## Training data
+
+Simulated events of the samples {", ".join(manifest["samples"])}; splits are disjoint by event identity, the normalisation is from
+the train split alone.
+
+| split | events | elements |
+|---|---|---|
+{splits}
+"""
+
+
+def _quality(saved: dict[str, Any], parity: Parity) -> str:
+    loss = "none (no validation was made)" if saved["valid_loss"] is None else f"{saved['valid_loss']:.5f}"
+    return f"""## Quality
+
+Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, missing momentum, efficiency,
+fake rate) is a stage of its own; see its metrics and the report.
+
+Against the network in torch, on {parity.n_events} events of {parity.lengths[0]} to {parity.lengths[1]} elements, alone and in a padded
+batch: class scores differ by at most {parity.score_difference:.1e}, momenta by at most {parity.momentum_difference:.1e} of the energy.
+"""
+
+
+def _limits(manifest: dict[str, Any]) -> str:
+    return f"""## Limits
+
+* Valid for events like those of the training samples ({", ".join(manifest["samples"])}), in the detector that recorded them; other
+  detectors, energies or pile-up need a training of their own.
+* One particle per element: particles that share an element come out as one.
+* Trained on simulation only; nothing is known of its behaviour on recorded data.
+* Scores are probabilities as trained, not calibrated afterwards.
+"""
+
+
+def _provenance(saved: dict[str, Any]) -> str:
+    made = saved["provenance"]
+    inputs = "\n".join(f"* input `{name}`, SHA-256 `{digest}`" for name, digest in made["inputs"].items())
+    packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+    return f"""## Provenance
+
+* training settings, hash `{made["settings_hash"]}`
+{inputs}
+* packages: {packages}
+"""

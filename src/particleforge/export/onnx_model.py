@@ -1,0 +1,141 @@
+"""Stage ``export_onnx``: the trained network as an ONNX model that takes raw features and gives physical particles.
+
+Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs ``features``, ``element_type``; outputs
+``class_scores``, ``charge``, ``p4``; see ``model.decode``), ``parity.json``, a model card.
+
+The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the manifest, ``units``,
+``normalisation``, ``provenance``, ``opset``. The exporter's notes on source files are removed, so that the bytes depend on
+neither folder nor machine.
+
+Invariant: no model is written that differs from torch by more than the tolerances.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from onnx import ModelProto, checker, helper
+
+from particleforge.artefacts import atomic_output, provenance, record_circumstances, write_json, write_text
+from particleforge.config.reconstruction import ExportConfig
+from particleforge.config.settings import ExportSettings
+from particleforge.errors import UserError
+from particleforge.export.model_card import render_card
+from particleforge.export.parity import OUTPUT_NAMES, Parity, compare, events_per_second, parity_events
+from particleforge.model.decode import Decoder
+from particleforge.model.inputs import read_manifest
+from particleforge.model.saved import load_model
+
+log = logging.getLogger(__name__)
+_UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
+
+
+def export_onnx(settings: ExportSettings, checkpoint: Path, manifest: Path, onnx: Path, parity: Path, model_card: Path) -> None:
+    """Export the network, compare it with torch on real events, and write model, comparison and card."""
+    network, saved = load_model(checkpoint)
+    decoder = Decoder(network).eval()
+    made = provenance("export_onnx", settings.plain(), [checkpoint, manifest])
+    content = convert(decoder, settings.export.opset, {**made, "training": saved["provenance"]})
+    session = make_session(content)
+    events = parity_events(manifest, network.inputs, settings.export.parity_events)
+    found = compare(decoder, session, events, settings.export.score_tolerance)
+    check(found, settings.export)
+    log.info("exported model equals torch: scores to %.1e, momenta to %.1e", found.score_difference, found.momentum_difference)
+    with atomic_output(onnx) as temporary:
+        temporary.write_bytes(content)
+    report: dict[str, Any] = dataclasses.asdict(found)
+    report |= {
+        "score_tolerance": settings.export.score_tolerance,
+        "momentum_tolerance": settings.export.momentum_tolerance,
+        "events_per_s_one_thread": events_per_second(decoder, session, events),
+        "file_size_bytes": len(content),
+        "provenance": made,
+    }
+    write_json(parity, report)
+    n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    write_text(model_card, render_card(saved, network.inputs, read_manifest(manifest), found, n_parameters))
+    for path in (onnx, parity, model_card):
+        record_circumstances(path, made)
+
+
+def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
+    """Return the decoder as the bytes of an ONNX model with dynamic batch and elements; ``made`` becomes its provenance."""
+    inputs = decoder.network.inputs
+    # sizes other than 0 and 1, which the exporter would take for constants
+    example = (torch.ones(2, 3, inputs.n_features), torch.tensor([[1, 2, 1], [2, 1, 0]]))
+    batch, elements = torch.export.Dim("batch"), torch.export.Dim("elements")
+    for talkative in ("onnx_ir", "onnxscript", "torch.onnx"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            decoder,
+            example,
+            dynamo=True,
+            opset_version=opset,
+            input_names=["features", "element_type"],
+            output_names=list(OUTPUT_NAMES),
+            dynamic_shapes=({0: batch, 1: elements}, {0: batch, 1: elements}),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _forget_sources(model)
+    units = {name: {f["name"]: f.get("unit", "") for f in features} for name, features in inputs.elements.items()}
+    described = {
+        "elements": inputs.elements,
+        "classes": inputs.classes,
+        "units": {**units, **_UNITS},
+        "normalisation": inputs.normalisation,
+        "provenance": made,
+        "opset": opset,
+    }
+    helper.set_model_props(model, {name: json.dumps(value, sort_keys=True) for name, value in described.items()})
+    checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _forget_sources(model: ModelProto) -> None:
+    """Remove the exporter's stack traces and other notes on where each node comes from."""
+    del model.metadata_props[:]
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        for part in (*graph.node, *graph.value_info):
+            del part.metadata_props[:]
+            part.doc_string = ""
+    for part in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def make_session(content: bytes) -> onnxruntime.InferenceSession:
+    """Return a session on one CPU thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def check(found: Parity, config: ExportConfig) -> None:
+    """Raise a UserError that names the worst event if a difference exceeds its tolerance."""
+    gates = (
+        ("class scores", found.score_difference, config.score_tolerance, found.score_worst, "export.score_tolerance"),
+        ("momenta", found.momentum_difference, config.momentum_tolerance, found.momentum_worst, "export.momentum_tolerance"),
+        ("charges", found.charges_that_differ, 0, found.charge_worst, "export.score_tolerance"),
+    )
+    for what, difference, tolerance, where, key in gates:
+        if math.isnan(difference) or difference > tolerance:
+            raise UserError(
+                f"exported model: {what} differ from torch by {difference:.3g} (allowed {tolerance:g}) in {where}; try another "
+                f"export.opset, or raise {key} if the difference is acceptable"
+            )
