@@ -30,11 +30,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from particleforge.artefacts import settings_hash
 from particleforge.config.hpo import DECIDED_BY_SEARCH, ParameterConfig
-from particleforge.config.settings import HpoSettings, TrainSettings
+from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.sampling import CMA_STATE, propose
-from particleforge.hpo.space import configured, contains, distributions
+from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.trials import SearchTrial, candidate
 
 JOURNAL = "journal.log"
@@ -48,22 +48,21 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     """Return what the values of a study's trials depend on; another value of any of it is another study.
 
-    Of the data its content counts, not its provenance. Settings that only the final training uses do not count.
+    Of the data its content counts, not its provenance. Neither ranks nor devices count, nor how often a training reports.
     """
     try:
         data = json.loads(manifest.read_text(encoding="utf-8"))
         data.pop("provenance", None)
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
-    hpo, training = settings.hpo, settings.training.model_dump(mode="json")
-    final_only = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH}
+    hpo, default = settings.hpo, trial_settings(settings, {})
+    immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps"}
     return {
         "manifest": settings_hash(data),
         "seed": settings.seed,
-        "training_version": TrainSettings.model_fields["version"].default,
-        "model": settings.model.model_dump(mode="json"),
-        "training": {key: value for key, value in training.items() if key not in final_only},
-        "schedule_steps": dag.schedule_steps(hpo),
+        "training_version": default.version,
+        "model": default.model.model_dump(mode="json"),
+        "training": default.training.model_dump(mode="json", exclude=immaterial),
         "first_rung_steps": dag.budget_steps(hpo, 0),
         "eta": hpo.eta if hpo.scheduler == "asha" else None,
     }

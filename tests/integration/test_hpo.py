@@ -1,0 +1,101 @@
+"""The search over real trainings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from particleforge.config.hpo import HpoConfig, apply_parameters
+from particleforge.config.load import load_run
+from particleforge.config.model import ModelConfig
+from particleforge.config.settings import HpoSettings, TrainSettings
+from particleforge.config.training import TrainingConfig
+from particleforge.hpo import dag
+from particleforge.hpo.best import select_best_trial
+from particleforge.hpo.slot import run_hpo_slot
+from particleforge.hpo.space import configured, trial_settings
+from particleforge.training.launch import TrainingSpec, run_training
+from particleforge.training.train import with_best_settings
+
+from ..unit.synthetic_shards import write_synthetic
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def settings() -> HpoSettings:
+    space = {
+        "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+        "training.loss.momentum": {"type": "float", "low": 0.5, "high": 8.0, "log": True},
+        "model.width": {"type": "categorical", "choices": [16, 32]},
+    }
+    return HpoSettings(
+        seed=3,
+        model=ModelConfig(width=16, n_layers=1, n_heads=2),
+        training=TrainingConfig(warmup_steps=2, elements_per_batch=512, max_steps=8, valid_every_steps=2),
+        hpo=HpoConfig(first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, ranks=2, space=space),
+    )
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory, manifest: Path, settings: HpoSettings) -> Path:
+    folder = tmp_path_factory.mktemp("hpo")
+    for rung, slot in dag.all_slots(settings.hpo):
+        run_hpo_slot(settings, manifest, folder / "work", rung, slot, folder / f"{rung}-{slot}.json")
+    return folder
+
+
+def test_promotion_is_bit_identical_to_never_having_stopped(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+    promoted = json.loads((search / "1-0.json").read_text())
+    assert promoted["status"] == "complete"
+    spec = TrainingSpec(trial_settings(settings, promoted["params"]), manifest, tmp_path, until_step=promoted["steps"])
+    straight = run_training(spec, settings.hpo.ranks)
+    assert straight.valid_loss == promoted["value"]
+
+
+def test_best_feeds_the_final_training(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    slots = [search / f"{rung}-{slot}.json" for rung, slot in dag.all_slots(settings.hpo)]
+    select_best_trial(settings, slots, search / "work", manifest, best, tmp_path / "trials.csv", {"rungs": tmp_path / "rungs.png"})
+    winner = json.loads((search / "1-0.json").read_text())
+    assert yaml.safe_load(best.read_text())["value"] == winner["value"]
+    final = with_best_settings(TrainSettings(seed=3, model=settings.model, training=settings.training), best)
+    assert (final.model, final.training) == apply_parameters(winner["params"], settings.model, settings.training)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "demo", "study"])
+def test_every_parameter_of_the_shipped_spaces_reaches_the_network_or_its_optimiser(preset: str, manifest: Path) -> None:
+    from particleforge.model.inputs import ModelInputs
+    from particleforge.model.loss import term_weights
+    from particleforge.model.network import SetTransformer
+    from particleforge.training.optimiser import learning_rate, make_optimiser
+
+    run = load_run(ROOT / "config", {"preset": preset})
+    settings = HpoSettings(seed=run.seed, model=run.model, training=run.training, hpo=run.hpo)
+    default = configured(run.hpo.space, run.model, run.training)
+
+    def built(params: dict[str, Any]) -> dict[str, Any]:
+        own = trial_settings(settings, params)
+        training = own.training
+        network = SetTransformer(own.model, ModelInputs.from_manifest(manifest))
+        groups = make_optimiser(training, network).state_dict()["param_groups"]
+        return {
+            "layers": str(network),
+            "optimiser": [{key: value for key, value in group.items() if key != "params"} for group in groups],
+            "schedule": [learning_rate(training, step) for step in range(0, training.max_steps, max(1, training.max_steps // 50))],
+            "loss": term_weights(training.loss).tolist(),
+            "batch": training.elements_per_batch,
+        }
+
+    before = built(default)
+    for path, parameter in run.hpo.space.items():
+        other = next(value for value in parameter.values() if value != default[path])
+        assert built({**default, path: other}) != before, path
