@@ -129,7 +129,7 @@ class ParticleFlowConfig(Block):
 
     match_distance_mm: float = Field(gt=0, description="hits this close to a track's line (half a cell is added) are its own")
     fragment_distance_mm: float = Field(gt=0, description="clusters with a hit this close to a track's line may be fragments of its shower")
-    compatibility_sigma: float = Field(2.0, gt=0, description="excess over the tracks' momenta that becomes a neutral, in sigma")
+    compatibility_sigma: float = Field(1.5, gt=0, description="excess over the tracks' momenta that becomes a neutral, in sigma")
     hadron_ecal_share: float = Field(0.35, ge=0, le=1, description="mean share of a charged hadron's energy in the ECAL")
     electron_ecal_fraction_min: float = Field(0.9, ge=0, le=1)
     electron_ep_tolerance: float = Field(0.15, gt=0, description="|E/p - 1| of an electron, at least 2.5 sigma of the ECAL")
@@ -138,5 +138,5 @@ class ParticleFlowConfig(Block):
     muon_hits_min: int = Field(3, ge=1, description="muon-system hits that make a track a muon")
     muon_match_mm: float = Field(gt=0, description="muon-system hits this close to a track's line are its own")
     neutral_energy_min_gev: float = Field(0.2, ge=0)
-    bad_track_sigma_gev: float = Field(1.0, ge=0, description="tracks with a smaller error are believed whatever the calorimeter says")
-    bad_track_lack_sigma: float = Field(3.0, gt=0, description="energy missing in the calorimeter that makes others bad, in sigma")
+    bad_track_lack_sigma: float = Field(2.5, gt=0, description="energy missing in the calorimeter that makes a track suspect, in sigma")
+    bad_track_energy_fraction: float = Field(0.1, ge=0, description="suspect tracks with a smaller share of p on their line are dropped")

@@ -6,8 +6,8 @@ belong to which tracks, here energies of clusters are compared with momenta of t
 
 1. A track with enough muon-system hits on its line and no more energy around it than a muon leaves is a muon.
 2. A track alone on a cluster whose energy is in the ECAL, compact and equal to the momentum is an electron.
-3. All other tracks are charged hadrons with the momentum of the track, except those that claim far more energy than was found and
-   are badly measured, which are dropped.
+3. All other tracks are charged hadrons with the momentum of the track, except those that claim far more energy than was found
+   and have almost none on their line: they did not reach the calorimeter and are dropped.
 4. Clusters without a track near a charged hadron that lacks energy are fragments of its shower. A cluster with its
    fragments is a group.
 5. Energy of a group beyond what its tracks leave, by more than N sigma of the calorimeter, is one neutral: a photon if the
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.geometry import CalorimeterConfig, TrackerConfig
+from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.calorimeter import SUBDETECTOR
 from particleforge.simulation.records import Candidates, Clusters, Hits, SubDetector, Tracks
@@ -63,7 +63,7 @@ def reconstruct(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, s
         clusters: of ``hits``, ordered by event and descending energy.
         hits: ordered by event.
         n_events: events in the batch.
-        settings: its particle_flow, calorimeter and tracker blocks are read.
+        settings: its particle_flow and calorimeter blocks are read.
     """
     rules, calorimeter = settings.particle_flow, settings.calorimeter
     compact = _width(clusters, hits) < rules.photon_width_max_mm
@@ -76,7 +76,7 @@ def reconstruct(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, s
     expected = _expected(tracks, muon, electron, calorimeter, rules.hadron_ecal_share)
     used = np.ones(len(tracks), np.bool_)
     group, found = _groups(links, clusters, cluster_of_track, expected, used, electromagnetic, settings)
-    used = ~_is_bad(tracks, cluster_of_track, expected, found, muon | electron, settings)
+    used = ~_is_bad(tracks, links, cluster_of_track, expected, found, settings)
     group, found = _groups(links, clusters, cluster_of_track, expected, used, electromagnetic, settings)
 
     pdg = np.select([muon, electron], [MUON, ELECTRON], CHARGED_HADRON)
@@ -166,24 +166,21 @@ def _groups(
     return group, np.bincount(group, energy, minlength=len(clusters)).astype(np.float64)
 
 
-def _momentum_resolution(tracks: Tracks, tracker: TrackerConfig) -> Floats:
-    """Return the relative resolution of each track's transverse momentum from the regions of the configuration."""
-    conditions = [np.abs(tracks.eta) < region.abs_eta_max for region in tracker.momentum_resolution]
-    values = [np.hypot(region.curvature_per_gev * tracks.pt, region.constant) for region in tracker.momentum_resolution]
-    return np.asarray(np.select(conditions, values, values[-1]))
+def _is_bad(
+    tracks: Tracks, links: Links, cluster_of_track: Integers, expected: _Expected, found: Floats, settings: SimulateSettings
+) -> Mask:
+    """Tell which tracks did not reach the calorimeters: their group lacks energy, and there is little on their own line.
 
-
-def _is_bad(tracks: Tracks, cluster_of_track: Integers, expected: _Expected, found: Floats, sure: Mask, settings: SimulateSettings) -> Mask:
-    """Tell which tracks claim far more energy than their group has, and are measured too badly to be believed."""
+    Most are of particles that interacted or decayed on the way; what these made is seen by itself.
+    """
     rules = settings.particle_flow
     on_cluster = expected.per_cluster(cluster_of_track, np.ones(len(tracks), np.bool_), len(found))
     matched = cluster_of_track >= 0
-    lacks = expected.energy.copy()  # a track on no cluster lacks all
+    lacks, sigma = expected.energy.copy(), np.sqrt(expected.variance)  # a track on no cluster lacks all
     lacks[matched] = (on_cluster.energy - found)[cluster_of_track[matched]]
-    sigma = np.sqrt(expected.variance)
     sigma[matched] = np.sqrt(on_cluster.variance)[cluster_of_track[matched]]
-    uncertain = _momentum_resolution(tracks, settings.tracker) * tracks.p > rules.bad_track_sigma_gev
-    return np.asarray(~sure & uncertain & (lacks > rules.bad_track_lack_sigma * sigma))
+    empty = links.tube_total < rules.bad_track_energy_fraction * tracks.p
+    return np.asarray(empty & (lacks > rules.bad_track_lack_sigma * sigma) & (links.muon_hits == 0))
 
 
 def _charged_candidates(tracks: Tracks, cluster_of_track: Integers, pdg: Integers, used: Mask) -> Candidates:
