@@ -70,7 +70,7 @@ def simulate_batch(generated: Particles, event_numbers: np.ndarray, settings: Si
     tracks = tracking.make_tracks(particles, flights, settings, rng)
     hits = calorimeter.simulate_hits(entering, n_events, settings, rng)
     clusters = clustering.cluster_hits(hits, n_events, settings)
-    candidates = particle_flow.reconstruct(tracks, clusters, hits, settings)
+    candidates = particle_flow.reconstruct(tracks, clusters, hits, n_events, settings)
     return Batch(event_numbers, particles, tracks, hits, clusters, candidates)
 
 

@@ -200,9 +200,11 @@ def _share_hits(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Values]:
     """Return (track, particle, weight) of all links; some tracks took one hit from their neighbour in pseudorapidity."""
     order = np.lexsort((eta, event))
-    follower = np.roll(order, -1)
+    after, before = np.roll(order, -1), np.roll(order, 1)
+    last = event[after] != event[order]
+    last[-1:] = True
     neighbour = np.empty(len(order), np.int64)
-    neighbour[order] = follower
+    neighbour[order] = np.where(last, before, after)
     shares = (rng.random(len(event)) < probability) & (event[neighbour] == event) & (neighbour != np.arange(len(event)))
     foreign = np.flatnonzero(shares)
     track = np.concatenate([np.arange(len(event)), foreign])
