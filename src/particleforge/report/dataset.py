@@ -62,8 +62,8 @@ def _sizes(path: Path) -> dict[str, int]:
     for collection in ("tracks", "clusters", "particles"):
         column = next(i for i, name in enumerate(names) if name.startswith(f"{collection}."))
         chunks = [footer.row_group(group).column(column) for group in range(footer.num_row_groups)]
-        # an empty list counts as one value that is null
-        sizes[collection] = sum(chunk.num_values - chunk.statistics.null_count for chunk in chunks)
+        # an empty list counts as one value that is null; a chunk without rows has no statistics
+        sizes[collection] = sum(chunk.num_values - chunk.statistics.null_count for chunk in chunks if chunk.num_values)
     return sizes
 
 

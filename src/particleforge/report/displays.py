@@ -100,7 +100,7 @@ def _draw_particles(axes: Axes, particles: ak.Array) -> None:
     """Draw particles in the colours of their classes, the most energetic first so that it hides none."""
     particles = particles[ak.argsort(particles.energy, ascending=False)]
     colours = np.array(_COLOURS)[(ak.to_numpy(particles.class_id) - 1) % len(_COLOURS)]
-    filled = np.where(ak.to_numpy(particles.charge) != 0, colours, "none")
+    filled = np.where(ak.to_numpy(particles.charge) != 0, colours, "#ffffff00")  # "none" would turn black where alpha is set
     axes.scatter(
         ak.to_numpy(particles.eta),
         ak.to_numpy(particles.phi),

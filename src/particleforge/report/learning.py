@@ -74,8 +74,9 @@ def _against_default(comparison: Mapping[str, Any] | None) -> str:
     if comparison["rung"] is None:
         return f"No comparison with the configured settings: {comparison['reason']}."
     text = (
-        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps, rung {comparison['rung']}): validation loss "
-        f"{number(comparison['best_value'])} for the best, {number(comparison['default_value'])} for the configured settings"
+        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps, rung {comparison['rung']}): "
+        f"validation loss {number(comparison['best_value'])} for the best, {number(comparison['default_value'])} "
+        "for the configured settings"
     )
     if comparison["relative_change"] is not None:
         text += f" ({comparison['relative_change']:+.1%})"

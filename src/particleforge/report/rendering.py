@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 NOTHING = "-"
+_DIGITS_MAX = 4  # no figure of the validation is known better
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ def measured(figure: Mapping[str, Any] | None) -> str:
         text = f"{value:.{digits}f} ± {error:.{digits}f}"
     else:
         low, high = figure["low"], figure["high"]
-        digits = _digits((high - low) / 2)
+        digits = min(_digits((high - low) / 2), 3)
         text = f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     return text
 
 
 def _digits(error: float) -> int:
-    """Return the decimals that show two significant digits of an error."""
-    return 4 if error <= 0 else min(6, max(0, 1 - math.floor(math.log10(error))))
+    """Return the decimals that show two significant digits of an error, as far as figures are known at all."""
+    return _DIGITS_MAX if error <= 0 else min(_DIGITS_MAX, max(0, 1 - math.floor(math.log10(error))))
 
 
 def number(value: object) -> str:

@@ -41,7 +41,7 @@ def confusion(results: Results) -> Figure:
 
 def particle_efficiency(results: Results, particle_class: ParticleClassConfig) -> Figure:
     """Efficiency and fake rate of one class against pT and eta."""
-    figure = new_figure(9, 6)
+    figure = new_figure(8.4, 5.8)
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
     found = results.figures["particles"][particle_class.name]
     for column, (key, edges) in enumerate(
@@ -78,7 +78,7 @@ def _by_reco(found: Tree, key: str) -> list[Tree]:
 
 def particle_response(results: Results, particle_class: ParticleClassConfig) -> Figure:
     """Median and resolution of the pT and energy response of one class against truth pT."""
-    figure = new_figure(9, 6)
+    figure = new_figure(8.4, 5.8)
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
     rows = _by_reco(results.figures["particles"][particle_class.name], "by_pt")
     for column, kind in enumerate(("pt_response", "energy_response")):
@@ -94,8 +94,6 @@ def particle_response(results: Results, particle_class: ParticleClassConfig) -> 
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")
             break
-    for axes, kind in zip(panels[0], ("transverse momentum", "energy"), strict=True):
-        axes.text(0.03, 0.93, kind, transform=axes.transAxes, va="top")
-    annotate(panels[0, 0], results.settings.title, "")
-    annotate(panels[0, 1], "", f"{particle_class.label}, {results.figures['n_events']} events")
+    annotate(panels[0, 0], results.settings.title, "transverse momentum")
+    annotate(panels[0, 1], f"{particle_class.label}, {results.figures['n_events']} events", "energy")
     return figure

@@ -1,0 +1,147 @@
+"""Inputs of the report, from synthetic events through the real selection; what needs a network is written by hand."""
+
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import yaml
+
+from particleforge import schema, tables
+from particleforge.artefacts import provenance, record_circumstances, write_json, write_text
+from particleforge.config.load import load_detector, load_run
+from particleforge.config.settings import CutflowSettings, ReportSettings, SelectSettings
+from particleforge.figures import new_figure, save_figure, styled
+from particleforge.paths import HPO_PLOTS
+from particleforge.report.build import ReportInputs
+from particleforge.selection.cutflow import gather_cutflows
+from particleforge.selection.select import select_events
+from particleforge.training.metrics import metrics_table
+
+from .synthetic import synthetic_events
+from .validation_inputs import CONFIG, smeared
+
+SAMPLES = ("qq", "ttbar", "ww")
+
+
+def report_settings() -> ReportSettings:
+    run = load_run(CONFIG, {"preset": "smoke", "report": {"n_event_displays": 1}})
+    return ReportSettings.of(run, load_detector(CONFIG, "clic"))
+
+
+def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 12.0) -> ReportInputs:
+    """Write everything but the validation's results, whose paths are given all the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [_write_shard(folder, sample, number, n_events, mean_particles) for number, sample in enumerate(SAMPLES)]
+    run, detector = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
+    gather_cutflows(
+        CutflowSettings.of(run, detector), [shard[3] for shard in shards], folder / "select/cutflow.csv", folder / "select/cutflow.png"
+    )
+    manifest = folder / "shards/manifest.json"
+    splits = {
+        name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]} for name in ("train", "valid", "test")
+    }
+    write_json(manifest, {"splits": splits})
+    record_circumstances(manifest, provenance("write_shards", {"version": 1}))
+    return ReportInputs(
+        dataset=[shard[0] for shard in shards],
+        selected=[shard[1] for shard in shards],
+        reconstructed=[shard[2] for shard in shards],
+        cutflow_table=folder / "select/cutflow.csv",
+        cutflow_plot=folder / "select/cutflow.png",
+        manifest=manifest,
+        **_write_search(folder),
+        **_write_training(folder),
+        physics_metrics=folder / "validate/metrics.json",
+        histograms=folder / "validate/histograms.json",
+        validation_plots=folder / "validate/plots",
+    )
+
+
+def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_particles: float) -> tuple[Path, Path, Path, Path]:
+    run, detector = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
+    dataset, selected, reconstructed = (folder / stage / sample / "00000.parquet" for stage in ("dataset", "select", "reco"))
+    events = synthetic_events(n_events, seed, mean_particles=mean_particles)
+    particles = events.particles
+    energy = {
+        "visible": float(ak.sum(particles.energy[particles.fate != int(schema.Fate.INVISIBLE)])),
+        "target": float(ak.sum(events.targets.energy)),
+        "merged": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.MERGED)])),
+        "dropped": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.DROPPED)])),
+    }
+    made = {"stage": "dataset", "settings": {"sample_name": sample}}
+    metadata = {"provenance": made, "energy_balance_gev": energy, "quarantined": []}
+    tables.write_table(dataset, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata)
+    cutflow = folder / f"select/{sample}/00000.cutflow.json"
+    select_events(SelectSettings.of(run, detector, sample_name=sample), dataset, selected, cutflow)
+    chosen = tables.read_table(selected)
+    chosen = chosen[chosen.split == "test"]
+    found = ak.with_field(chosen, smeared(chosen, seed, width=0.03, efficiency=0.98), "candidates")
+    layout = tables.RECONSTRUCTED_SCHEMA
+    tables.write_table(reconstructed, [tables.to_arrow(found, layout)], layout, {"sample": sample})
+    return dataset, selected, reconstructed, cutflow
+
+
+def _write_search(folder: Path) -> dict[str, object]:
+    rows = [
+        {"trial": i, "config": f"{i % 4:05d}", "rung": i // 4, "slot": i % 4, "parent": None, "steps": 5 * 2 ** (i // 4)}
+        | {"status": "complete" if i != 2 else "diverged", "value": 1 / (1 + i) if i != 2 else None, "rank": 4 - i % 4, "promoted": i == 3}
+        | {"default_value": 1.0, "seconds": 2.0, "reason": "" if i != 2 else "loss is nan", "model.width": 16 * (1 + i % 2)}
+        for i in range(6)
+    ]
+    best = {
+        "config": "00001",
+        "trial": 5,
+        "value": 1 / 6,
+        "steps": 10,
+        "params": {"model": {"width": 32}},
+        "against_default": {
+            "rung": 1,
+            "steps": 10,
+            "default_value": 0.2,
+            "best_value": 1 / 6,
+            "relative_change": -1 / 6,
+            "at_full_budget": True,
+        },
+    }
+    write_text(folder / "hpo/best.yaml", yaml.safe_dump(best))
+    pd.DataFrame(rows).to_csv(folder / "hpo/trials.csv", index=False)
+    draw_stand_ins(folder / "hpo", HPO_PLOTS)
+    plots = {name: folder / f"hpo/{name}.png" for name in HPO_PLOTS}
+    return {"hpo_best": folder / "hpo/best.yaml", "hpo_trials": folder / "hpo/trials.csv", "hpo_plots": plots}
+
+
+def _write_training(folder: Path) -> dict[str, object]:
+    terms = ("presence", "classification", "charge", "momentum", "loss")
+    rows = []
+    for step in range(10, 210, 10):
+        values = {name: (1 + k) / np.sqrt(step) for k, name in enumerate(terms)}
+        rows.append(
+            {
+                "step": step,
+                "epoch": 0,
+                "split": "train",
+                "values": values | {"learning_rate": 1e-3, "events_per_s": 50.0, "padding_efficiency": 0.95},
+            }
+        )
+        rows.append({"step": step, "epoch": 0, "split": "valid", "values": values})
+    (folder / "train").mkdir()
+    pq.write_table(metrics_table(rows), folder / "train/metrics.parquet")
+    write_json(folder / "export/parity.json", {"fp32": {"score_difference": 2e-6, "n_events": 64}, "provenance": {}})
+    write_text(folder / "export/model_card.md", "# Model card\n\nReads <features>, writes particles. See https://example.org/model\n")
+    return {
+        "metrics": folder / "train/metrics.parquet",
+        "parity": folder / "export/parity.json",
+        "model_card": folder / "export/model_card.md",
+    }
+
+
+def draw_stand_ins(folder: Path, names: tuple[str, ...]) -> None:
+    """Write the same small picture under every name: the report embeds pictures, it does not draw them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with styled():
+        figure = new_figure(2, 1)
+        save_figure(figure, folder / names[0])
+    for name in names[1:]:
+        (folder / f"{name}.png").write_bytes((folder / f"{names[0]}.png").read_bytes())

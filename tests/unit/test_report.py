@@ -1,0 +1,128 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from particleforge.artefacts import write_json
+from particleforge.figures import LABELS
+from particleforge.report.build import ReportInputs, build_report
+from particleforge.report.physics import verdict
+from particleforge.report.rendering import measured, number
+from particleforge.validation.captions import captions
+from particleforge.validation.histograms import to_json
+from particleforge.validation.metrics import compute_metrics
+from particleforge.validation.validate import fill_histograms
+
+from .report_inputs import SAMPLES, draw_stand_ins, report_settings, write_report_inputs
+from .validation_inputs import validate_settings
+
+SECTIONS = ("headline", "data", "cutflow", "search", "training", "export", "physics", "displays", "origin")
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and its balance of tags."""
+
+    void = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("src", "href", "srcset", "action", "data"):
+                self.references.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _finish(inputs: ReportInputs) -> None:
+    """Write the validation's results, with stand-ins for its plots."""
+    settings = validate_settings()
+    hists = fill_histograms(settings, inputs.selected, inputs.reconstructed)
+    write_json(inputs.physics_metrics, compute_metrics(hists, settings))
+    write_json(inputs.histograms, to_json(hists))
+    draw_stand_ins(inputs.validation_plots, tuple(captions(settings.particle_classes)))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportInputs, str]:
+    folder = tmp_path_factory.mktemp("report")
+    inputs = write_report_inputs(folder, 90)
+    _finish(inputs)
+    build_report(report_settings(), inputs, folder / "report.html")
+    return inputs, (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_has_every_section_and_picture(built: tuple[ReportInputs, str]) -> None:
+    inputs, text = built
+    page = Page(text)
+    assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
+    assert not page.open
+    for name in (*captions(report_settings().particle_classes), *inputs.hpo_plots, "cutflow", "training_curves"):
+        assert f"figure-{name}" in page.ids, name
+    assert len(set(page.ids)) == len(page.ids)
+    assert sum(name.startswith("figure-event_") for name in page.ids) == len(SAMPLES) * report_settings().report.n_event_displays
+    for label in LABELS.values():
+        assert label in text
+    assert all(reference[1:] in page.ids for reference in page.references if reference.startswith("#"))
+
+
+def test_page_needs_nothing_else(built: tuple[ReportInputs, str]) -> None:
+    page = Page(built[1])
+    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"@import|url\(", built[1])
+    assert len(built[1]) < 5e6
+    assert "Reads &lt;features&gt;" in built[1]  # what other stages wrote is text, not markup
+
+
+def test_same_inputs_same_page(built: tuple[ReportInputs, str], tmp_path: Path) -> None:
+    inputs, text = built
+    again = inputs.physics_metrics.parents[1] / "again.html"
+    build_report(report_settings(), inputs, again)
+    assert again.read_text(encoding="utf-8") == text
+
+
+def test_page_of_nothing(tmp_path: Path) -> None:
+    inputs = write_report_inputs(tmp_path, 0)
+    _finish(inputs)
+    build_report(report_settings(), inputs, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Too few matched jets to compare resolutions (0 for MLPF and 0 for baseline PF)." in text
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("loss is nan", "").replace("resonance", "")
+
+
+def test_numbers_as_text() -> None:
+    assert measured(None) == measured({"value": None, "low": None, "high": None}) == "-"
+    assert measured({"value": 0.10432, "error": 0.0031}) == "0.1043 ± 0.0031"
+    assert measured({"value": 12.34, "error": 3.2}) == "12.3 ± 3.2"
+    assert measured({"value": 1.0, "error": 0.0}) == "1.0000 ± 0.0000"
+    assert measured({"value": 0.95, "low": 0.93, "high": 0.96}) == "0.950 [0.930, 0.960]"
+    assert number(1234567) == "1\u202f234\u202f567"
+    assert number(0.000123456) == "0.0001235"
+    assert number(float("nan")) == number(None) == "-"
+
+
+def _jets(model: float, base: float, error: float) -> dict[str, object]:
+    values = {"mlpf": model, "baseline": base, "target": 0.05}
+    return {k: {"response": {"n": 1000, "resolution": {"value": v, "error": error}}} for k, v in values.items()}
+
+
+def test_verdict_follows_the_figures() -> None:
+    assert verdict(_jets(0.10, 0.15, 0.001)).startswith("The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard")
+    assert "closes 50% of the gap" in verdict(_jets(0.10, 0.15, 0.001))
+    assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001))
+    assert "closes" not in verdict(_jets(0.18, 0.15, 0.001))
+    assert "cannot be told apart" in verdict(_jets(0.149, 0.15, 0.01))
