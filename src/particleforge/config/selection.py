@@ -10,9 +10,9 @@ from particleforge.config.base import Block
 class SelectionConfig(Block):
     """Fractions of events per split; an event's split follows from its identity alone."""
 
-    train_fraction: float = Field(0.8, gt=0, lt=1)
-    valid_fraction: float = Field(0.1, gt=0, lt=1)
-    test_fraction: float = Field(0.1, gt=0, lt=1)
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="expected share of the events in train")
+    valid_fraction: float = Field(0.1, gt=0, lt=1, description="expected share of the events in valid")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="expected share of the events in test")
 
     @model_validator(mode="after")
     def _sum_is_one(self) -> Self:

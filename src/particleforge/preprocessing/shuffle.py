@@ -72,11 +72,13 @@ def cut(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:
 def _buffered(blocks: Iterable[pa.Table], buffer_bytes: int) -> Iterator[pa.Table]:
     """Join small blocks, so that few and large pieces are written."""
     waiting: list[pa.Table] = []
+    size = 0
     for block in blocks:
         waiting.append(block)
-        if sum(table.nbytes for table in waiting) >= buffer_bytes:
+        size += block.nbytes
+        if size >= buffer_bytes:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
