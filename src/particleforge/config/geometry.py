@@ -81,6 +81,7 @@ class SamplingConfig(Block):
     hadronic_stochastic: float = Field(ge=0, description="sqrt(GeV), for hadrons")
     hadronic_constant: float = Field(ge=0)
     hadronic_response: float = Field(0.85, gt=0, le=1, description="h/e: response to the non-electromagnetic part of hadronic showers")
+    calibration: float = Field(1.0, gt=0, description="factor on cell energies that makes up, on average, for what thresholds cut off")
     noise_mev: float = Field(ge=0, description="RMS of a cell's noise")
     noise_cells_per_event: float = Field(0.0, ge=0, description="mean number of cells that noise alone lifts over threshold")
     threshold_mev: float = Field(ge=0, description="calibrated cell energy below which a hit is dropped")

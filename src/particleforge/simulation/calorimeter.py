@@ -74,7 +74,8 @@ def _hits_of_group(entering: Entering, first: int, last: int, calorimeter: Calor
     chamber_energy = calorimeter.muon.hit_energy_mev / 1e3 * rng.gamma(9.0, 1 / 9.0, chamber_row.size)
     row = np.concatenate([spots.row, chamber_row])
     cells = np.concatenate([cells, chamber_cell])
-    energy = np.concatenate([spots.energy, chamber_energy])
+    scale = np.array([*(geometry.part_of_volume(calorimeter, index).calibration for index in range(geometry.N_VOLUMES)), 1.0])
+    energy = np.concatenate([spots.energy, chamber_energy]) * scale[geometry.collection_of_cells(cells)]
     order = np.argsort(row, kind="stable")
     event, cell, hit_energy, c_hit, c_row, c_energy = _collect(row[order], cells[order], energy[order], entering.event.astype(np.int64))
     event, cell, hit_energy, c_hit = _with_noise_cells(event, cell, hit_energy, c_hit, first, last, calorimeter, rng)
