@@ -10,6 +10,7 @@ A charge may differ only where the network itself is undecided to within the sco
 Invariant: torch is always fed the event alone and unpadded, so the padded cases also test that padding does not matter.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def compare(decoder: Decoder, session: Session, events: list[Event], score_toler
             where = events[i].name + f" ({len(events[i].element_type)} elements, padded to {batch['element_type'].shape[1]})"
             differences = _differences(expected[i], [output[row] for output in found], score_tolerance)
             for name, difference in zip(OUTPUT_NAMES, differences, strict=True):
-                if not difference <= worst[name][0]:  # so that NaN counts as the worst
+                if math.isnan(difference) or difference > worst[name][0]:  # nothing is greater than NaN, so that stays
                     worst[name] = (difference, where)
     lengths = [len(event.element_type) for event in events]
     return Parity(

@@ -90,7 +90,7 @@ class Block(nn.Module):
         width, hidden = config.width, max(1, round(config.width * config.feedforward_factor))
         self.n_heads, self.dropout = config.n_heads, config.dropout
         self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)  # softmax is blind to a bias of the keys
         self.attention_output = nn.Linear(width, width)
         self.feedforward = nn.Sequential(
             nn.LayerNorm(width),

@@ -79,7 +79,7 @@ class Trainer:
         self.step = self.epoch = self.batch = self.stale_validations = 0
         self.valid_curve: list[list[float]] = []
         self.best: dict[str, Any] = {"step": 0, "valid_loss": None, "weights": self._scored_weights()}
-        self.sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)  # of the terms, total and gradient norm since the last row
+        self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)  # since the last row: terms, loss, gradient norm, elements, padded
         self._clock, self._seen = time.perf_counter(), torch.zeros(len(_TALLY), dtype=torch.float64)
 
     # ---- state
@@ -172,12 +172,13 @@ class Trainer:
         terms = workers.sum(terms.detach().double())
         values = torch.cat((terms, (terms @ self.weights.double())[None], norm.double()[None])).cpu()
         if not values.isfinite().all():
-            raise StoppedEarlyError("diverged", f"loss {values[len(TERMS)]:g}, gradient norm {values[-1]:g} at step {self.step + 1}")
+            raise StoppedEarlyError("diverged", f"loss {values[-2]:g}, gradient norm {values[-1]:g} at step {self.step + 1}")
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimiser.step()
         self._average()
-        self.sums += values
+        elements, padded = tally[_TALLY.index("elements")], tally[_TALLY.index("padded_elements")]
+        self.sums += torch.cat((values, torch.stack((elements, padded))))
         self._seen += tally
 
     @torch.no_grad()
@@ -193,12 +194,12 @@ class Trainer:
         means = (self.sums / steps).tolist()
         self.sums = torch.zeros_like(self.sums)
         seconds = max(1e-9, time.perf_counter() - self._clock)
-        elements, _, events, padded, _ = self._seen.tolist()
-        values = dict(zip((*TERMS, "loss", "gradient_norm"), means, strict=True)) | {
+        elements, _, events, _, _ = self._seen.tolist()
+        values = dict(zip((*TERMS, "loss", "gradient_norm"), means[:-2], strict=True)) | {
             "learning_rate": learning_rate(self.training, self.step - 1),
             "events_per_s": events / seconds,
             "elements_per_s": elements / seconds,
-            "padding_efficiency": elements / max(1.0, padded),
+            "padding_efficiency": means[-2] / max(1.0, means[-1]),
         }
         if self.metrics:
             self.metrics.add(self.step, self.epoch, "train", values)

@@ -1,0 +1,132 @@
+"""The parity gate: it passes what is equal and names what is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from particleforge.config.model import ModelConfig
+from particleforge.config.reconstruction import ExportConfig
+from particleforge.errors import UserError
+from particleforge.export.model_card import render_card
+from particleforge.export.onnx_model import check
+from particleforge.export.parity import Event, Parity, compare, parity_events
+from particleforge.model.decode import Decoder
+from particleforge.model.inputs import ModelInputs, read_manifest
+from particleforge.model.network import SetTransformer
+
+from .synthetic_shards import write_synthetic
+
+Change = Callable[[list[np.ndarray], dict[str, np.ndarray]], None]
+
+
+class TorchSession:
+    """Answers like an exported model, with the network itself, after a change to the outputs."""
+
+    def __init__(self, decoder: Decoder, change: Change) -> None:
+        self.decoder, self.change = decoder, change
+
+    def run(self, output_names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            outputs = [
+                value.numpy().copy() for value in self.decoder(*(torch.from_numpy(feed[name]) for name in ("features", "element_type")))
+            ]
+        self.change(outputs, feed)
+        return outputs
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def decoder(manifest: Path) -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(SetTransformer(ModelConfig(width=8, n_layers=1, n_heads=1), ModelInputs.from_manifest(manifest)).eval())
+
+
+@pytest.fixture(scope="module")
+def events(manifest: Path, decoder: Decoder) -> list[Event]:
+    return parity_events(manifest, decoder.network.inputs, 12)
+
+
+def gate(decoder: Decoder, events: list[Event], change: Change) -> Parity:
+    config = ExportConfig()
+    found = compare(decoder, TorchSession(decoder, change), events, config.score_tolerance)
+    check(found, config)
+    return found
+
+
+def test_events_cover_the_lengths_of_the_split(events: list[Event], manifest: Path) -> None:
+    lengths = [len(event.element_type) for event in events]
+    assert len(events) >= 8
+    assert sorted(lengths)[:2] == [0, 1] or lengths.count(0) >= 1
+    assert {0, 1} <= set(lengths)
+    assert max(lengths) > 15
+    assert all(event.features.shape == (len(event.element_type), decoder_features) for event in events for decoder_features in [7])
+    assert all((event.element_type > 0).all() for event in events)
+
+
+def test_equal_outputs_pass(decoder: Decoder, events: list[Event]) -> None:
+    found = gate(decoder, events, lambda outputs, feed: None)
+    assert found.score_difference < 1e-6
+    assert found.momentum_difference < 1e-6
+    assert found.charges_that_differ == 0
+    assert found.n_cases == len(events) + 1
+
+
+def in_batch_only(change: Change) -> Change:
+    return lambda outputs, feed: change(outputs, feed) if len(feed["element_type"]) > 1 else None
+
+
+def shift(output: int, by: float) -> Change:
+    def change(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
+        outputs[output][feed["element_type"] > 0] += by
+
+    return change
+
+
+def flip_charges(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
+    outputs[1] *= -1
+
+
+def leak_into_padding(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
+    outputs[2][feed["element_type"] == 0] = 1e-3
+
+
+def give_nan(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
+    outputs[2][0, :1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shift(0, 2e-4), "class scores differ from torch by 0.0002"),
+        (in_batch_only(shift(0, 2e-4)), r"class scores differ .* padded to"),
+        (shift(2, 1.0), r"momenta differ .* in test event \d+ \(\d+ elements"),
+        (flip_charges, "charges differ from torch"),
+        (leak_into_padding, "class scores differ from torch by nan"),
+        (give_nan, "momenta differ from torch by nan"),
+    ],
+)
+def test_differences_are_caught(decoder: Decoder, events: list[Event], change: Change, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        gate(decoder, events, change)
+
+
+def test_card_states_interface_data_and_quality(decoder: Decoder, events: list[Event], manifest: Path) -> None:
+    found = gate(decoder, events, lambda outputs, feed: None)
+    made = {"settings_hash": "abc", "inputs": {"shards/manifest.json": "f00"}, "packages": {"torch": "2"}}
+    saved = {"model": decoder.network.config.model_dump(), "step": 40, "valid_loss": 0.25, "provenance": made}
+    card = render_card(saved, decoder.network.inputs, read_manifest(manifest), found, 1234)
+    for text in (
+        "1234 parameters",
+        "| cluster (2) | 4 | `energy` |",
+        "| 3 | photon | 22 | no |",
+        "| test | 30 |",
+        "0.25000, after 40 steps",
+    ):
+        assert text in card

@@ -1,0 +1,256 @@
+"""The training loop on one rank, in this process: exact resumption, ends, and the parts it is made of."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from particleforge.config.settings import TrainSettings
+from particleforge.config.training import TrainingConfig
+from particleforge.errors import UserError
+from particleforge.model.inputs import ModelInputs
+from particleforge.training import checkpoint
+from particleforge.training.distributed import Workers, choose_device, rank_environment
+from particleforge.training.launch import run_training
+from particleforge.training.metrics import MetricsLog, metrics_table, read_rows
+from particleforge.training.optimiser import Lamb, learning_rate, make_optimiser
+from particleforge.training.spec import TrainingResult, TrainingSpec
+from particleforge.training.train import with_best_settings
+from particleforge.training.trainer import Trainer
+
+from .synthetic_shards import write_synthetic
+
+TRAINING = {
+    "max_steps": 12,
+    "valid_every_steps": 4,
+    "checkpoint_every_steps": 4,
+    "log_every_steps": 3,
+    "elements_per_batch": 256,
+    "warmup_steps": 2,
+    "learning_rate": 3e-3,
+    "device": "cpu",
+}
+MODEL = {"width": 8, "n_layers": 1, "n_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
+
+
+def settings_of(**changes: Any) -> TrainSettings:
+    model = {key: changes.pop(key) for key in list(changes) if key in ("dropout", "width")}
+    return TrainSettings(seed=4, model={**MODEL, **model}, training={**TRAINING, **changes})
+
+
+def trainer_of(
+    manifest: Path, work_dir: Path, settings: TrainSettings, until: int, interrupted: Callable[[], bool] = lambda: False
+) -> Trainer:
+    work_dir.mkdir(exist_ok=True)
+    spec = TrainingSpec(settings, manifest, work_dir, until)
+    return Trainer(spec, Workers(0, 1, torch.device("cpu")), ModelInputs.from_manifest(manifest), interrupted)
+
+
+def run(trainer: Trainer, state: dict[str, Any] | None = None) -> tuple[str, str, list[dict[str, Any]]]:
+    """Run to the end and return status, reason and the recorded rows without speeds."""
+    if state is not None:
+        trainer.restore(state)
+    trainer.metrics = MetricsLog(trainer.spec.work_dir, trainer.step, None)
+    status, reason = trainer.run()
+    trainer.metrics.close()
+    rows = read_rows(trainer.spec.work_dir / "metrics.jsonl")
+    for row in rows:
+        row["values"] = {name: value for name, value in row["values"].items() if not name.endswith("_per_s")}
+    return status, reason, rows
+
+
+def flat(state: Any) -> dict[str, Any]:
+    """Return the leaves of nested state by path."""
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {f"{key}/{path}": leaf for key, value in items for path, leaf in flat(value).items()}
+    return {"": state}
+
+
+def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
+    one, other = flat(one), flat(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimiser": "lamb"}, {"ema_decay": 0.9, "dropout": 0.2}, {"precision": "bf16", "shuffle_shards": 1}]
+)
+def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    settings = settings_of(**changes)
+    whole = trainer_of(manifest, tmp_path / "whole", settings, 12)
+    status, _, rows = run(whole)
+    assert status == "complete"
+    calls = iter(range(100))
+    stopped = trainer_of(manifest, tmp_path / "parts", settings, 12, lambda: next(calls) == 7)
+    assert run(stopped)[0] == "interrupted"
+    assert stopped.step == 7
+    resumed = trainer_of(manifest, tmp_path / "parts", settings, 12)
+    status, _, resumed_rows = run(resumed, checkpoint.latest_state(tmp_path / "parts" / "checkpoints"))
+    assert status == "complete"
+    assert resumed_rows == rows
+    assert_same_state(whole.state(), resumed.state())
+
+
+def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(manifest: Path, tmp_path: Path) -> None:
+    settings = settings_of(max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=1e-2)
+    whole, rung = trainer_of(manifest, tmp_path / "whole", settings, 60), trainer_of(manifest, tmp_path / "rung", settings, 20)
+    _, _, rows = run(whole)
+    assert whole.valid_curve[-1][1] < 0.7 * whole.valid_curve[0][1]
+    run(rung)
+    assert rung.step == 20
+    promoted = trainer_of(manifest, tmp_path / "promoted", settings, 60)
+    _, _, promoted_rows = run(promoted, checkpoint.latest_state(tmp_path / "rung" / "checkpoints"))
+    assert promoted_rows == [row for row in rows if row["step"] > 20]
+    assert promoted.valid_curve == whole.valid_curve
+
+
+def test_early_stopping_counts_regular_validations(manifest: Path, tmp_path: Path) -> None:
+    settings = settings_of(max_steps=40, valid_every_steps=2, early_stopping_patience=3, learning_rate=1e-30)
+    trainer = trainer_of(manifest, tmp_path, settings, 40)
+    status, reason, _ = run(trainer)
+    assert (status, trainer.step) == ("complete", 8)  # the first validation is the best, three more are not better
+    assert "early stopping after 8 steps" in reason
+    again = trainer_of(manifest, tmp_path, settings, 40)
+    assert run(again, checkpoint.latest_state(tmp_path / "checkpoints"))[:2] == (status, reason)
+
+
+def test_non_finite_loss_is_divergence_and_keeps_the_good_checkpoint(manifest: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(manifest, tmp_path, settings_of(), 12)
+    original = trainer._train_step
+
+    def poisoned(*arguments: Any) -> None:
+        if trainer.step == 9:
+            with torch.no_grad():
+                trainer.network.encoder.project.weight[0, 0] = math.inf
+        original(*arguments)
+
+    trainer._train_step = poisoned
+    status, reason, _ = run(trainer)
+    assert status == "diverged"
+    assert "at step 10" in reason
+    state = checkpoint.latest_state(tmp_path / "checkpoints")
+    assert state["step"] == 8
+    assert all(value.isfinite().all() for value in state["network"].values())
+
+
+def test_learning_rate_warms_up_and_ends_at_zero() -> None:
+    config = TrainingConfig(max_steps=100, warmup_steps=10, learning_rate=1e-3)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(1e-3 / 11)
+    assert max(rates) == rates[10] == pytest.approx(1e-3)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_learning_rate_follows_the_batch(rule: str, factor: float) -> None:
+    config = TrainingConfig(learning_rate_scaling=rule, elements_per_batch=4096, reference_elements_per_batch=1024, warmup_steps=0)
+    assert learning_rate(config, 0) == pytest.approx(config.learning_rate * factor)
+
+
+def test_lamb_steps_by_the_norm_of_the_weights() -> None:
+    weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    optimiser = Lamb([{"params": [weight], "weight_decay": 0.0}], (0.9, 0.98))
+    optimiser.param_groups[0]["lr"] = 0.1
+    weight.grad = torch.tensor([[1e-3, -2.0]])
+    optimiser.step()
+    # first step: Adam's update is sign(gradient), of norm sqrt(2); LAMB rescales it to the weights' norm, 5
+    expected = torch.tensor([[3.0, 4.0]]) - 0.1 * 5 / math.sqrt(2) * torch.tensor([[1.0, -1.0]])
+    assert torch.allclose(weight.detach(), expected, rtol=1e-4)
+
+
+def test_vectors_are_not_decayed() -> None:
+    groups = make_optimiser(TrainingConfig(weight_decay=0.3), torch.nn.Linear(3, 2)).param_groups
+    assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
+
+
+def test_damaged_checkpoint_gives_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (1, 2, 3):
+        last = checkpoint.write_checkpoint(tmp_path, {"step": step, "weights": torch.full((50,), float(step))})
+    assert len(checkpoint.list_checkpoints(tmp_path)) == checkpoint.KEPT
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(bytes(content))
+    assert checkpoint.latest_state(tmp_path)["step"] == 2
+    assert "is damaged" in caplog.text
+
+
+def test_metrics_restart_where_the_training_does(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0, None)
+    for step in (1, 2, 3):
+        log.add(step, 0, "train", {"loss": step / 2})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 4, "cut o')
+    log = MetricsLog(tmp_path, 2, None)
+    log.add(3, 0, "train", {"loss": 9.0, "gradient_norm": 1.0})
+    log.close()
+    table = metrics_table(read_rows(tmp_path / "metrics.jsonl")).to_pylist()
+    assert [(row["step"], row["name"], row["value"]) for row in table] == [
+        (1, "loss", 0.5),
+        (2, "loss", 1.0),
+        (3, "loss", 9.0),
+        (3, "gradient_norm", 1.0),
+    ]
+
+
+def test_spec_and_result_survive_json(manifest: Path, tmp_path: Path) -> None:
+    spec = TrainingSpec(settings_of(), manifest, tmp_path, 7, parent_checkpoint=Path("x/step_1.pt"))
+    assert TrainingSpec.read(spec.write()) == spec
+    result = TrainingResult("complete", "7 steps done", 7, 1.5, 1.25, [[7, 1.5]], tmp_path / "checkpoints" / "a.pt", None, None, 3.0)
+    result.write(tmp_path, spec.identity(), 7)
+    assert TrainingResult.read(tmp_path, spec.identity(), 7) == result
+    assert TrainingResult.read(tmp_path, spec.identity(), 8) is None
+    assert TrainingResult.read(tmp_path, "other", 7) is None
+
+
+def test_identity_is_that_of_the_state_not_of_how_far(manifest: Path, tmp_path: Path) -> None:
+    one = TrainingSpec(settings_of(), manifest, tmp_path, 7)
+    assert one.identity() == TrainingSpec(settings_of(), manifest, tmp_path / "other", 12).identity()
+    assert one.identity() != TrainingSpec(settings_of(weight_decay=0.5), manifest, tmp_path, 7).identity()
+
+
+def test_best_settings_replace_what_they_name(tmp_path: Path) -> None:
+    best = tmp_path / "best.yaml"
+    best.write_text(json.dumps({"model": {"width": 32}, "training": {"loss": {"momentum": 7.0}}}))
+    merged = with_best_settings(settings_of(), best)
+    assert (merged.model.width, merged.model.n_layers, merged.training.loss.momentum) == (32, 1, 7.0)
+    assert merged.training.loss.presence == settings_of().training.loss.presence
+    best.write_text(json.dumps({"model": {"widht": 32}}))
+    with pytest.raises(UserError, match=r"best\.yaml: model\.widht: unknown key"):
+        with_best_settings(settings_of(), best)
+
+
+def test_rank_comes_from_torchrun_then_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert rank_environment() == (0, 1, 0)  # a job step that is no distributed training
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert rank_environment() == (5, 8, 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert rank_environment() == (1, 2, 0)
+
+
+def test_absent_device_and_too_many_steps_are_user_errors(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto", 0).type == "cpu"
+    with pytest.raises(UserError, match=r"training\.device: cuda"):
+        choose_device("cuda", 0)
+    with pytest.raises(UserError, match=r"training\.max_steps: is 12, but 13"):
+        run_training(TrainingSpec(settings_of(), manifest, tmp_path, 13), 1)
