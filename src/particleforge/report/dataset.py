@@ -81,7 +81,7 @@ def _energy(energies: Mapping[str, Counter[str]]) -> Rows:
         visible = energy["visible"]
         shares = [percent(energy[name], visible) for name in ("target", "merged", "dropped")]
         closure = abs(visible - energy["target"] - energy["dropped"]) / max(visible, 1.0)
-        rows.append((sample, number(float(visible)), *shares, f"{closure:.1e}"))
+        rows.append((sample, number(round(visible)), *shares, f"{closure:.1e}"))
     return Rows(("sample", "visible energy [GeV]", "in targets", "of it merged", "dropped", "closure"), rows)
 
 
