@@ -164,10 +164,10 @@ class _Chunk:
             {"chi2": table["chi2"], "ndf": table["ndf"], "n_hits": n_hits, "dedx": dedx, "radius_innermost_hit": radius},
         )
         stem = layout.vector("Track", name, "trackStates")
-        if stem is None:
-            if layout.has(name):
-                raise UserError(f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have no momentum")
+        if not layout.has(name):
             return tracks, Table.empty(self.n_events, dict.fromkeys(STATE_COLUMNS, float)), Pairs.none()
+        if stem is None:
+            raise UserError(f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have no momentum")
         states = self.table(stem, STATE_COLUMNS)
         owner, member = self.ranges(name, "trackStates", tracks, states.offsets)
         return tracks, states, Pairs.of(owner, member)

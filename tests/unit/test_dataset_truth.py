@@ -1,0 +1,155 @@
+"""The dataset's truth against a slow, literal reference, on made-up events written to and read from EDM4hep files."""
+
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from particleforge.config.dataset import DatasetConfig
+from particleforge.dataset.build import build_dataset
+from particleforge.schema import Fate
+from particleforge.tables import read_metadata, read_table
+
+from .dataset_settings import dataset_settings
+from .edm4hep_events import Event, random_event, write_events
+from .truth_reference import reference
+
+RULES = {"fraction": 0.1, "charged_gev": 0.5, "share": 0.2}
+
+
+def built(folder: Path, events, modern=True, hits=True, **dataset):
+    """Return the dataset of made-up events, and its metadata."""
+    write_events(folder / "events.root", events, modern, hits)
+    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0, **dataset))
+    build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
+    return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # shrinking writes hundreds of files
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=15),
+    modern=st.booleans(),
+    hits=st.booleans(),
+    chunk_events=st.integers(1, 25),
+)
+def test_agrees_with_the_slow_reference(tmp_path, seed, sizes, modern, hits, chunk_events):
+    rng = np.random.default_rng(seed)
+    events = [random_event(rng, *size) for size in sizes]
+    table, metadata = built(tmp_path, events, modern, hits, chunk_events=chunk_events)
+    totals = {"visible": 0.0, "merged": 0.0, "dropped": 0.0}
+    for event, row in zip(events, table, strict=True):
+        expected = reference(event, RULES, hits)
+        found = [
+            (p["pdg"], p["px"], p["py"], p["pz"], p["energy"], p["fate"], p["element"], p["deposited_energy"])
+            for p in row["particles"].to_list()
+        ]
+        assert len(found) == len(expected["particles"])
+        np.testing.assert_allclose(
+            np.array(found, float).reshape(-1, 8), np.array(expected["particles"], float).reshape(-1, 8), rtol=1e-6, atol=1e-6
+        )
+        targets = row["targets"].to_list()
+        assert len(targets) == len(row["tracks"]) + len(row["clusters"]) == len(expected["targets"])
+        for target, wanted in zip(targets, expected["targets"], strict=True):
+            assert (target["particle"], target["n_merged"]) == (wanted["owner"], wanted["n_merged"])
+            np.testing.assert_allclose([target[n] for n in ("px", "py", "pz", "energy")], wanted["p4"], rtol=1e-6, atol=1e-6)
+            assert (target["class_id"] == 0) == (wanted["owner"] < 0)
+        assert row["candidates"]["element"].to_list() == expected["candidates"]
+        for name in totals:
+            totals[name] += expected[name]
+    balance = metadata["energy_balance_gev"]
+    assert {name: balance[name] for name in totals} == pytest.approx(totals, rel=1e-6, abs=1e-6)
+    assert balance["target"] + balance["dropped"] == pytest.approx(balance["visible"], rel=1e-6, abs=1e-6)
+    for collection in ("tracks", "clusters", "candidates"):
+        for name in table[collection].fields:
+            assert np.all(np.isfinite(ak.to_numpy(ak.flatten(table[collection, name]))))
+
+
+def particle(pdg, charge, p, mass=0.0, status=1, parents=()):
+    return {"pdg": pdg, "status": status, "charge": charge, "mass": mass, "p": list(p), "parents": list(parents)}
+
+
+def track(omega=1e-3):
+    return {"omega": omega, "phi": 0.0, "tan_lambda": 0.0, "location": 1}
+
+
+def with_clusters(event, *members):
+    """Give the event one ECAL hit and one cluster for each (energy, particle)."""
+    for number, (energy, left_by) in enumerate(members):
+        event.hits["ECALBarrel"].append({"energy": energy, "position": [1600.0, 0.0, 10.0 * number]})
+        event.clusters.append({"energy": energy, "position": [1600.0, 0.0, 10.0 * number], "hits": [("ECALBarrel", number)]})
+        event.hit_links.append((("ECALBarrel", number), left_by, 1.0))
+    return event
+
+
+def test_conversion_gives_its_tracks_to_electrons(tmp_path):
+    photon, electron, positron = (particle(22, 0, (4, 0, 0)), particle(11, -1, (3, 0, 0)), particle(-11, 1, (1, 0, 0)))
+    for daughter in (electron, positron):
+        daughter.update(status=0, parents=[0])
+    event = Event(particles=[photon, electron, positron], tracks=[track(-1e-4), track(3e-4)])
+    event.track_links = [(0, 1, 1.0), (1, 2, 1.0)]
+    table, metadata = built(tmp_path, [with_clusters(event, (2.8, 1), (0.9, 2))])
+    assert table["targets", "energy"].to_list() == [[3.0, 1.0, 0.0, 0.0]]
+    assert table["targets", "charge"].to_list() == [[-1, 1, 0, 0]]
+    assert table["targets", "class_id"].to_list() == [[4, 4, 0, 0]]
+    assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED, Fate.HOSTED]]
+    assert metadata["counts"]["n_split"] == 2
+
+
+def test_one_tracked_daughter_leaves_a_remainder(tmp_path):
+    kaon = particle(310, 0, (4, 0, 0), 0.4976)
+    pion = particle(211, 1, (2.5, 0.1, 0), 0.1396, 0, [0])
+    event = Event(particles=[kaon, pion], tracks=[track()], track_links=[(0, 1, 1.0)])
+    table, _ = built(tmp_path, [with_clusters(event, (1.0, 1), (1.5, 0))])
+    energy = table["targets", "energy"][0]
+    assert table["targets", "class_id"].to_list() == [[1, 0, 2]]
+    assert energy[0] + energy[2] == pytest.approx(np.hypot(4, 0.4976))
+
+
+def test_track_of_a_secondary_counts_nothing_beside_its_ancestors_own(tmp_path):
+    pion, proton = particle(211, 1, (9, 0, 0), 0.1396), particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
+    event = Event(particles=[pion, proton], tracks=[track(), track()], track_links=[(0, 0, 1.0), (1, 1, 1.0)])
+    table, _ = built(tmp_path, [with_clusters(event, (5.0, 1))])
+    assert table["targets", "class_id"].to_list() == [[1, 0, 0]]
+    assert table["particles", "deposited_energy"].to_list() == [[5.0]]
+
+
+def test_unphysical_split_is_cancelled(tmp_path):
+    pion, proton = particle(211, 1, (0.5, 0, 0), 0.1396), particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
+    event = Event(particles=[pion, proton], tracks=[track()], track_links=[(0, 1, 1.0)])
+    table, _ = built(tmp_path, [with_clusters(event, (0.4, 1))])
+    assert table["targets", "class_id"].to_list() == [[0, 2]]  # the charged pion is hosted by a cluster
+    assert table["targets", "charge"].to_list() == [[0, 0]]
+
+
+def test_parent_stands_in_for_daughters_that_were_never_simulated(tmp_path):
+    kaon = particle(310, 0, (4, 0, 0), 0.4976, 2)
+    daughters = [particle(211, 1, (2, 0, 0), 0.1396, 1, [0]), particle(-211, -1, (2, 0, 0), 0.1396, 1, [0])]
+    event = Event(particles=[kaon, *daughters, particle(2112, 0, (1, 0, 0), 0.9396, 0, [0])])
+    table, metadata = built(tmp_path, [with_clusters(event, (3.0, 3))])
+    assert table["particles", "pdg"].to_list() == [[310]]
+    assert table["targets", "class_id"].to_list() == [[2]]
+    assert metadata["counts"]["n_stand_ins"] == 1
+
+
+def test_particle_without_free_element_is_merged_or_dropped(tmp_path):
+    photons = [particle(22, 0, (4, 0, 0)), particle(22, 0, (2, 0, 0)), particle(22, 0, (1, 0, 0)), particle(12, 0, (9, 0, 0))]
+    event = Event(particles=photons)
+    event.hits["ECALBarrel"] = [{"energy": energy, "position": [1600.0, 0.0, 0.0]} for energy in (5.0, 1.0)]
+    event.clusters = [{"energy": 5.0, "position": [1600.0, 0.0, 0.0], "hits": [("ECALBarrel", 0)]}]
+    event.hit_links = [(("ECALBarrel", 0), 0, 0.6), (("ECALBarrel", 0), 1, 0.4), (("ECALBarrel", 1), 2, 1.0)]
+    table, metadata = built(tmp_path, [event])
+    assert table["particles", "fate"].to_list() == [[Fate.HOSTED, Fate.MERGED, Fate.DROPPED, Fate.INVISIBLE]]
+    assert table["targets", "energy"].to_list() == [[6.0]]
+    assert table["cluster_links", "energy"].to_list() == [[3.0, 2.0]]
+    balance = metadata["energy_balance_gev"]
+    assert (balance["visible"], balance["merged"], balance["dropped"]) == pytest.approx((7.0, 2.0, 1.0))

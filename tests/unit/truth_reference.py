@@ -1,0 +1,178 @@
+"""The truth of one made-up event, written slowly and literally after docs/truth.md: loops and dictionaries, no arrays."""
+
+import math
+
+GEV_PER_TESLA_MM = 0.299792458e-3
+
+
+def reference(event, rules, hits=True):
+    """Return particles, targets and candidate elements of one event, and its visible, merged and dropped energy."""
+    tracks = {
+        old: new
+        for new, old in enumerate(
+            i for i, t in enumerate(event.tracks) if t["location"] == 1 and t["omega"] != 0 and math.isfinite(t["omega"])
+        )
+    }
+    clusters = {
+        old: new for new, old in enumerate(i for i, c in enumerate(event.clusters) if math.isfinite(c["energy"]) and c["energy"] > 0)
+    }
+    energy, in_clusters, on_tracks = _left(event, tracks, clusters, hits)
+    particles, heir = _truth_particles(event, energy, on_tracks, rules["share"])
+    deposits = dict.fromkeys(particles, 0.0)
+    shares = {i: {} for i in particles}
+    cluster_energy = {i: {} for i in particles}
+    for i in range(len(event.particles)):
+        if heir(i) is None:
+            continue
+        deposits[heir(i)] += energy[i]
+        for cluster, value in in_clusters[i].items():
+            cluster_energy[heir(i)][cluster] = cluster_energy[heir(i)].get(cluster, 0.0) + value
+        if i in particles:
+            shares[i] = {track: share for track, share in on_tracks[i].items() if share >= rules["share"]}
+    visible = [i for i in particles if _visible(event.particles[i], particles[i][3], deposits[i], shares[i], rules)]
+    fates, targets, merged, dropped = _hosts(event, particles, visible, shares, cluster_energy, len(tracks), len(clusters))
+    return {
+        "particles": [(event.particles[i]["pdg"], *particles[i], *fates.get(i, (0, -1)), deposits[i]) for i in sorted(particles)],
+        "targets": targets,
+        "candidates": [_candidate_element(c, event, tracks, clusters) for c in event.candidates],
+        "visible": sum(particles[i][3] for i in visible),
+        "merged": merged,
+        "dropped": dropped,
+    }
+
+
+def _left(event, tracks, clusters, hits):  # noqa: C901
+    """Return what every entry left: calorimeter energy, energy by cluster, share by track."""
+    n = len(event.particles)
+    energy, in_clusters, on_tracks = [0.0] * n, [{} for _ in range(n)], [{} for _ in range(n)]
+
+    def usable(links):
+        return [link for link in links if 0 <= link[1] < n and math.isfinite(link[2]) and link[2] > 0]
+
+    def total(links, left):
+        return sum(link[2] for link in links if link[0] == left)
+
+    if hits:
+        good = {
+            (name, i): hit["energy"]
+            for name, found in event.hits.items()
+            for i, hit in enumerate(found)
+            if math.isfinite(hit["energy"]) and hit["energy"] > 0
+        }
+        links = [link for link in usable(event.hit_links) if link[0] in good]
+        for hit, particle, weight in links:
+            energy[particle] += weight / total(links, hit) * good[hit]
+        for old, new in clusters.items():
+            for member in event.clusters[old]["hits"]:
+                for hit, particle, weight in links:
+                    if hit == member:
+                        value = weight / total(links, hit) * good[hit]
+                        in_clusters[particle][new] = in_clusters[particle].get(new, 0.0) + value
+    else:
+        links = [link for link in usable(event.cluster_links) if link[0] in clusters]
+        for old, particle, weight in links:
+            value = weight / total(links, old) * event.clusters[old]["energy"]
+            energy[particle] += value
+            in_clusters[particle][clusters[old]] = in_clusters[particle].get(clusters[old], 0.0) + value
+    links = [link for link in usable(event.track_links) if link[0] in tracks]
+    for old, particle, weight in links:
+        share = weight / max(1.0, total(links, old))
+        on_tracks[particle][tracks[old]] = on_tracks[particle].get(tracks[old], 0.0) + share
+    return energy, in_clusters, on_tracks
+
+
+def _truth_particles(event, energy, on_tracks, share_min):
+    """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth particle that inherits."""
+    history = event.particles
+    n = len(history)
+
+    def ancestors(i):
+        """Yield i and its ancestors along first parents, each once; end with None on a cycle."""
+        seen = set()
+        while i is not None:
+            if i in seen:
+                return
+            seen.add(i)
+            yield i
+            i = next((parent for parent in history[i]["parents"] if 0 <= parent < n), None)
+
+    def nearest(i, accepted):
+        return next((a for a in ancestors(i) if a in accepted), None)
+
+    status = [particle["status"] for particle in history]
+    made = {i for i in range(n) if any(share >= share_min for share in on_tracks[i].values())}
+    generated = {i for i in range(n) if status[i] != 0}
+    alive = {nearest(i, generated) for i in range(n) if energy[i] > 0 or i in made} - {None}
+    above = {a for i in alive for a in _strict(ancestors(i), i, history, n)}
+    stand_ins = {i for i in alive if status[i] > 1 and i not in above}
+    stable = {i for i in range(n) if status[i] == 1 and (i in alive or nearest(i, stand_ins) is None)} | stand_ins
+
+    tracks = {track for shares in on_tracks for track in shares}
+    best = {max(range(n), key=lambda i, t=track: (on_tracks[i].get(t, 0.0), -i)) for track in tracks}
+    wanted = set()
+    for i in best & made - stable:
+        heir = nearest(i, stable)
+        if status[i] == 0 and heir is not None and heir not in made:
+            wanted.add(i)
+    topmost = {i for i in wanted if next(a for a in ancestors(i) if a != i and a in stable | wanted) in stable}
+    p4 = {i: [*history[i]["p"], math.sqrt(sum(x * x for x in history[i]["p"]) + history[i]["mass"] ** 2)] for i in range(n)}
+    result = {i: p4[i] for i in stable}
+    for ancestor in stable:
+        parts = sorted(i for i in topmost if nearest(i, stable) == ancestor)
+        if not parts:
+            continue
+        rest = [p4[ancestor][k] - sum(p4[i][k] for i in parts) for k in range(4)]
+        limit = 1e-4 * p4[ancestor][3]
+        if rest[3] < -limit or math.sqrt(sum(x * x for x in rest[:3])) > rest[3] + 2 * limit:
+            continue
+        result[ancestor] = rest if rest[3] > limit else [0.0] * 4
+        result.update({i: p4[i] for i in parts})
+    return result, lambda i: nearest(i, result)
+
+
+def _strict(chain, i, history, n):
+    """Return the ancestors of i; on a cycle i is its own ancestor."""
+    chain = list(chain)
+    last = next((parent for parent in history[chain[-1]]["parents"] if 0 <= parent < n), None)
+    return chain[1:] + ([i] if last == i else [])
+
+
+def _visible(entry, energy, deposit, shares, rules):
+    if abs(entry["pdg"]) in (12, 14, 16, 18) or energy <= 0:
+        return False
+    if deposit > rules["fraction"] * energy or (entry["charge"] != 0 and deposit > rules["charged_gev"]):
+        return True
+    return bool(shares)
+
+
+def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_clusters):
+    """Return {particle: (fate, element)}, the targets, and merged and dropped energy."""
+    order = sorted(particles)
+    targets = [{"p4": [0.0] * 4, "owner": -1, "pdg": 0, "n_merged": 0} for _ in range(n_tracks + n_clusters)]
+    fates, merged, dropped = {}, 0.0, 0.0
+    for i in sorted(visible, key=lambda i: (-particles[i][3], i)):
+        wishes = sorted(shares[i], key=lambda t: (-shares[i][t], t))
+        strongest = sorted(cluster_energy[i], key=lambda c: (-cluster_energy[i][c], c))
+        elements = [*wishes, *(n_tracks + c for c in strongest)]
+        free = next((e for e in elements if targets[e]["owner"] < 0), None)
+        if free is not None:
+            targets[free]["owner"], targets[free]["pdg"], fates[i] = order.index(i), event.particles[i]["pdg"], (1, free)
+        elif strongest:
+            free = n_tracks + strongest[0]
+            targets[free]["n_merged"] += 1
+            merged += particles[i][3]
+            fates[i] = (2, free)
+        else:
+            dropped += particles[i][3]
+            fates[i] = (3, -1)
+        if free is not None:
+            targets[free]["p4"] = [a + b for a, b in zip(targets[free]["p4"], particles[i], strict=True)]
+    return fates, targets, merged, dropped
+
+
+def _candidate_element(candidate, event, tracks, clusters):
+    for track in candidate["tracks"]:
+        if track in tracks:
+            return tracks[track]
+    found = [i for i in candidate["clusters"] if i in clusters]
+    return len(tracks) + clusters[max(found, key=lambda i: (event.clusters[i]["energy"], -i))] if found else -1
