@@ -48,12 +48,13 @@ def make_tracks(particles: Particles, flights: Flights, settings: SimulateSettin
     """Return the tracks of a batch, ordered by event."""
     tracker, b_field = settings.tracker, settings.b_field_tesla
     start = start_of(particles, flights)
-    crossings = cross_layers(start, flights.path, tracker, b_field)
     eta = np.arcsinh(start.pz / np.maximum(start.pt, 1e-12))
-    findable = (crossings.n_hits >= tracker.hits_min) & (start.pt >= tracker.pt_min_gev) & (np.abs(eta) <= tracker.abs_eta_max)
-    found = np.flatnonzero(findable & (rng.random(len(eta)) < efficiency_of(start.pt, eta, tracker)))
+    accepted = (start.pt >= tracker.pt_min_gev) & (np.abs(eta) <= tracker.abs_eta_max)
+    found = np.flatnonzero(accepted & (rng.random(len(eta)) < efficiency_of(start.pt, eta, tracker)))
+    crossings = cross_layers(start.take(found), flights.path[found], tracker, b_field)
+    enough = crossings.n_hits >= tracker.hits_min
+    found, n_hits, innermost = found[enough], crossings.n_hits[enough], crossings.innermost[enough]
     particle, start, eta = flights.particle[found], start.take(found), eta[found]
-    n_hits = crossings.n_hits[found]
     lever = _lever_arm(start, flights.path[found], tracker, b_field)
     fitted = _smear(start, flights.momentum_share[found], resolution_of(start.pt, eta, tracker) / lever**2, tracker, b_field, rng)
     at_face = _extrapolate(fitted.state, tracker, b_field)
@@ -78,7 +79,7 @@ def make_tracks(particles: Particles, flights: Flights, settings: SimulateSettin
         n_hits=n_hits,
         dedx=np.maximum(dedx * (1 + tracker.dedx_resolution * rng.normal(size=len(dedx))), 0.0),
         dedx_error=dedx * tracker.dedx_resolution,
-        radius_innermost_hit=crossings.innermost[found],
+        radius_innermost_hit=innermost,
         x_calo=at_face.x,
         y_calo=at_face.y,
         z_calo=at_face.z,
