@@ -101,7 +101,7 @@ def test_conversion_gives_its_tracks_to_electrons(tmp_path):
     assert table["targets", "energy"].to_list() == [[3.0, 1.0, 0.0, 0.0]]
     assert table["targets", "charge"].to_list() == [[-1, 1, 0, 0]]
     assert table["targets", "class_id"].to_list() == [[4, 4, 0, 0]]
-    assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED, Fate.HOSTED]]
+    assert table["particles", "fate"].to_list() == [[Fate.HOSTED, Fate.HOSTED]]
     assert metadata["counts"]["n_split"] == 2
 
 

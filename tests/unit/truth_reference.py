@@ -117,7 +117,7 @@ def _truth_particles(event, energy, on_tracks, share_min):
     topmost = {i for i in wanted if next(a for a in ancestors(i) if a != i and a in stable | wanted) in stable}
     p4 = {i: [*history[i]["p"], math.sqrt(sum(x * x for x in history[i]["p"]) + history[i]["mass"] ** 2)] for i in range(n)}
     result = {i: p4[i] for i in stable}
-    for ancestor in stable:
+    for ancestor in sorted(stable):
         parts = sorted(i for i in topmost if nearest(i, stable) == ancestor)
         if not parts:
             continue
@@ -125,7 +125,9 @@ def _truth_particles(event, energy, on_tracks, share_min):
         limit = 1e-4 * p4[ancestor][3]
         if rest[3] < -limit or math.sqrt(sum(x * x for x in rest[:3])) > rest[3] + 2 * limit:
             continue
-        result[ancestor] = rest if rest[3] > limit else [0.0] * 4
+        result[ancestor] = rest
+        if rest[3] <= limit:
+            del result[ancestor]
         result.update({i: p4[i] for i in parts})
     return result, lambda i: nearest(i, result)
 

@@ -10,7 +10,8 @@ The truth particles are those with generatorStatus 1, with two corrections (docs
    truth particle and its daughters are not.
 2. *Split.* Where a particle made no track but simulated descendants did (K0S -> pi+ pi-, photon conversion, a kaon that
    decays in flight), those descendants become truth particles of their own, and their four-momenta are taken from the
-   ancestor's, which keeps the remainder. The sum is exact. Of nested descendants the one nearest to the ancestor counts.
+   ancestor's, which keeps the remainder, or is no truth particle any more where nothing remains (less than a ten-thousandth
+   of its energy: rounding). Of nested descendants the one nearest to the ancestor counts.
    A remainder that is not physical (the descendants carry more than the ancestor had) cancels the split.
 
 The history is followed through each entry's first parent. Chains are walked by pointer doubling, all entries at once;
@@ -60,8 +61,9 @@ def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track:
     unphysical = (remainder[:, 3] < -limit) | (np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit)
     split[rows] = ~unphysical[heir[rows]]
     ancestors = np.unique(heir[split])
-    p4[ancestors] = np.where(remainder[ancestors, 3:] > limit[ancestors, None], remainder[ancestors], 0)
+    p4[ancestors] = remainder[ancestors]
     selected = stable | split
+    selected[ancestors[remainder[ancestors, 3] <= limit[ancestors]]] = False
     return Ancestry(selected, p4, nearest(parent, selected), n_stand_ins, int(split.sum()))
 
 

@@ -16,6 +16,7 @@ Invariant: every number in the result is finite.
 
 from dataclasses import replace
 
+import numba
 import numpy as np
 
 from particleforge.config.geometry import SamplingConfig
@@ -114,7 +115,7 @@ def cluster_features(clusters: Table, hits: Table, cluster_hits: Pairs, ecal: Sa
         {"energy": energy, "et": energy * sin_theta, "eta": eta, "phi": np.arctan2(y, x), "x": x, "y": y, "z": z}
         | _energies_by_system(clusters, hits, cluster_hits)
         | {"n_hits": summed(cluster_hits.left, None, clusters.n_rows)}
-        | _widths(np.stack([x, y, z]) / safe, hits, cluster_hits)
+        | _widths(np.stack([x, y, z], axis=1) / safe[:, None], hits, cluster_hits)
         | {"depth": distance - distance_to_face(sin_theta, np.abs(z) / safe, ecal)},
     )
 
@@ -154,20 +155,34 @@ def _energies_by_system(clusters: Table, hits: Table, cluster_hits: Pairs) -> di
 
 
 def _widths(axis: FloatArray, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
-    """Return the energy-weighted RMS across and along ``axis`` [3, n_clusters], unit vectors from the origin."""
-    n_clusters = axis.shape[1]
-    position = np.stack([hits[name][cluster_hits.right] for name in "xyz"])
-    weight = hits["energy"][cluster_hits.right]
-    along = np.sum(position * axis[:, cluster_hits.left], axis=0)
-    across2 = np.maximum(np.sum(position**2, axis=0) - along**2, 0)
-    total = summed(cluster_hits.left, weight, n_clusters)
+    """Return the energy-weighted RMS across and along ``axis`` [n_clusters, 3], unit vectors from the origin."""
+    members = (cluster_hits.left, cluster_hits.right)
+    columns = [np.asarray(hits[name], np.float64) for name in ("energy", "x", "y", "z")]
+    total, mean, along2, across2 = _moments(axis, *members, *columns)
     total = np.where(total > 0, total, 1)
-    mean = summed(cluster_hits.left, weight * along, n_clusters) / total
-    spread = summed(cluster_hits.left, weight * (along - mean[cluster_hits.left]) ** 2, n_clusters) / total
     return {
-        "width_transverse": np.sqrt(summed(cluster_hits.left, weight * across2, n_clusters) / total),
-        "width_longitudinal": np.sqrt(spread),
+        "width_transverse": np.sqrt(across2 / total),
+        "width_longitudinal": np.sqrt(np.maximum(along2 / total - (mean / total) ** 2, 0)),
     }
+
+
+@numba.njit(cache=True)
+def _moments(axis, cluster, hit, energy, x, y, z):  # type: ignore[no-untyped-def]
+    """Return sums of w, w l, w l^2 and w t^2 per cluster; l is counted from the cluster's first hit, lest digits cancel."""
+    n_clusters = len(axis)
+    total, first, second, across2 = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
+    origin = np.zeros(n_clusters)
+    for i in range(len(cluster)):
+        c, h = cluster[i], hit[i]
+        along = axis[c, 0] * x[h] + axis[c, 1] * y[h] + axis[c, 2] * z[h]
+        if total[c] == 0:
+            origin[c] = along
+        weight = energy[h]
+        total[c] += weight
+        first[c] += weight * (along - origin[c])
+        second[c] += weight * (along - origin[c]) ** 2
+        across2[c] += weight * max(x[h] ** 2 + y[h] ** 2 + z[h] ** 2 - along**2, 0.0)
+    return total, first, second, across2
 
 
 def _positive(values: Array) -> BoolArray:

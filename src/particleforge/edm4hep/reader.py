@@ -204,7 +204,8 @@ class _Chunk:
         order = np.argsort(event, kind="stable")
         counts = np.bincount(event, minlength=self.n_events)
         hits = Table(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), {key: value[order] for key, value in columns.items()})
-        self.hit_rows = np.argsort(order)  # from the order of collections to that of the table
+        self.hit_rows = np.empty(len(order), np.int64)  # from the order of collections to that of the table
+        self.hit_rows[order] = np.arange(len(order))
         targets, first = {}, 0
         for collection, table in tables.items():
             targets[collection] = (first, table)
