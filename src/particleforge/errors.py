@@ -1,8 +1,11 @@
-"""The one exception that a user's mistake or a broken input raises.
+"""The one exception that a user's mistake or a broken input raises, and the hint that goes with a misspelled name.
 
 Its message is a single line that names the file or key, what is wrong and the remedy. Command line and
 workflow scripts print it without a traceback; anything else that is raised is a defect of the package.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -10,3 +13,9 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` with the known name closest to ``word``, or nothing where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

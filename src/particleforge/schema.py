@@ -50,6 +50,8 @@ class Fate(IntEnum):
 ELEMENT_TYPES = ("track", "cluster")  # type ids are 1, 2, ...; 0 is padding
 PADDING = 0
 DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")  # computed by preprocessing.features
+# What the model starts from, always among the features: transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth
+HOST_FEATURES = {"track": ("pt", "p", "eta", "sin_phi", "cos_phi"), "cluster": ("et", "energy", "eta", "sin_phi", "cos_phi")}
 NONE_CLASS = 0
 SCHEMA_VERSION = 1
 

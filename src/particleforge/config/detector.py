@@ -9,6 +9,7 @@ from particleforge import schema
 from particleforge.config.base import Block
 from particleforge.config.expressions import parse_expression
 from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
+from particleforge.errors import did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -68,19 +69,22 @@ class FeatureConfig(Block):
 class ElementsConfig(Block):
     """Model inputs per element type, in order."""
 
-    track: tuple[FeatureConfig, ...] = Field(min_length=1)
-    cluster: tuple[FeatureConfig, ...] = Field(min_length=1)
+    track: tuple[FeatureConfig, ...] = Field(min_length=1, description="pt, p, eta, sin_phi and cos_phi must be among them")
+    cluster: tuple[FeatureConfig, ...] = Field(min_length=1, description="et, energy, eta, sin_phi and cos_phi must be among them")
 
     @model_validator(mode="after")
     def _features_exist(self) -> Self:
         for element_type, collection in (("track", schema.TRACKS), ("cluster", schema.CLUSTERS)):
             allowed = (*collection.names, *schema.DERIVED_FEATURES)
-            for feature in getattr(self, element_type):
-                if feature.name not in allowed:
-                    raise ValueError(f"elements.{element_type}: feature '{feature.name}' unknown; allowed: {', '.join(allowed)}")
             names = [feature.name for feature in getattr(self, element_type)]
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"elements.{element_type}: feature '{repeated[0]}' repeats; name it once")
+            for name in names:
+                if name not in allowed:
+                    known = f"allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}"
+                    raise ValueError(f"elements.{element_type}: feature '{name}' unknown; {known}")
+                if names.count(name) > 1:
+                    raise ValueError(f"elements.{element_type}: feature '{name}' repeats; name it once")
+            if missing := [name for name in schema.HOST_FEATURES[element_type] if name not in names]:
+                raise ValueError(f"elements.{element_type}: {', '.join(missing)} missing; the model predicts momenta relative to them")
         return self
 
 
@@ -89,7 +93,7 @@ class ParticleClassConfig(Block):
 
     name: Name
     label: str = Field(description="text for plots")
-    pdg: int = Field(description="PDG code written for candidates of this class (positive charge, or neutral)")
+    pdg: int = Field(description="PDG code of the class's particle; candidates of the other charge get its negative")
     charged: bool
     mass_gev: float = Field(ge=0)
     truth_pdgs: tuple[int, ...] = Field((), description="absolute PDG codes of the class; empty: all others of that charge")

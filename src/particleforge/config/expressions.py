@@ -9,11 +9,11 @@ one yes or no per event. All columns are known to ``schema``, hence a mistake sh
 """
 
 import ast
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from particleforge import schema
+from particleforge.errors import did_you_mean
 
 REDUCTIONS = ("num", "sum", "max", "min", "any", "all")
 ELEMENTWISE = ("abs", "sqrt", "log")
@@ -97,23 +97,23 @@ def _event_column(name: str) -> _Value:
         raise ValueError(f"'{name}' is a collection; name a member, e.g. '{name}.{_COLLECTIONS[name][0]}'")
     if name not in _EVENT_COLUMNS:
         known = (*_EVENT_COLUMNS, *_COLLECTIONS)
-        raise ValueError(f"unknown column '{name}'; allowed: {', '.join(known)}{_did_you_mean(name, known)}")
+        raise ValueError(f"unknown column '{name}'; allowed: {', '.join(known)}{did_you_mean(name, known)}")
     return _Value(None, False)
 
 
 def _member(collection: str, member: str) -> _Value:
     if collection not in _COLLECTIONS:
-        raise ValueError(f"unknown collection '{collection}'; allowed: {', '.join(_COLLECTIONS)}{_did_you_mean(collection, _COLLECTIONS)}")
+        raise ValueError(f"unknown collection '{collection}'; allowed: {', '.join(_COLLECTIONS)}{did_you_mean(collection, _COLLECTIONS)}")
     members = _COLLECTIONS[collection]
     if member not in members:
-        raise ValueError(f"'{collection}' has no member '{member}'; allowed: {', '.join(members)}{_did_you_mean(member, members)}")
+        raise ValueError(f"'{collection}' has no member '{member}'; allowed: {', '.join(members)}{did_you_mean(member, members)}")
     return _Value(collection, False)
 
 
 def _call(name: str, arguments: list[ast.expr]) -> _Value:
     known = (*REDUCTIONS, *ELEMENTWISE)
     if name not in known:
-        raise ValueError(f"unknown function '{name}'; allowed: {', '.join(known)}{_did_you_mean(name, known)}")
+        raise ValueError(f"unknown function '{name}'; allowed: {', '.join(known)}{did_you_mean(name, known)}")
     if len(arguments) != 1:
         raise ValueError(f"{name}() takes one argument, got {len(arguments)}")
     argument = _check(arguments[0])
@@ -155,8 +155,3 @@ def _refusal(node: ast.AST) -> ValueError:
         f"'{ast.unparse(node)}' is not allowed; allowed are numbers, columns, + - * / **, comparisons, and, or, not, "
         f"and the functions {', '.join((*REDUCTIONS, *ELEMENTWISE))}"
     )
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

@@ -4,7 +4,6 @@ Order of precedence: defaults of the models < ``config/config.yaml`` < ``config/
 (Snakemake's ``--config``, the command line's ``--set``).
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from particleforge.config.base import Block
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.run import RunConfig
-from particleforge.errors import UserError
+from particleforge.errors import UserError, did_you_mean
 
 Model = TypeVar("Model", bound=Block)
 Tree = dict[str, Any]
@@ -27,7 +26,7 @@ def read_yaml(path: Path) -> Tree:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise UserError(f"{path}: no such file; there are: {', '.join(names) or 'none'}{_did_you_mean(path.stem, names)}") from None
+        raise UserError(f"{path}: no such file; there are: {', '.join(names) or 'none'}{did_you_mean(path.stem, names)}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     if content is None:
@@ -85,11 +84,6 @@ def _with_detectors_as_list(content: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
     """Return the model that a validation error's location lies in."""
     current: Any = model
@@ -119,14 +113,14 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
     if first["type"] == "extra_forbidden":
         holder = _model_at(model, location[:-1])
         allowed = sorted(holder.model_fields) if holder else []
-        return f"{source}: {key}: unknown key; allowed: {', '.join(allowed)}{_did_you_mean(str(location[-1]), allowed)}"
+        return f"{source}: {key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(str(location[-1]), allowed)}"
     if first["type"] == "missing":
         return f"{source}: {key}: required key is missing; add it"
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
     shown = "" if isinstance(value, Mapping) else f" (got {value!r})"
     hint = (
-        _did_you_mean(value, first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", "))
+        did_you_mean(value, first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", "))
         if isinstance(value, str)
         else ""
     )

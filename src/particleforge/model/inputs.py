@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from particleforge.errors import UserError
-from particleforge.schema import ELEMENT_TYPES, SCHEMA_VERSION
-
-# Per element type: columns that hold transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth of the host.
-HOST_COLUMNS = {
-    "track": ("pt", "p", "eta", "sin_phi", "cos_phi"),
-    "cluster": ("et", "energy", "eta", "sin_phi", "cos_phi"),
-}
+from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class ModelInputs:
         statistics = _read_json(manifest.with_name("normalisation.json"))
         for name in ELEMENT_TYPES:
             features = [feature["name"] for feature in described["elements"][name]]
-            missing = [column for column in HOST_COLUMNS[name] if column not in features]
+            missing = [column for column in HOST_FEATURES[name] if column not in features]
             if missing:
                 raise UserError(
                     f"{manifest}: elements.{name} lacks {', '.join(missing)}, which the momentum of its particle starts from; add it"

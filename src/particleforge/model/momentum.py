@@ -25,7 +25,7 @@ _ABS_ETA_MAX = 12.0
 def host_momentum(features: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
     """Return pt, energy (GeV), eta, sin(phi), cos(phi) of the hosts, each [B, N].
 
-    ``features``: raw [B, N, F]; ``columns``: int64 [B, N, 5], where each quantity is found (``inputs.HOST_COLUMNS``).
+    ``features``: raw [B, N, F]; ``columns``: int64 [B, N, 5], where each quantity is found (``schema.HOST_FEATURES``).
     """
     pt, energy, eta, sin_phi, cos_phi = features.gather(-1, columns).unbind(-1)
     return pt.clamp(min=_SMALLEST_GEV), energy.clamp(min=_SMALLEST_GEV), eta, sin_phi, cos_phi

@@ -19,9 +19,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from particleforge.config.model import ModelConfig
-from particleforge.model.inputs import HOST_COLUMNS, ModelInputs
+from particleforge.model.inputs import ModelInputs
 from particleforge.model.momentum import N_CORRECTIONS
-from particleforge.schema import ELEMENT_TYPES, PADDING
+from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING
 
 N_CHARGES = 3  # -1, 0, +1
 _TRANSFORMS = ("none", "log", "log1p", "asinh")
@@ -139,7 +139,7 @@ class SetTransformer(nn.Module):
         columns = torch.zeros(len(ELEMENT_TYPES) + 1, N_CORRECTIONS, dtype=torch.int64)
         for row, name in enumerate(ELEMENT_TYPES, start=1):
             order = [feature["name"] for feature in inputs.elements[name]]
-            columns[row] = torch.tensor([order.index(column) for column in HOST_COLUMNS[name]])
+            columns[row] = torch.tensor([order.index(column) for column in HOST_FEATURES[name]])
         self.register_buffer("host_columns", columns)
 
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:

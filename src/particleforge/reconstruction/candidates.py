@@ -2,8 +2,8 @@
 
 Predictions per element (flat) with the number of elements per event -> awkward records of ``schema.CANDIDATES`` per event.
 An element gives a candidate where P(none) < 1 - threshold; its class is the most probable particle class. Neutral classes
-have charge 0. The PDG code is the class's, with the sign that belongs to the charge: that of a charged lepton's
-antiparticle is positive charge, that of a hadron negative (PDG, "Monte Carlo particle numbering scheme", item 1 and 3).
+have charge 0. The PDG code is that of the class, negative for the antiparticle: of positive charge for leptons (e+ is -11), of
+negative charge for hadrons (pi- is -211); see "Monte Carlo particle numbering scheme" of the Particle Data Group.
 """
 
 from collections.abc import Sequence
