@@ -42,7 +42,7 @@ def test_shipped_detectors_are_valid_and_self_consistent(detector):
     config = load_detector(ROOT / "config", detector)
     assert config.calorimeter.ecal.barrel_inner_radius_mm >= config.tracker.radius_mm
     assert config.calorimeter.hcal.barrel_inner_radius_mm >= config.calorimeter.ecal.barrel_outer_radius_mm
-    assert max(config.tracker.barrel_radii_mm) <= config.tracker.radius_mm
+    assert max(layer.radius_mm for layer in config.tracker.barrel_layers) <= config.tracker.radius_mm
 
 
 @pytest.mark.parametrize("preset", ["smoke", "demo", "study"])
