@@ -101,10 +101,17 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Arr
 
 
 def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
-    """Yield an event table block by block (row group by row group), so that memory does not grow with the file."""
+    """Yield an event table block by block (row group by row group), so that memory does not grow with the file.
+
+    Bytes that cannot be decoded are a UserError.
+    """
     with pq.ParquetFile(path) as table:
         for group in range(table.num_row_groups):
-            yield from_arrow(table.read_row_group(group, columns=list(columns) if columns is not None else None))
+            try:
+                block = table.read_row_group(group, columns=list(columns) if columns is not None else None)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it") from error
+            yield from_arrow(block)
 
 
 def from_arrow(table: pa.Table) -> ak.Array:
