@@ -95,7 +95,8 @@ def _write_search(folder: Path) -> dict[str, object]:
         "trial": 5,
         "value": 1 / 6,
         "steps": 10,
-        "params": {"model": {"width": 32}},
+        "model": {"width": 32},
+        "training": {"learning_rate": 0.002},
         "against_default": {
             "rung": 1,
             "steps": 10,

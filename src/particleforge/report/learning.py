@@ -54,7 +54,7 @@ def gather_learning(
     trials, trials_text = _trials(pd.read_csv(hpo_trials, dtype={"config": str}))
     found = pd.read_parquet(metrics)
     return Learning(
-        best=Rows(("setting", "value"), [(path, number(value)) for path, value in sorted(_flat(best["params"]).items())]),
+        best=Rows(("setting", "value"), [(path, number(value)) for path, value in _flat({name: best[name] for name in ("model", "training")}).items()]),
         best_text=f"Configuration {best['config']}, trial {best['trial']}: validation loss {number(best['value'])} "
         f"after {number(best['steps'])} steps.",
         against_default=_against_default(best["against_default"]),
