@@ -51,7 +51,7 @@ def simulate_hits(entering: Entering, n_events: int, settings: SimulateSettings,
     per_gev = max(part.spots_per_gev for part in (calorimeter.ecal, calorimeter.hcal))
     spots_before = np.cumsum(np.bincount(entering.event, entering.energy, minlength=n_events)) * per_gev
     group = (spots_before // _SPOTS_PER_GROUP).astype(np.int64)
-    edges = np.flatnonzero(np.diff(group, prepend=-1)).tolist() + [n_events]
+    edges = [*(np.flatnonzero(np.diff(group, prepend=-1)).tolist() or [0]), n_events]
     bounds = np.searchsorted(entering.event, edges)
     parts = []
     for k, (first, last) in enumerate(itertools.pairwise(edges)):
@@ -206,7 +206,8 @@ def _with_noise_cells(
     event, cell, energy = event[order], cell[order], energy[order]
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size)
-    again = np.append(False, (event[1:] == event[:-1]) & (cell[1:] == cell[:-1]))  # a noise cell that was hit anyway
+    again = np.zeros(order.size, np.bool_)  # noise cells that were hit anyway
+    again[1:] = (event[1:] == event[:-1]) & (cell[1:] == cell[:-1])
     place = (np.cumsum(~again) - 1)[place]
     return event[~again], cell[~again], energy[~again], place[c_hit]
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.calorimeter import SUBDETECTOR
-from particleforge.simulation.records import Clusters, Hits, SubDetector, offsets_of
+from particleforge.simulation.records import Clusters, Hits, Ints, SubDetector
 
 _FRONT_MM = 100.0  # depth over which hits count for the front of a fragment
 
@@ -40,25 +40,25 @@ def cluster_hits(hits: Hits, n_events: int, settings: SimulateSettings) -> Clust
     detector = SUBDETECTOR[hits.collection]
     position = np.stack([hits.x, hits.y, hits.z], axis=1).astype(np.float64)
     energy = hits.energy.astype(np.float64)
-    offsets = offsets_of(np.bincount(hits.event, minlength=n_events))
     link = np.array([cuts.ecal_link_mm, cuts.hcal_link_mm])
     face = np.array([calorimeter.hcal.barrel_inner_radius_mm, calorimeter.hcal.endcap_z_min_mm])
     merge = np.array([[cuts.ecal_merge_mm, cuts.ecal_halo_merge_mm], [cuts.hcal_merge_mm, cuts.hcal_halo_merge_mm]])
-    peak = _follow_density(position, energy, detector, offsets, link)
+    peak = _peaks(position, energy, detector, hits.event, link)
     point, total = _reference_points(position, energy, detector, hits.collection, peak, face)
-    first = _merge_fragments(position, detector, offsets, peak, point, total, merge, cuts.halo_energy_fraction, cuts.muon_merge_mm)
+    fragments = np.flatnonzero(peak == np.arange(len(hits)))
+    fragments = fragments[np.lexsort((fragments, -total[fragments], hits.event[fragments]))]
+    bounds = np.searchsorted(hits.event[fragments], np.arange(n_events + 1))
+    leader = _merge_fragments(detector, fragments, bounds, point, total, merge, cuts.halo_energy_fraction)
+    first = np.where(peak >= 0, leader[peak], -1)
+    muon = np.flatnonzero(peak < 0)
+    first[muon] = _join_muon_hits(position[muon], hits.event[muon], leader, fragments, bounds, point, cuts.muon_merge_mm)
     return _build(hits, position, energy, detector, first, cuts.energy_min_mev / 1e3)
 
 
-@njit(cache=True)
-def _sorted_by_cube(position, members, edge):  # type: ignore[no-untyped-def]
-    """Return ``members`` ordered by the cubes of a grid that they lie in, and the keys of the cubes, z running fastest."""
-    key = np.zeros(members.size, np.int64)
-    for k in range(members.size):
-        for axis in range(3):
-            key[k] = (key[k] << 21) | (np.int64(np.floor(position[members[k], axis] / edge)) + 1_000_000)
-    order = np.argsort(key, kind="mergesort")
-    return members[order], key[order]
+def _cubes(position: NDArray[np.float64], edge: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the keys of the cubes, of edge length ``edge`` per hit, that hits lie in; z runs fastest."""
+    x, y, z = (np.floor(position / edge[:, None]).astype(np.int64) + 1_000_000).T
+    return np.asarray((x << 42) | (y << 21) | z)
 
 
 @njit(cache=True)
@@ -110,23 +110,39 @@ def _nearest_higher(point, density, ranges, link):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def _follow_density(position, energy, detector, offsets, link):  # type: ignore[no-untyped-def]
-    """Return the hit at the density peak that each ECAL and HCAL hit leads to; -1 for muon-system hits."""
-    peak = np.full(energy.size, -1, np.int64)
-    for event in range(offsets.size - 1):
-        for part in range(2):
-            members = offsets[event] + np.flatnonzero(detector[offsets[event] : offsets[event + 1]] == part)
-            members, keys = _sorted_by_cube(position, members, link[part])
-            ranges = _neighbour_ranges(keys)
-            point = position[members]
-            density = _densities(point, energy[members], ranges, link[part])
-            nearest = _nearest_higher(point, density, ranges, link[part])
-            for a in range(members.size):
-                top = a
-                while nearest[top] != top:
-                    top = nearest[top]
-                nearest[a] = top  # a short cut for those that follow
-                peak[members[a]] = members[top]
+def _follow_density(position, energy, keys, segments, link):  # type: ignore[no-untyped-def]
+    """Return the hit at the density peak that each hit leads to.
+
+    Hits come in segments (one event, one calorimeter) and in the order of their ``keys`` within; ``link`` is per segment.
+    """
+    peak = np.empty(energy.size, np.int64)
+    for k in range(segments.size - 1):
+        begin, end = segments[k], segments[k + 1]
+        ranges = _neighbour_ranges(keys[begin:end])
+        density = _densities(position[begin:end], energy[begin:end], ranges, link[k])
+        nearest = _nearest_higher(position[begin:end], density, ranges, link[k])
+        for a in range(end - begin):
+            top = a
+            while nearest[top] != top:
+                top = nearest[top]
+            nearest[a] = top  # a short cut for those that follow
+            peak[begin + a] = begin + top
+    return peak
+
+
+def _peaks(
+    position: NDArray[np.float64], energy: NDArray[np.float64], detector: NDArray[np.int64], event: Ints, link: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the hit at the density peak of each ECAL and HCAL hit; -1 for muon-system hits."""
+    rows = np.flatnonzero(detector < len(link))
+    keys = _cubes(position[rows], link[detector[rows]])
+    order = np.lexsort((keys, detector[rows], event[rows]))
+    rows, keys = rows[order], keys[order]
+    segment = event[rows].astype(np.int64) * len(link) + detector[rows]
+    starts = np.flatnonzero(np.diff(segment, prepend=-1))
+    segments = np.append(starts, len(rows))
+    peak = np.full(len(energy), -1, np.int64)
+    peak[rows] = rows[_follow_density(position[rows], energy[rows], keys, segments, link[detector[rows[starts]]])]
     return peak
 
 
@@ -161,47 +177,43 @@ def _reference_points(position, energy, detector, collection, peak, faces):  # t
 
 
 @njit(cache=True)
-def _merge_fragments(position, detector, offsets, peak, point, total, merge, halo_fraction, muon_merge):  # type: ignore[no-untyped-def]
-    """Return for each hit the peak hit of the cluster's first fragment, -1 for muon-system hits that join none."""
-    first = peak.copy()
-    for event in range(offsets.size - 1):
-        begin, end = offsets[event], offsets[event + 1]
-        fragments = begin + np.flatnonzero(peak[begin:end] == np.arange(begin, end))
-        order = fragments[np.argsort(-total[fragments], kind="mergesort")]
-        leaders = np.empty(order.size, np.int64)
-        axes, lengths = np.empty((order.size, 3)), np.empty(order.size)
+def _merge_fragments(detector, fragments, bounds, point, total, merge, halo_fraction):  # type: ignore[no-untyped-def]
+    """Return, at the rows of peak hits, the peak hit of the cluster's first fragment.
+
+    ``fragments`` are the peak hits, by event (``bounds``) and descending energy.
+    """
+    leader = np.arange(total.size)
+    leaders, axes, lengths = np.empty(fragments.size, np.int64), np.empty((fragments.size, 3)), np.empty(fragments.size)
+    for event in range(bounds.size - 1):
         n_leaders = 0
-        for fragment in order:
+        for fragment in fragments[bounds[event] : bounds[event + 1]]:
             norm = np.sqrt((point[fragment] ** 2).sum())
             direction, best = point[fragment] / norm, 1.0
             for k in range(n_leaders):
-                leader = leaders[k]
-                halo = 1 if total[fragment] < halo_fraction * total[leader] else 0
-                reach = merge[max(detector[fragment], detector[leader]), halo]
+                halo = 1 if total[fragment] < halo_fraction * total[leaders[k]] else 0
+                reach = merge[max(detector[fragment], detector[leaders[k]]), halo]
                 distance = _distance_to_axis(axes[k], lengths[k], direction, norm) / reach
                 if distance < best:
-                    first[fragment], best = leader, distance
-            if first[fragment] == fragment:
+                    leader[fragment], best = leaders[k], distance
+            if leader[fragment] == fragment:
                 leaders[n_leaders], axes[n_leaders], lengths[n_leaders] = fragment, direction, norm
                 n_leaders += 1
-        for hit in range(begin, end):
-            if peak[hit] >= 0:
-                first[hit] = first[peak[hit]]
-            else:
-                first[hit] = _closest_axis(axes, lengths, leaders, n_leaders, position[hit], muon_merge)
-    return first
+    return leader
 
 
 @njit(cache=True)
-def _closest_axis(axes, lengths, leaders, n_leaders, point, reach):  # type: ignore[no-untyped-def]
-    """Return the leader whose axis passes closest to ``point`` within ``reach``, -1 if none does."""
-    norm = np.sqrt((point**2).sum())
-    found, best = -1, reach
-    for k in range(n_leaders):
-        distance = _distance_to_axis(axes[k], lengths[k], point / norm, norm)
-        if distance < best:
-            found, best = leaders[k], distance
-    return found
+def _join_muon_hits(position, event, leader, fragments, bounds, point, reach):  # type: ignore[no-untyped-def]
+    """Return for each muon-system hit the leader whose axis passes closest within ``reach``, -1 if none does."""
+    joined = np.full(event.size, -1, np.int64)
+    for hit in range(event.size):
+        norm, best = np.sqrt((position[hit] ** 2).sum()), reach
+        for fragment in fragments[bounds[event[hit]] : bounds[event[hit] + 1]]:
+            if leader[fragment] == fragment:
+                length = np.sqrt((point[fragment] ** 2).sum())
+                distance = _distance_to_axis(point[fragment] / length, length, position[hit] / norm, norm)
+                if distance < best:
+                    joined[hit], best = fragment, distance
+    return joined
 
 
 def _build(
