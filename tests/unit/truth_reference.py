@@ -29,7 +29,7 @@ def reference(event, rules, hits=True):
             cluster_energy[heir(i)][cluster] = cluster_energy[heir(i)].get(cluster, 0.0) + value
         if i in particles:
             shares[i] = {track: share for track, share in on_tracks[i].items() if share >= rules["share"]}
-    visible = [i for i in particles if _visible(event.particles[i], particles[i][3], deposits[i], shares[i], rules)]
+    visible = [i for i in particles if _visible(event.particles[i], particles[i], deposits[i], shares[i], rules)]
     fates, targets, merged, dropped = _hosts(event, particles, visible, shares, cluster_energy, len(tracks), len(clusters))
     return {
         "particles": [(event.particles[i]["pdg"], *particles[i], *fates.get(i, (0, -1)), deposits[i]) for i in sorted(particles)],
@@ -81,7 +81,7 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
     return energy, in_clusters, on_tracks
 
 
-def _truth_particles(event, energy, on_tracks, share_min):
+def _truth_particles(event, energy, on_tracks, share_min):  # noqa: C901
     """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth particle that inherits."""
     history = event.particles
     n = len(history)
@@ -139,12 +139,12 @@ def _strict(chain, i, history, n):
     return chain[1:] + ([i] if last == i else [])
 
 
-def _visible(entry, energy, deposit, shares, rules):
-    if abs(entry["pdg"]) in (12, 14, 16, 18) or energy <= 0:
+def _visible(entry, p4, deposit, shares, rules):
+    if abs(entry["pdg"]) in (12, 14, 16, 18) or p4[3] <= 0:
         return False
-    if deposit > rules["fraction"] * energy or (entry["charge"] != 0 and deposit > rules["charged_gev"]):
-        return True
-    return bool(shares)
+    flies_at_calorimeters = abs(p4[2]) <= rules["pz_per_pt"] * math.hypot(p4[0], p4[1])
+    left_enough = deposit > rules["fraction"] * p4[3] or (entry["charge"] != 0 and deposit > rules["charged_gev"])
+    return bool(shares) or (flies_at_calorimeters and left_enough)
 
 
 def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_clusters):

@@ -24,7 +24,7 @@ from particleforge import schema, tables
 from particleforge.artefacts import provenance, record_circumstances
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.candidates import baseline_candidates
-from particleforge.dataset.elements import valid_events
+from particleforge.dataset.elements import acceptance_abs_eta, valid_events
 from particleforge.dataset.identity import event_ids
 from particleforge.dataset.truth import Balance, build_truth
 from particleforge.edm4hep.reader import read_chunks
@@ -129,7 +129,7 @@ def _chunks(settings: DatasetSettings, inputs: Sequence[Path]) -> Iterator[tuple
 def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
     """Return a chunk's rows, its energy balance and what was left out of it."""
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
-    truth = build_truth(events, settings.dataset, settings.particle_classes)
+    truth = build_truth(events, settings.dataset, settings.particle_classes, acceptance_abs_eta(settings.calorimeter))
     columns: dict[str, Table | Array] = {
         "event_id": event_ids(settings.sample_name, events.run_number, events.event_number),
         "run_number": events.run_number,

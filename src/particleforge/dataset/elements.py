@@ -19,7 +19,7 @@ from dataclasses import replace
 import numba
 import numpy as np
 
-from particleforge.config.geometry import SamplingConfig
+from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
 from particleforge.edm4hep.records import Array, BoolArray, FloatArray, Pairs, RawEvents, Table, summed
 
 GEV_PER_TESLA_MM = 0.299792458e-3
@@ -125,6 +125,12 @@ def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -
     barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
     endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
     return np.minimum(barrel, endcap)
+
+
+def acceptance_abs_eta(calorimeter: CalorimeterConfig) -> float:
+    """Return the |eta| up to which a straight line from the origin meets the face of an endcap calorimeter."""
+    endcaps = (calorimeter.ecal, calorimeter.hcal)
+    return max(float(np.arcsinh(endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm)) for endcap in endcaps)
 
 
 def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:

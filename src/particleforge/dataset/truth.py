@@ -4,8 +4,8 @@ Inputs -> outputs: valid ``RawEvents`` -> ``schema.PARTICLES``, ``TARGETS``, ``T
 ``Balance`` in GeV. docs/truth.md explains the rules; in short:
 
 1. ``deposits`` says what every entry of the history left, ``ancestry`` who inherits it.
-2. A particle is visible if it is no neutrino and left more than a share of its energy in the calorimeters, or, if
-   charged, more than an absolute energy, or made a share of a track (thresholds: ``settings.dataset``).
+2. A particle is visible if it is no neutrino and made a share of a track, or flies at the calorimeters and left there
+   more than a share of its energy or, if charged, more than an absolute energy (thresholds: ``settings.dataset``).
 3. In descending energy each visible particle takes the free track that it made most of, else the free cluster that it
    left most in. Without either it is merged into the owner of its strongest cluster, or dropped if it left nothing there.
 4. A target is the four-momentum sum of an element's owner and what was merged into it; its class follows the host.
@@ -63,8 +63,8 @@ class Truth:
     balance: Balance
 
 
-def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[ParticleClassConfig]) -> Truth:
-    """Return the truth of a chunk of valid events (see ``elements.valid_events``)."""
+def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[ParticleClassConfig], abs_eta_max: float) -> Truth:
+    """Return the truth of a chunk of valid events (see ``elements.valid_events``); ``abs_eta_max`` is the calorimeters' acceptance."""
     own = deposits(events)
     strong = own.on_tracks.where(own.on_tracks.weight >= rules.visible_track_share_min)
     made = np.zeros(events.particles.n_rows, bool)
@@ -75,7 +75,8 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     left = inherited(own, heir, particles.n_rows)
     left = Deposits(left.energy, left.in_clusters, own.on_tracks.renumber(right=row))
     p4 = ancestry.p4[ancestry.selected]
-    visible = _visible(particles, p4, left, rules)
+    eta = absolute_eta(p4[:, 0], p4[:, 1], p4[:, 2])
+    visible = _visible(particles, p4, left, rules, eta <= abs_eta_max)
     order = np.lexsort((np.arange(particles.n_rows), -p4[:, 3]))
     fate, track, cluster = _assign(
         order[visible[order]],
@@ -86,7 +87,6 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     )
     element = _elements(events, particles, track, cluster)
     targets = _targets(events, particles, p4, fate, track, cluster, classes)
-    eta = absolute_eta(p4[:, 0], p4[:, 1], p4[:, 2])
     table = Table(
         particles.offsets,
         {"pdg": particles["pdg"], "charge": particles["charge"], **dict(zip(_P4, p4.T, strict=True))}
@@ -114,9 +114,10 @@ def _largest(on_tracks: Pairs, events: RawEvents) -> BoolArray:
     return best
 
 
-def _visible(particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig) -> BoolArray:
+def _visible(particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig, accepted: BoolArray) -> BoolArray:
     seen = left.energy > rules.visible_fraction_min * p4[:, 3]
     seen |= (particles["charge"] != 0) & (left.energy > rules.visible_charged_energy_gev)
+    seen &= accepted  # what flies past the calorimeters and sheds a little into them cannot be reconstructed from that
     seen[left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min]] = True
     return seen & (p4[:, 3] > 0) & ~is_neutrino(particles["pdg"])
 
