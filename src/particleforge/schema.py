@@ -108,7 +108,8 @@ CLUSTERS = Collection(
 
 PARTICLES = Collection(
     "particles",
-    "stable generator particles (neutrinos included) with what became of them",
+    "stable generator particles (neutrinos included; what decayed or converted in flight gives way to its tracked daughters,"
+    " docs/truth.md) with what became of them",
     (
         Field("pdg", "int32", "", "PDG code"),
         Field("charge", "int8", "e", "charge"),

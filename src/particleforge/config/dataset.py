@@ -15,4 +15,4 @@ class DatasetConfig(Block):
     visible_track_share_min: float = Field(0.2, gt=0, le=1, description="share of a track's hits from which a particle is visible")
     dropped_energy_fraction_max: float = Field(0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy")
     on_bad_file: Literal["fail", "quarantine"] = Field("fail", description="quarantine: an unreadable file gives an empty, marked table")
-    chunk_events: int = Field(200, ge=1, description="events read at a time")
+    chunk_events: int = Field(100, ge=1, description="events read at a time; memory grows with it")
