@@ -1,6 +1,9 @@
 """The search over real trainings."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,28 @@ def test_promotion_is_bit_identical_to_never_having_stopped(search: Path, manife
     spec = TrainingSpec(trial_settings(settings, promoted["params"]), manifest, tmp_path, until_step=promoted["steps"])
     straight = run_training(spec, settings.hpo.ranks)
     assert straight.valid_loss == promoted["value"]
+
+
+def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+    """SIGKILL the job, not its training processes, as soon as a checkpoint lies there."""
+    often = settings.model_copy(update={"training": settings.training.model_copy(update={"checkpoint_every_steps": 1})})
+    script = (
+        "import sys; from pathlib import Path; from particleforge.config.settings import HpoSettings;"
+        "from particleforge.hpo.slot import run_hpo_slot;"
+        "run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path, sys.argv[2:4]), 0, 1, Path(sys.argv[4]))"
+    )
+    work, output = tmp_path / "work", tmp_path / "0-1.json"
+    job = subprocess.Popen([sys.executable, "-c", script, often.model_dump_json(), str(manifest), str(work), str(output)])
+    while not list(work.rglob("step_*.pt")):
+        assert job.poll() is None, "the job ended before it wrote a checkpoint"
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    assert not output.exists()
+    run_hpo_slot(often, manifest, work, 0, 1, output)
+    again, whole = json.loads(output.read_text()), json.loads((search / "0-1.json").read_text())
+    assert (again["params"], again["value"]) == (whole["params"], whole["value"])
+    assert again["trial"] == 0, "the killed job's own trial was gone on with"
 
 
 def test_best_feeds_the_final_training(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
