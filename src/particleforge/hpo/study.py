@@ -14,6 +14,7 @@ Invariants:
   widened parameters go on with what is there, and anything else starts anew.
 """
 
+import itertools
 import json
 import math
 import os
@@ -40,7 +41,6 @@ from particleforge.hpo.trials import SearchTrial, candidate
 JOURNAL = "journal.log"
 _CLAIM_LOCK = "claim.lock"
 _LEASE_S = 60.0  # a claim whose holder's host died is taken over after this; one whose process died at once
-_GENERATIONS_MAX = 1000
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -170,7 +170,7 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
     space = settings.hpo.space
     with _claiming(work_dir):
         existing = {study.study_name: study for study in storage.get_all_studies()}
-        for generation in range(_GENERATIONS_MAX):
+        for generation in itertools.count():
             name = f"{settings_hash(made_for)}-{generation}"
             if name not in existing:
                 study = optuna.create_study(study_name=name, storage=storage, direction="minimize")
