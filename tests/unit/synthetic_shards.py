@@ -10,7 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from particleforge.config.model import ModelConfig
+from particleforge.model.inputs import ModelInputs
+from particleforge.model.network import SetTransformer
 from particleforge.tables import SHARD_SCHEMA, write_table
 
 TRACK = [("pt", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("p", "log"), ("charge", "none"), ("d0", "asinh")]
@@ -46,6 +50,18 @@ def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
         np.where(is_track, sign, 0).astype(int),
         p4.astype(np.float32),
     )
+
+
+def random_network(inputs: ModelInputs, config: ModelConfig, seed: int = 0) -> SetTransformer:
+    """Return a network whose outputs differ much from element to element, as a trained one's do."""
+    torch.manual_seed(seed)
+    network = SetTransformer(config, inputs).eval()
+    for block in network.blocks:
+        torch.nn.init.normal_(block.query_key_value.weight, std=0.4)
+    for head, std in ((network.identity_head, 1.5), (network.momentum_head, 0.3)):
+        torch.nn.init.normal_(head[-1].weight, std=std)
+        torch.nn.init.zeros_(head[-1].bias)
+    return network
 
 
 def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) -> dict[str, object]:

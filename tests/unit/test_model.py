@@ -18,7 +18,7 @@ from particleforge.model.momentum import to_corrections, to_p4
 from particleforge.model.network import SetTransformer
 from particleforge.model.saved import load_model, save_model
 
-from .synthetic_shards import N_FEATURES, random_elements, write_synthetic
+from .synthetic_shards import N_FEATURES, random_elements, random_network, write_synthetic
 
 TOLERANCE = 1e-5
 
@@ -30,11 +30,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
 
 @pytest.fixture(scope="module")
 def decoder(inputs: ModelInputs) -> Decoder:
-    torch.manual_seed(3)
-    network = SetTransformer(ModelConfig(width=16, n_layers=2, n_heads=2), inputs)
-    for parameter in network.parameters():  # no weight may be zero, or a leak through it would not show
-        torch.nn.init.normal_(parameter, std=0.3)
-    return Decoder(network.eval())
+    return Decoder(random_network(inputs, ModelConfig(width=16, n_layers=2, n_heads=2)))
 
 
 def make_batch(lengths: list[int], seed: int = 0, padding: int = 0) -> Batch:

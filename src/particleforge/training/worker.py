@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import torch
 
 from particleforge import artefacts
@@ -41,7 +42,12 @@ class Interruption:
     def __init__(self) -> None:
         self._signalled = False
         self._parent = os.getppid()
-        self._launcher = int(os.environ.get(LAUNCHER_VARIABLE, "0"))
+        self._launcher: psutil.Process | None = None
+        if LAUNCHER_VARIABLE in os.environ:
+            try:
+                self._launcher = psutil.Process(int(os.environ[LAUNCHER_VARIABLE]))
+            except psutil.NoSuchProcess:
+                self._signalled = True
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
@@ -53,12 +59,12 @@ class Interruption:
         return self._signalled or os.getppid() != self._parent or self._launcher_is_gone()
 
     def _launcher_is_gone(self) -> bool:
-        if self._launcher:
-            try:
-                os.kill(self._launcher, 0)
-            except ProcessLookupError:
-                return True
-        return False
+        if self._launcher is None:
+            return False
+        try:
+            return not self._launcher.is_running() or self._launcher.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
 
 def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> None:
