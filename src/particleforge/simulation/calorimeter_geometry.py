@@ -212,7 +212,8 @@ def cells_of_points(volumes, ray, distance, slot, u, v, origin, direction, side_
 
 def collection_of_cells(cells: NDArray[np.uint64]) -> NDArray[np.int8]:
     """Return the HitCollection of cells; an arbitrary one for NO_CELL."""
-    return np.minimum(cells >> np.uint64(58), np.uint64(HitCollection.MUON)).astype(np.int8)
+    collection = np.minimum(cells >> np.uint64(58), np.uint64(HitCollection.MUON))
+    return np.asarray(collection, np.int8)
 
 
 def cell_centres(calorimeter: CalorimeterConfig, cells: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
