@@ -183,7 +183,7 @@ def test_too_much_dropped_energy_fails(tmp_path, events):
 
 def test_repeated_identity_is_refused(tmp_path, events):
     write_events(tmp_path / "events.root", events)
-    with pytest.raises(UserError, match="repeat those of another input"):
+    with pytest.raises(UserError, match="numbers repeat between files"):
         build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"] * 2, tmp_path / "out.parquet")
 
 

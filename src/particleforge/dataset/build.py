@@ -100,28 +100,27 @@ def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[
 def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
     balance, counts = Balance(), {"events": 0}
-    seen = np.zeros(0, np.uint64)
-    for path, raw in _chunks(settings, inputs):
+    seen: list[Array] = []
+    for raw in _chunks(settings, inputs):
         table, found, left_out = _table(settings, raw)
         balance.add(found)
         for name, number in (*left_out.items(), ("events", raw.n_events)):
             counts[name] = counts.get(name, 0) + number
-        ids = table["event_id"].to_numpy()
-        seen = np.concatenate([seen, ids])
-        if len(np.unique(seen)) < len(seen):
-            raise UserError(f"{path}: run and event numbers repeat those of another input; build one dataset for each file")
+        seen.append(table["event_id"].to_numpy())
         yield table
-    check_balance(balance, settings, [path.name for path in inputs])
+    names = ", ".join(path.name for path in inputs)
+    if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
+        raise UserError(f"{names}: run and event numbers repeat between files; build one dataset for each file")
+    check_balance(balance, settings, names)
     metadata["energy_balance_gev"] = {name: value for name, value in asdict(balance).items() if not name.startswith("n_")}
     metadata["counts"] = counts | {name: value for name, value in asdict(balance).items() if name.startswith("n_")}
     log.info("dataset: %d events, %s", counts["events"], metadata["energy_balance_gev"])
 
 
-def _chunks(settings: DatasetSettings, inputs: Sequence[Path]) -> Iterator[tuple[Path, RawEvents]]:
+def _chunks(settings: DatasetSettings, inputs: Sequence[Path]) -> Iterator[RawEvents]:
     for path in inputs:
         try:
-            for raw in read_chunks(path, settings.collections, settings.dataset.chunk_events):
-                yield path, raw
+            yield from read_chunks(path, settings.collections, settings.dataset.chunk_events)
         except UserError as error:
             raise _BadFileError(path, str(error)) from error
 
@@ -146,14 +145,14 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
     return to_table(columns, tables.DATASET_SCHEMA), truth.balance, events.counts
 
 
-def check_balance(balance: Balance, settings: DatasetSettings, names: Sequence[str]) -> None:
-    """Refuse a balance that does not close (a defect), and one that drops too much (a UserError)."""
+def check_balance(balance: Balance, settings: DatasetSettings, names: str) -> None:
+    """Refuse a balance that does not close (a defect), and one that drops too much (a UserError naming the files)."""
     missing = balance.visible - balance.target - balance.dropped
     assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), f"energy balance misses {missing} GeV of {balance.visible} GeV"
     limit = settings.dataset.dropped_energy_fraction_max
     if balance.dropped > limit * balance.visible:
         share = balance.dropped / balance.visible
         raise UserError(
-            f"{', '.join(names)}: {share:.1%} of the visible energy finds no element, allowed {limit:.1%}; "
+            f"{names}: {share:.1%} of the visible energy finds no element, allowed {limit:.1%}; "
             "check the truth links of the file, or raise dataset.dropped_energy_fraction_max"
         )

@@ -196,7 +196,9 @@ def _positive(values: Array) -> BoolArray:
 
 
 def _finite(table: Table, *names: str) -> BoolArray:
-    finite: BoolArray = np.all([np.isfinite(table[name]) for name in names], axis=0)
+    """Tell which rows are finite in the single precision that they are stored in."""
+    with np.errstate(over="ignore"):
+        finite: BoolArray = np.all([np.isfinite(table[name].astype(np.float32)) for name in names], axis=0)
     return finite
 
 
