@@ -124,5 +124,6 @@ def test_verdict_follows_the_figures() -> None:
     assert verdict(_jets(0.10, 0.15, 0.001)).startswith("The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard")
     assert "closes 50% of the gap" in verdict(_jets(0.10, 0.15, 0.001))
     assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001))
+    assert "is 2.5 times as wide as that of the baseline" in verdict(_jets(0.375, 0.15, 0.001))
     assert "closes" not in verdict(_jets(0.18, 0.15, 0.001))
     assert "cannot be told apart" in verdict(_jets(0.149, 0.15, 0.01))

@@ -18,7 +18,7 @@ from particleforge.report.rendering import Picture, Rows, data_uri, number, pict
 
 _TRIALS_SHOWN = 40
 _HPO_CAPTIONS = {
-    "history": "Validation loss of the trials in the order in which they ended. Only trials of the same rung had the same budget; a low "
+    "history": "Validation loss of the trials in the order of their start. Only trials of the same rung had the same budget; a low "
     "rung's values rank configurations, they are no final losses.",
     "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
     "rough: read the order, not the numbers.",
@@ -27,7 +27,8 @@ _HPO_CAPTIONS = {
 }
 _CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve that turns up while the training curve
     falls means overfitting; one that still falls at the end means that more steps would help. Middle: the terms of the validation
-    loss, unweighted. Right: learning rate. Training values are means since the row before."""
+    loss, unweighted. Right: learning rate. Training values are means since the row before. The validation loss weighs its terms by the
+    default weights, so that trials compare; the training loss by the trial's own. Their levels differ for that reason, too."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ def gather_learning(
 ) -> Learning:
     """Read the results of search, training and export."""
     best = yaml.safe_load(hpo_best.read_text(encoding="utf-8"))
+    searched = {name: best[name] for name in ("model", "training") if name in best}
     trials, trials_text = _trials(pd.read_csv(hpo_trials, dtype={"config": str}))
     found = pd.read_parquet(metrics)
     return Learning(
-        best=Rows(("setting", "value"), [(path, number(value)) for path, value in _flat({name: best[name] for name in ("model", "training")}).items()]),
+        best=Rows(("setting", "value"), [(path, number(value)) for path, value in _flat(searched).items()]),
         best_text=f"Configuration {best['config']}, trial {best['trial']}: validation loss {number(best['value'])} "
         f"after {number(best['steps'])} steps.",
         against_default=_against_default(best["against_default"]),
@@ -91,6 +93,8 @@ def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
         text += f" The first {_TRIALS_SHOWN} are shown; hpo/trials.csv has all."
     shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(_TRIALS_SHOWN)
     hidden = {"trial", "slot", "parent", "default_value", "seconds"}
+    if set(counts) == {"complete"}:
+        hidden.add("reason")  # the same for all: the budget was used up
     columns = [name for name in shown.columns if name not in hidden and not shown[name].isna().all()]
     rows = [tuple(number(value) for value in row) for row in shown[columns].itertuples(index=False)]
     return Rows(tuple(columns), rows), text
@@ -150,4 +154,5 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _parity(found: Mapping[str, Any]) -> Rows:
     leaves = _flat({key: value for key, value in found.items() if key != "provenance"})
-    return Rows(("ONNX against torch", "value"), [(key, number(value)) for key, value in leaves.items() if not isinstance(value, list)])
+    shown = {key: number(value) for key, value in leaves.items() if value != "" and not isinstance(value, list)}
+    return Rows(("ONNX against torch", "value"), list(shown.items()))

@@ -54,10 +54,10 @@ def verdict(jets: Tree) -> str:
     if model is None or base is None or base["value"] <= 0:
         counts = " and ".join(f"{jets[reco]['response']['n']} for {LABELS[reco]}" for reco in ("mlpf", "baseline"))
         return f"Too few matched jets to compare resolutions ({counts})."
-    change = model["value"] / base["value"] - 1
+    ratio = model["value"] / base["value"]
     sigma = abs(model["value"] - base["value"]) / max(math.hypot(model["error"], base["error"]), 1e-12)
-    direction = "better" if change < 0 else "worse"
-    text = f"The jet resolution of MLPF is {abs(change):.0%} {direction} than that of the baseline ({sigma:.1f} standard deviations apart)"
+    change = f"{abs(ratio - 1):.0%} {'better' if ratio < 1 else 'worse'} than that" if ratio < 2 else f"{ratio:.1f} times as wide as that"
+    text = f"The jet resolution of MLPF is {change} of the baseline ({sigma:.1f} standard deviations apart)"
     text += "." if sigma >= _SIGNIFICANT else ": with these statistics they cannot be told apart."
     if limit is not None and base["value"] > limit["value"]:
         share = (base["value"] - model["value"]) / (base["value"] - limit["value"])

@@ -89,11 +89,11 @@ def particle_response(results: Results, particle_class: ParticleClassConfig) -> 
         panels[1, column].set_xlabel(r"truth $p_T$ [GeV]")
     panels[0, 0].set_ylabel("median response")
     panels[1, 0].set_ylabel("IQR / median")
-    panels[1, 0].set_ylim(bottom=0)
+    panels[1, 0].set_ylim(0, max(panels[1, 0].get_ylim()[1], 0.01))  # no room for rounding errors alone
     for axes in panels.flat:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")
             break
-    annotate(panels[0, 0], results.settings.title, "transverse momentum")
+    annotate(panels[0, 0], results.settings.title, "$p_T$")
     annotate(panels[0, 1], f"{particle_class.label}, {results.figures['n_events']} events", "energy")
     return figure
