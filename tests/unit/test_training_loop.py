@@ -101,6 +101,8 @@ def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path
     assert status == "complete"
     assert resumed_rows == rows
     assert_same_state(whole.state(), resumed.state())
+    last = [checkpoint.list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")]
+    assert last[0].read_bytes() == last[1].read_bytes()
 
 
 def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(manifest: Path, tmp_path: Path) -> None:

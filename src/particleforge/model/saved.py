@@ -5,6 +5,7 @@ Format (``torch.save`` of plain values, read back with ``weights_only=True``): `
 """
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ from particleforge.model.network import SetTransformer
 
 
 def serialise(content: Any) -> bytes:
-    """Return ``content`` in torch's format; the bytes do not depend on the name of the file they go to."""
+    """Return plain ``content`` in torch's format; equal content gives equal bytes, whatever its history or file name."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_without_identity(content), buffer)
     return buffer.getvalue()
+
+
+def _without_identity(content: Any) -> Any:
+    """Rebuild containers and intern strings: pickle writes a second reference to the *same* object in another way."""
+    if isinstance(content, dict):
+        return {_without_identity(key): _without_identity(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(_without_identity(value) for value in content)
+    return sys.intern(content) if type(content) is str else content
 
 
 def save_model(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,82 @@
+"""Export of a trained network through the real exporter and onnxruntime."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from particleforge.config.model import ModelConfig
+from particleforge.config.settings import ExportSettings
+from particleforge.errors import UserError
+from particleforge.export.onnx_model import export_onnx
+from particleforge.model.inputs import ModelInputs
+from particleforge.model.saved import save_model
+
+from ..unit.synthetic_shards import random_network, write_synthetic
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with shards and a network."""
+    folder = tmp_path_factory.mktemp("export")
+    inputs = ModelInputs.from_manifest(write_synthetic(folder / "shards", longest=60))
+    config = ModelConfig(width=16, n_layers=2, n_heads=2)
+    network = random_network(inputs, config)
+    content = {"weights": network.state_dict(), "model": config.model_dump(mode="json"), "inputs": inputs.plain(), "training": {}}
+    made = {"settings_hash": "", "inputs": {}, "packages": {}}
+    save_model(folder / "best.pt", {**content, "step": 3, "valid_loss": 0.5, "provenance": made})
+    return folder
+
+
+def export(folder: Path, name: str, **changes: object) -> Path:
+    out = folder / name
+    export_onnx(
+        ExportSettings(export=changes),
+        folder / "best.pt",
+        folder / "shards" / "manifest.json",
+        onnx=out / "model.onnx",
+        parity=out / "parity.json",
+        model_card=out / "model_card.md",
+    )
+    return out / "model.onnx"
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
+    model = export(folder, f"opset{opset}", opset=opset)
+    report = json.loads((model.parent / "parity.json").read_text())
+    assert report["score_difference"] <= 1e-5
+    assert report["lengths"][0] == 0
+    assert report["events_per_s_one_thread"]["onnxruntime"] > 0
+    assert "# Particle-flow model" in (model.parent / "model_card.md").read_text()
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    metadata = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    manifest = json.loads((folder / "shards" / "manifest.json").read_text())
+    assert metadata["elements"] == manifest["elements"]
+    assert metadata["classes"] == manifest["classes"]
+    assert metadata["opset"] == opset
+    assert metadata.keys() == {"elements", "classes", "units", "normalisation", "provenance", "opset"}
+    assert [(i.name, i.type) for i in session.get_inputs()] == [("features", "tensor(float)"), ("element_type", "tensor(int64)")]
+    outputs = [("class_scores", "tensor(float)"), ("charge", "tensor(int64)"), ("p4", "tensor(float)")]
+    assert [(o.name, o.type) for o in session.get_outputs()] == outputs
+    for shape in ((1, 0), (3, 0), (1, 1), (2, 17)):
+        feed = {"features": np.ones((*shape, 7), np.float32), "element_type": np.ones(shape, np.int64)}
+        scores, charge, p4 = session.run(None, feed)
+        assert (scores.shape, charge.shape, p4.shape) == ((*shape, 4), shape, (*shape, 4))
+
+
+def test_bytes_do_not_depend_on_folder_or_machine(folder: Path) -> None:
+    one, two = export(folder, "a").read_bytes(), export(folder, "b").read_bytes()
+    assert one == two
+    assert b"site-packages" not in one
+    assert str(Path(__file__).parents[2]).encode() not in one
+
+
+def test_no_model_over_the_tolerance(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"momenta differ from torch by .* in .*event"):
+        export(folder, "strict", momentum_tolerance=1e-12)
+    assert not (folder / "strict" / "model.onnx").exists()

@@ -1,0 +1,218 @@
+"""Trainings as real processes: ranks agree, kills and signals lose nothing, a dead rank ends all."""
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from particleforge.config.settings import TrainSettings
+from particleforge.errors import UserError
+from particleforge.model.saved import load_model
+from particleforge.training.checkpoint import list_checkpoints, read_checkpoint
+from particleforge.training.launch import run_training
+from particleforge.training.spec import CHECKPOINTS, TrainingSpec
+from particleforge.training.train import train_model
+
+from ..unit.synthetic_shards import write_synthetic
+
+pytestmark = pytest.mark.integration
+LONG = 100_000  # steps that no test waits for
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
+
+
+def settings_of(**changes: Any) -> TrainSettings:
+    training = {
+        "max_steps": 16,
+        "valid_every_steps": 4,
+        "checkpoint_every_steps": 4,
+        "log_every_steps": 1,
+        "elements_per_batch": 256,
+        "learning_rate": 3e-3,
+        "warmup_steps": 2,
+        "device": "cpu",
+    }
+    return TrainSettings(seed=4, model={"width": 8, "n_layers": 1, "n_heads": 2}, training={**training, **changes})
+
+
+def losses(metrics: Path, split: str = "train") -> dict[int, float]:
+    rows = pq.read_table(metrics).to_pylist()
+    return {row["step"]: row["value"] for row in rows if row["split"] == split and row["name"] == "loss"}
+
+
+def start(spec: TrainingSpec, ranks: int) -> subprocess.Popen[bytes]:
+    """Start ``run_training`` in a process of its own, as a workflow's job does; see ``outcome``."""
+    spec.work_dir.mkdir(parents=True, exist_ok=True)
+    spec_file = spec.work_dir.with_suffix(".spec.json")
+    spec.write().rename(spec_file)
+    code = (
+        "import sys; from pathlib import Path; from particleforge.training.launch import run_training, TrainingSpec\n"
+        "r = run_training(TrainingSpec.read(Path(sys.argv[1])), int(sys.argv[2])); print(r.status, r.step, r.reason)"
+    )
+    with spec.work_dir.with_suffix(".outcome").open("wb") as output:
+        return subprocess.Popen([sys.executable, "-c", code, str(spec_file), str(ranks)], stdout=output)
+
+
+def outcome(job: subprocess.Popen[bytes], spec: TrainingSpec) -> list[str]:
+    """Wait for a started training, at most a minute, and return its status, step and reason."""
+    job.wait(timeout=60)
+    return spec.work_dir.with_suffix(".outcome").read_text().split(maxsplit=2)
+
+
+def workers_of(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return torchrun and the workers below it."""
+    return psutil.Process(job.pid).children(recursive=True)
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
+    return found
+
+
+def test_two_ranks_train_like_one(manifest: Path, tmp_path: Path) -> None:
+    results = {n: run_training(TrainingSpec(settings_of(), manifest, tmp_path / f"ranks{n}", 16), n) for n in (1, 2)}
+    assert [result.status for result in results.values()] == ["complete", "complete"]
+    one, two = (losses(result.metrics) for result in results.values())
+    assert len(one) == 16
+    assert two == pytest.approx(one, rel=1e-5)
+    assert two[1] == pytest.approx(one[1], rel=1e-6)
+    again = run_training(TrainingSpec(settings_of(), manifest, tmp_path / "again", 16), 2)
+    assert losses(again.metrics) == two
+    assert again.valid_curve == results[2].valid_curve
+
+
+def test_two_ranks_have_the_gradient_of_one(manifest: Path, tmp_path: Path) -> None:
+    gradients = []
+    for ranks in (1, 2):
+        result = run_training(TrainingSpec(settings_of(weight_decay=0.0), manifest, tmp_path / f"ranks{ranks}", 1), ranks)
+        moments = read_checkpoint(result.checkpoint)["optimiser"]["state"]  # after one step: a tenth of the gradient
+        gradients.append(torch.cat([moments[i]["exp_avg"].flatten() for i in sorted(moments)]))
+    assert gradients[0].norm() > 0
+    assert (gradients[1] - gradients[0]).norm() <= 1e-6 * gradients[0].norm()
+
+
+def test_killed_and_rerun_equals_uninterrupted(manifest: Path, tmp_path: Path) -> None:
+    settings = settings_of(max_steps=400, checkpoint_every_steps=25, valid_every_steps=50)
+    whole = run_training(TrainingSpec(settings, manifest, tmp_path / "whole", 400), 1)
+    spec = TrainingSpec(settings, manifest, tmp_path / "killed", 400)
+    job = start(spec, 1)
+    wait_for(lambda: list_checkpoints(spec.work_dir / CHECKPOINTS))
+    for process in [*workers_of(job), job]:
+        process.kill()
+    job.wait()
+    assert not (spec.work_dir / "result.json").exists()
+    result = run_training(spec, 1)
+    assert result.status == "complete"
+    assert losses(result.metrics) == losses(whole.metrics)
+    assert result.valid_curve == whole.valid_curve
+    assert result.best_checkpoint.read_bytes() == whole.best_checkpoint.read_bytes()
+    assert result.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signal_saves_and_rerun_goes_on(manifest: Path, tmp_path: Path, number: signal.Signals) -> None:
+    spec = TrainingSpec(settings_of(max_steps=LONG, checkpoint_every_steps=LONG, log_every_steps=LONG), manifest, tmp_path / "work", LONG)
+    job = start(spec, 2)
+    wait_for(lambda: (spec.work_dir / "metrics.jsonl").exists() and (spec.work_dir / "metrics.jsonl").read_text())  # a validation is done
+    job.send_signal(number)
+    status, step, _ = outcome(job, spec)
+    assert status == "interrupted"
+    (saved,) = list_checkpoints(spec.work_dir / CHECKPOINTS)
+    assert int(saved.stem.split("_")[1]) == int(step) > 0
+
+
+def test_orphaned_workers_end_and_free_the_folder(manifest: Path, tmp_path: Path) -> None:
+    spec = TrainingSpec(settings_of(max_steps=LONG, valid_every_steps=LONG), manifest, tmp_path / "work", LONG)
+    job = start(spec, 2)
+    wait_for(lambda: list_checkpoints(spec.work_dir / CHECKPOINTS))
+    workers = workers_of(job)
+    job.kill()
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    job.wait()
+
+
+def test_dead_rank_ends_all_within_a_minute(manifest: Path, tmp_path: Path) -> None:
+    spec = TrainingSpec(settings_of(max_steps=LONG, valid_every_steps=LONG), manifest, tmp_path / "work", LONG)
+    job = start(spec, 2)
+    wait_for(lambda: list_checkpoints(spec.work_dir / CHECKPOINTS))
+    workers = workers_of(job)
+    next(process for process in workers if process.environ().get("RANK") == "1").kill()
+    assert outcome(job, spec)[0] == "failed"
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+
+
+def test_exception_of_a_worker_is_the_reason(manifest: Path, tmp_path: Path) -> None:
+    """A checkpoint of another architecture fails inside the workers, data without events is the user's."""
+    other = settings_of().model_copy(update={"model": settings_of().model.model_copy(update={"width": 16})})
+    parent = run_training(TrainingSpec(other, manifest, tmp_path / "other", 4), 1)
+    spec = TrainingSpec(settings_of(), manifest, tmp_path / "work", 8, parent_checkpoint=parent.checkpoint)
+    started = time.monotonic()
+    result = run_training(spec, 2)
+    assert time.monotonic() - started < 60
+    assert result.status == "failed"
+    assert "size mismatch" in result.reason
+    empty = write_synthetic(tmp_path / "empty", valid=0)
+    with pytest.raises(UserError, match="the valid split has no events"):
+        run_training(TrainingSpec(settings_of(), empty, tmp_path / "empty_work", 8), 2)
+
+
+def test_rungs_go_on_from_the_parents_checkpoint(manifest: Path, tmp_path: Path) -> None:
+    whole = run_training(TrainingSpec(settings_of(), manifest, tmp_path / "whole", 16), 1)
+    first = run_training(TrainingSpec(settings_of(), manifest, tmp_path / "rung0", 8), 1)
+    promoted = run_training(TrainingSpec(settings_of(), manifest, tmp_path / "rung1", 16, parent_checkpoint=first.checkpoint), 1)
+    assert first.step == 8
+    assert promoted.step == 16
+    assert {**losses(first.metrics), **losses(promoted.metrics)} == losses(whole.metrics)
+    assert promoted.valid_curve == whole.valid_curve
+    assert promoted.best_checkpoint.read_bytes() == whole.best_checkpoint.read_bytes()
+
+
+def test_divergence_is_a_result(manifest: Path, tmp_path: Path) -> None:
+    settings = settings_of(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
+    result = run_training(TrainingSpec(settings, manifest, tmp_path / "work", 16), 1)
+    assert result.status == "diverged"
+    assert "loss" in result.reason
+    with pytest.raises(UserError, match=r"training diverged: .*lower training\.learning_rate"):
+        train_model(settings, manifest, tmp_path / "work", *(tmp_path / n for n in ("best.pt", "last.pt", "m.parquet", "tb")), None)
+
+
+def test_train_model_hands_over_all_files_and_stores_its_result(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best_settings = tmp_path / "best.yaml"
+    best_settings.write_text("model: {width: 12}\ntraining: {learning_rate: 0.002}\n")
+    outputs = [tmp_path / "out" / name for name in ("best.pt", "last.pt", "metrics.parquet", "tensorboard")]
+
+    def train() -> list[bytes]:
+        train_model(settings_of(), manifest, tmp_path / "work", *outputs, best_settings)
+        return [path.read_bytes() for path in outputs[:3]]
+
+    first = train()
+    network, meta = load_model(outputs[0])
+    assert network.config.width == 12
+    assert meta["training"]["learning_rate"] == 0.002
+    assert meta["valid_loss"] == min(losses(outputs[2], "valid").values())
+    assert meta["provenance"]["settings"]["model"]["width"] == 12
+    assert len(list(outputs[3].glob("events.out.tfevents.*"))) == 1
+    for path in outputs[3].iterdir():
+        path.unlink()
+    with caplog.at_level(logging.INFO):
+        assert train() == first
+    assert "training is done already" in caplog.text
+    assert len(list(outputs[3].glob("events.out.tfevents.*"))) == 1
+    best_settings.write_text("model: {width: 16}\n")
+    assert train()[0] != first[0]
+    assert load_model(outputs[0])[0].config.width == 16
