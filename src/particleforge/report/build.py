@@ -79,7 +79,7 @@ def _files(inputs: ReportInputs, output: Path) -> Rows:
         (inputs.validation_plots, "the plots as PNG and PDF"),
         (inputs.cutflow_table, "the cutflow with its intervals"),
         (inputs.hpo_trials, "all trials of the search"),
-        (inputs.hpo_best, "the winning settings in full"),
+        (inputs.hpo_best, "the winning settings of the search"),
         (inputs.metrics, "every logged value of the final training"),
         (inputs.parity, "comparison of the exported model with torch"),
         (inputs.model_card, "how to use the exported model"),
