@@ -17,7 +17,13 @@ from .dataset_settings import dataset_settings
 from .edm4hep_events import Event, random_event, write_events
 from .truth_reference import reference
 
-RULES = {"fraction": 0.1, "charged_gev": 0.5, "share": 0.2, "pz_per_pt": 2539 / 250}  # the last from the HCAL endcap of clic
+RULES = {
+    "fraction": 0.1,
+    "charged_gev": 0.5,
+    "share": 0.2,
+    "outside": 0.5,
+    "pz_per_pt": 2539 / 250,
+}  # the last from the HCAL endcap of clic
 
 
 def built(folder: Path, events, modern=True, hits=True, **dataset):
@@ -156,6 +162,6 @@ def test_particle_without_free_element_is_merged_or_dropped(tmp_path):
 
 
 def test_what_flies_past_the_calorimeters_is_invisible(tmp_path):
-    event = Event(particles=[particle(211, 1, (0.5, 0, 30.0), 0.1396), particle(22, 0, (1, 0, 9.0))])
-    table, _ = built(tmp_path, [with_clusters(event, (4.0, 0), (5.0, 1))])
-    assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED]]
+    event = Event(particles=[particle(211, 1, (0.5, 0, 30.0), 0.1396), particle(22, 0, (0.1, 0, 9.0)), particle(22, 0, (1, 0, 9.0))])
+    table, _ = built(tmp_path, [with_clusters(event, (4.0, 0), (5.0, 1), (4.0, 2))])
+    assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED, Fate.HOSTED]]

@@ -144,7 +144,7 @@ def _visible(entry, p4, deposit, shares, rules):
         return False
     flies_at_calorimeters = abs(p4[2]) <= rules["pz_per_pt"] * math.hypot(p4[0], p4[1])
     left_enough = deposit > rules["fraction"] * p4[3] or (entry["charge"] != 0 and deposit > rules["charged_gev"])
-    return bool(shares) or (flies_at_calorimeters and left_enough)
+    return bool(shares) or (left_enough and (flies_at_calorimeters or deposit > rules["outside"] * p4[3]))
 
 
 def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_clusters):

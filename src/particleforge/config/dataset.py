@@ -12,6 +12,9 @@ class DatasetConfig(Block):
 
     visible_fraction_min: float = Field(0.1, ge=0, le=1, description="deposited share of its energy from which a particle is visible")
     visible_charged_energy_gev: float = Field(0.5, ge=0, description="deposited energy from which a charged particle is visible")
+    visible_fraction_outside_min: float = Field(
+        0.5, ge=0, le=1, description="deposited share of its energy that a particle outside the calorimeters' acceptance must exceed, too"
+    )
     visible_track_share_min: float = Field(0.2, gt=0, le=1, description="share of a track's hits from which a particle is visible")
     dropped_energy_fraction_max: float = Field(0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy")
     on_bad_file: Literal["fail", "quarantine"] = Field("fail", description="quarantine: an unreadable file gives an empty, marked table")

@@ -4,8 +4,9 @@ Inputs -> outputs: valid ``RawEvents`` -> ``schema.PARTICLES``, ``TARGETS``, ``T
 ``Balance`` in GeV. docs/truth.md explains the rules; in short:
 
 1. ``deposits`` says what every entry of the history left, ``ancestry`` who inherits it.
-2. A particle is visible if it is no neutrino and made a share of a track, or flies at the calorimeters and left there
-   more than a share of its energy or, if charged, more than an absolute energy (thresholds: ``settings.dataset``).
+2. A particle is visible if it is no neutrino and made a share of a track, or left more than a share of its energy in
+   the calorimeters or, if charged, more than an absolute energy; outside their acceptance it must have left most of its
+   energy (thresholds: ``settings.dataset``).
 3. In descending energy each visible particle takes the free track that it made most of, else the free cluster that it
    left most in. Without either it is merged into the owner of its strongest cluster, or dropped if it left nothing there.
 4. A target is the four-momentum sum of an element's owner and what was merged into it; its class follows the host.
@@ -117,7 +118,8 @@ def _largest(on_tracks: Pairs, events: RawEvents) -> BoolArray:
 def _visible(particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig, accepted: BoolArray) -> BoolArray:
     seen = left.energy > rules.visible_fraction_min * p4[:, 3]
     seen |= (particles["charge"] != 0) & (left.energy > rules.visible_charged_energy_gev)
-    seen &= accepted  # what flies past the calorimeters and sheds a little into them cannot be reconstructed from that
+    # What flies past the calorimeters and sheds a little into them cannot be reconstructed from that.
+    seen &= accepted | (left.energy > rules.visible_fraction_outside_min * p4[:, 3])
     seen[left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min]] = True
     return seen & (p4[:, 3] > 0) & ~is_neutrino(particles["pdg"])
 

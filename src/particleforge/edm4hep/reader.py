@@ -257,7 +257,7 @@ class _Chunk:
     def relation(self, kind: str, collection: str, name: str, owners: Table, targets: dict[str, tuple[int, Table]]) -> Pairs:
         """Read a one-to-many relation as pairs (row of the collection, row of the target)."""
         reference = self.layout.relation(kind, collection, name)
-        if reference is None or owners.n_rows == 0:
+        if reference is None or owners.n_rows == 0 or not targets:
             return Pairs.none()
         counts = self.file.jagged(reference.index, self.start, self.stop)[0]
         rows = self.rows(reference, targets)

@@ -88,8 +88,8 @@ class EventFile:
                 ("events___CollectionTypeInfo", "name", "collectionID"),
                 ("CollectionIDs", "m_names", "m_collectionIDs"),
             ):
-                for separator in ("/", "."):  # TTree, RNTuple
-                    names, ids = (leaves.get(f"{stem}{separator}{leaf}") for leaf in (name_leaf, id_leaf))
+                for pattern in (f"{stem}/{{}}", f"{stem}/{stem}.{{}}", f"{stem}.{{}}"):  # TTree, TTree of split records, RNTuple
+                    names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
                     if names is not None and ids is not None:
                         named = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
                         return dict(named)
