@@ -24,3 +24,13 @@ rule all:
     default_target: True
     input:
         RUN.every(PATHS.report),
+
+
+onsuccess:
+    print(
+        "\n".join(
+            f"Report: {path}"
+            for path in RUN.every(PATHS.report)
+            if Path(path).is_file()
+        )
+    )

@@ -17,7 +17,8 @@ except UserError as error:
 PATHS = RUN.paths
 
 
-container: "docker://python:3.11-slim"
+# Used only with --software-deployment-method apptainer; the Containerfile says how to build it.
+container: "particleforge.sif"
 
 
 wildcard_constraints:
