@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from particleforge.dataset.build import build_dataset
-
 from particleforge.config.settings import DatasetSettings
+from particleforge.dataset.build import build_dataset
 from particleforge.logs import job_log
 
 with job_log(snakemake.log[0]):

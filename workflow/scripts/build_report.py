@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from particleforge.report.build import ReportInputs, build_report
-
 from particleforge.config.settings import ReportSettings
 from particleforge.logs import job_log
 from particleforge.paths import HPO_PLOTS
+from particleforge.report.build import ReportInputs, build_report
 
 files = snakemake.input
 single = ("cutflow_table", "cutflow_plot", "manifest", "hpo_best", "hpo_trials", "metrics", "parity", "model_card")

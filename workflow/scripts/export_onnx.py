@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from particleforge.export.onnx_model import export_onnx
-
 from particleforge.config.settings import ExportSettings
+from particleforge.export.onnx_model import export_onnx
 from particleforge.logs import job_log
 
 with job_log(snakemake.log[0]):

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.selection.cutflow import gather_cutflows
-
 from particleforge.config.settings import CutflowSettings
 from particleforge.logs import job_log
+from particleforge.selection.cutflow import gather_cutflows
 
 with job_log(snakemake.log[0]):
     gather_cutflows(

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.reconstruction.reconstruct import reconstruct_events
-
 from particleforge.config.settings import ReconstructSettings
 from particleforge.logs import job_log
+from particleforge.reconstruction.reconstruct import reconstruct_events
 
 with job_log(snakemake.log[0]):
     reconstruct_events(

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from particleforge.hpo.slot import run_hpo_slot
-
 from particleforge.config.settings import HpoSettings
+from particleforge.hpo.slot import run_hpo_slot
 from particleforge.logs import job_log
 
 with job_log(snakemake.log[0]):

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from particleforge.hpo.best import select_best_trial
-
 from particleforge.config.settings import HpoSettings
+from particleforge.hpo.best import select_best_trial
 from particleforge.logs import job_log
 from particleforge.paths import HPO_PLOTS
 

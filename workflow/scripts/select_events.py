@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.selection.select import select_events
-
 from particleforge.config.settings import SelectSettings
 from particleforge.logs import job_log
+from particleforge.selection.select import select_events
 
 with job_log(snakemake.log[0]):
     select_events(

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.training.train import train_model
-
 from particleforge.config.settings import TrainSettings
 from particleforge.logs import job_log
+from particleforge.training.train import train_model
 
 with job_log(snakemake.log[0]):
     train_model(

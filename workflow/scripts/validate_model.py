@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.validation.validate import validate_model
-
 from particleforge.config.settings import ValidateSettings
 from particleforge.logs import job_log
+from particleforge.validation.validate import validate_model
 
 with job_log(snakemake.log[0]):
     validate_model(

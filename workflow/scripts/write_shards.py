@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from particleforge.preprocessing.shards import write_shards
-
 from particleforge.config.settings import ShardSettings
 from particleforge.logs import job_log
+from particleforge.preprocessing.shards import write_shards
 
 with job_log(snakemake.log[0]):
     write_shards(
