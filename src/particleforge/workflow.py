@@ -9,6 +9,7 @@ from typing import Any
 
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
+from particleforge.config.resources import RuleResources
 from particleforge.config.settings import StageSettings, n_shards, simulate_settings
 from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
@@ -81,11 +82,15 @@ class Workflow:
     def threads(self, rule: str) -> int:
         """Return the cores of a rule's jobs: at least one per DDP process."""
         ranks = {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks}.get(rule, 1)
-        return max(getattr(self.run.resources, rule).threads, ranks)
+        return max(self._asked(rule).threads, ranks)
+
+    def _asked(self, rule: str) -> RuleResources:
+        asked: RuleResources = getattr(self.run.resources, rule)
+        return asked
 
     def resources(self, rule: str) -> dict[str, Resource]:
         """Return Snakemake resources of a rule; memory and run time grow with each attempt."""
-        asked = getattr(self.run.resources, rule)
+        asked = self._asked(rule)
         found: dict[str, Resource] = {
             "mem_mb": _per_attempt(asked.mem_mb),
             "runtime": _per_attempt(asked.runtime_min),

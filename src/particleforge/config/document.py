@@ -57,7 +57,8 @@ def _type_name(schema: dict[str, Any]) -> str:
         return f"list of {_type_name(schema['items'])}" if "items" in schema else "list"
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1].removesuffix("Config")
-    return {"object": "mapping", "null": "none"}.get(schema.get("type", ""), schema.get("type", "any"))
+    name = str(schema.get("type", "any"))
+    return {"object": "mapping", "null": "none"}.get(name, name)
 
 
 def _bounds(schema: dict[str, Any]) -> str:
