@@ -52,6 +52,9 @@ PADDING = 0
 DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")  # computed by preprocessing.features
 # What the model starts from, always among the features: transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth
 HOST_FEATURES = {"track": ("pt", "p", "eta", "sin_phi", "cos_phi"), "cluster": ("et", "energy", "eta", "sin_phi", "cos_phi")}
+# where an element lies at the calorimeter: the distance between elements that attention may know
+POSITION_FEATURES = {"track": ("eta_calo", "sin_phi_calo", "cos_phi_calo"), "cluster": ("eta", "sin_phi", "cos_phi")}
+REQUIRED_FEATURES = {name: tuple(dict.fromkeys((*HOST_FEATURES[name], *POSITION_FEATURES[name]))) for name in ELEMENT_TYPES}
 NONE_CLASS = 0
 SCHEMA_VERSION = 1
 

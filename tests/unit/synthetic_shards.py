@@ -18,6 +18,7 @@ from particleforge.model.network import SetTransformer
 from particleforge.tables import SHARD_SCHEMA, write_table
 
 TRACK = [("pt", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("p", "log"), ("charge", "none"), ("d0", "asinh")]
+TRACK += [("eta_calo", "none"), ("sin_phi_calo", "none"), ("cos_phi_calo", "none")]
 CLUSTER = [("et", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("energy", "log"), ("energy_ecal", "log1p")]
 CLASSES = [
     {"name": "none"},
@@ -38,7 +39,9 @@ def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
     features = np.stack(
         [pt, eta, np.sin(phi), np.cos(phi), energy, np.where(is_track, sign, energy * ecal_share), rng.normal(0, 0.1, n)], 1
     )
-    features[~is_track, 6] = 0
+    bend = 0.3 * sign / pt
+    features = np.concatenate([features, np.stack([eta, np.sin(phi + bend), np.cos(phi + bend)], 1)], 1)
+    features[~is_track, 6:] = 0
     neutral = np.where(ecal_share > 0.7, 3, np.where(ecal_share > 0.4, 2, 0))
     target_class = np.where(is_track, 1, neutral)
     scale = np.where(is_track, 1.0 + rng.normal(0, 0.005, n), 1.2 + rng.normal(0, 0.1, n))[:, None]
@@ -104,7 +107,7 @@ def write_synthetic(folder: Path, *, train: Sequence[int] = (40, 40, 40), valid:
     manifest = {"schema_version": 1, "provenance": {}, "elements": elements, "n_features": N_FEATURES, "classes": CLASSES}
     manifest |= {"samples": ["synthetic"], "splits": splits}
     normalisation = {
-        "track": {"mean": [0.9, 0.0, 0.0, 0.0, 1.7, 0.0, 0.0], "std": [0.9, 1.4, 0.7, 0.7, 1.1, 1.0, 0.1]},
+        "track": {"mean": [0.9, 0.0, 0.0, 0.0, 1.7, *[0.0] * 5], "std": [0.9, 1.4, 0.7, 0.7, 1.1, 1.0, 0.1, 1.4, 0.7, 0.7]},
         "cluster": {"mean": [0.9, 0.0, 0.0, 0.0, 1.7, 1.3], "std": [0.9, 1.4, 0.7, 0.7, 1.1, 0.9]},
         "n_events": sum(train),
     }

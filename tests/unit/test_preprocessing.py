@@ -35,7 +35,7 @@ ELEMENTS = ElementsConfig.model_validate(
             {"name": "sin_phi"},
             {"name": "cos_phi_calo"},
             {"name": "d0", "transform": "asinh"},
-            *({"name": name} for name in ("p", "eta", "cos_phi")),
+            *({"name": name} for name in ("p", "eta", "cos_phi", "eta_calo", "sin_phi_calo")),
         ],
         "cluster": [
             {"name": "energy", "transform": "log1p"},
@@ -80,15 +80,15 @@ def test_features_equal_a_loop(n: int, mean: float, seed: int) -> None:
         for track in event["tracks"]:
             types.append(1)
             rows.append([track["pt"], np.sin(track["phi"]), np.cos(track["phi_calo"]), track["d0"]])
-            rows[-1] += [track["p"], track["eta"], np.cos(track["phi"]), 0.0]
+            rows[-1] += [track["p"], track["eta"], np.cos(track["phi"]), track["eta_calo"], np.sin(track["phi_calo"])]
         for cluster in event["clusters"]:
             types.append(2)
             rows.append([cluster["energy"], np.cos(cluster["phi"]), np.sin(cluster["phi"]), cluster["x"], cluster["eta"]])
-            rows[-1] += [cluster["et"], np.sin(cluster["phi"]), cluster["depth"]]
+            rows[-1] += [cluster["et"], np.sin(cluster["phi"]), cluster["depth"], 0.0]
     assert found.n_elements.tolist() == [len(event["targets"]) for event in events.to_list()]
     assert found.element_type.tolist() == types
     assert found.features.dtype == np.float32
-    np.testing.assert_allclose(found.features, np.array(rows, np.float32).reshape(-1, 8), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found.features, np.array(rows, np.float32).reshape(-1, 9), rtol=1e-6, atol=1e-7)
 
 
 def test_transforms_continue_below_their_domain() -> None:
@@ -101,7 +101,7 @@ def test_transforms_continue_below_their_domain() -> None:
 
 def test_statistics_by_blocks_equal_those_at_once() -> None:
     rng = np.random.default_rng(1)
-    features = (1e4 + rng.standard_normal((5000, 8))).astype(np.float32)  # mean >> std: naive sums of squares would fail
+    features = (1e4 + rng.standard_normal((5000, 9))).astype(np.float32)  # mean >> std: naive sums of squares would fail
     types = rng.integers(1, 3, 5000).astype(np.int8)
     features[types == 2, 4] = 3.5
     statistics = FeatureStatistics(ELEMENTS)
@@ -113,7 +113,7 @@ def test_statistics_by_blocks_equal_those_at_once() -> None:
     assert result["cluster"]["mean"][0] == pytest.approx(x.mean(), rel=1e-12)
     assert result["cluster"]["std"][1] == pytest.approx(clusters[:, 1].std(), rel=1e-9)
     assert (result["cluster"]["mean"][4], result["cluster"]["std"][4]) == (3.5, 1.0)  # constant
-    assert FeatureStatistics(ELEMENTS).result()["track"] == {"mean": [0.0] * 7, "std": [1.0] * 7}
+    assert FeatureStatistics(ELEMENTS).result()["track"] == {"mean": [0.0] * 9, "std": [1.0] * 9}
 
 
 @settings(max_examples=25, deadline=None)
@@ -157,7 +157,7 @@ def test_shards_hold_every_event_once_evenly_with_its_targets(tmp_path: Path) ->
     assert manifest["classes"][0] == {"name": "none"}
     assert [c["name"] for c in manifest["classes"][1:]] == list(CLASSES)
     assert manifest["elements"]["track"][0] == {"name": "pt", "transform": "log", "unit": "GeV"}
-    assert manifest["n_features"] == 8
+    assert manifest["n_features"] == 9
     everything = {e["event_id"]: e for e in ak.concatenate([first, second]).to_list()}
     seen: dict[int, str] = {}
     for split in SPLITS:
@@ -187,7 +187,7 @@ def test_shards_hold_every_event_once_evenly_with_its_targets(tmp_path: Path) ->
     last = int(features.n_elements[-1])
     stored = [e for split in SPLITS for e in read_shards(tmp_path / "shards", split).to_list() if e["event_id"] == first.event_id[-1]]
     assert stored[0]["n_elements"] == last > 0
-    assert np.array_equal(np.array(stored[0]["features"], np.float32).reshape(-1, 8), features.features[-last:])
+    assert np.array_equal(np.array(stored[0]["features"], np.float32).reshape(-1, 9), features.features[-last:])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -285,10 +285,10 @@ def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("ptt", "did you mean 'pt'"), ("pt", "'pt' repeats"), (None, "cos_phi missing")],
+    [("ptt", "did you mean 'pt'"), ("pt", "'pt' repeats"), (None, "cos_phi_calo missing")],
 )
 def test_wrong_features_are_refused_when_the_configuration_is_read(name: str | None, message: str) -> None:
-    features = [{"name": host} for host in schema.HOST_FEATURES["track"]]
+    features = [{"name": host} for host in schema.REQUIRED_FEATURES["track"]]
     features = [*features, {"name": name}] if name else features[:-1]
     with pytest.raises(ValueError, match=message):
         ElementsConfig.model_validate({"track": features, "cluster": [{"name": host} for host in schema.HOST_FEATURES["cluster"]]})

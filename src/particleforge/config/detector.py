@@ -83,8 +83,8 @@ class ElementsConfig(Block):
                     raise ValueError(f"elements.{element_type}: feature '{name}' unknown; {known}")
                 if names.count(name) > 1:
                     raise ValueError(f"elements.{element_type}: feature '{name}' repeats; name it once")
-            if missing := [name for name in schema.HOST_FEATURES[element_type] if name not in names]:
-                raise ValueError(f"elements.{element_type}: {', '.join(missing)} missing; the model predicts momenta relative to them")
+            if missing := [name for name in schema.REQUIRED_FEATURES[element_type] if name not in names]:
+                raise ValueError(f"elements.{element_type}: {', '.join(missing)} missing; momenta and distances start from them")
         return self
 
 

@@ -14,6 +14,7 @@ class ModelConfig(Block):
     n_layers: int = Field(3, ge=1, description="transformer blocks")
     n_heads: int = Field(4, ge=1, description="attention heads; must divide width")
     feedforward_factor: float = Field(2.0, gt=0, description="hidden size of a block's feed-forward net over width")
+    local_attention: bool = Field(True, description="penalise attention by angular distance, each head with a range of its own")
     head_layers: int = Field(2, ge=1, description="layers of each output head")
     dropout: float = Field(0.0, ge=0, lt=1)
     activation: Literal["gelu", "relu", "silu"] = "gelu"

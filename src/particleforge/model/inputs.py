@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from particleforge.errors import UserError
-from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, SCHEMA_VERSION
+from particleforge.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,9 @@ class ModelInputs:
         statistics = _read_json(manifest.with_name("normalisation.json"))
         for name in ELEMENT_TYPES:
             features = [feature["name"] for feature in described["elements"][name]]
-            missing = [column for column in HOST_FEATURES[name] if column not in features]
+            missing = [column for column in REQUIRED_FEATURES[name] if column not in features]
             if missing:
-                raise UserError(
-                    f"{manifest}: elements.{name} lacks {', '.join(missing)}, which the momentum of its particle starts from; add it"
-                )
+                raise UserError(f"{manifest}: elements.{name} lacks {', '.join(missing)}, which momenta and distances start from; add it")
             for moment in ("mean", "std"):
                 if len(statistics[name][moment]) != len(features):
                     raise UserError(

@@ -6,12 +6,17 @@ corrections [B, N, 5] (``momentum``).
 
 Algorithm: the features' transforms and standardisation, one linear projection per element type, pre-norm transformer blocks
 (Vaswani et al., arXiv:1706.03762; pre-norm: Xiong et al., arXiv:2002.04745, section 3), two multi-layer heads. There is no
-positional encoding: an event is a set. The last layer of the momentum head starts at zero, so that an untrained network
+positional encoding: an event is a set. With ``local_attention`` the scores of each head but the last fall linearly with
+the angular distance between the elements, with a fixed range per head (as ALiBi does with distance in a text, Press et al.,
+arXiv:2108.12409): which track made which cluster is a question of hundredths of a radian, which dot products of smooth
+embeddings resolve only after long training. The last layer of the momentum head starts at zero, so that an untrained network
 answers with the host's own momentum (``momentum``), which is nearly right for tracks.
 
 Invariants: an element's output depends on the real elements of its own event only, not on padding, batch-mates or order.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,13 +26,14 @@ from torch import Tensor, nn
 from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.momentum import N_CORRECTIONS
-from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING
+from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING, POSITION_FEATURES
 
 N_CHARGES = 3  # -1, 0, +1
 _TRANSFORMS = ("none", "log", "log1p", "asinh")
 _LOG_SMALLEST = 1e-6
 _STANDARDISED_MAX = 10.0  # a feature far outside of what training saw must not swamp the others
 _MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
+_RANGES = (0.02, 0.5)  # angular distance over which a head's score falls by one, of the narrowest and the widest local head
 _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
@@ -101,7 +107,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return updated embeddings [B, N, width]; ``mask`` [B, 1, N, N] is added to the attention scores of the keys."""
+        """Return updated embeddings [B, N, width]; ``mask`` [B, 1 or heads, N, N] is added to the attention scores."""
         b, n, width = x.shape
         qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -124,6 +130,8 @@ class SetTransformer(nn.Module):
     """The network; see the module's docstring for shapes and invariants."""
 
     host_columns: Tensor
+    position_columns: Tensor
+    slopes: Tensor
 
     def __init__(self, model: ModelConfig, inputs: ModelInputs) -> None:
         super().__init__()
@@ -136,19 +144,39 @@ class SetTransformer(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        columns = torch.zeros(len(ELEMENT_TYPES) + 1, N_CORRECTIONS, dtype=torch.int64)
-        for row, name in enumerate(ELEMENT_TYPES, start=1):
-            order = [feature["name"] for feature in inputs.elements[name]]
-            columns[row] = torch.tensor([order.index(column) for column in HOST_FEATURES[name]])
-        self.register_buffer("host_columns", columns)
+        self.register_buffer("host_columns", _columns(inputs, HOST_FEATURES))
+        self.register_buffer("position_columns", _columns(inputs, POSITION_FEATURES))
+        slopes = torch.zeros(model.n_heads)
+        if model.local_attention:
+            narrow, wide = map(math.log10, _RANGES)
+            slopes[:-1] = 1 / torch.logspace(narrow, wide, model.n_heads - 1)
+        self.register_buffer("slopes", slopes)
 
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
         """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
         real = element_type != PADDING
         mask = torch.where(real, 0.0, _MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
+        if self.config.local_attention:
+            mask = mask - self.slopes[:, None, None] * self._distance(features, element_type).unsqueeze(1)
         x = self.encoder(features, element_type)
         for block in self.blocks:
             x = block(x, mask)
         identity, momentum = self.identity_head(x), self.momentum_head(x)
         presence, classes, charge = identity.split([1, self.inputs.n_classes, N_CHARGES], -1)
         return Outputs(presence.squeeze(-1), classes, charge, momentum)
+
+    def _distance(self, features: Tensor, element_type: Tensor) -> Tensor:
+        """Return the angular distances [B, N, N] at the calorimeter, sqrt(d_eta^2 + chord(d_phi)^2)."""
+        position = features.gather(-1, self.position_columns[element_type])
+        difference = position.unsqueeze(2) - position.unsqueeze(1)
+        return difference.square().sum(-1).sqrt()
+
+
+def _columns(inputs: ModelInputs, names: Mapping[str, Sequence[str]]) -> Tensor:
+    """Return int64 [types, names]: in which column of the features each element type has the named ones."""
+    width = len(next(iter(names.values())))
+    columns = torch.zeros(len(ELEMENT_TYPES) + 1, width, dtype=torch.int64)
+    for row, element_type in enumerate(ELEMENT_TYPES, start=1):
+        order = [feature["name"] for feature in inputs.elements[element_type]]
+        columns[row] = torch.tensor([order.index(name) for name in names[element_type]])
+    return columns
