@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 ELEMENTS = {
     "track": [{"name": "pt", "transform": "log", "unit": "GeV"}, {"name": "sin_phi", "transform": "none", "unit": ""}]
-    + [{"name": name, "transform": "none", "unit": ""} for name in ("cos_phi", "eta", "p")],
+    + [{"name": name, "transform": "none", "unit": ""} for name in ("cos_phi", "eta", "p", "eta_calo", "sin_phi_calo", "cos_phi_calo")],
     "cluster": [{"name": "et", "transform": "log", "unit": "GeV"}, {"name": "sin_phi", "transform": "none", "unit": ""}]
     + [{"name": name, "transform": "none", "unit": ""} for name in ("cos_phi", "eta", "energy")],
 }
@@ -28,7 +28,7 @@ CLASSES = [
 
 
 def expected(features: np.ndarray, element_type: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return class scores, charge and p4 that the model gives for one event without padding, [n, 5] and [n] -> [n, ...]."""
+    """Return class scores, charge and p4 that the model gives for one event without padding, [n, 8] and [n] -> [n, ...]."""
     pt, sin_phi, energy = features[:, 0], features[:, 1], features[:, 4]
     present = (pt > 1).astype(np.float32) * 0.9
     which = np.where(element_type == 2, 2, np.where(energy > 5, 3, 1))
@@ -92,7 +92,7 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
         nodes,
         "tiny",
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "elements", 5]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "elements", len(ELEMENTS["track"])]),
             helper.make_tensor_value_info("element_type", TensorProto.INT64, ["batch", "elements"]),
         ],
         [
