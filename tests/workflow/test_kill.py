@@ -70,8 +70,10 @@ def job_process(root, rule):
     return None
 
 
-@pytest.mark.parametrize("rule", JOBS)
-@pytest.mark.parametrize("delay_s", [0.3, 1.5])
+MOMENTS = [*((rule, 1.0) for rule in JOBS), ("write_shards", 2.5), ("run_hpo_slot", 4.0), ("train_model", 4.0), ("validate_model", 4.0)]
+
+
+@pytest.mark.parametrize(("rule", "delay_s"), MOMENTS)
 def test_sigkill_and_rerun(chain, tmp_path, rule, delay_s):
     target, written = JOBS[rule]
     victim = chain.copy(tmp_path / "run")
