@@ -65,7 +65,7 @@ class Chain:
 
     def planned(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> dict[str, int]:
         """Return how many jobs of each rule a dry run plans."""
-        return planned_jobs(self.run("-n", "--quiet", "rules", *arguments, config=config, profile=profile))
+        return planned_jobs(self.run(*arguments, "-n", "--quiet", "rules", config=config, profile=profile))
 
     def visible_files(self) -> list[str]:
         """Return the results' files below the detector's folder, sorted."""
