@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHOICE := detector=$(DETECTOR) $(if $(PRESET),preset=$(PRESET))
 
+# tests run side by side: one thread each
+test unit: export OMP_NUM_THREADS := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help env run test unit lint format docs clean
 

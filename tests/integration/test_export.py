@@ -14,7 +14,7 @@ from particleforge.export.onnx_model import export_onnx
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
 
-from ..unit.synthetic_shards import random_network, write_synthetic
+from ..unit.synthetic_shards import N_FEATURES, random_network, write_synthetic
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +64,7 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
     outputs = [("class_scores", "tensor(float)"), ("charge", "tensor(int64)"), ("p4", "tensor(float)")]
     assert [(o.name, o.type) for o in session.get_outputs()] == outputs
     for shape in ((1, 0), (3, 0), (1, 1), (2, 17)):
-        feed = {"features": np.ones((*shape, 7), np.float32), "element_type": np.ones(shape, np.int64)}
+        feed = {"features": np.ones((*shape, N_FEATURES), np.float32), "element_type": np.ones(shape, np.int64)}
         scores, charge, p4 = session.run(None, feed)
         assert (scores.shape, charge.shape, p4.shape) == ((*shape, 4), shape, (*shape, 4))
 
