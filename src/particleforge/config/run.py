@@ -23,7 +23,7 @@ class RunConfig(Block):
     """What to run: detectors, sizes and the stages' settings."""
 
     preset: Annotated[Name, Field(description="file of config/presets that is merged over config.yaml")] = "demo"
-    detector: tuple[Name, ...] = Field(("clic",), min_length=1, description="one or more files of config/detectors")
+    detector: tuple[Name, ...] = Field(min_length=1, description="one or more files of config/detectors")
     results_dir: str = Field("results", min_length=1)
     seed: int = Field(20260401, ge=0, description="every random number of every stage derives from it")
     simulation: SimulationConfig = SimulationConfig()
