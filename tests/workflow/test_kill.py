@@ -55,7 +55,8 @@ def compared(results, names):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             relative = str(file.relative_to(results))
             volatile = ("work/", "tensorboard/", "metrics.parquet", ".provenance.json", "parity.json", "model_card.md", "report.html")
-            if file.is_file() and not any(part in relative for part in volatile):
+            hidden = any(part.startswith(".") for part in file.relative_to(results).parts)  # temporary names
+            if file.is_file() and not hidden and not any(part in relative for part in volatile):
                 found[relative] = digest(file)
     return found
 
