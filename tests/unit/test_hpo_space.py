@@ -51,7 +51,7 @@ def settings_of(run: RunConfig) -> HpoSettings:
     ],
 )
 def test_mistakes_are_explained_in_one_line(tmp_path: Path, space: dict[str, Any], expected: str) -> None:
-    (tmp_path / "config.yaml").write_text("preset: none\n")
+    (tmp_path / "config.yaml").write_text("preset: none\ndetector: any\n")
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "none.yaml").write_text("")
     with pytest.raises(UserError, match=expected):
