@@ -50,6 +50,7 @@ def test_shipped_presets_are_valid(preset):
     assert load_run(ROOT / "config", {"preset": preset}).preset == preset
 
 
+@pytest.mark.fault("unknown configuration key")
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -75,6 +76,7 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(overrides, words):
         assert word in message
 
 
+@pytest.mark.fault("unknown configuration key")
 def test_a_mistake_is_laid_to_its_file(config_dir):
     rewrite(config_dir / "presets/demo.yaml", model={"depth": 3})
     with pytest.raises(UserError, match=r"presets/demo\.yaml: model\.depth: unknown key"):

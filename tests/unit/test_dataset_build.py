@@ -76,24 +76,27 @@ def test_file_of_2021_without_tracks(tmp_path):
     assert len(set(table["event_id"].to_list())) == 3  # the file numbers all of its events 0
 
 
+@pytest.mark.fault("truncated ROOT file")
 @pytest.mark.parametrize("keep", [0, 10, 200, 2000, -3000, -300])
 def test_truncated_file_is_one_line(tmp_path, events, keep):
     whole = tmp_path / "whole.root"
     write_events(whole, events)
     broken = tmp_path / "broken.root"
     broken.write_bytes(whole.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"broken\.root") as raised:
+    with pytest.raises(UserError, match=r"broken\.root: not a readable EDM4hep ROOT file") as raised:
         build_dataset(dataset_settings(dataset=TOLERANT), [broken], tmp_path / "out.parquet")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out.parquet").exists()
 
 
+@pytest.mark.fault("file that is not EDM4hep")
 def test_web_page_instead_of_root(tmp_path):
     (tmp_path / "page.root").write_text("<html><body>404 Not Found</body></html>")
     with pytest.raises(UserError, match=r"page\.root: not a readable EDM4hep ROOT file"):
         build_dataset(dataset_settings(), [tmp_path / "page.root"], tmp_path / "out.parquet")
 
 
+@pytest.mark.fault("file that is not EDM4hep")
 def test_root_file_of_something_else(tmp_path):
     with uproot.recreate(tmp_path / "other.root") as file:
         file.mktree("ntuple", {"x": "float64"}).extend({"x": np.ones(3)})
@@ -101,6 +104,7 @@ def test_root_file_of_something_else(tmp_path):
         build_dataset(dataset_settings(), [tmp_path / "other.root"], tmp_path / "out.parquet")
 
 
+@pytest.mark.fault("missing branch")
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
@@ -121,6 +125,7 @@ def test_missing_branches_are_named(tmp_path, events, missing, message):
     assert str(raised.value).startswith(str(tmp_path / "events.root"))
 
 
+@pytest.mark.fault("missing optional collection")
 @pytest.mark.parametrize("optional", ["PandoraPFOs.", "EventHeader.", "SiTracks_Refitted.", ("PandoraClusters.", "ClusterMC")])
 def test_optional_collections_may_be_missing(tmp_path, events, optional):
     leaves = {leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(optional)}
@@ -138,6 +143,7 @@ def test_ranges_beyond_their_list_are_refused(tmp_path, events):
         build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
 
 
+@pytest.mark.fault("unreadable file set aside")
 def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
     good, bad = tmp_path / "good.root", tmp_path / "bad.root"
     write_events(good, events)

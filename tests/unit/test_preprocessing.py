@@ -260,6 +260,7 @@ def test_what_an_earlier_or_killed_run_left_does_not_survive(tmp_path: Path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "shards"]
 
 
+@pytest.mark.fault("values that are not finite")
 def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
     events = synthetic_events(120, 7)
     bad = ak.with_field(events, ak.with_field(events.tracks, events.tracks.d0 * np.where(np.arange(120) == 4, np.inf, 1), "d0"), "tracks")

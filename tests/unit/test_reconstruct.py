@@ -124,6 +124,7 @@ def test_no_events_and_events_without_elements(tmp_path: Path, model: Path, n_ev
         assert file["events"]["MLPFCandidates.PDG"].array().to_list() == [[]] * n_events
 
 
+@pytest.mark.fault("values that are not finite")
 def test_refusals_name_the_file_and_the_remedy(tmp_path: Path, model: Path) -> None:
     events = synthetic_events(20, 15)
     source = write_dataset(tmp_path / "events.parquet", events)

@@ -74,6 +74,7 @@ def job_process(root, rule):
 MOMENTS = [*((rule, 1.0) for rule in JOBS), ("write_shards", 2.5), ("run_hpo_slot", 4.0), ("train_model", 4.0), ("validate_model", 4.0)]
 
 
+@pytest.mark.fault("job killed while writing")
 @pytest.mark.parametrize(("rule", "delay_s"), MOMENTS)
 def test_sigkill_and_rerun(chain, tmp_path, rule, delay_s):
     target, written = JOBS[rule]
