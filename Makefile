@@ -32,7 +32,7 @@ test: env  ## Run every test
 	$(BIN)/pytest --numprocesses auto --dist loadgroup
 
 unit: env  ## Run the quick tests only
-	$(BIN)/pytest --numprocesses auto -m "not integration and not workflow"
+	$(BIN)/pytest --numprocesses auto -m "not integration and not workflow and not slurm"
 
 lint: env  ## Check style, types, layering and the workflow
 	$(BIN)/ruff check

@@ -1,0 +1,42 @@
+"""One private cluster for all tests of this folder, and one finished chain that was made without it."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+
+from cluster import Cluster, why_not
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    reason = why_not()
+    if reason and os.environ.get("PARTICLEFORGE_REQUIRE_SLURM"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    running = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(cluster):
+    """End what a failed test left in the queue, and bring back nodes that it took down."""
+    yield
+    cluster.reset()
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of this folder and keep them in one process, so that one cluster serves all."""
+    for item in items:
+        if Path(item.fspath).is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.xdist_group("slurm"))
