@@ -8,17 +8,21 @@ Two records exist, because data files must be byte-identical whenever the same c
   start and duration.
 """
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,45 +30,91 @@ from typing import Any
 
 import yaml
 
+from particleforge.errors import UserError, explained
+
 _PACKAGES = ("particleforge", "numpy", "awkward", "pyarrow", "uproot", "pythia8mc", "torch", "optuna", "onnx", "onnxruntime", "fastjet")
 _STARTED = time.time()
 
 
 @contextmanager
 def atomic_output(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success sync it to disk and rename it, on failure remove it."""
+    """Yield a temporary path beside ``path``; on success sync it to disk and rename it, on failure remove it.
+
+    What a killed job left under the temporary name is overwritten. A full or read-only disk is a UserError.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _temporary_file(target)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def _temporary_file(target: Path) -> tuple[Path, int]:
+    """Return an empty, locked file beside ``target``, and the handle that holds the lock.
+
+    Its name is always the same, so that no folder of many files need be searched for leftovers. A second writer at the same
+    time, on this machine or another, and one whose file system has no locks, gets a name of its own.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    with suppress(OSError):
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), temporary.stat()):  # else its writer has just renamed it
+                os.ftruncate(handle, 0)
+                return temporary, handle
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that replaces it on success and vanishes on failure.
 
-    What a killed run left behind is removed first: a path has one writer at a time.
+    What a killed run left behind is removed first; should its writer be alive after all, that one fails. A full or read-only
+    disk is a UserError.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        shutil.rmtree(leftover)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    with _explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+        finally:
+            if temporary.exists():
+                shutil.rmtree(temporary)
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name beside it."""
     try:
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+        yield
+    except (OSError, UserError) as error:
+        problem = error if isinstance(error, UserError) else explained(error, target)
+        if problem is None:
+            raise
+        temporary_name = rf"\.{re.escape(target.name)}(\.[0-9a-f]{{32}})?\.tmp"
+        raise UserError(re.sub(temporary_name, lambda _: target.name, str(problem))) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

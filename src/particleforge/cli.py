@@ -1,6 +1,5 @@
 """Command line: every stage on files of your own, without Snakemake, through the functions that the workflow calls."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run, merge
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
-from particleforge.logs import log_to_terminal
+from particleforge.logs import log_to_terminal, one_line_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +49,7 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
 
 def _load(detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path) -> tuple[RunConfig, DetectorConfig]:
     overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
-    return load_run(config_dir, overrides), load_detector(config_dir, detector)
+    return load_run(config_dir, overrides, "--set"), load_detector(config_dir, detector)
 
 
 @app.command()
@@ -224,7 +223,5 @@ def show_config(detector: Detector, preset: Preset = None, set_: Set = None, con
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 1."""
     log_to_terminal()
-    try:
+    with one_line_errors():
         app()
-    except UserError as error:
-        sys.exit(f"error: {error}")

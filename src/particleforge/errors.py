@@ -1,11 +1,21 @@
-"""The one exception that a user's mistake or a broken input raises, and the hint that goes with a misspelled name.
+"""The one exception that a user's mistake, a broken input or a file system without room raises, and hints that go with it.
 
 Its message is a single line that names the file or key, what is wrong and the remedy. Command line and
 workflow scripts print it without a traceback; anything else that is raised is a defect of the package.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
+
+_ELSEWHERE = "or put the results elsewhere, then run again"
+_FILE_SYSTEM_FAULTS = {
+    errno.ENOSPC: f"the disk is full; free space on it, {_ELSEWHERE}",
+    errno.EDQUOT: f"the disk quota is used up; free space or ask for more, {_ELSEWHERE}",
+    errno.EROFS: f"the file system is read-only; mount it writable, {_ELSEWHERE}",
+    errno.EACCES: "permission denied; correct owner or mode of the file and its folder, then run again",
+}
 
 
 class UserError(Exception):
@@ -19,3 +29,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the known name closest to ``word``, or nothing where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def explained(error: OSError, path: str | Path) -> UserError | None:
+    """Return as a UserError what the user can mend (full disk, quota, read-only, permissions), None for any other error.
+
+    The message names ``path``, or another file that the error itself names.
+    """
+    if error.errno not in _FILE_SYSTEM_FAULTS:
+        return None
+    return UserError(f"{error.filename or path}: {_FILE_SYSTEM_FAULTS[error.errno]}")

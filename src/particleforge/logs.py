@@ -1,4 +1,4 @@
-"""Logging of stages: progress and warnings into the job's log file, a user's mistake as one line."""
+"""Logging of stages: progress and warnings into the job's log file, what the user can mend as one line."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from particleforge.errors import UserError
+from particleforge.errors import UserError, explained
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -18,18 +18,47 @@ def log_to_terminal(level: int = logging.INFO) -> None:
 
 
 @contextmanager
-def job_log(path: str | Path) -> Iterator[None]:
-    """Send a job's log to ``path``; a UserError ends the process with its one line in the log and on standard error."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=[logging.FileHandler(path, mode="w", encoding="utf-8")])
-    logging.captureWarnings(True)
-    logger = logging.getLogger("particleforge")
-    logger.setLevel(logging.INFO)
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line on standard error where the user can mend what went wrong."""
     try:
         yield
-    except UserError as error:
-        logger.error("%s", error)
-        sys.exit(f"error: {error}")
-    except BaseException:
-        logger.exception("the job failed; this is a defect or a fault of the machine, not of the configuration")
-        raise
+    except (UserError, OSError) as error:
+        problem = _mendable(error)
+        if problem is None:
+            raise
+        sys.exit(f"error: {problem}")
+
+
+@contextmanager
+def job_log(path: str | Path) -> Iterator[None]:
+    """Send a job's log to ``path``; what the user can mend ends the process with one line in the log and on standard error."""
+    with one_line_errors():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=[_LogFile(path, mode="w", encoding="utf-8")])
+        logging.captureWarnings(True)
+        logger = logging.getLogger("particleforge")
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        except BaseException as error:
+            problem = _mendable(error)
+            if problem is None:
+                logger.exception("the job failed; this is a defect or a fault of the machine, not of the configuration")
+            else:
+                logger.error("%s", problem)
+            raise
+
+
+def _mendable(error: BaseException) -> UserError | None:
+    if isinstance(error, OSError):
+        return explained(error, "a file of this job")
+    return error if isinstance(error, UserError) else None
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk silences; logging's own tracebacks would bury the job's one line on standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Pass over what the file system refuses."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)

@@ -55,14 +55,14 @@ def validate(model: type[Model], content: Mapping[str, Any], source: str) -> Mod
         raise UserError(_explain(error, model, source)) from None
 
 
-def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Return the run's configuration from ``config_dir`` with ``overrides`` on top."""
+def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None, source_of_overrides: str = "--config") -> RunConfig:
+    """Return the run's configuration from ``config_dir`` with ``overrides`` on top; mistakes in these are laid to their source."""
     overrides = _with_detectors_as_list(overrides or {})
     base = _with_detectors_as_list(read_yaml(config_dir / "config.yaml"))
     preset = str(merge(base, overrides).get("preset", RunConfig.model_fields["preset"].default))
     preset_file = config_dir / "presets" / f"{preset}.yaml"
     preset_content = _with_detectors_as_list(read_yaml(preset_file))
-    layers = ((config_dir / "config.yaml", base), (preset_file, preset_content), ("--config", overrides))
+    layers = ((config_dir / "config.yaml", base), (preset_file, preset_content), (source_of_overrides, overrides))
     content: Tree = {}
     for source, layer in layers:  # validated one by one so that a mistake is laid to its file
         content = merge(content, layer)
