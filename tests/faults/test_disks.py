@@ -1,0 +1,112 @@
+"""A full or read-only disk: one line that names the file, nothing half-written, and the undisturbed result once there is room."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from particleforge.config.dataset import DatasetConfig
+from particleforge.dataset.build import build_dataset
+from particleforge.errors import UserError
+from particleforge.preprocessing.shards import write_shards
+from particleforge.selection.select import select_events
+from particleforge.simulation.simulate import simulate_events
+from particleforge.training.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
+
+from ..unit.dataset_settings import dataset_settings
+from ..unit.edm4hep_events import random_event, write_events
+from ..unit.simulation_fixtures import make_settings
+from ..unit.synthetic import synthetic_events, write_dataset
+from ..unit.test_preprocessing import stage_settings as shard_settings
+from ..unit.test_preprocessing import write_selected
+from ..unit.test_selection import stage_settings as select_settings
+from .disk import Disk
+
+Stage = Callable[[Path], None]
+MakeDisk = Callable[[int], Disk]
+PAGE_KIB = 4  # what a file takes at least
+
+
+def simulate(folder: Path) -> Stage:
+    settings = make_settings(events_per_shard=2)
+    return lambda output: simulate_events(settings, "00000", output / "sim/00000.root")
+
+
+def dataset(folder: Path) -> Stage:
+    rng = np.random.default_rng(3)
+    write_events(folder / "in.root", [random_event(rng, 20, 10, 10, 10) for _ in range(200)])
+    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0))
+    return lambda output: build_dataset(settings, [folder / "in.root"], output / "dataset/00000.parquet")
+
+
+def select(folder: Path) -> Stage:
+    source = write_dataset(folder / "in.parquet", synthetic_events(400, 1))
+    return lambda output: select_events(select_settings(), source, output / "select/00000.parquet", output / "select/00000.json")
+
+
+def shards(folder: Path) -> Stage:
+    source = write_selected(folder / "in.parquet", synthetic_events(400, 2))
+    return lambda output: write_shards(shard_settings(100), [source], output / "shards")
+
+
+STAGES = {"simulate": simulate, "dataset": dataset, "select": select, "shards": shards}
+
+
+def reproducible(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Leave out what says when and where a file was made."""
+    return {name: content for name, content in files.items() if not name.endswith(".provenance.json")}
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stage, dict[str, bytes]]:
+    """Return a stage, as a function of the folder to write to, and the files that it makes undisturbed."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run = STAGES[request.param](folder)
+    run(folder / "whole")
+    files = (path for path in (folder / "whole").rglob("*") if path.is_file())
+    return run, reproducible({str(path.relative_to(folder / "whole")): path.read_bytes() for path in files})
+
+
+@pytest.mark.fault("full disk")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_full_disk(stage: tuple[Stage, dict[str, bytes]], make_disk: MakeDisk, share: float) -> None:
+    run, whole = stage
+    disk = make_disk(max(PAGE_KIB, int(share * sum(map(len, whole.values())) / 1024)))
+    with pytest.raises(UserError, match="the disk is full; free space on it, or put the results elsewhere, then run again") as raised:
+        run(disk.path)
+    assert str(raised.value).startswith(str(disk.path))
+    assert ".tmp" not in str(raised.value)
+    assert reproducible(disk.files()).items() <= whole.items()
+    disk.remount("size=64m")
+    run(disk.path)
+    assert reproducible(disk.files()) == whole
+
+
+@pytest.mark.fault("read-only results")
+def test_read_only_results(stage: tuple[Stage, dict[str, bytes]], make_disk: MakeDisk) -> None:
+    run, whole = stage
+    disk = make_disk(64 * 1024)
+    run(disk.path)
+    disk.remount("ro")
+    with pytest.raises(UserError, match="the file system is read-only; mount it writable, or put the results elsewhere"):
+        run(disk.path)
+    assert reproducible(disk.files()) == whole
+    disk.remount("rw")
+    run(disk.path)
+    assert reproducible(disk.files()) == whole
+
+
+@pytest.mark.fault("full disk")
+def test_full_disk_while_a_checkpoint_is_written(make_disk: MakeDisk) -> None:
+    states = [{"step": step, "weights": torch.full((5000,), float(step))} for step in (1, 2)]
+    disk = make_disk(36)  # room for one, not for two
+    first = write_checkpoint(disk.path, states[0])
+    with pytest.raises(UserError, match=r"step_000000002_\w+\.pt: the disk is full"):
+        write_checkpoint(disk.path, states[1])
+    assert list(disk.path.iterdir()) == [first]
+    assert read_checkpoint(first)["step"] == 1
+    disk.remount("size=1m")
+    write_checkpoint(disk.path, states[1])
+    assert [read_checkpoint(path)["step"] for path in list_checkpoints(disk.path)] == [1, 2]
