@@ -69,12 +69,13 @@ def _temporary_file(target: Path) -> tuple[Path, int]:
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(handle), temporary.stat()):  # else its writer has just renamed it
+            if os.path.samestat(os.fstat(handle), temporary.stat()):
                 os.ftruncate(handle, 0)
                 return temporary, handle
+        except (BlockingIOError, FileNotFoundError):
+            pass  # its writer is at work, or has just renamed it
         except OSError:
-            os.close(handle)
-            raise
+            temporary.unlink(missing_ok=True)  # no locks here, so nobody writes under this name
         os.close(handle)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)

@@ -99,3 +99,4 @@ def test_sigkill_and_rerun(chain, tmp_path, rule, delay_s):
     assert visible.items() <= expected.items(), "something half-written is visible"
     victim.run(f"results/clic/{target}")
     assert compared(victim.results, written) == expected
+    assert not [path for path in victim.results.rglob(".*") if path.suffix == ".tmp"]
