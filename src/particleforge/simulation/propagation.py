@@ -79,7 +79,7 @@ def propagate(generated: Particles, settings: SimulateSettings, rng: np.random.G
     generation = record.generation(rows)
     entering, flights = [], []
     for number in range(MAX_GENERATIONS):
-        if not len(generation.row):
+        if number and not len(generation.row):  # the first generation gives the records their columns, even if it is empty
             break
         made = _Secondaries()
         outcome = _fly(generation, settings, rng, made, last=number == MAX_GENERATIONS - 1)
