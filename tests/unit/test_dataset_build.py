@@ -24,7 +24,7 @@ from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
 REAL = os.environ.get("PARTICLEFORGE_REAL_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="PARTICLEFORGE_REAL_DATA is not set")
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
-TOLERANT = DatasetConfig(dropped_energy_fraction_max=1.0)
+TOLERANT = DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
 
 
 @pytest.fixture
@@ -150,7 +150,9 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
     leaves = leaves_of(events)
     leaves["MCParticles.mass"][0][-1][0] = np.nan  # found in the last chunk, when others were written
     write_leaves(bad, leaves)
-    settings = dataset_settings(dataset=DatasetConfig(on_bad_file="quarantine", chunk_events=2, dropped_energy_fraction_max=1.0))
+    settings = dataset_settings(
+        dataset=DatasetConfig(on_bad_file="quarantine", chunk_events=2, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+    )
     table, metadata = build(settings, [bad, good, tmp_path / "absent.root"], tmp_path / "out.parquet")
     assert len(table) == len(events)
     assert [entry["file"] for entry in metadata["quarantined"]] == ["absent.root", "bad.root"]
@@ -175,14 +177,14 @@ def test_same_bytes_twice_and_whatever_the_chunks(tmp_path, events):
         build_dataset(settings, [tmp_path / "events.root"], tmp_path / f"{name}.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert (tmp_path / "a.parquet.provenance.json").exists()
-    other = dataset_settings(dataset=DatasetConfig(chunk_events=2, dropped_energy_fraction_max=1.0))
+    other = dataset_settings(dataset=TOLERANT.model_copy(update={"chunk_events": 2}))
     build_dataset(other, [tmp_path / "events.root"], tmp_path / "c.parquet")
     assert pq.read_table(tmp_path / "c.parquet").equals(pq.read_table(tmp_path / "a.parquet"))
 
 
 def test_too_much_dropped_energy_fails(tmp_path, events):
     write_events(tmp_path / "events.root", events)
-    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=0.0))
+    settings = dataset_settings(dataset=TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.0}))
     with pytest.raises(UserError, match=r"events\.root: .* of the visible energy finds no element, allowed 0\.0%"):
         build_dataset(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
 

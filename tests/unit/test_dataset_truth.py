@@ -29,7 +29,7 @@ RULES = {
 def built(folder: Path, events, modern=True, hits=True, **dataset):
     """Return the dataset of made-up events, and its metadata."""
     write_events(folder / "events.root", events, modern, hits)
-    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0, **dataset))
+    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0, **dataset))
     build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
 

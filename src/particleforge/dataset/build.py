@@ -12,6 +12,7 @@ inputs give the same bytes.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +48,8 @@ class _BadFileError(Exception):
 def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Path) -> None:
     """Write the dataset of ``inputs`` to ``output``.
 
-    Raises UserError if an input cannot be used (unless quarantined) or too much visible energy finds no element.
+    Raises UserError if an input cannot be used or holds too many values that are no numbers (unless quarantined), or if too much
+    visible energy finds no element.
     """
     if not inputs:
         raise UserError("build-dataset: no input file; give at least one EDM4hep ROOT file")
@@ -99,15 +101,19 @@ def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[
 
 def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
-    balance, counts = Balance(), {"events": 0}
+    balance, counts = Balance(), Counter({"events": 0})
     seen: list[Array] = []
-    for raw in _chunks(settings, inputs):
-        table, found, left_out = _table(settings, raw)
-        balance.add(found)
-        for name, number in (*left_out.items(), ("events", raw.n_events)):
-            counts[name] = counts.get(name, 0) + number
-        seen.append(table["event_id"].to_numpy())
-        yield table
+    for path in inputs:
+        read, left_out = Counter[str](), Counter[str]()
+        for raw in _chunks(settings, path):
+            table, found, dropped = _table(settings, raw)
+            balance.add(found)
+            read.update(tracks=raw.tracks.n_rows, clusters=raw.clusters.n_rows)
+            left_out.update(dropped)
+            counts.update(dropped, events=raw.n_events)
+            seen.append(table["event_id"].to_numpy())
+            yield table
+        _check_left_out(path, read, left_out, settings)
     names = ", ".join(path.name for path in inputs)
     if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
         raise UserError(f"{names}: run and event numbers repeat between files; build one dataset for each file")
@@ -117,12 +123,27 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
     log.info("dataset: %d events, %s", counts["events"], metadata["energy_balance_gev"])
 
 
-def _chunks(settings: DatasetSettings, inputs: Sequence[Path]) -> Iterator[RawEvents]:
-    for path in inputs:
-        try:
-            yield from read_chunks(path, settings.collections, settings.dataset.chunk_events)
-        except UserError as error:
-            raise _BadFileError(path, str(error)) from error
+def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
+    try:
+        yield from read_chunks(path, settings.collections, settings.dataset.chunk_events)
+    except UserError as error:
+        raise _BadFileError(path, str(error)) from error
+
+
+def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], settings: DatasetSettings) -> None:
+    """Say what of a file was left out; too large a share of its tracks or clusters makes it a bad file."""
+    said = ", ".join(f"{number} {name.removesuffix('_dropped')}" for name, number in sorted(left_out.items()) if number)
+    if said:
+        log.warning("%s: left out, as a value is missing, not finite, or no energy: %s", path, said)
+    limit = settings.dataset.dropped_objects_fraction_max
+    for name, number in read.items():
+        dropped = left_out[f"{name}_dropped"]
+        if dropped > limit * number:
+            raise _BadFileError(
+                path,
+                f"{path}: {dropped} of {number} {name} are unusable (a value is missing, not finite, or no energy), allowed {limit:.1%}; "
+                "fetch or simulate it again, or raise dataset.dropped_objects_fraction_max",
+            )
 
 
 def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
