@@ -40,7 +40,10 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
         key, separator, value = assignment.partition("=")
         if not separator or not key:
             raise UserError(f"--set {assignment}: must read key=value, e.g. training.max_steps=500")
-        nested: Any = yaml.safe_load(value)
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {assignment}: not readable as YAML: {error}") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
         found = merge(found, nested)

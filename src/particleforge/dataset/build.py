@@ -119,7 +119,7 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
         raise UserError(f"{names}: run and event numbers repeat between files; build one dataset for each file")
     check_balance(balance, settings, names)
     metadata["energy_balance_gev"] = {name: value for name, value in asdict(balance).items() if not name.startswith("n_")}
-    metadata["counts"] = counts | {name: value for name, value in asdict(balance).items() if name.startswith("n_")}
+    metadata["counts"] = {**counts, **{name: value for name, value in asdict(balance).items() if name.startswith("n_")}}
     log.info("dataset: %d events, %s", counts["events"], metadata["energy_balance_gev"])
 
 
