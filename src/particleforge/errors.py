@@ -34,8 +34,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explained(error: OSError, path: str | Path) -> UserError | None:
     """Return as a UserError what the user can mend (full disk, quota, read-only, permissions), None for any other error.
 
-    The message names ``path``, or another file that the error itself names.
+    The message names ``path``, or another file that the error itself names (the target, where it copies or renames).
     """
     if error.errno not in _FILE_SYSTEM_FAULTS:
         return None
-    return UserError(f"{error.filename or path}: {_FILE_SYSTEM_FAULTS[error.errno]}")
+    return UserError(f"{error.filename2 or error.filename or path}: {_FILE_SYSTEM_FAULTS[error.errno]}")

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 from particleforge.config.dataset import DatasetConfig
+from particleforge.config.settings import TrainSettings
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
 from particleforge.training.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
+from particleforge.training.train import train_model
 
 from ..unit.dataset_settings import dataset_settings
 from ..unit.edm4hep_events import random_event, write_events
 from ..unit.simulation_fixtures import make_settings
 from ..unit.synthetic import synthetic_events, write_dataset
+from ..unit.synthetic_shards import write_synthetic
 from ..unit.test_preprocessing import stage_settings as shard_settings
 from ..unit.test_preprocessing import write_selected
 from ..unit.test_selection import stage_settings as select_settings
@@ -110,3 +113,29 @@ def test_full_disk_while_a_checkpoint_is_written(make_disk: MakeDisk) -> None:
     disk.remount("size=1m")
     write_checkpoint(disk.path, states[1])
     assert [read_checkpoint(path)["step"] for path in list_checkpoints(disk.path)] == [1, 2]
+
+
+@pytest.mark.integration
+@pytest.mark.fault("full disk")
+def test_full_disk_during_a_training(tmp_path: Path, make_disk: MakeDisk) -> None:
+    steps = {"max_steps": 16, "valid_every_steps": 4, "checkpoint_every_steps": 4, "log_every_steps": 1, "warmup_steps": 2}
+    model = {"width": 8, "n_layers": 1, "n_heads": 2}
+    settings = TrainSettings(seed=4, model=model, training={**steps, "elements_per_batch": 256, "device": "cpu"})
+    manifest = write_synthetic(tmp_path / "shards")
+
+    def train(folder: Path) -> None:
+        files = (folder / name for name in ("best.pt", "last.pt", "metrics.parquet", "tensorboard"))
+        train_model(settings, manifest, folder / "work", *files, None)
+
+    train(tmp_path / "whole")
+    disk = make_disk(1024)
+    for size, place in (("8k", "work"), ("100k", "checkpoints/step_000000008"), ("200k", "last.pt")):
+        disk.remount(f"size={size}")
+        with pytest.raises(UserError, match=rf"{place}.*: the disk is full"):
+            train(disk.path)
+    assert [read_checkpoint(path)["step"] for path in list_checkpoints(disk.path / "work/checkpoints")] == [12, 16]
+    disk.remount("size=1m")
+    train(disk.path)
+    for name in ("best.pt", "last.pt"):
+        assert (disk.path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not [name for name in disk.files() if name.endswith(".tmp")]

@@ -135,6 +135,7 @@ def test_resources_come_from_the_configuration():
     assert "gpu" not in run.resources("build_dataset")
 
 
+@pytest.mark.fault("unknown configuration key")
 def test_a_wrong_key_is_one_line(tmp_path):
     text = Chain.new(tmp_path / "new").run("-n", config=("training={max_stepz: 3}",), check=False)
     assert "--config: training.max_stepz: unknown key" in text

@@ -34,7 +34,7 @@ from particleforge.training.spec import CHECKPOINTS, FAILURE_PATTERN, LAUNCHER_V
 
 __all__ = ["TrainingResult", "TrainingSpec", "run_training"]
 log = logging.getLogger(__name__)
-_LOCK_FILE, _IDENTITY_FILE = "lock", "identity"
+_LOCK_FILE, _IDENTITY_FILE, _ROOM_FILE = "lock", "identity", "room"
 _LOCK_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
 
@@ -155,6 +155,8 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     if signalled:
         status, reason = "interrupted", f"stopped by a signal; the last checkpoint is of step {step}"
     elif not failures:
+        write_text(spec.work_dir / _ROOM_FILE, " " * 4096)  # a UserError if it was a full disk that kept them from saying why
+        (spec.work_dir / _ROOM_FILE).unlink()
         status, reason = "failed", "a training process was killed from outside, perhaps for want of memory; the log says by which signal"
     else:
         first = min(failures, key=lambda failure: float(failure["time"]))

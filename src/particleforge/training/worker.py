@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from particleforge import artefacts
-from particleforge.errors import UserError
+from particleforge.errors import UserError, explained
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
 from particleforge.tables import write_table
@@ -154,9 +154,10 @@ def main(spec_path: str) -> int:
         with joined_workers(spec.settings.training.device) as workers:
             train(spec, workers, interrupted)
     except Exception as error:
-        log.error("rank %d: %s", rank, error, exc_info=not isinstance(error, UserError))
-        with contextlib.suppress(OSError):  # a full disk may be the very reason
-            (work_dir / FAILURE_PATTERN.format(rank)).write_text(json.dumps(_failure(error)), encoding="utf-8")
+        reason = (explained(error, work_dir) if isinstance(error, OSError) else None) or error
+        log.error("rank %d: %s", rank, reason, exc_info=not isinstance(reason, UserError))
+        with contextlib.suppress(OSError, UserError):  # a full disk may be the very reason
+            artefacts.write_text(work_dir / FAILURE_PATTERN.format(rank), json.dumps(_failure(reason)))
         return 1
     return 0
 
