@@ -43,7 +43,7 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     What a killed job left under the temporary name is overwritten. A full or read-only disk is a UserError.
     """
     target = Path(path)
-    with _explaining(target):
+    with explaining(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary, handle = _temporary_file(target)
         try:
@@ -90,7 +90,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    with _explaining(target):
+    with explaining(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
             shutil.rmtree(leftover)
@@ -106,8 +106,11 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explaining(target: Path) -> Iterator[None]:
-    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name beside it."""
+def explaining(target: Path) -> Iterator[None]:
+    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name beside it.
+
+    An error that itself names another file keeps that name.
+    """
     try:
         yield
     except (OSError, UserError) as error:

@@ -11,14 +11,18 @@ from particleforge.config.dataset import DatasetConfig
 from particleforge.config.settings import TrainSettings
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
+from particleforge.hpo.study import open_study
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
 from particleforge.training.checkpoint import list_checkpoints, read_checkpoint, write_checkpoint
+from particleforge.training.spec import TrainingResult, TrainingSpec
 from particleforge.training.train import train_model
 
 from ..unit.dataset_settings import dataset_settings
 from ..unit.edm4hep_events import random_event, write_events
+from ..unit.hpo_fixtures import FormulaTraining, Search, loss_at
+from ..unit.hpo_fixtures import make_settings as make_hpo_settings
 from ..unit.simulation_fixtures import make_settings
 from ..unit.synthetic import synthetic_events, write_dataset
 from ..unit.synthetic_shards import write_synthetic
@@ -113,6 +117,36 @@ def test_full_disk_while_a_checkpoint_is_written(make_disk: MakeDisk) -> None:
     disk.remount("size=1m")
     write_checkpoint(disk.path, states[1])
     assert [read_checkpoint(path)["step"] for path in list_checkpoints(disk.path)] == [1, 2]
+
+
+class WithoutFiles(FormulaTraining):
+    """A training that writes nothing, so that the study is what meets the full disk."""
+
+    def __call__(self, spec: TrainingSpec, ranks: int) -> TrainingResult:
+        step, chosen = spec.until_step, spec.settings
+        return self._result(spec, "complete", "", step, {step: loss_at(chosen.training.learning_rate, chosen.model.n_layers, step)}, None)
+
+
+@pytest.mark.fault("full disk")
+def test_full_disk_at_every_write_of_a_search(tmp_path: Path, make_disk: MakeDisk) -> None:
+    """The disk grows page by page, each time by less than the next slot needs."""
+    settings = make_hpo_settings(first_rung_slots=8, n_rungs=1, min_steps=2)
+    whole = Search(tmp_path / "whole", settings, WithoutFiles())
+    expected = whole.run_all()
+    size_kib, messages = 2 * PAGE_KIB, []
+    disk = make_disk(size_kib)
+    search, results = Search(disk.path / "search", settings, WithoutFiles()), []
+    while len(results) < len(expected):
+        try:
+            results.append(search.run(0, len(results)))
+        except UserError as error:
+            messages.append(str(error))
+            size_kib += PAGE_KIB
+            disk.remount(f"size={size_kib}k")
+    assert results == expected
+    assert all(": the disk is full; " in message for message in messages)
+    assert {message.split(":")[0] for message in messages} >= {str(search.work), str(search.output(0, 0))}
+    assert len(open_study(settings, search.manifest, search.work).trials()) == len(expected)
 
 
 @pytest.mark.integration

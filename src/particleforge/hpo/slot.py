@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from particleforge.artefacts import write_json
+from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo.space import trial_settings
@@ -38,16 +38,17 @@ def run_hpo_slot(
     UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
     end of the job's time): the job is to be run again and goes on where it stopped.
     """
-    study = open_study(settings, manifest, work_dir)
-    trial = study.claim(rung, slot)
-    if trial is None:
-        _check_failures(study, rung)
-        write_json(output, _empty_slot(study, rung, slot))
-        return
-    log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
-    if not trial.finished:
-        trial = _train(study, trial, manifest, train)
-    write_json(output, _result(study, trial))
+    with explaining(work_dir):  # Optuna's journal names no file when the disk is full
+        study = open_study(settings, manifest, work_dir)
+        trial = study.claim(rung, slot)
+        if trial is None:
+            _check_failures(study, rung)
+            write_json(output, _empty_slot(study, rung, slot))
+            return
+        log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
+        if not trial.finished:
+            trial = _train(study, trial, manifest, train)
+        write_json(output, _result(study, trial))
 
 
 def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> SearchTrial:
