@@ -1,17 +1,23 @@
 """A full or read-only disk: one line that names the file, nothing half-written, and the undisturbed result once there is room."""
 
-from collections.abc import Callable
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from particleforge.artefacts import atomic_output, write_json
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.settings import TrainSettings
 from particleforge.dataset.build import build_dataset
+from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 from particleforge.hpo.study import open_study
+from particleforge.logs import one_line_errors
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
@@ -103,6 +109,51 @@ def test_read_only_results(stage: tuple[Stage, dict[str, bytes]], make_disk: Mak
     disk.remount("rw")
     run(disk.path)
     assert reproducible(disk.files()) == whole
+
+
+@pytest.fixture
+def forbidden() -> Iterator[Path]:
+    """Return a folder in which this process, no longer root if it was, may not write."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own are closed to other users
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(user)
+    folder.rmdir()
+
+
+@pytest.mark.fault("no permission to write")
+def test_no_permission_to_write(forbidden: Path) -> None:
+    for path in (forbidden / "file.json", forbidden / "folder" / "file.json"):
+        with pytest.raises(UserError, match="permission denied; correct owner or mode of the file and its folder") as raised:
+            write_json(path, {})
+        assert str(forbidden) in str(raised.value)
+
+
+@pytest.mark.parametrize(("code", "meaning"), [(errno.EDQUOT, "the disk quota is used up"), (errno.ENOSPC, "the disk is full")])
+def test_what_the_user_can_mend_is_one_line(tmp_path: Path, code: int, meaning: str) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {tmp_path}/file: {meaning}; "), one_line_errors(), atomic_output(tmp_path / "file"):
+        raise OSError(code, "said by the system")
+    with pytest.raises(SystemExit, match=f"^error: a file of this job: {meaning}; "), one_line_errors():
+        raise OSError(code, "said by the system")
+
+
+@pytest.mark.fault("failing disk or file server")
+def test_a_failing_disk_is_not_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it taken for one, a moment's trouble of the file server would quarantine good files."""
+    write_events(tmp_path / "in.root", [random_event(np.random.default_rng(3), 10, 3, 3, 3) for _ in range(4)])
+    settings = dataset_settings(dataset=DatasetConfig(on_bad_file="quarantine"))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for method in ("_event_numbers", "jagged"):  # while the file is opened, while events are read
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"), one_line_errors():
+            patch.setattr(EventFile, method, fail)
+            build_dataset(settings, [tmp_path / "in.root"], tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.root"]
 
 
 @pytest.mark.fault("full disk")

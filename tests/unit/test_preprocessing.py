@@ -237,6 +237,7 @@ def test_normalisation_never_sees_valid_or_test(tmp_path: Path) -> None:
     assert found[0]["track"]["std"][0] == pytest.approx(pt.std(), rel=1e-6)
 
 
+@pytest.mark.fault("job killed while writing")
 def test_what_an_earlier_or_killed_run_left_does_not_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = synthetic_events(300, 6)
     file, output = write_selected(tmp_path / "a.parquet", events), tmp_path / "shards"

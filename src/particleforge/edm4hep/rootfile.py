@@ -4,6 +4,7 @@ Inputs -> outputs: a path -> ``EventFile``, which gives the values of any leaf f
 unusable (not ROOT, truncated, no ``events`` tree, mandatory branches missing) is a UserError that names it.
 """
 
+import errno
 import logging
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from particleforge.edm4hep.records import Array, IntArray
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class EventFile:
@@ -125,6 +128,8 @@ class EventFile:
         return ak.to_numpy(ak.num(array)).astype(np.int64), values
 
     def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised."""
+        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+            raise error
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
         return UserError(f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it again")
