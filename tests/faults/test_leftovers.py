@@ -10,6 +10,7 @@ import pytest
 
 from particleforge import artefacts
 from particleforge.artefacts import atomic_directory, atomic_output
+from particleforge.training.checkpoint import latest_state, write_checkpoint
 
 WRITER = """
 import sys
@@ -94,3 +95,13 @@ def test_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.
         second.write_text("second")
     assert (tmp_path / "file").read_text() == "first"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.fault("job killed while writing")
+def test_half_a_checkpoint_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    process = start("atomic_output", tmp_path / "step_000000003_0123456789abcdef.pt")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    whole = write_checkpoint(tmp_path, {"step": 2})
+    assert latest_state(tmp_path) == {"step": 2}
+    assert names(tmp_path) == [whole.name]

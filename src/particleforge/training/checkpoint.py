@@ -53,7 +53,9 @@ def read_checkpoint(path: Path) -> State | None:
 
 
 def latest_state(folder: Path) -> State | None:
-    """Return the newest undamaged state of a folder; damaged files are removed."""
+    """Return the newest undamaged state of a folder; damaged files, and those that a killed run left half-written, are removed."""
+    for half in folder.glob(".step_*.tmp"):
+        half.unlink(missing_ok=True)
     for path in reversed(list_checkpoints(folder)):
         state = read_checkpoint(path)
         if state is not None:
