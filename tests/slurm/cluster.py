@@ -178,6 +178,13 @@ class Cluster:
         assert process.returncode == 0 or not check, f"{' '.join(command)}: {text[-6000:]}"
         return text
 
+    def call_on(self, node: str, *command: str) -> str:
+        """Run a command on a node, outside any job, and return what it printed."""
+        unshare = psutil.Process(self._nodes[node].pid).children()[0]
+        first = unshare.children()[0].pid
+        inside = ["nsenter", f"--mount=/proc/{first}/ns/mnt", f"--pid=/proc/{first}/ns/pid", f"--uts=/proc/{first}/ns/uts"]
+        return subprocess.run([*inside, *command], check=True, capture_output=True, text=True, env=self._environment(), timeout=60).stdout
+
     def snakemake(self, chain: Chain, *arguments: str, config: tuple[str, ...] = (), check: bool = True, timeout_s: float = 600) -> str:
         """Run Snakemake with the shipped Slurm profile in a chain's folder and return what it printed."""
         return self.call(*self.snakemake_command(chain, *arguments, config=config), cwd=chain.folder, check=check, timeout_s=timeout_s)
