@@ -9,12 +9,14 @@ from typing import Any
 
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.resources import RuleResources
+from particleforge.config.resources import ResourcesConfig, RuleResources
 from particleforge.config.settings import StageSettings, n_shards, simulate_settings
+from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
 
 Resource = int | str | Callable[..., int]
+RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
 
 
 class Workflow:
@@ -26,6 +28,7 @@ class Workflow:
         self.run = load_run(config_dir, overrides)
         self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in self.run.detector}
         self.paths = Paths(self.run.results_dir)
+        self._check_nodes()
 
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
         """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""
@@ -81,12 +84,25 @@ class Workflow:
 
     def threads(self, rule: str) -> int:
         """Return the cores of a rule's jobs: at least one per DDP process."""
-        ranks = {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks}.get(rule, 1)
-        return max(self._asked(rule).threads, ranks)
+        return max(self._asked(rule).threads, self._ranks.get(rule, 1))
 
     def _asked(self, rule: str) -> RuleResources:
         asked: RuleResources = getattr(self.run.resources, rule)
         return asked
+
+    @property
+    def _ranks(self) -> dict[str, int]:
+        """DDP processes of the rules that train."""
+        return {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks}
+
+    def _check_nodes(self) -> None:
+        """Raise a UserError for jobs on several nodes that cannot be."""
+        for rule in RULES:
+            nodes, ranks = self._asked(rule).nodes, self._ranks.get(rule, 1)
+            if ranks % nodes:
+                key = {"run_hpo_slot": "hpo.ranks", "train_model": "training.ranks"}.get(rule)
+                remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
+                raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
 
     def resources(self, rule: str) -> dict[str, Resource]:
         """Return Snakemake resources of a rule; memory and run time grow with each attempt."""
@@ -95,9 +111,14 @@ class Workflow:
             "mem_mb": _per_attempt(asked.mem_mb),
             "runtime": _per_attempt(asked.runtime_min),
         }
+        if rule in self._ranks:
+            found["stop_before_limit_s"] = self.run.resources.stop_before_limit_s
         if asked.nodes > 1:
-            found |= {"nodes": asked.nodes, "tasks": asked.nodes, "mpi": "srun"}
-        if asked.gpus:
+            ranks = self._ranks[rule]
+            found |= {"mpi": "srun", "nodes": asked.nodes, "tasks": ranks, "cpus_per_task": -(-self.threads(rule) // ranks)}
+        if asked.gpus and asked.nodes > 1:  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
+            found |= {"gres": f"gpu:{asked.gpus}", "tasks_per_gpu": 0}
+        elif asked.gpus:
             found["gpu"] = asked.gpus
         if asked.partition:
             found["slurm_partition"] = asked.partition

@@ -1,10 +1,12 @@
 """Unpack the job's files and settings, call the package."""
 
+from functools import partial
 from pathlib import Path
 
 from particleforge.config.settings import HpoSettings
 from particleforge.hpo.slot import run_hpo_slot
 from particleforge.logs import job_log
+from particleforge.training.launch import Placement, run_training
 
 with job_log(snakemake.log[0]):
     run_hpo_slot(
@@ -14,4 +16,5 @@ with job_log(snakemake.log[0]):
         int(snakemake.wildcards.rung),
         int(snakemake.wildcards.slot),
         Path(snakemake.output[0]),
+        partial(run_training, placement=Placement.of(snakemake.resources)),
     )

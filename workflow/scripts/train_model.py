@@ -4,6 +4,7 @@ from pathlib import Path
 
 from particleforge.config.settings import TrainSettings
 from particleforge.logs import job_log
+from particleforge.training.launch import Placement
 from particleforge.training.train import train_model
 
 with job_log(snakemake.log[0]):
@@ -16,4 +17,5 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output.metrics),
         Path(snakemake.output.tensorboard),
         Path(snakemake.input.best),
+        Placement.of(snakemake.resources),
     )

@@ -19,7 +19,7 @@ class LossConfig(Block):
 class TrainingConfig(Block):
     """How a network is trained; one training is one DDP job of ``ranks`` processes."""
 
-    ranks: int = Field(1, ge=1, description="DDP processes (per node)")
+    ranks: int = Field(1, ge=1, description="DDP processes, all nodes together")
     max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; the learning-rate schedule ends here")
     valid_every_steps: int = Field(200, ge=1, description="steps between validations")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")

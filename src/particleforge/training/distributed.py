@@ -1,7 +1,7 @@
 """Ranks, devices and collective operations: the only place that reads the environment of a distributed job.
 
 Inputs -> outputs: variables of torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or of srun (SLURM_PROCID, SLURM_NTASKS,
-SLURM_LOCALID, with MASTER_ADDR and MASTER_PORT set by who calls srun) -> ``Workers``. The back end is NCCL on CUDA devices and
+SLURM_LOCALID, with MASTER_ADDR and MASTER_PORT set by ``slurm_job``) -> ``Workers``. The back end is NCCL on CUDA devices and
 gloo on CPUs. A process without such variables is the only rank.
 """
 

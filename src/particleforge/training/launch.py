@@ -1,7 +1,8 @@
 """Start a training as processes of its own and say what came of it; this process needs no torch.
 
 Inputs -> outputs: a ``TrainingSpec`` and a number of ranks -> a ``TrainingResult`` and the files of ``worker``. One rank is a
-plain process; more are started by torchrun (``torch.distributed.run``) on this machine with a free port.
+plain process; more are started by torchrun (``torch.distributed.run``) on this machine with a free port, or by srun on the
+nodes of this Slurm job (``Placement``).
 
 Rules:
 
@@ -9,6 +10,7 @@ Rules:
 * run again, an unfinished training goes on from its newest checkpoint and a finished one returns its stored result;
 * a lock on the folder, which the started processes hold too, keeps two runs from writing at once;
 * SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's exception ends all of them.
+* inside a Slurm job the ranks stop in time before its end, and the job goes back to the queue (``slurm_job``).
 * threads: OMP_NUM_THREADS, if set, is the share of the whole training, else the cores that this process may use; ranks
   divide it evenly.
 """
@@ -30,20 +32,33 @@ from typing import Any
 
 from particleforge.artefacts import write_text
 from particleforge.errors import UserError
-from particleforge.training.spec import CHECKPOINTS, FAILURE_PATTERN, LAUNCHER_VARIABLE, RESULT_FILE, Status, TrainingResult, TrainingSpec
+from particleforge.training import slurm_job
+from particleforge.training.slurm_job import Placement
+from particleforge.training.spec import (
+    CHECKPOINTS,
+    FAILURE_PATTERN,
+    LAUNCHER_VARIABLE,
+    RESULT_FILE,
+    STOP_AT_VARIABLE,
+    Status,
+    TrainingResult,
+    TrainingSpec,
+)
 
-__all__ = ["TrainingResult", "TrainingSpec", "run_training"]
+__all__ = ["Placement", "TrainingResult", "TrainingSpec", "run_training"]
 log = logging.getLogger(__name__)
 _LOCK_FILE, _IDENTITY_FILE, _ROOM_FILE = "lock", "identity", "room"
 _LOCK_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
 
 
-def run_training(spec: TrainingSpec, ranks: int) -> TrainingResult:
-    """Train up to ``spec.until_step`` with ``ranks`` processes and return what came of it.
+def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = None) -> TrainingResult:
+    """Train up to ``spec.until_step`` with ``ranks`` processes in all and return what came of it.
 
-    Divergence, interruption and dead processes are results; bad settings or data raise a UserError.
+    Divergence, interruption and dead processes are results; bad settings or data raise a UserError. Does not return if the
+    Slurm job's time is up and Slurm takes the job back into its queue.
     """
+    placement = placement or Placement()
     training = spec.settings.training
     if not 1 <= spec.until_step <= training.max_steps:
         raise UserError(f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked for; raise it")
@@ -58,9 +73,12 @@ def run_training(spec: TrainingSpec, ranks: int) -> TrainingResult:
             return stored
         for stale in (RESULT_FILE, *(path.name for path in spec.work_dir.glob(FAILURE_PATTERN.format("*")))):
             (spec.work_dir / stale).unlink(missing_ok=True)
-        signalled = _run_workers(spec.write(), ranks, lock)
+        stop_at = slurm_job.stop_at(placement.stop_before_limit_s)
+        signalled = _run_workers(spec.write(), ranks, placement, lock, stop_at)
         result = TrainingResult.read(spec.work_dir, identity, spec.until_step)
     if result is not None:
+        if result.status == "interrupted" and stop_at is not None and time.time() >= stop_at:
+            slurm_job.requeue()
         return result
     return _result_of_failure(spec, signalled=signalled, seconds=time.monotonic() - started)
 
@@ -95,8 +113,10 @@ def _make_room(work_dir: Path, identity: str) -> None:
     write_text(marker, identity)
 
 
-def _command(ranks: int) -> list[str]:
+def _command(ranks: int, placement: Placement) -> list[str]:
     module = "particleforge.training.worker"
+    if placement.nodes > 1 and slurm_job.job_id():
+        return [*slurm_job.srun(ranks, placement), sys.executable, "-m", module]
     if ranks == 1:
         return [sys.executable, "-m", module]
     return [
@@ -105,30 +125,41 @@ def _command(ranks: int) -> list[str]:
     ]
 
 
-def _environment(ranks: int) -> dict[str, str]:
+def _environment(ranks: int, placement: Placement, stop_at: float | None) -> dict[str, str]:
     environment = dict(os.environ)
-    cores = int(environment.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    environment["OMP_NUM_THREADS"] = str(max(1, cores // ranks))
-    environment[LAUNCHER_VARIABLE] = str(os.getpid())
-    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", LAUNCHER_VARIABLE):
         environment.pop(name, None)
+    if stop_at is not None:
+        environment[STOP_AT_VARIABLE] = str(stop_at)
+    cores = int(environment.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    threads = cores // ranks
+    if placement.nodes > 1 and slurm_job.job_id():
+        threads = threads if "OMP_NUM_THREADS" in environment else placement.cpus_per_rank
+        return environment | slurm_job.rendezvous() | {"OMP_NUM_THREADS": str(max(1, threads))}
+    environment |= {"OMP_NUM_THREADS": str(max(1, threads)), LAUNCHER_VARIABLE: str(os.getpid())}
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
     if ranks == 1:  # said outright, since a Slurm job's own variables may tell of more tasks
         environment |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     return environment
 
 
-def _run_workers(spec_file: Path, ranks: int, lock: int) -> bool:
+def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, stop_at: float | None) -> bool:
     """Run the workers to their end and return whether they were asked to stop."""
+    command = _command(ranks, placement)
     process = subprocess.Popen(
-        [*_command(ranks), str(spec_file)], env=_environment(ranks), stdin=subprocess.DEVNULL, pass_fds=(lock,), start_new_session=True
+        [*command, str(spec_file)],
+        env=_environment(ranks, placement, stop_at),
+        stdin=subprocess.DEVNULL,
+        pass_fds=(lock,),
+        start_new_session=True,
     )
+    stop_signal = slurm_job.STOP_SIGNAL if command[0] == "srun" else signal.SIGTERM  # SIGUSR1 would kill torchrun
     signalled = False
 
     def forward(_number: int, _frame: FrameType | None) -> None:
         nonlocal signalled
         signalled = True
-        process.terminate()  # also for SIGUSR1, which would kill torchrun
+        process.send_signal(stop_signal)
 
     previous: dict[signal.Signals, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

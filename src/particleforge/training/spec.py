@@ -12,6 +12,7 @@ SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
 CHECKPOINTS = "checkpoints"
 LAUNCHER_VARIABLE = "PARTICLEFORGE_LAUNCHER_PID"  # names the process whose end ends the training
+STOP_AT_VARIABLE = "PARTICLEFORGE_STOP_AT_UNIX_S"  # when ranks must save their state and end
 FAILURE_PATTERN = "failure_rank{}.json"
 Status = Literal["complete", "diverged", "interrupted", "failed"]
 

@@ -13,7 +13,7 @@ from particleforge.artefacts import atomic_output, provenance, record_circumstan
 from particleforge.config import load
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
-from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
+from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,13 @@ def train_model(
     metrics: Path,
     tensorboard: Path,
     best_settings: Path | None,
+    placement: Placement | None = None,
 ) -> None:
     """Train to ``settings.training.max_steps`` and hand over the files; divergence and interruption are UserErrors."""
     if best_settings is not None:
         settings = with_best_settings(settings, best_settings)
     spec = TrainingSpec(settings, manifest.absolute(), work_dir.absolute(), settings.training.max_steps, tensorboard=tensorboard.absolute())
-    result = run_training(spec, settings.training.ranks)
+    result = run_training(spec, settings.training.ranks, placement)
     if result.status != "complete":
         raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {_REMEDIES[result.status]}")
     _hand_over(result, output, last, metrics)

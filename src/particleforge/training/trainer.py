@@ -160,7 +160,7 @@ class Trainer:
         extra = torch.tensor([n_events, batch.element_type.numel(), self.interrupted()], dtype=torch.float64)
         tally = workers.sum(torch.cat((counts(batch), extra)).to(workers.device)).cpu()
         if tally[_TALLY.index("interrupted")]:
-            raise StoppedEarlyError("interrupted", f"stopped by a signal after {self.step} steps")
+            raise StoppedEarlyError("interrupted", f"stopped by a signal or the end of the job's time after {self.step} steps")
         batch = batch.to(workers.device)
         with torch.autocast(workers.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             outputs = network(batch.features, batch.element_type)

@@ -1,10 +1,10 @@
-"""One rank of a training: the process that ``launch.run_training`` starts, directly or through torchrun.
+"""One rank of a training: the process that ``launch.run_training`` starts, directly or through torchrun or srun.
 
 Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``, ``best.pt`` and
 ``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and reason, and exit status 1.
 
-SIGTERM and SIGUSR1 let the step finish, save the state and end with status "interrupted"; so does the death of the launcher,
-so that no training outlives the job that asked for it.
+SIGTERM and SIGUSR1 let the step finish, save the state and end with status "interrupted"; so does the approaching end of the
+Slurm job, and the death of the launcher, so that no training outlives the job that asked for it.
 """
 
 import contextlib
@@ -28,7 +28,15 @@ from particleforge.tables import write_table
 from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
 from particleforge.training.distributed import Workers, joined_workers, rank_environment
 from particleforge.training.metrics import ROWS_FILE, MetricsLog, metrics_table, read_rows
-from particleforge.training.spec import CHECKPOINTS, FAILURE_PATTERN, LAUNCHER_VARIABLE, Status, TrainingResult, TrainingSpec
+from particleforge.training.spec import (
+    CHECKPOINTS,
+    FAILURE_PATTERN,
+    LAUNCHER_VARIABLE,
+    STOP_AT_VARIABLE,
+    Status,
+    TrainingResult,
+    TrainingSpec,
+)
 from particleforge.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._signalled = False
+        self._stop_at = float(os.environ.get(STOP_AT_VARIABLE, "inf"))
         self._parent = os.getppid()
         self._launcher: psutil.Process | None = None
         if LAUNCHER_VARIABLE in os.environ:
@@ -55,8 +64,8 @@ class Interruption:
         self._signalled = True
 
     def __call__(self) -> bool:
-        """Return True after a signal, and when torchrun or the launcher is gone."""
-        return self._signalled or os.getppid() != self._parent or self._launcher_is_gone()
+        """Return True after a signal, when the time is up, and when torchrun or the launcher is gone."""
+        return self._signalled or time.time() >= self._stop_at or os.getppid() != self._parent or self._launcher_is_gone()
 
     def _launcher_is_gone(self) -> bool:
         if self._launcher is None:
