@@ -1,5 +1,6 @@
 """Run the workflow as a user does, in a folder of its own, with sizes that a test can afford."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -70,6 +71,13 @@ class Chain:
     def visible_files(self) -> list[str]:
         """Return the results' files below the detector's folder, sorted."""
         return sorted(str(path.relative_to(self.results)) for path in self.results.rglob("*") if path.is_file())
+
+
+def data_hashes(results: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that the data stages made, by path below ``results``; records of circumstances left out."""
+    files = [path for stage in DATA_STAGES for path in sorted((results / stage).rglob("*"))]
+    made = [path for path in files if path.is_file() and not path.name.endswith(".provenance.json") and not path.name.startswith(".")]
+    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
 
 
 def planned_jobs(text: str) -> dict[str, int]:
