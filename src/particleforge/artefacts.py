@@ -1,39 +1,21 @@
-"""How files come into being: under a temporary name, synced, renamed; with a record of what made them.
-
-Two records exist, because data files must be byte-identical whenever the same configuration makes them:
-
-* *provenance*, inside the file: stage, its version, the settings that shaped it, their hash, checksums of the inputs,
-  versions of the packages that matter;
-* *circumstances*, in ``<file>.provenance.json`` beside it: git commit and whether the tree was dirty, host, Slurm job,
-  start and duration.
-"""
+"""How files come into being: under a temporary name, synced, renamed; and the checksums that tell them apart."""
 
 import fcntl
 import glob
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from particleforge.errors import UserError, explained
-
-_PACKAGES = ("particleforge", "numpy", "awkward", "pyarrow", "uproot", "pythia8mc", "torch", "optuna", "onnx", "onnxruntime", "fastjet")
-_STARTED = time.time()
 
 
 @contextmanager
@@ -146,57 +128,3 @@ def sha256(path: str | Path) -> str:
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Return a short hash of plain settings, independent of key order."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape results."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def provenance(stage: str, settings: Mapping[str, Any], inputs: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Return what made a file, all of it reproducible: see the module's docstring.
-
-    Inputs are named by file name and checksum, not by folder, so that moving the results changes nothing.
-    """
-    return {
-        "stage": stage,
-        "settings": dict(settings),
-        "settings_hash": settings_hash(settings),
-        "inputs": {"/".join(Path(path).parts[-2:]): sha256(path) for path in inputs},
-        "packages": package_versions(),
-    }
-
-
-@cache
-def _git_state() -> tuple[str, bool]:
-    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown", False)``."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return "unknown", False
-
-
-def record_circumstances(path: str | Path, made: Mapping[str, Any]) -> None:
-    """Write ``<path>.provenance.json``: the file's provenance plus commit, host, job and times of this process."""
-    commit, dirty = _git_state()
-    circumstances = {
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "host": socket.gethostname(),
-        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-        "command": Path(sys.argv[0]).name,
-        "started_unix_s": _STARTED,
-        "wall_time_s": round(time.time() - _STARTED, 3),
-    }
-    write_json(f"{path}.provenance.json", {**made, "circumstances": circumstances})

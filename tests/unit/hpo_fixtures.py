@@ -36,6 +36,9 @@ def make_settings(**hpo: Any) -> HpoSettings:
 def make_manifest(folder: Path, checksum: str = "0") -> Path:
     path = folder / "manifest.json"
     path.write_text(json.dumps({"provenance": {}, "splits": {"train": {"shards": [{"sha256": checksum}]}}}))
+    (folder / "normalisation.json").write_text("{}")
+    for split in ("train", "valid"):
+        (folder / split).mkdir(exist_ok=True)
     return path
 
 

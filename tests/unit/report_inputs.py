@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from particleforge import schema, tables
-from particleforge.artefacts import provenance, record_circumstances, write_json, write_text
+from particleforge.artefacts import write_json, write_text
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import CutflowSettings, ReportSettings, SelectSettings
 from particleforge.figures import new_figure, save_figure, styled
 from particleforge.paths import HPO_PLOTS
+from particleforge.provenance import Provenance
 from particleforge.report.build import ReportInputs
 from particleforge.selection.cutflow import gather_cutflows
 from particleforge.selection.select import select_events
@@ -43,7 +44,7 @@ def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 
         name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]} for name in ("train", "valid", "test")
     }
     write_json(manifest, {"splits": splits})
-    record_circumstances(manifest, provenance("write_shards", {"version": 1}))
+    Provenance.of("write_shards", {"version": 1}).record(manifest)
     return ReportInputs(
         dataset=[shard[0] for shard in shards],
         selected=[shard[1] for shard in shards],

@@ -17,4 +17,5 @@ with job_log(snakemake.log[0]):
         int(snakemake.wildcards.slot),
         Path(snakemake.output[0]),
         partial(run_training, placement=Placement.of(snakemake.resources)),
+        list(map(Path, snakemake.input.parents)),
     )

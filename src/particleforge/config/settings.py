@@ -58,7 +58,7 @@ class StageSettings(Block):
 class SimulateSettings(StageSettings):
     """What shapes a simulated shard."""
 
-    version: int = 1
+    version: int = 2
     seed: int
     events_per_shard: int
     sample_name: str
@@ -122,13 +122,23 @@ class TrainSettings(StageSettings):
 
 
 class HpoSettings(StageSettings):
-    """What shapes the search: the settings that it starts from and the search itself."""
+    """What shapes the search: the settings that it starts from and the search itself.
+
+    Of ``training``, what only the final training sees is set to fixed values: ``max_steps`` is the end of the schedule,
+    whose warm-up trials share, or 1 if it has none.
+    """
 
     version: int = 1
     seed: int
     model: ModelConfig
     training: TrainingConfig
     hpo: HpoConfig
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; a longer final training, or one on more ranks, is the same search."""
+        seen = {"max_steps": run.training.schedule_length or 1, "schedule_steps": None, "ranks": 1, "early_stopping_patience": 0}
+        return super().of(run, detector, training=run.training.model_copy(update=seen), **own)
 
 
 class ExportSettings(StageSettings):
@@ -148,7 +158,7 @@ class ReconstructSettings(StageSettings):
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 1
+    version: int = 2
     seed: int
     title: str
     validation: ValidationConfig

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 
 from particleforge import schema, tables
-from particleforge.artefacts import provenance, record_circumstances
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, valid_events
@@ -31,6 +30,7 @@ from particleforge.dataset.truth import Balance, build_truth
 from particleforge.edm4hep.reader import read_chunks
 from particleforge.edm4hep.records import Array, RawEvents, Table
 from particleforge.errors import UserError
+from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
             quarantined[bad.path] = bad.reason
             continue
         break
-    record_circumstances(output, made)
+    made.record(output)
 
 
 def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
@@ -82,16 +82,16 @@ def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=layout)
 
 
-def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> dict[str, Any]:
+def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> Provenance:
     """Stream all inputs into ``output`` and return its provenance."""
     for path in inputs:
         try:
             path.open("rb").close()
         except OSError as error:
             raise _BadFileError(path, f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    made = provenance("dataset", settings.plain(), inputs)
+    made = Provenance.of("dataset", settings.plain(), inputs)
     metadata: dict[str, Any] = {
-        "provenance": made,
+        "provenance": made.plain(),
         "units": tables.units(schema.EVENT, schema.DATASET),
         "quarantined": [{"file": path.name, "reason": reason.replace(str(path), path.name)} for path, reason in quarantined.items()],
     }

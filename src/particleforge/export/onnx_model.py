@@ -24,15 +24,16 @@ import onnxruntime
 import torch
 from onnx import ModelProto, checker, helper
 
-from particleforge.artefacts import atomic_output, provenance, record_circumstances, write_json, write_text
+from particleforge.artefacts import atomic_output, write_json, write_text
 from particleforge.config.reconstruction import ExportConfig
 from particleforge.config.settings import ExportSettings
 from particleforge.errors import UserError
 from particleforge.export.model_card import render_card
 from particleforge.export.parity import OUTPUT_NAMES, Parity, compare, events_per_second, parity_events
 from particleforge.model.decode import Decoder
-from particleforge.model.inputs import read_manifest
+from particleforge.model.inputs import index_files, read_manifest, split_folders
 from particleforge.model.saved import load_model
+from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
 _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
@@ -42,8 +43,8 @@ def export_onnx(settings: ExportSettings, checkpoint: Path, manifest: Path, onnx
     """Export the network, compare it with torch on real events, and write model, comparison and card."""
     network, saved = load_model(checkpoint)
     decoder = Decoder(network).eval()
-    made = provenance("export_onnx", settings.plain(), [checkpoint, manifest])
-    content = convert(decoder, settings.export.opset, {**made, "training": saved["provenance"]})
+    made = Provenance.of("export_onnx", settings.plain(), [checkpoint, *index_files(manifest)], glanced_at=split_folders(manifest, "test"))
+    content = convert(decoder, settings.export.opset, {**made.plain(), "training": saved["provenance"]})
     session = make_session(content)
     events = parity_events(manifest, network.inputs, settings.export.parity_events)
     found = compare(decoder, session, events, settings.export.score_tolerance)
@@ -57,13 +58,12 @@ def export_onnx(settings: ExportSettings, checkpoint: Path, manifest: Path, onnx
         "momentum_tolerance": settings.export.momentum_tolerance,
         "events_per_s_one_thread": events_per_second(decoder, session, events),
         "file_size_bytes": len(content),
-        "provenance": made,
+        "provenance": made.plain(),
     }
     write_json(parity, report)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     write_text(model_card, render_card(saved, network.inputs, read_manifest(manifest), found, n_parameters))
-    for path in (onnx, parity, model_card):
-        record_circumstances(path, made)
+    made.record(onnx, parity, model_card)
 
 
 def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from particleforge.artefacts import atomic_output, provenance, record_circumstances, write_yaml
+from particleforge.artefacts import atomic_output, write_yaml
 from particleforge.config.hpo import apply_parameters
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
@@ -25,6 +25,8 @@ from particleforge.hpo import dag
 from particleforge.hpo.plots import write_plots
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
+from particleforge.model.inputs import index_files, split_folders
+from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,13 @@ def select_best_trial(
     with atomic_output(trials) as temporary:
         trials_table(found, settings).to_csv(temporary, index=False)
     write_plots(found, settings, winner, plots)
-    record_circumstances(best, provenance("select_best_trial", settings.plain(), [manifest]))
+    made = Provenance.of(
+        "select_best_trial",
+        settings.plain(),
+        [*index_files(manifest), *slots],
+        glanced_at=split_folders(manifest, "train", "valid"),
+    )
+    made.record(best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values()))
     log.info("best: configuration %s, validation loss %.6g after %d steps", winner.config, winner.loss, winner.steps)
 
 

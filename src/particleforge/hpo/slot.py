@@ -10,7 +10,7 @@ not a failed job.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from particleforge.errors import UserError
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import Study, open_study
 from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
+from particleforge.model.inputs import index_files, split_folders
+from particleforge.provenance import Provenance
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,18 @@ NO_CANDIDATE = "no_candidate"
 
 
 def run_hpo_slot(
-    settings: HpoSettings, manifest: Path, work_dir: Path, rung: int, slot: int, output: Path, train: Train = run_training
+    settings: HpoSettings,
+    manifest: Path,
+    work_dir: Path,
+    rung: int,
+    slot: int,
+    output: Path,
+    train: Train = run_training,
+    parents: Sequence[Path] = (),
 ) -> None:
     """Run slot ``slot`` of rung ``rung`` and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
 
+    ``parents`` are the results that the slot has waited for; they go into its record of provenance.
     UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
     end of the job's time): the job is to be run again and goes on where it stopped.
     """
@@ -44,11 +54,19 @@ def run_hpo_slot(
         if trial is None:
             _check_failures(study, rung)
             write_json(output, _empty_slot(study, rung, slot))
-            return
-        log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
-        if not trial.finished:
-            trial = _train(study, trial, manifest, train)
-        write_json(output, _result(study, trial))
+        else:
+            log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
+            if not trial.finished:
+                trial = _train(study, trial, manifest, train)
+            write_json(output, _result(study, trial))
+    made = Provenance.of(
+        "run_hpo_slot",
+        settings.plain(),
+        [*index_files(manifest), *parents],
+        glanced_at=split_folders(manifest, "train", "valid"),
+        part={"rung": rung, "slot": slot},
+    )
+    made.record(output)
 
 
 def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> SearchTrial:

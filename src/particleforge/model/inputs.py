@@ -63,6 +63,16 @@ class ModelInputs:
         )
 
 
+def index_files(manifest: Path) -> list[Path]:
+    """Return the files that describe the training shards: the manifest and the normalisation beside it."""
+    return [manifest, manifest.with_name("normalisation.json")]
+
+
+def split_folders(manifest: Path, *splits: str) -> list[Path]:
+    """Return the folders that hold the shards of ``splits``."""
+    return [manifest.parent / split for split in splits]
+
+
 def read_manifest(manifest: Path) -> dict[str, Any]:
     """Return the manifest's content; an unreadable file or another schema version is a UserError."""
     described = _read_json(manifest)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from particleforge import schema
-from particleforge.artefacts import atomic_directory, provenance, record_circumstances, sha256, write_json
+from particleforge.artefacts import atomic_directory, sha256, write_json
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
 from particleforge.paths import SHARD_FORMAT, SPLITS
@@ -28,6 +28,7 @@ from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
+from particleforge.provenance import Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.tables import SHARD_SCHEMA, iter_events, read_metadata, units, write_table
 
@@ -39,7 +40,7 @@ _COLUMNS = ("event_id", "split", "tracks", "clusters", "targets")
 
 def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: Path) -> None:
     """Write shards, normalisation and manifest; an empty split or values that are not finite are a UserError."""
-    made = provenance("write_shards", settings.plain(), selected)
+    made = Provenance.of("write_shards", settings.plain(), selected)
     samples = [_sample_of(path) for path in selected]
     totals = _count(selected)
     manifest_file = output_dir / "manifest.json"
@@ -51,10 +52,13 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
             for number, split in enumerate(SPLITS)
         }
         (folder / "shuffle").rmdir()
-        write_json(folder / "normalisation.json", {**statistics.result(), "n_events": totals["train"], "provenance": made})
-        write_json(folder / manifest_file.name, {**_description(settings, samples), "splits": splits, "provenance": made})
+        write_json(folder / "normalisation.json", {**statistics.result(), "n_events": totals["train"], "provenance": made.plain()})
+        write_json(folder / manifest_file.name, {**_description(settings, samples), "splits": splits, "provenance": made.plain()})
         manifest_file.unlink(missing_ok=True)  # a kill while the folders are swapped must not leave the old manifest alone
-    record_circumstances(manifest_file, made)
+    made.record(manifest_file, output_dir / "normalisation.json")
+    for split, index in splits.items():
+        checksums = {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]}
+        made.record(output_dir / split, output_checksum=list_checksum(checksums))
 
 
 def _sample_of(path: Path) -> str:
@@ -109,10 +113,11 @@ def _write_split(
     """Write the shards of one split and return their index for the manifest."""
     n_shards = _n_shards(total, settings)
     sizes = [total // n_shards + (number < total % n_shards) for number in range(n_shards)]
+    made = Provenance.of("write_shards", settings.plain()).plain()  # the manifest names the inputs, once for all shards
+    described = {"split": split, "units": units(schema.SHARD), "provenance": made}
     shards = []
     for number, shard in enumerate(cut(records, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
-        described = {"split": split, "units": units(schema.SHARD), "provenance": provenance("write_shards", settings.plain())}
         write_table(folder / name, [shard], SHARD_SCHEMA, described)
         if split == "train":
             _add(statistics, shard, n_features(settings.elements))

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from particleforge import schema
-from particleforge.artefacts import provenance, record_circumstances
 from particleforge.config.settings import ReconstructSettings
 from particleforge.preprocessing.features import check_finite, element_features
+from particleforge.provenance import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
@@ -28,19 +28,18 @@ from particleforge.tables import RECONSTRUCTED_SCHEMA, iter_events, read_metadat
 
 def reconstruct_events(settings: ReconstructSettings, events: Path, model: Path, output: Path, edm4hep: Path) -> None:
     """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT (``edm4hep``)."""
-    made = provenance("reconstruct_events", settings.plain(), [events, model])
+    made = Provenance.of("reconstruct_events", settings.plain(), [events, model])
     source = read_metadata(events)
     network = OnnxModel(model, settings.reconstruction.threads)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
         "classes": network.classes,
         "units": units(schema.EVENT, schema.RECONSTRUCTED),
-        "provenance": made,
+        "provenance": made.plain(),
     }
     write_table(output, _reconstructed(settings, events, network), RECONSTRUCTED_SCHEMA, metadata)
-    record_circumstances(output, made)
-    write_particles(edm4hep, settings.reconstruction.collection, output, network.classes, made)
-    record_circumstances(edm4hep, made)
+    write_particles(edm4hep, settings.reconstruction.collection, output, network.classes, made.plain())
+    made.record(output, edm4hep)
 
 
 def _reconstructed(settings: ReconstructSettings, path: Path, network: OnnxModel) -> Iterator[pa.Table]:

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from particleforge.artefacts import provenance, record_circumstances, write_text
+from particleforge.artefacts import write_text
 from particleforge.config.settings import ReportSettings
+from particleforge.provenance import Provenance
 from particleforge.report.dataset import gather_data
 from particleforge.report.displays import draw_displays
 from particleforge.report.learning import gather_learning
@@ -44,6 +45,15 @@ class ReportInputs:
     histograms: Path
     validation_plots: Path
 
+    def tables(self) -> list[Path]:
+        """Return the event tables, of which the report reads little: footers, and the events that it displays."""
+        return [*self.dataset, *self.selected, *self.reconstructed]
+
+    def others(self) -> list[Path]:
+        """Return all other inputs."""
+        single = (self.cutflow_table, self.cutflow_plot, self.manifest, self.hpo_best, self.hpo_trials, self.metrics, self.parity)
+        return [*single, *self.hpo_plots.values(), self.model_card, self.physics_metrics, self.histograms, self.validation_plots]
+
 
 def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
     """Write the report to ``output``."""
@@ -65,9 +75,8 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
         }
     )
     write_text(output, page)
-    record_circumstances(
-        output, provenance("report", settings.plain(), [inputs.physics_metrics, inputs.manifest, inputs.hpo_best, inputs.parity])
-    )
+    made = Provenance.of("report", settings.plain(), inputs.others(), glanced_at=inputs.tables())
+    made.record(output)
     logger.info("%s: %.1f MB", output, len(page) / 1e6)
 
 

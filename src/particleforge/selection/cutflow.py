@@ -20,10 +20,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from scipy.stats import beta
 
-from particleforge.artefacts import provenance, record_circumstances, write_text
+from particleforge.artefacts import write_text
 from particleforge.config.settings import CutflowSettings
 from particleforge.errors import UserError
 from particleforge.figures import new_figure, save_figure, styled
+from particleforge.provenance import Provenance
 
 COVERAGE = 0.6827
 OBJECT_CUTS = "object cuts"  # the row of what passes them; no event cut can have this name
@@ -52,7 +53,7 @@ class CutflowRow:
 
 def gather_cutflows(settings: CutflowSettings, cutflows: Sequence[Path], table: Path, plot: Path) -> None:
     """Write the cutflow of all samples as CSV, PNG (``plot``) and PDF (beside it); shards with other cuts are a UserError."""
-    made = provenance("gather_cutflows", settings.plain(), cutflows)
+    made = Provenance.of("gather_cutflows", settings.plain(), cutflows)
     by_sample: dict[str, dict[str, Any]] = {}
     for path in cutflows:
         _add(by_sample, json.loads(path.read_text(encoding="utf-8")), path)
@@ -63,8 +64,7 @@ def gather_cutflows(settings: CutflowSettings, cutflows: Sequence[Path], table: 
     writer.writerows(astuple(row) for row in rows)
     write_text(table, text.getvalue())
     _draw(rows, {name: sample.label for name, sample in settings.samples.items()}, plot)
-    for path in (table, plot):
-        record_circumstances(path, made)
+    made.record(table, plot, plot.with_suffix(".pdf"))
 
 
 def efficiency(passed: float, total: float, total_squared: float) -> _Interval:

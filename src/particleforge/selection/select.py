@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from particleforge import schema
-from particleforge.artefacts import provenance, record_circumstances, write_json
+from particleforge.artefacts import write_json
 from particleforge.config.settings import SelectSettings
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
+from particleforge.provenance import Provenance
 from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import object_masks, remove_objects
@@ -32,13 +33,13 @@ ENERGY_TOLERANCE = 1e-6  # relative, per file
 
 def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow: Path) -> None:
     """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
-    made = provenance("select_events", settings.plain(), [dataset])
+    made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
     counts = _Counts(settings)
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
         "units": units((*schema.EVENT, schema.SPLIT), schema.DATASET),
-        "provenance": made,
+        "provenance": made.plain(),
     }
 
     def batches() -> Iterator[pa.Table]:
@@ -48,8 +49,8 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
         _check_balance(counts.energy_gev, dataset)
 
     write_table(output, batches(), SELECTED_SCHEMA, metadata)
-    write_json(cutflow, {"shard": dataset.stem, **counts.plain(), "sample": settings.sample_name, "provenance": made})
-    record_circumstances(output, made)
+    write_json(cutflow, {"shard": dataset.stem, **counts.plain(), "sample": settings.sample_name, "provenance": made.plain()})
+    made.record(output, cutflow)
 
 
 class _Counts:

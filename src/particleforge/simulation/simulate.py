@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from particleforge.artefacts import provenance, record_circumstances
 from particleforge.config.settings import SimulateSettings
 from particleforge.edm4hep.writer import Chunk, write_edm4hep
 from particleforge.errors import UserError
+from particleforge.provenance import Provenance
 from particleforge.seeds import generator_of, pythia_seed_of
 from particleforge.simulation import calorimeter, clustering, generator, particle_flow, pile_up, propagation, tracking
 from particleforge.simulation.records import Particles
@@ -36,9 +36,9 @@ def simulate_events(settings: SimulateSettings, shard: str, output: Path) -> Non
     """
     if not shard.isdecimal():
         raise UserError(f"shard '{shard}': must be a number such as 00000")
-    made = provenance("simulate", {**settings.plain(), "shard": shard})
-    write_edm4hep(output, types_of(settings.collections), simulate_chunks(settings, shard), made)
-    record_circumstances(output, made)
+    made = Provenance.of("simulate", settings.plain(), part={"shard": shard})
+    write_edm4hep(output, types_of(settings.collections), simulate_chunks(settings, shard), made.plain())
+    made.record(output)
 
 
 def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:

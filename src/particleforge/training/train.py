@@ -9,10 +9,12 @@ import logging
 import shutil
 from pathlib import Path
 
-from particleforge.artefacts import atomic_output, provenance, record_circumstances
+from particleforge.artefacts import atomic_output
 from particleforge.config import load
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
+from particleforge.model.inputs import index_files, split_folders
+from particleforge.provenance import Provenance
 from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,13 @@ def train_model(
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
 
         replay(read_rows(work_dir / ROWS_FILE), tensorboard)
-    made = provenance("train_model", settings.plain(), [manifest])
-    for path in (output, last, metrics):
-        record_circumstances(path, made)
+    made = Provenance.of(
+        "train_model",
+        settings.plain(),
+        [*index_files(manifest), *([best_settings] if best_settings else [])],
+        glanced_at=split_folders(manifest, "train", "valid"),
+    )
+    made.record(output, last, metrics, tensorboard)
     log.info("trained %d steps, best validation loss %s", result.step, result.best_valid_loss)
 
 

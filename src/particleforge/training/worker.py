@@ -24,6 +24,7 @@ from particleforge import artefacts
 from particleforge.errors import UserError, explained
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
+from particleforge.provenance import Provenance
 from particleforge.tables import write_table
 from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
 from particleforge.training.distributed import Workers, joined_workers, rank_environment
@@ -113,7 +114,7 @@ def _state_to_resume(spec: TrainingSpec, workers: Workers) -> State | None:
 
 def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, status: Status, reason: str, seconds: float) -> None:
     work_dir, settings = spec.work_dir, spec.settings
-    made = artefacts.provenance("train_model", settings.plain(), [spec.manifest])
+    made = Provenance.of("train_model", settings.plain(), [spec.manifest]).plain()
     table = metrics_table(read_rows(work_dir / ROWS_FILE))
     write_table(work_dir / METRICS_FILE, [table], table.schema, {"provenance": made})
     best = trainer.best

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from particleforge.artefacts import atomic_directory, provenance, record_circumstances, write_json
+from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
+from particleforge.provenance import Provenance
 from particleforge.validation.events import read_pair, sample_of
 from particleforge.validation.histograms import Hists, book, to_json
 from particleforge.validation.jets import fill_jets
@@ -43,12 +44,12 @@ def validate_model(
     _check_files(settings, selected, reconstructed)
     hists = fill_histograms(settings, selected, reconstructed)
     figures = compute_metrics(hists, settings)
-    made = provenance("validate", settings.plain(), [*selected, *reconstructed])
+    made = Provenance.of("validate", settings.plain(), [*selected, *reconstructed])
     with atomic_directory(plots) as temporary:
         draw_plots(Results(figures, hists, settings), temporary)
-    write_json(histograms, {"provenance": made, "histograms": to_json(hists)})
-    write_json(metrics, {"provenance": made, **figures})
-    record_circumstances(metrics, made)
+    write_json(histograms, {"provenance": made.plain(), "histograms": to_json(hists)})
+    write_json(metrics, {"provenance": made.plain(), **figures})
+    made.record(metrics, histograms, plots)
 
 
 def fill_histograms(settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]) -> Hists:

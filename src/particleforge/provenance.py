@@ -1,0 +1,201 @@
+"""What made a file: recorded by every stage, in two places, because data files must be byte-identical between runs.
+
+Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside their files, and
+``<output>.provenance.json`` beside each output, written by ``record``.
+
+* ``plain`` is reproducible: stage, settings and their hash, names and checksums of the inputs, package versions.
+* The record beside an output adds the circumstances: where the inputs lay (relative to the record, so that a results folder can
+  be moved), the output's own checksum, git commit and whether the tree was dirty, host, Slurm job, start and duration.
+
+An output that is a folder has its record beside it; its checksum is that of the list of its files (``sha256sum`` format).
+``lineage`` reads the records back.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from particleforge.artefacts import settings_hash, sha256, write_json
+from particleforge.errors import UserError
+
+RECORD_SUFFIX = ".provenance.json"
+_PACKAGES = ("particleforge", "numpy", "awkward", "pyarrow", "uproot", "pythia8mc", "torch", "optuna", "onnx", "onnxruntime", "fastjet")
+_SLURM = {
+    "job_id": "SLURM_JOB_ID",
+    "array_job_id": "SLURM_ARRAY_JOB_ID",
+    "array_task_id": "SLURM_ARRAY_TASK_ID",
+    "restart_count": "SLURM_RESTART_COUNT",
+    "node_list": "SLURM_JOB_NODELIST",
+    "node": "SLURMD_NODENAME",
+    "cluster": "SLURM_CLUSTER_NAME",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the outputs of one job.
+
+    ``inputs`` maps absolute paths to checksums; ``part`` says which part of the stage's work this is, where neither settings nor
+    inputs do (a shard of the simulation, a slot of the search).
+    """
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[Path, str]
+    part: Mapping[str, str | int]
+
+    @classmethod
+    def of(
+        cls,
+        stage: str,
+        settings: Mapping[str, Any],
+        inputs: Iterable[str | Path] = (),
+        *,
+        glanced_at: Iterable[str | Path] = (),
+        part: Mapping[str, str | int] | None = None,
+    ) -> Self:
+        """Take down stage, settings and inputs.
+
+        The checksum of ``inputs`` is computed; that of inputs ``glanced_at``, of which the stage reads little or which it reads
+        through another input that has their checksums, is taken from their record, where there is one.
+        """
+        checksums = {path: checksum(path) for path in dict.fromkeys(map(_absolute, inputs))}
+        checksums |= {path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))}
+        return cls(stage, dict(settings), checksums, dict(part or {}))
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is reproducible, as plain values.
+
+        Inputs are named by the end of their path, at least folder and file, so that moving the results changes nothing.
+        """
+        return {
+            "stage": self.stage,
+            **({"part": dict(self.part)} if self.part else {}),
+            "settings": dict(self.settings),
+            "settings_hash": settings_hash(self.settings),
+            "inputs": dict(zip(_short_names(list(self.inputs)), self.inputs.values(), strict=True)),
+            "packages": package_versions(),
+        }
+
+    def record(self, *outputs: str | Path, output_checksum: str | None = None) -> None:
+        """Write the record beside each output; ``output_checksum`` spares reading an output whose checksum is known."""
+        reproducible, circumstances = self.plain(), _circumstances()
+        for output in map(_absolute, outputs):
+            inputs = [{"file": os.path.relpath(path, output.parent), "sha256": digest} for path, digest in self.inputs.items()]
+            content = {
+                **reproducible,
+                "inputs": inputs,
+                "seed": self.settings.get("seed"),
+                "output": {"sha256": output_checksum or checksum(output)},
+                "circumstances": circumstances,
+            }
+            write_json(record_of(output), content)
+
+
+def record_of(output: str | Path) -> Path:
+    """Return the path of an output's record."""
+    return Path(f"{output}{RECORD_SUFFIX}")
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's list of files."""
+    if not path.is_dir():
+        return sha256(path)
+    files = (file for file in path.rglob("*") if file.is_file())
+    return list_checksum({str(name): sha256(path / name) for file in files if not _hidden(name := file.relative_to(path))})
+
+
+def _recorded_checksum(path: Path) -> str:
+    record = record_of(path)
+    return read_record(record)["output"]["sha256"] if record.is_file() else checksum(path)
+
+
+def read_record(record: Path) -> dict[str, Any]:
+    """Return a record's content; one that ``record`` did not write is a UserError."""
+    try:
+        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        str(content["output"]["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{record}: not a readable record of provenance ({error!r}); rerun the stage that wrote the file beside it"
+        ) from error
+    return content
+
+
+def list_checksum(checksums: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a folder from those of its files, by their names in it."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(checksums.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _hidden(name: Path) -> bool:
+    """Whether a file of a folder is none of its content: temporary names, Snakemake's time stamp, records."""
+    return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape results."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  a link keeps its name, ".." goes
+
+
+def _short_names(paths: list[Path]) -> list[str]:
+    """Return the ends of the paths, of equal length, at least folder and file, as long as it takes to tell them apart."""
+    for length in count(2):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    raise AssertionError("paths differ")
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return what is true of this process only."""
+    commit, dirty = _git_state()
+    started = psutil.Process().create_time()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "host": socket.gethostname(),
+        "slurm": {key: os.environ[name] for key, name in _SLURM.items() if name in os.environ},
+        "command": Path(sys.argv[0]).name,
+        "started_unix_s": round(started, 3),
+        "wall_time_s": round(time.time() - started, 3),
+    }
+
+
+@cache
+def _git_state() -> tuple[str, bool]:
+    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown", False)``."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie in somebody else's repository
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", False

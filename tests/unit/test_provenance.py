@@ -1,0 +1,103 @@
+"""What made a file is taken down completely, the reproducible part apart from the circumstances."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from particleforge import provenance
+from particleforge.artefacts import sha256
+from particleforge.errors import UserError
+from particleforge.provenance import Provenance, checksum, list_checksum, read_record, record_of
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "a" / "in.txt"
+    path.parent.mkdir()
+    path.write_text("data")
+    return path
+
+
+def test_what_lies_in_the_file_is_reproducible(source, tmp_path, monkeypatch):
+    first = Provenance.of("stage", {"x": 1}, [source]).plain()
+    monkeypatch.chdir(tmp_path / "a")
+    assert Provenance.of("stage", {"x": 1}, ["../a/in.txt"]).plain() == first
+    assert first["inputs"] == {"a/in.txt": sha256(source)}
+    assert str(tmp_path) not in json.dumps(first)
+    assert first["settings_hash"] != Provenance.of("stage", {"x": 2}).plain()["settings_hash"]
+
+
+def test_inputs_of_like_names_are_all_named(tmp_path):
+    paths = [tmp_path / stage / "ttbar" / "00000.parquet" for stage in ("select", "reco")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_text(str(path))
+    found = Provenance.of("stage", {}, [*paths, *paths]).plain()["inputs"]
+    assert list(found) == ["select/ttbar/00000.parquet", "reco/ttbar/00000.parquet"]
+
+
+def test_the_record_says_who_when_and_where(source, tmp_path, monkeypatch):
+    jobs = {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_NODELIST": "n[1-2]"}
+    for name, value in {**jobs, "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    output = tmp_path / "out" / "out.txt"
+    output.parent.mkdir()
+    output.write_text("made")
+    made = Provenance.of("stage", {"x": 1, "seed": 5}, [source], part={"shard": "00001"})
+    made.record(output)
+    record = read_record(record_of(output))
+    assert record["inputs"] == [{"file": "../a/in.txt", "sha256": sha256(source)}]
+    assert record["output"] == {"sha256": sha256(output)}
+    assert record["seed"] == 5
+    assert record["part"] == {"shard": "00001"}
+    assert record["packages"]["python"]
+    told = record["circumstances"]
+    assert told["host"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert told["git_commit"] == (head.stdout.strip() or "unknown")
+    assert told["wall_time_s"] > 0
+    expected = {"job_id": "77", "array_job_id": "70", "array_task_id": "3", "restart_count": "1", "node_list": "n[1-2]"}
+    assert told["slurm"].items() >= expected.items()
+
+
+def test_a_folder_has_the_checksum_of_its_list(tmp_path):
+    folder = tmp_path / "plots"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "sub" / "a.txt").write_text("a")
+    expected = checksum(folder)
+    assert expected == list_checksum({"sub/a.txt": sha256(folder / "sub/a.txt"), "b.txt": sha256(folder / "b.txt")})
+    listed = subprocess.run(["sha256sum", "b.txt", "sub/a.txt"], cwd=folder, capture_output=True, check=True).stdout
+    (tmp_path / "list").write_bytes(listed)
+    assert sha256(tmp_path / "list") == expected
+    (folder / ".snakemake_timestamp").touch()
+    assert checksum(folder) == expected
+    (folder / "sub" / "a.txt").write_text("c")
+    assert checksum(folder) != expected
+
+
+def test_an_input_that_is_only_glanced_at_is_not_read(source):
+    Provenance.of("first", {}).record(source)
+    expected = checksum(source)
+    os.truncate(source, 0)
+    assert list(Provenance.of("second", {}, glanced_at=[source]).inputs.values()) == [expected]
+    record_of(source).unlink()
+    assert list(Provenance.of("second", {}, glanced_at=[source]).inputs.values()) == [checksum(source)]
+
+
+def test_a_broken_record_is_one_line(source):
+    record_of(source).write_text("{")
+    with pytest.raises(UserError, match=r"in\.txt\.provenance\.json: not a readable record"):
+        Provenance.of("second", {}, glanced_at=[source])
+
+
+def test_a_package_outside_of_its_repository_has_no_commit(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    installed = tmp_path / "site-packages" / "provenance.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert provenance._git_state.__wrapped__() == ("unknown", False)
