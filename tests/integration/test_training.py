@@ -182,6 +182,41 @@ def test_rungs_go_on_from_the_parents_checkpoint(manifest: Path, tmp_path: Path)
     assert promoted.best_checkpoint.read_bytes() == whole.best_checkpoint.read_bytes()
 
 
+@pytest.mark.parametrize("own", [{"schedule_steps": 20}, {"schedule": "constant"}], ids=str)
+def test_a_longer_training_goes_on_and_equals_one_that_was_so_long(
+    manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, own: dict[str, Any]
+) -> None:
+    own |= {"log_every_steps": 3}  # no divisor of 8: the mean over steps 7 to 9 spans both runs
+    whole = run_training(TrainingSpec(settings_of(max_steps=16, **own), manifest, tmp_path / "whole", 16), 1)
+    first = run_training(TrainingSpec(settings_of(max_steps=8, **own), manifest, tmp_path / "work", 8), 1)
+    rows = pq.read_table(first.metrics).to_pylist()
+    with caplog.at_level(logging.INFO):
+        longer = run_training(TrainingSpec(settings_of(max_steps=16, **own), manifest, tmp_path / "work", 16), 1)
+    assert "step 8 of 16 is there already; going on from it" in caplog.text
+    assert pq.read_table(longer.metrics).to_pylist()[: len(rows)] == rows, "speeds too, so these steps were not made again"
+    made_once = losses(longer.metrics)
+    made_once.pop(8)  # the first run's last row, a mean over steps 7 and 8
+    assert made_once == losses(whole.metrics)
+    assert longer.valid_curve == whole.valid_curve
+    assert longer.best_checkpoint.read_bytes() == whole.best_checkpoint.read_bytes()
+    assert longer.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+
+
+def test_another_schedule_or_fewer_steps_start_afresh_and_say_why(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def train(steps: int) -> dict[int, float]:
+        caplog.clear()
+        return losses(run_training(TrainingSpec(settings_of(max_steps=steps), manifest, tmp_path / "work", steps), 1).metrics)
+
+    train(4)
+    curve = train(8)
+    assert "starting afresh, not from step 4: training.schedule_steps: 4 -> 8; fix training.schedule_steps" in caplog.text
+    assert curve == losses(run_training(TrainingSpec(settings_of(max_steps=8), manifest, tmp_path / "whole", 8), 1).metrics)
+    fixed = settings_of(max_steps=8, schedule="constant")
+    run_training(TrainingSpec(fixed, manifest, tmp_path / "fixed", 8), 1)
+    run_training(TrainingSpec(fixed, manifest, tmp_path / "fixed", 4), 1)
+    assert "starting afresh, not from step 8: 4 steps are asked for, fewer than were made" in caplog.text
+
+
 def test_divergence_is_a_result(manifest: Path, tmp_path: Path) -> None:
     settings = settings_of(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
     result = run_training(TrainingSpec(settings, manifest, tmp_path / "work", 16), 1)

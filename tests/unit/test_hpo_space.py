@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from particleforge.config.hpo import DECIDED_BY_SEARCH, HpoConfig, ParameterConfig, apply_parameters, check_space
-from particleforge.config.load import load_run
+from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.settings import HpoSettings
@@ -133,6 +133,25 @@ def test_what_the_search_decides() -> None:
     assert all(dag.budget_steps(settings.hpo, rung) % training.valid_every_steps == 0 for rung in range(3))
     changed = {f"training.{name}" for name, value in training if value != getattr(settings.training, name)}
     assert changed <= DECIDED_BY_SEARCH | {"training.warmup_steps"}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "changed", "same"),
+    [
+        ({"schedule_steps": 9000}, {"max_steps": 8000}, True),
+        ({"schedule": "constant"}, {"max_steps": 8000}, True),
+        ({}, {"max_steps": 8000}, False),  # the trials' warm-up is as large a part of their schedule
+        ({}, {"ranks": 3}, True),
+        ({}, {"early_stopping_patience": 3}, True),
+        ({}, {"learning_rate": 0.1}, False),
+    ],
+    ids=str,
+)
+def test_what_only_the_final_training_sees_is_the_same_search(fixed: dict[str, Any], changed: dict[str, Any], same: bool) -> None:
+    detector = load_detector(CONFIG, "clic")
+    runs = (load_run(CONFIG, {"training": {**fixed, **more}}) for more in ({}, changed))
+    before, after = (HpoSettings.of(run, detector).plain() for run in runs)
+    assert (before == after) is same
 
 
 def test_apply_leaves_the_rest_alone() -> None:

@@ -156,6 +156,19 @@ def test_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
 
 
+def test_a_schedule_with_a_length_of_its_own_does_not_end_with_the_training() -> None:
+    fixed = [TrainingConfig(max_steps=steps, schedule_steps=100, warmup_steps=10) for steps in (40, 80)]
+    for step in range(80):
+        assert (
+            learning_rate(fixed[0], step)
+            == learning_rate(fixed[1], step)
+            == learning_rate(TrainingConfig(max_steps=100, warmup_steps=10), step)
+        )
+    with pytest.raises(ValueError, match=r"training\.schedule_steps = 30 ends the cosine schedule, .* before training\.max_steps = 40"):
+        TrainingConfig(max_steps=40, schedule_steps=30)
+    assert TrainingConfig(max_steps=40, schedule="constant", schedule_steps=30).schedule_length is None
+
+
 @pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
 def test_learning_rate_follows_the_batch(rule: str, factor: float) -> None:
     config = TrainingConfig(learning_rate_scaling=rule, elements_per_batch=4096, reference_elements_per_batch=1024, warmup_steps=0)
@@ -222,6 +235,18 @@ def test_identity_is_that_of_the_state_not_of_how_far(manifest: Path, tmp_path: 
     one = TrainingSpec(settings_of(), manifest, tmp_path, 7)
     assert one.identity() == TrainingSpec(settings_of(), manifest, tmp_path / "other", 12).identity()
     assert one.identity() != TrainingSpec(settings_of(weight_decay=0.5), manifest, tmp_path, 7).identity()
+
+
+@pytest.mark.parametrize(("own", "equal"), [({}, False), ({"schedule_steps": 30}, True), ({"schedule": "constant"}, True)])
+def test_identity_knows_max_steps_only_as_the_schedules_end(manifest: Path, tmp_path: Path, own: dict[str, Any], equal: bool) -> None:
+    short, long = (TrainingSpec(settings_of(max_steps=steps, **own), manifest, tmp_path, 7) for steps in (12, 24))
+    assert (short.identity() == long.identity()) is equal
+
+
+def test_a_stored_result_is_that_of_a_run_that_would_end_there(manifest: Path, tmp_path: Path) -> None:
+    TrainingResult("complete", "early stopping", 7, 1.5, 1.25).write(tmp_path, "same", 20)
+    found = {until: TrainingResult.read(tmp_path, "same", until) is not None for until in (6, 7, 20, 21)}
+    assert found == {6: False, 7: True, 20: True, 21: False}
 
 
 def test_best_settings_replace_what_they_name(tmp_path: Path) -> None:

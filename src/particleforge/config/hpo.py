@@ -17,6 +17,7 @@ DECIDED_BY_SEARCH = frozenset(
     for name in (
         "ranks",
         "max_steps",
+        "schedule_steps",
         "valid_every_steps",
         "checkpoint_every_steps",
         "log_every_steps",

@@ -47,6 +47,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     return merged
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return what differs between two trees of plain values, as ``"a.b: 1 -> 2"``, by dotted path."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            found.append(f"{prefix}{key}: {before} -> {now}")
+    return found
+
+
 def validate(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
     """Return the validated model; the first mistake is raised as a UserError."""
     try:

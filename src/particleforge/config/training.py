@@ -1,8 +1,8 @@
 """Optimisation of the network."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
 
@@ -20,7 +20,7 @@ class TrainingConfig(Block):
     """How a network is trained; one training is one DDP job of ``ranks`` processes."""
 
     ranks: int = Field(1, ge=1, description="DDP processes, all nodes together")
-    max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; the learning-rate schedule ends here")
+    max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; raise it to train longer")
     valid_every_steps: int = Field(200, ge=1, description="steps between validations")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
     log_every_steps: int = Field(20, ge=1, description="steps between rows of the metrics")
@@ -36,9 +36,28 @@ class TrainingConfig(Block):
     beta2: float = Field(0.98, gt=0, lt=1)
     warmup_steps: int = Field(100, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    schedule_steps: int | None = Field(
+        None,
+        ge=1,
+        description="end of a cosine schedule; default is max_steps. Fix it to continue to a larger max_steps later",
+    )
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of the weights; 0 switches it off")
     early_stopping_patience: int = Field(0, ge=0, description="validations without improvement before stopping; 0: never")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast type of the forward pass")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loss: LossConfig = LossConfig()
+
+    @property
+    def schedule_length(self) -> int | None:
+        """Step at which the learning-rate schedule ends; None if it never does."""
+        return None if self.schedule == "constant" else self.schedule_steps or self.max_steps
+
+    @model_validator(mode="after")
+    def _schedule_covers_the_training(self) -> Self:
+        if self.schedule_length is not None and self.schedule_length < self.max_steps:
+            raise ValueError(
+                f"training.schedule_steps = {self.schedule_steps} ends the cosine schedule, and with it the training, "
+                f"before training.max_steps = {self.max_steps}"
+            )
+        return self

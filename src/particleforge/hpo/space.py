@@ -56,18 +56,20 @@ def trial_settings(settings: HpoSettings, params: Mapping[str, Any]) -> TrainSet
 
     pydantic's ValidationError if the parameters make no valid settings.
 
-    The learning-rate schedule is that of the final training, warm-up included, shrunk to span the top rung; ranks are the
-    search's own, validation falls on every rung's end, and nothing ends a training before its rung's budget.
+    The learning-rate schedule is that of the final training, warm-up included, shrunk to span the top rung if it has an end;
+    ranks are the search's own, validation falls on every rung's end, and nothing ends a training before its rung's budget.
     """
     hpo = settings.hpo
     model, training = apply_parameters(params, settings.model, settings.training)
     first = dag.budget_steps(hpo, 0)
     every = training.valid_every_steps if first % training.valid_every_steps == 0 else first
     schedule = dag.schedule_steps(hpo)
+    shrunk = min(1.0, schedule / training.schedule_length) if training.schedule_length else 1.0
     own = {
         "ranks": hpo.ranks,
         "max_steps": schedule,
-        "warmup_steps": round(training.warmup_steps * min(1.0, schedule / training.max_steps)),
+        "schedule_steps": None,
+        "warmup_steps": round(training.warmup_steps * shrunk),
         "valid_every_steps": every,
         "early_stopping_patience": 0,
     }

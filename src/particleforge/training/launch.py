@@ -6,7 +6,8 @@ nodes of this Slurm job (``Placement``).
 
 Rules:
 
-* a work folder holds one training; what another training (other settings, data or parent) left there is removed;
+* a work folder holds one training; what another training (other settings, data or parent, or one that went further than is
+  now asked for) left there is removed, and the log says why;
 * run again, an unfinished training goes on from its newest checkpoint and a finished one returns its stored result;
 * a lock on the folder, which the started processes hold too, keeps two runs from writing at once;
 * SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's exception ends all of them.
@@ -30,7 +31,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from particleforge.artefacts import write_text
+from particleforge.artefacts import write_json, write_text
+from particleforge.config.load import differences
 from particleforge.errors import UserError
 from particleforge.training import slurm_job
 from particleforge.training.slurm_job import Placement
@@ -47,7 +49,7 @@ from particleforge.training.spec import (
 
 __all__ = ["Placement", "TrainingResult", "TrainingSpec", "run_training"]
 log = logging.getLogger(__name__)
-_LOCK_FILE, _IDENTITY_FILE, _ROOM_FILE = "lock", "identity", "room"
+_LOCK_FILE, _ORIGIN_FILE, _ROOM_FILE = "lock", "origin.json", "room"
 _LOCK_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
 
@@ -66,7 +68,7 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     with _locked(spec.work_dir) as lock:
         identity = spec.identity()
-        _make_room(spec.work_dir, identity)
+        _make_room(spec)
         stored = TrainingResult.read(spec.work_dir, identity, spec.until_step)
         if stored is not None and stored.status in ("complete", "diverged"):
             log.info("%s: training is done already (%s)", spec.work_dir, stored.reason)
@@ -99,18 +101,28 @@ def _locked(work_dir: Path) -> Iterator[int]:
         yield handle.fileno()
 
 
-def _make_room(work_dir: Path, identity: str) -> None:
-    """Empty the folder if it holds another training."""
-    marker = work_dir / _IDENTITY_FILE
-    if marker.exists() and marker.read_text(encoding="utf-8") == identity:
+def _make_room(spec: TrainingSpec) -> None:
+    """Empty the folder if what it holds is no beginning of this training; say from which step that goes on, or why from none."""
+    work_dir, marker, origin = spec.work_dir, spec.work_dir / _ORIGIN_FILE, spec.origin()
+    checkpoints = sorted((work_dir / CHECKPOINTS).glob("step_*.pt"))
+    step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+    found = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    if found == origin and step <= spec.until_step:
+        if 0 < step < spec.until_step:
+            log.info("%s: step %d of %d is there already; going on from it", work_dir, step, spec.until_step)
         return
+    if step:
+        changed = differences(found, origin) or [f"{spec.until_step} steps are asked for, fewer than were made"]
+        if any(change.startswith("training.schedule_steps:") for change in changed):
+            changed.append("fix training.schedule_steps to be able to train longer without that")
+        log.warning("%s: starting afresh, not from step %d: %s", work_dir, step, "; ".join(changed[-5:]))
     for path in work_dir.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != _LOCK_FILE:
             path.unlink()
     (work_dir / CHECKPOINTS).mkdir()
-    write_text(marker, identity)
+    write_json(marker, origin)
 
 
 def _command(ranks: int, placement: Placement) -> list[str]:

@@ -2,7 +2,7 @@
 
 AdamW is Loshchilov and Hutter (arXiv:1711.05101), LAMB is You et al. (arXiv:1904.00962, algorithm 2). Biases, norms and
 other vectors are not decayed. The learning rate is a pure function of the step, so nothing of it needs saving: linear
-warm-up (Goyal et al., arXiv:1706.02677), then constant or cosine to zero at ``max_steps``, whenever a run is stopped.
+warm-up (Goyal et al., arXiv:1706.02677), then constant or cosine to zero at the schedule's end, whenever a run is stopped.
 """
 
 import math
@@ -25,9 +25,9 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     peak: float = training.learning_rate * growth ** _SCALING_POWER[training.learning_rate_scaling]
     if step < training.warmup_steps:
         return peak * (step + 1) / (training.warmup_steps + 1)
-    if training.schedule == "constant":
+    if training.schedule_length is None:
         return peak
-    progress = (step - training.warmup_steps) / max(1, training.max_steps - training.warmup_steps)
+    progress = (step - training.warmup_steps) / max(1, training.schedule_length - training.warmup_steps)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

@@ -21,8 +21,8 @@ Status = Literal["complete", "diverged", "interrupted", "failed"]
 class TrainingSpec:
     """A training: its settings, data, and how far to go.
 
-    ``until_step`` may lie before ``settings.training.max_steps``, where the learning-rate schedule ends; a later run with a
-    larger value goes on where this one stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
+    ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value goes on where this one
+    stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
     same settings wrote it. ``tensorboard`` is a folder for event files.
     """
 
@@ -33,10 +33,21 @@ class TrainingSpec:
     parent_checkpoint: Path | None = None
     tensorboard: Path | None = None
 
-    def identity(self) -> str:
-        """Return a hash of all that shapes the state after a given step; ``until_step`` and folders are not among it."""
+    def origin(self) -> dict[str, Any]:
+        """Return all that shapes the state after a given step: not folders, nor how far to go.
+
+        So ``max_steps`` counts only as the end of the learning-rate schedule, if it is that.
+        """
+        settings = self.settings.plain()
+        training = settings["training"]
+        del training["max_steps"]
+        training["schedule_steps"] = self.settings.training.schedule_length
         parent = self.parent_checkpoint.name if self.parent_checkpoint else None  # the name carries a checksum
-        return settings_hash({"settings": self.settings.plain(), "manifest": sha256(self.manifest), "parent": parent})
+        return {**settings, "manifest": sha256(self.manifest)[:16], "parent": parent}
+
+    def identity(self) -> str:
+        """Return a hash of ``origin``."""
+        return settings_hash(self.origin())
 
     def write(self) -> Path:
         """Write the spec into its work folder and return the path."""
@@ -91,12 +102,12 @@ class TrainingResult:
 
     @classmethod
     def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
-        """Return the stored result of the same training that went at least to ``until_step``, or None."""
+        """Return the stored result of the same training if a run to ``until_step`` would end in it, or None."""
         try:
             plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        if plain.pop("identity") != identity or plain.pop("until_step") < until_step:
+        if plain.pop("identity") != identity or not plain["step"] <= until_step <= plain.pop("until_step"):
             return None
         for name in ("checkpoint", "best_checkpoint", "metrics"):
             plain[name] = work_dir / plain[name] if plain[name] else None

@@ -192,7 +192,8 @@ class Trainer:
     def _record_training(self, progress: Progress) -> None:
         steps = (self.step - 1) % self.training.log_every_steps + 1
         means = (self.sums / steps).tolist()
-        self.sums = torch.zeros_like(self.sums)
+        if self.step % self.training.log_every_steps == 0:  # else this is the last row, and a longer run goes on summing
+            self.sums = torch.zeros_like(self.sums)
         seconds = max(1e-9, time.perf_counter() - self._clock)
         elements, _, events, _, _ = self._seen.tolist()
         values = dict(zip((*TERMS, "loss", "gradient_norm"), means[:-2], strict=True)) | {
