@@ -1,5 +1,6 @@
 """Command line: every stage on files of your own, without Snakemake, through the functions that the workflow calls."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -221,6 +222,24 @@ def show_config(detector: Detector, preset: Preset = None, set_: Set = None, con
     run, chosen = _load(detector, preset, set_, config_dir)
     content = {**run.model_dump(mode="json"), "detector": {detector: chosen.model_dump(mode="json")}}
     typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
+
+
+@app.command()
+def provenance(
+    file: Annotated[Path, typer.Argument(help="A file or folder that a stage wrote, by the workflow or by hand.")],
+    verify: Annotated[bool, typer.Option(help="Compare every file with the recorded checksums.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all records as JSON.")] = False,
+) -> None:
+    """Print what a file was made from, back to the seeds; exit status 1 if something has changed since or is missing."""
+    from particleforge.lineage import read_lineage, verify_lineage
+    from particleforge.lineage_text import lineage_text
+
+    lineage = read_lineage(file)
+    if verify:
+        verify_lineage(lineage)
+    typer.echo(json.dumps(lineage.plain(), indent=2) if as_json else lineage_text(lineage))
+    if lineage.problems():
+        raise typer.Exit(1)
 
 
 def main() -> None:
