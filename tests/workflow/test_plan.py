@@ -1,6 +1,7 @@
 """What a run plans: exactly the stages that a change touches."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import yaml
 from chain import BIN, ROOT, Chain, environment, planned_jobs
 
 from particleforge.config.load import merge
+from particleforge.errors import UserError
 from particleforge.workflow import Workflow
 
 STAGES = ["simulate", "dataset", "select", "cutflow", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
@@ -124,18 +126,37 @@ def test_the_slurm_profile_plans_the_chain(tmp_path):
     assert set(Chain.new(tmp_path / "new").planned(profile="slurm")) == rules_of(STAGES)
 
 
+def workflow_with(**asked):
+    return Workflow([ROOT / "config"], {"resources": asked, "training": {"ranks": 4}})
+
+
 def test_resources_come_from_the_configuration():
-    asked = {"train_model": {"gpus": 2, "nodes": 2, "partition": "gpu", "mem_mb": 7000, "runtime_min": 90}}
-    run = Workflow([ROOT / "config"], {"resources": asked, "training": {"ranks": 4}})
+    run = workflow_with(train_model={"gpus": 2, "partition": "gpu", "mem_mb": 7000, "runtime_min": 90})
     found = run.resources("train_model")
-    assert (found["gpu"], found["slurm_partition"], found["nodes"], found["mpi"]) == (2, "gpu", 2, "srun")
+    assert (found["gpu"], found["slurm_partition"]) == (2, "gpu")
     assert [found["mem_mb"](None, attempt) for attempt in (1, 2)] == [7000, 14000]
     assert found["runtime"](None, 3) == 270
     assert run.threads("train_model") == 4
+    assert "nodes" not in found
     assert "gpu" not in run.resources("build_dataset")
 
 
-@pytest.mark.fault("unknown configuration key")
+def test_a_training_on_several_nodes_is_a_job_of_many_tasks():
+    run = workflow_with(train_model={"nodes": 2, "threads": 12, "gpus": 2})
+    found = run.resources("train_model")
+    assert (found["mpi"], found["nodes"], found["tasks"], found["cpus_per_task"]) == ("srun", 2, 4, 3)
+    assert (found["gres"], found["tasks_per_gpu"]) == ("gpu:2", 0)
+    assert "gpu" not in found
+
+
+@pytest.mark.parametrize(
+    ("rule", "remedy"), [("train_model", "make training.ranks (now 4) a multiple"), ("build_dataset", "only trainings")]
+)
+def test_ranks_that_do_not_fit_the_nodes_are_refused(rule, remedy):
+    with pytest.raises(UserError, match=re.escape(f"resources.{rule}.nodes: 3; ") + ".*" + re.escape(remedy)):
+        workflow_with(**{rule: {"nodes": 3}})
+
+
 def test_a_wrong_key_is_one_line(tmp_path):
     text = Chain.new(tmp_path / "new").run("-n", config=("training={max_stepz: 3}",), check=False)
     assert "--config: training.max_stepz: unknown key" in text
