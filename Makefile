@@ -28,8 +28,9 @@ env: $(VENV)/installed  ## Make the environment in .venv
 run: env  ## Run the whole chain and write the report
 	$(BIN)/snakemake --profile profiles/local --config $(CHOICE)
 
+# one process more than cores: tests on Slurm mostly wait for it
 test: env  ## Run every test
-	$(BIN)/pytest --numprocesses auto --dist loadgroup
+	$(BIN)/pytest --numprocesses $(shell expr $$(nproc) + 1) --dist loadgroup
 
 unit: env  ## Run the quick tests only
 	$(BIN)/pytest --numprocesses auto -m "not integration and not workflow and not slurm"
