@@ -126,7 +126,7 @@ def _checksum(path: Path) -> str | None:
 def _recorded(file: Path) -> Path:
     """Return the path that the record is about: the file itself or the nearest folder above it that has one."""
     path = _joined(Path.cwd(), str(file).removesuffix(RECORD_SUFFIX))
-    for candidate in (path, *path.parents):
+    for candidate in (path, *(path.parents if path.exists() else ())):
         if record_of(candidate).is_file():
             return candidate
     if not path.exists():

@@ -128,7 +128,7 @@ def _job(slurm: dict[str, str]) -> str:
 
 def _times(circumstances: list[dict[str, Any]]) -> str:
     """Return the time that jobs took (each once, however many files it wrote) and when the last one began."""
-    jobs = {(c["host"], c["started_unix_s"]): c["wall_time_s"] for c in circumstances}
+    jobs = {(c["host"], c["pid"], c["started_unix_s"]): c["wall_time_s"] for c in circumstances}
     latest = datetime.fromtimestamp(max(c["started_unix_s"] for c in circumstances), UTC)
     total = f"{sum(jobs.values()):.1f} s" + (f" in {len(jobs)} jobs, the last" if len(jobs) > 1 else "")
     return f"{total} {latest:%Y-%m-%d %H:%M} UTC"

@@ -91,16 +91,17 @@ class Provenance:
             "packages": package_versions(),
         }
 
-    def record(self, *outputs: str | Path, output_checksum: str | None = None) -> None:
-        """Write the record beside each output; ``output_checksum`` spares reading an output whose checksum is known."""
+    def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
+        """Write the record beside each output; ``known`` are outputs too, whose checksums need not be computed."""
         reproducible, circumstances = self.plain(), _circumstances()
-        for output in map(_absolute, outputs):
-            inputs = [{"file": os.path.relpath(path, output.parent), "sha256": digest} for path, digest in self.inputs.items()]
+        for output, digest in [*((path, None) for path in outputs), *(known or {}).items()]:
+            folder = Path(output).parent
+            inputs = [{"file": os.path.relpath(path, folder), "sha256": found} for path, found in self.inputs.items()]
             content = {
                 **reproducible,
                 "inputs": inputs,
                 "seed": self.settings.get("seed"),
-                "output": {"sha256": output_checksum or checksum(output)},
+                "output": {"sha256": digest or checksum(Path(output))},
                 "circumstances": circumstances,
             }
             write_json(record_of(output), content)
@@ -180,6 +181,7 @@ def _circumstances() -> dict[str, Any]:
         "git_dirty": dirty,
         "host": socket.gethostname(),
         "slurm": {key: os.environ[name] for key, name in _SLURM.items() if name in os.environ},
+        "pid": os.getpid(),
         "command": Path(sys.argv[0]).name,
         "started_unix_s": round(started, 3),
         "wall_time_s": round(time.time() - started, 3),

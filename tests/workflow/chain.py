@@ -8,6 +8,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from particleforge.model.saved import load_model
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -48,16 +54,16 @@ class Chain:
     def command(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> list[str]:
         chosen = {"preset": "preset=tiny", "detector": "detector=clic"} | {item.split("=")[0]: item for item in config}
         fixed = ["--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles" / profile), "--cores", "2"]
-        return [str(BIN / "snakemake"), *arguments, *fixed, "--config", *chosen.values()]
+        return [str(BIN / "snakemake"), *fixed, *arguments, "--config", *chosen.values()]
 
-    def run(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local", check: bool = True) -> str:
+    def run(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local", check: bool = True, threads: int = 1) -> str:
         """Run Snakemake and return what it printed."""
         done = subprocess.run(
             self.command(*arguments, config=config, profile=profile),
             cwd=self.folder,
             capture_output=True,
             text=True,
-            env=environment(),
+            env=environment(threads),
             timeout=900,
         )
         text = done.stdout + done.stderr
@@ -80,12 +86,25 @@ def data_hashes(results: Path) -> dict[str, str]:
     return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
 
 
+def training_record(results: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return what the final training recorded, its speed left out, and the weights that it saved."""
+    metrics = pq.read_table(results / "train/metrics.parquet").to_pandas()
+    weights = load_model(results / "train/best.pt")[0].state_dict()
+    return metrics[~metrics["name"].str.endswith("_per_s")].reset_index(drop=True), weights
+
+
+def same_training(results: Path, others: Path) -> bool:
+    """Return whether two final trainings are equal bit for bit."""
+    (metrics, weights), (other_metrics, other_weights) = training_record(results), training_record(others)
+    return metrics.equals(other_metrics) and all(value.equal(other_weights[name]) for name, value in weights.items())
+
+
 def planned_jobs(text: str) -> dict[str, int]:
     """Read the table of jobs that Snakemake prints."""
     rows = re.findall(r"^(\w+)\s+(\d+)$", text.split("Job stats:")[-1].split("\n\n")[0], flags=re.MULTILINE)
     return {rule: int(count) for rule, count in rows if rule not in {"total", "all"}} if "Job stats:" in text else {}
 
 
-def environment() -> dict[str, str]:
+def environment(threads: int = 1) -> dict[str, str]:
     """Return the environment of a test's processes: one thread each, so that two cores are not oversubscribed."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PATH": f"{BIN}:{os.environ['PATH']}"}

@@ -144,7 +144,7 @@ class HpoSettings(StageSettings):
 class ExportSettings(StageSettings):
     """What shapes the exported model."""
 
-    version: int = 1
+    version: int = 2
     export: ExportConfig
 
 
@@ -194,3 +194,8 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
     """Return how many files a sample has; every file is full, so the number of events is rounded up."""
     return max(1, -(-round(simulation.events_per_sample * sample.fraction) // simulation.events_per_shard))
+
+
+def n_dataset_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
+    """Return how many shards a sample has in the dataset and the stages that follow."""
+    return -(-n_shards(simulation, sample) // simulation.files_per_dataset_shard)

@@ -55,10 +55,9 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
         write_json(folder / "normalisation.json", {**statistics.result(), "n_events": totals["train"], "provenance": made.plain()})
         write_json(folder / manifest_file.name, {**_description(settings, samples), "splits": splits, "provenance": made.plain()})
         manifest_file.unlink(missing_ok=True)  # a kill while the folders are swapped must not leave the old manifest alone
-    made.record(manifest_file, output_dir / "normalisation.json")
-    for split, index in splits.items():
-        checksums = {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]}
-        made.record(output_dir / split, output_checksum=list_checksum(checksums))
+    checksums = {split: {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]} for split, index in splits.items()}
+    folders = {output_dir / split: list_checksum(found) for split, found in checksums.items()}
+    made.record(manifest_file, output_dir / "normalisation.json", known=folders)
 
 
 def _sample_of(path: Path) -> str:
