@@ -70,7 +70,7 @@ def test_shard_must_be_a_number(tmp_path: Path) -> None:
 def simulated(tmp_path_factory: pytest.TempPathFactory):
     """A batch of records and the file it was written to."""
     settings = make_settings("clic", 4)
-    pythia = generator.make_pythia(settings.beams, settings.sample.pythia, 11, "test")
+    pythia = generator.make_pythia(settings.beams, settings.pythia, 11, "test")
     rng = np.random.default_rng(12)
     particles = generator.to_particles(generator.next_events(pythia, 4, "test"), settings.beams, rng)
     batch = simulate.simulate_batch(particles, np.arange(4), settings, rng)

@@ -17,7 +17,7 @@ N = 40
 
 def events(detector: str, sample: str, seed: int = 3, n: int = N):
     settings = make_settings(detector, sample)
-    pythia = generator.make_pythia(settings.beams, settings.sample.pythia, seed, sample)
+    pythia = generator.make_pythia(settings.beams, settings.pythia, seed, sample)
     records = generator.next_events(pythia, n, sample)
     return settings, records, generator.to_particles(records, settings.beams, np.random.default_rng(seed))
 

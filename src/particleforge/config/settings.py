@@ -56,13 +56,13 @@ class StageSettings(Block):
 
 
 class SimulateSettings(StageSettings):
-    """What shapes a simulated shard."""
+    """What shapes a simulated shard; neither how many there are of its sample nor how plots call it."""
 
     version: int = 2
     seed: int
     events_per_shard: int
     sample_name: str
-    sample: SampleConfig
+    pythia: tuple[str, ...]
     beams: BeamConfig
     pile_up: PileUpConfig
     b_field_tesla: float
@@ -187,7 +187,7 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
         detector,
         events_per_shard=run.simulation.events_per_shard,
         sample_name=sample,
-        sample=detector.samples[sample],
+        pythia=detector.samples[sample].pythia,
     )
 
 

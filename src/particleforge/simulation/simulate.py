@@ -45,7 +45,7 @@ def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
     """Yield the shard's events, batch by batch."""
     source = f"samples.{settings.sample_name}.pythia"
     names = (settings.seed, settings.sample_name, shard)
-    pythia = generator.make_pythia(settings.beams, settings.sample.pythia, pythia_seed_of(*names, "hard process"), source)
+    pythia = generator.make_pythia(settings.beams, settings.pythia, pythia_seed_of(*names, "hard process"), source)
     pool = None
     if settings.pile_up.mean_interactions > 0:
         seed = pythia_seed_of(*names, "pile-up")
