@@ -88,7 +88,7 @@ class Provenance:
             "settings": dict(self.settings),
             "settings_hash": settings_hash(self.settings),
             "inputs": dict(zip(_short_names(list(self.inputs)), self.inputs.values(), strict=True)),
-            "packages": package_versions(),
+            "packages": dict(package_versions()),
         }
 
     def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
@@ -148,6 +148,7 @@ def _hidden(name: Path) -> bool:
     return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape results."""
     found = {"python": platform.python_version()}
