@@ -3,14 +3,15 @@
 Imported while the Snakefile is parsed, also in every job: nothing here may import torch, awkward, uproot, pyarrow or optuna.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.resources import ResourcesConfig, RuleResources
-from particleforge.config.settings import StageSettings, n_shards, simulate_settings
+from particleforge.config.settings import StageSettings, n_dataset_shards, n_shards, simulate_settings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
@@ -33,15 +34,22 @@ class Workflow:
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
         """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""
 
-        def of_job(wildcards: Any) -> dict[str, Any]:
-            own = {"sample_name": wildcards.sample} if "sample_name" in stage.model_fields else {}
-            return stage.of(self.run, self.detectors[wildcards.detector], **own).plain()
+        @cache  # the jobs of one sample share one object: a plan asks for it once a job
+        def plain(detector: str, **own: str) -> dict[str, Any]:
+            return stage.of(self.run, self.detectors[detector], **own).plain()
 
-        return of_job
+        if "sample_name" in stage.model_fields:
+            return lambda wildcards: plain(wildcards.detector, sample_name=wildcards.sample)
+        return lambda wildcards: plain(wildcards.detector)
 
-    def simulate_settings(self, wildcards: Any) -> dict[str, Any]:
-        """Params function of a simulated shard."""
-        return simulate_settings(self.run, self.detectors[wildcards.detector], wildcards.sample).plain()
+    def simulate_settings(self) -> Callable[..., dict[str, Any]]:
+        """Return the params function of a simulated shard."""
+
+        @cache
+        def plain(detector: str, sample: str) -> dict[str, Any]:
+            return simulate_settings(self.run, self.detectors[detector], sample).plain()
+
+        return lambda wildcards: plain(wildcards.detector, wildcards.sample)
 
     def shards(self, pattern: str) -> Callable[..., list[str]]:
         """Return an input function: ``pattern`` for every shard of every sample of a job's detector, in order."""
@@ -49,12 +57,20 @@ class Workflow:
 
     def shard_files(self, pattern: str, detector: str) -> list[str]:
         """Return ``pattern`` filled for every shard of every sample of ``detector``."""
-        samples = self.detectors[detector].samples
+        count = n_shards if pattern == self.paths.simulated else n_dataset_shards
         return [
-            pattern.format(detector=detector, sample=name, shard=SHARD_FORMAT.format(number))
-            for name, sample in samples.items()
-            for number in range(n_shards(self.run.simulation, sample))
+            file
+            for name, sample in self.detectors[detector].samples.items()
+            for file in _numbered(pattern, detector, name, range(count(self.run.simulation, sample)))
         ]
+
+    def simulated_files(self, wildcards: Any) -> list[str]:
+        """Input function: the simulated files of one shard of the dataset; the last shard of a sample may have fewer."""
+        per_shard = self.run.simulation.files_per_dataset_shard
+        first = int(wildcards.shard) * per_shard
+        end = n_shards(self.run.simulation, self.detectors[wildcards.detector].samples[wildcards.sample])
+        numbers = range(first, min(first + per_shard, end)) or range(first, first + per_shard)  # a shard beyond those asked for is full
+        return _numbered(self.paths.simulated, wildcards.detector, wildcards.sample, numbers)
 
     def every(self, *patterns: str) -> list[str]:
         """Return the patterns, which have no other wildcard, filled for every chosen detector."""
@@ -123,6 +139,11 @@ class Workflow:
         if asked.partition:
             found["slurm_partition"] = asked.partition
         return found
+
+
+def _numbered(pattern: str, detector: str, sample: str, numbers: Iterable[int]) -> list[str]:
+    """Return ``pattern`` filled for the numbered shards of one sample."""
+    return [pattern.format(detector=detector, sample=sample, shard=SHARD_FORMAT.format(number)) for number in numbers]
 
 
 def _per_attempt(amount: int) -> Callable[..., int]:

@@ -6,7 +6,7 @@ rule dataset:
 rule build_dataset:
     """EDM4hep to one Parquet row per event, with truth and targets."""
     input:
-        PATHS.simulated,
+        RUN.simulated_files,
     output:
         PATHS.dataset,
     log:

@@ -15,7 +15,7 @@ rule simulate_events:
     resources:
         **RUN.resources("simulate_events"),
     params:
-        settings=RUN.simulate_settings,
+        settings=RUN.simulate_settings(),
     message:
         "{wildcards.detector}: simulate {wildcards.sample}, shard {wildcards.shard}"
     script:

@@ -7,4 +7,4 @@ from particleforge.dataset.build import build_dataset
 from particleforge.logs import job_log
 
 with job_log(snakemake.log[0]):
-    build_dataset(DatasetSettings.model_validate(snakemake.params.settings), [Path(snakemake.input[0])], Path(snakemake.output[0]))
+    build_dataset(DatasetSettings.model_validate(snakemake.params.settings), list(map(Path, snakemake.input)), Path(snakemake.output[0]))
