@@ -65,6 +65,8 @@ SITE_OPTIONS = (
     *("--latency-wait", "20"),
 )
 
+SMOKE = ("preset=smoke", "resources={run_hpo_slot: {nodes: 2}, train_model: {nodes: 2}}")  # the chain that most tests share
+
 
 def why_not() -> str | None:
     """Return why no cluster can be started here, or None."""

@@ -1,6 +1,7 @@
 """One private cluster for all tests of this folder, and one finished chain that was made without it."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from cluster import Cluster, why_not
+from chain import Chain, environment
+from cluster import SMOKE, Cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,24 @@ def cluster(tmp_path_factory):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(cluster, tmp_path_factory):
+    """Return the chain on Slurm, the jobs that it took, and a second folder with the data stages made here, side by side."""
+    folder = tmp_path_factory.mktemp("chains")
+    on_slurm, here = Chain.new(folder / "slurm"), Chain.new(folder / "here")
+    with (folder / "here.log").open("w") as log:
+        command = here.command("select", "preprocess", config=SMOKE)
+        process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        try:
+            cluster.snakemake(on_slurm, config=SMOKE, timeout_s=900)
+            process.wait(600)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, (folder / "here.log").read_text()[-6000:]
+    return on_slurm, cluster.jobs(), here
 
 
 @pytest.fixture(autouse=True)
