@@ -242,6 +242,26 @@ def provenance(
         raise typer.Exit(1)
 
 
+@app.command()
+def check_cluster(
+    profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path("profiles/slurm"),
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all.")] = None,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for the jobs, seconds.")] = 600.0,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Submit one small job per kind to a Slurm cluster and say what the site, or the profile, got wrong."""
+    from particleforge.cluster.check import KINDS
+    from particleforge.cluster.check import check_cluster as run_check
+
+    found = run_check(profile, _overrides(preset, set_), [config_dir.absolute()], kind or list(KINDS), timeout_s)
+    for finding in found:
+        typer.echo(finding.line())
+    if any(finding.state == "WRONG" for finding in found):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 1."""
     log_to_terminal()
