@@ -122,7 +122,7 @@ def _places(circumstances: list[dict[str, Any]]) -> Iterator[str]:
 def _job(slurm: dict[str, str]) -> str:
     array = f" = {slurm['array_job_id']}_{slurm['array_task_id']}" if "array_task_id" in slurm else ""
     notes = [f"on {slurm['node_list']}"] if "node_list" in slurm else []
-    notes += [f"restarted {slurm['restart_count']} times"] if slurm.get("restart_count", "0") != "0" else []
+    notes += [f"{slurm['restart_count']} restarts"] if slurm.get("restart_count", "0") != "0" else []
     return f"{slurm['job_id']}{array}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -34,15 +35,15 @@ from particleforge.errors import UserError
 
 RECORD_SUFFIX = ".provenance.json"
 _PACKAGES = ("particleforge", "numpy", "awkward", "pyarrow", "uproot", "pythia8mc", "torch", "optuna", "onnx", "onnxruntime", "fastjet")
-_SLURM = {
+_SLURM_VARIABLES = {
     "job_id": "SLURM_JOB_ID",
     "array_job_id": "SLURM_ARRAY_JOB_ID",
     "array_task_id": "SLURM_ARRAY_TASK_ID",
-    "restart_count": "SLURM_RESTART_COUNT",
-    "node_list": "SLURM_JOB_NODELIST",
     "node": "SLURMD_NODENAME",
     "cluster": "SLURM_CLUSTER_NAME",
 }
+_SLURM_FIELDS = {"node_list": "NodeList", "restart_count": "Restarts"}
+_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _circumstances() -> dict[str, Any]:
         "git_commit": commit,
         "git_dirty": dirty,
         "host": socket.gethostname(),
-        "slurm": {key: os.environ[name] for key, name in _SLURM.items() if name in os.environ},
+        "slurm": _slurm_job(),
         "pid": os.getpid(),
         "command": Path(sys.argv[0]).name,
         "started_unix_s": round(started, 3),
@@ -190,12 +191,29 @@ def _circumstances() -> dict[str, Any]:
 
 
 @cache
+def _slurm_job() -> dict[str, str]:
+    """Return what Slurm tells of the job that this process is part of; nothing outside of one.
+
+    Nodes and restarts are asked for, as Snakemake's executor plugin takes their variables out of a job's environment; a controller
+    that does not answer leaves them out.
+    """
+    found = {key: os.environ[name] for key, name in _SLURM_VARIABLES.items() if name in os.environ}
+    if "job_id" in found:
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["scontrol", "show", "job", "--oneliner", found["job_id"]]
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout
+            told = dict(word.partition("=")[::2] for word in answer.split())
+            found |= {key: told[name] for key, name in _SLURM_FIELDS.items() if name in told}
+    return found
+
+
+@cache
 def _git_state() -> tuple[str, bool]:
     """Return commit and dirty flag of the checkout that holds this package, or ``("unknown", False)``."""
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie in somebody else's repository

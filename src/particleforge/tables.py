@@ -1,7 +1,7 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with provenance inside.
 
 Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd) whose key-value
-metadata carries schema version, units, and what shaped the file (``artefacts.provenance``).
+metadata carries schema version, units, and what shaped the file (``provenance``).
 """
 
 import json

@@ -122,13 +122,15 @@ def test_a_branch_is_drawn_once(results):
     assert "└─ 4 files of select, e.g. select/qq/00000.txt  4 OK  (see above)" in text
 
 
-def test_slurm_jobs_are_named(results, monkeypatch):
-    told = {"JOB_ID": "77", "ARRAY_JOB_ID": "70", "ARRAY_TASK_ID": "3", "JOB_NODELIST": "n[1-2]", "RESTART_COUNT": "1"}
-    for name, value in told.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+def test_slurm_jobs_are_named(results):
     model = results.write("best.pt", "weights")
     Provenance.of("train", {"version": 1}, [results.summary]).record(model)
-    assert "Slurm job 77 = 70_3 (on n[1-2], restarted 1 times)" in drawn(model)[0]
+    record = record_of(model)
+    content = json.loads(record.read_text())
+    told = {"job_id": "77", "array_job_id": "70", "array_task_id": "3", "node_list": "n[1-2]", "restart_count": "1"}
+    content["circumstances"]["slurm"] = told
+    record.write_text(json.dumps(content))
+    assert "Slurm job 77 = 70_3 (on n[1-2], 1 restarts)" in drawn(model)[0]
 
 
 def test_without_a_record_it_is_one_line(tmp_path):

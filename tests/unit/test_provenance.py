@@ -13,6 +13,24 @@ from particleforge.errors import UserError
 from particleforge.provenance import Provenance, checksum, list_checksum, read_record, record_of
 
 
+def on_slurm(monkeypatch, tmp_path):
+    """Make this process look like a task of a job array on two nodes, restarted once."""
+    for name, value in {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text('#!/bin/sh\necho "JobId=$4 JobName=x ReqNodeList=(null) NodeList=n[1-2] Restarts=1 Comment=a=b"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    provenance._slurm_job.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_the_job():
+    yield
+    provenance._slurm_job.cache_clear()
+
+
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "a" / "in.txt"
@@ -40,9 +58,7 @@ def test_inputs_of_like_names_are_all_named(tmp_path):
 
 
 def test_the_record_says_who_when_and_where(source, tmp_path, monkeypatch):
-    jobs = {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_NODELIST": "n[1-2]"}
-    for name, value in {**jobs, "SLURM_RESTART_COUNT": "1"}.items():
-        monkeypatch.setenv(name, value)
+    on_slurm(monkeypatch, tmp_path)
     output = tmp_path / "out" / "out.txt"
     output.parent.mkdir()
     output.write_text("made")

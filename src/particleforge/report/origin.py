@@ -1,6 +1,6 @@
 """Where the results come from: stages, settings, commits, hosts and package versions.
 
-Inputs -> outputs: the ``<file>.provenance.json`` beside each result (``artefacts.record_circumstances``), where there is one
+Inputs -> outputs: the ``<file>.provenance.json`` beside each result (``provenance``), where there is one
 -> tables. Results without such a record are counted, not guessed at.
 """
 
