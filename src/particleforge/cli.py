@@ -195,7 +195,7 @@ def reconstruct_events(
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{events.stem}.parquet"
         build(stage.DatasetSettings.of(run, chosen, sample_name=sample), [events], table)
-        run_stage(settings, table, model, output, edm4hep)
+        run_stage(settings, table, model, output, edm4hep, built_from=events)
 
 
 @app.command()

@@ -71,6 +71,9 @@ def test_the_chain_by_hand_gives_the_same_bytes(chain, tmp_path):
     stage("reconstruct-events", "--input", simulated, "--model", tmp_path / "export/model.onnx", *reconstructed)
     assert len(read_table(out / "reco.parquet")) == 12  # a ROOT file has no splits: every event
 
+    chain_of_records = particleforge("provenance", out / "reco.parquet", cwd=tmp_path).stdout
+    assert f"sim/{shard}.root  OK" in chain_of_records
+
     pair = ("--selected", results / f"select/{shard}.parquet", "--reconstructed", results / f"reco/{shard}.parquet")
     stage("validate-model", *pair, "--output-dir", tmp_path / "validate")
     assert (tmp_path / "validate/metrics.json").is_file()

@@ -26,10 +26,17 @@ from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.tables import RECONSTRUCTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
 
 
-def reconstruct_events(settings: ReconstructSettings, events: Path, model: Path, output: Path, edm4hep: Path) -> None:
-    """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT (``edm4hep``)."""
-    made = Provenance.of("reconstruct_events", settings.plain(), [events, model])
+def reconstruct_events(
+    settings: ReconstructSettings, events: Path, model: Path, output: Path, edm4hep: Path, built_from: Path | None = None
+) -> None:
+    """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT (``edm4hep``).
+
+    ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance names it, and the settings of
+    the dataset, instead.
+    """
     source = read_metadata(events)
+    dataset = {"dataset": source["provenance"]["settings"]} if built_from else {}
+    made = Provenance.of("reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model])
     network = OnnxModel(model, settings.reconstruction.threads)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
