@@ -243,6 +243,20 @@ def provenance(
 
 
 @app.command()
+def status(
+    detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
+    preset: Preset = None,
+    set_: Set = None,
+    snakefile: Annotated[Path | None, typer.Option(help="Default: the one here, else that of the installed checkout.")] = None,
+) -> None:
+    """Show what exists here, what is stale and why, and what the workflow would run."""
+    from particleforge.status import find_snakefile, read_status
+
+    overrides = _overrides(preset, set_) | ({"detector": detector} if detector else {})
+    typer.echo(read_status(snakefile or find_snakefile(), overrides).text())
+
+
+@app.command()
 def check_cluster(
     profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path("profiles/slurm"),
     kind: Annotated[list[str] | None, typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all.")] = None,

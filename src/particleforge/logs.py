@@ -9,6 +9,7 @@ from pathlib import Path
 from particleforge.errors import UserError, explained
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_DONE = "done"  # the last line of a finished job's log
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:
@@ -47,6 +48,20 @@ def job_log(path: str | Path) -> Iterator[None]:
             else:
                 logger.error("%s", problem)
             raise
+        logger.info(_DONE)
+
+
+def ended_well(path: str | Path) -> bool:
+    """Return whether a job's log is that of a finished job; the log of one that failed or was killed is not."""
+    return Path(path).read_text(encoding="utf-8", errors="replace").rstrip().endswith(f": {_DONE}")
+
+
+def last_error(path: str | Path) -> str:
+    """Return the last error in a job's log, on one line; nothing if the job left no log or no error."""
+    if not Path(path).exists():
+        return ""
+    errors = [line for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
+    return errors[-1].partition(" ERROR ")[2].partition(": ")[2] if errors else ""
 
 
 def _mendable(error: BaseException) -> UserError | None:
