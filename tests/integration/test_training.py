@@ -2,10 +2,7 @@
 
 import logging
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.saved import load_model
 from particleforge.training.checkpoint import list_checkpoints, read_checkpoint
@@ -23,65 +19,14 @@ from particleforge.training.spec import CHECKPOINTS, TrainingSpec
 from particleforge.training.train import train_model
 
 from ..unit.synthetic_shards import write_synthetic
+from .training_jobs import LONG, losses, outcome, settings_of, start, wait_for, workers_of
 
 pytestmark = pytest.mark.integration
-LONG = 100_000  # steps that no test waits for
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("shards"))
-
-
-def settings_of(**changes: Any) -> TrainSettings:
-    training = {
-        "max_steps": 16,
-        "valid_every_steps": 4,
-        "checkpoint_every_steps": 4,
-        "log_every_steps": 1,
-        "elements_per_batch": 256,
-        "learning_rate": 3e-3,
-        "warmup_steps": 2,
-        "device": "cpu",
-    }
-    return TrainSettings(seed=4, model={"width": 8, "n_layers": 1, "n_heads": 2}, training={**training, **changes})
-
-
-def losses(metrics: Path, split: str = "train") -> dict[int, float]:
-    rows = pq.read_table(metrics).to_pylist()
-    return {row["step"]: row["value"] for row in rows if row["split"] == split and row["name"] == "loss"}
-
-
-def start(spec: TrainingSpec, ranks: int) -> subprocess.Popen[bytes]:
-    """Start ``run_training`` in a process of its own, as a workflow's job does; see ``outcome``."""
-    spec.work_dir.mkdir(parents=True, exist_ok=True)
-    spec_file = spec.work_dir.with_suffix(".spec.json")
-    spec.write().rename(spec_file)
-    code = (
-        "import sys; from pathlib import Path; from particleforge.training.launch import run_training, TrainingSpec\n"
-        "r = run_training(TrainingSpec.read(Path(sys.argv[1])), int(sys.argv[2])); print(r.status, r.step, r.reason)"
-    )
-    with spec.work_dir.with_suffix(".outcome").open("wb") as output:
-        return subprocess.Popen([sys.executable, "-c", code, str(spec_file), str(ranks)], stdout=output)
-
-
-def outcome(job: subprocess.Popen[bytes], spec: TrainingSpec) -> list[str]:
-    """Wait for a started training, at most a minute, and return its status, step and reason."""
-    job.wait(timeout=60)
-    return spec.work_dir.with_suffix(".outcome").read_text().split(maxsplit=2)
-
-
-def workers_of(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return torchrun and the workers below it."""
-    return psutil.Process(job.pid).children(recursive=True)
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.05)
-    return found
 
 
 def test_two_ranks_train_like_one(manifest: Path, tmp_path: Path) -> None:
@@ -146,16 +91,6 @@ def test_orphaned_workers_end_and_free_the_folder(manifest: Path, tmp_path: Path
     job.wait()
 
 
-def test_dead_rank_ends_all_within_a_minute(manifest: Path, tmp_path: Path) -> None:
-    spec = TrainingSpec(settings_of(max_steps=LONG, valid_every_steps=LONG), manifest, tmp_path / "work", LONG)
-    job = start(spec, 2)
-    wait_for(lambda: list_checkpoints(spec.work_dir / CHECKPOINTS))
-    workers = workers_of(job)
-    next(process for process in workers if process.environ().get("RANK") == "1").kill()
-    assert outcome(job, spec)[0] == "failed"
-    assert psutil.wait_procs(workers, timeout=5)[1] == []
-
-
 def test_exception_of_a_worker_is_the_reason(manifest: Path, tmp_path: Path) -> None:
     """A checkpoint of another architecture fails inside the workers, data without events is the user's."""
     other = settings_of().model_copy(update={"model": settings_of().model.model_copy(update={"width": 16})})
@@ -215,15 +150,6 @@ def test_another_schedule_or_fewer_steps_start_afresh_and_say_why(manifest: Path
     run_training(TrainingSpec(fixed, manifest, tmp_path / "fixed", 8), 1)
     run_training(TrainingSpec(fixed, manifest, tmp_path / "fixed", 4), 1)
     assert "starting afresh, not from step 8: 4 steps are asked for, fewer than were made" in caplog.text
-
-
-def test_divergence_is_a_result(manifest: Path, tmp_path: Path) -> None:
-    settings = settings_of(learning_rate=1e30, gradient_clip=1e30, warmup_steps=0)
-    result = run_training(TrainingSpec(settings, manifest, tmp_path / "work", 16), 1)
-    assert result.status == "diverged"
-    assert "loss" in result.reason
-    with pytest.raises(UserError, match=r"training diverged: .*lower training\.learning_rate"):
-        train_model(settings, manifest, tmp_path / "work", *(tmp_path / n for n in ("best.pt", "last.pt", "m.parquet", "tb")), None)
 
 
 def test_train_model_hands_over_all_files_and_stores_its_result(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,12 +1,14 @@
 """Trained networks in files: weights with everything needed to use them.
 
-Format (``torch.save`` of plain values, read back with ``weights_only=True``): ``weights``, ``model`` (its settings),
-``inputs`` (``ModelInputs``), ``training`` (settings), ``step``, ``valid_loss``, ``provenance``.
+Format (``torch.save`` of plain values): ``weights``, ``model`` (its settings), ``inputs`` (``ModelInputs``), ``training``
+(settings), ``step``, ``valid_loss``, ``provenance``. Reading a file never runs code that it holds (``deserialise``).
 """
 
 import io
 import sys
+import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -23,6 +25,18 @@ def serialise(content: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(_without_identity(content), buffer)
     return buffer.getvalue()
+
+
+def deserialise(content: bytes, path: Path) -> Any:
+    """Return what ``serialise`` made; a pickle of anything else, which could run code when it is loaded, is a UserError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on forms of pickle that are refused a moment later
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused: it holds other things than tensors and plain values, which could run code; delete it, then run again"
+        ) from error
 
 
 def _without_identity(content: Any) -> Any:
@@ -43,11 +57,14 @@ def save_model(path: Path, content: dict[str, Any]) -> None:
 def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
     """Return the network in evaluation mode, on the CPU, and the file's other content; a broken file is a UserError."""
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = deserialise(path.read_bytes(), path)
         network = SetTransformer(ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
         network.load_state_dict(content.pop("weights"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train a model first") from None
+    except UserError:
+        raise
     except Exception as error:  # torch raises many kinds for damaged and foreign files
-        raise UserError(f"{path}: not a model of this package ({type(error).__name__}: {error}); rerun train_model") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise UserError(f"{path}: not a model of this package ({reason}); rerun train_model") from error
     return network.eval(), content

@@ -7,15 +7,12 @@ with a line in the log.
 """
 
 import hashlib
-import io
 import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from particleforge.artefacts import atomic_output
-from particleforge.model.saved import serialise
+from particleforge.model.saved import deserialise, serialise
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -39,7 +36,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> State | None:
-    """Return the state in a file, or None, with a line in the log, if it is damaged."""
+    """Return the state in a file, or None, with a line in the log, if it is damaged.
+
+    A whole file that is no state but could run code is a UserError (``deserialise``): somebody put it there.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> State | None:
     if _checksum(content) != path.stem.rpartition("_")[2]:
         log.warning("checkpoint %s is damaged: its content does not match the checksum in its name", path.name)
         return None
-    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    state: State = deserialise(content, path)
     return state
 
 

@@ -60,6 +60,11 @@ def choose_device(requested: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an exception says that another rank does not answer, so that the cause lies there."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+
+
 @contextmanager
 def joined_workers(device: str) -> Iterator[Workers]:
     """Join the process group, if there is more than one rank, and leave it at the end."""

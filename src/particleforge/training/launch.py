@@ -40,6 +40,7 @@ from particleforge.training.spec import (
     CHECKPOINTS,
     FAILURE_PATTERN,
     LAUNCHER_VARIABLE,
+    LOST_RANK,
     RESULT_FILE,
     STOP_AT_VARIABLE,
     Status,
@@ -190,10 +191,11 @@ def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, s
 
 
 def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -> TrainingResult:
-    """Return the result of workers that left none; the first failure is the cause, later ones follow from it."""
+    """Return the result of workers that left none; the first failure is the cause, unless it only says that another rank is gone."""
     checkpoints = sorted((spec.work_dir / CHECKPOINTS).glob("step_*.pt"))
     step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
-    failures = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
+    failures = [failure for failure in found if failure["kind"] != LOST_RANK]
     status: Status
     if signalled:
         status, reason = "interrupted", f"stopped by a signal; the last checkpoint is of step {step}"

@@ -14,6 +14,8 @@ CHECKPOINTS = "checkpoints"
 LAUNCHER_VARIABLE = "PARTICLEFORGE_LAUNCHER_PID"  # names the process whose end ends the training
 STOP_AT_VARIABLE = "PARTICLEFORGE_STOP_AT_UNIX_S"  # when ranks must save their state and end
 FAILURE_PATTERN = "failure_rank{}.json"
+LOST_RANK = "lost rank"  # kind of a failure that only follows from another rank's end
+OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 Status = Literal["complete", "diverged", "interrupted", "failed"]
 
 

@@ -16,6 +16,7 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
+from particleforge.training.spec import OUT_OF_MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def train_model(
     spec = TrainingSpec(settings, manifest.absolute(), work_dir.absolute(), settings.training.max_steps, tensorboard=tensorboard.absolute())
     result = run_training(spec, settings.training.ranks, placement)
     if result.status != "complete":
-        raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {_REMEDIES[result.status]}")
+        remedy = _REMEDIES[OUT_OF_MEMORY if result.reason.startswith(OUT_OF_MEMORY) else result.status]
+        raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {remedy}")
     _hand_over(result, output, last, metrics)
     if not any(tensorboard.glob("events.out.tfevents.*")):  # a stored result, and the folder was removed meanwhile
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
@@ -56,6 +58,7 @@ def train_model(
 _REMEDIES = {
     "diverged": "lower training.learning_rate or training.gradient_clip",
     "interrupted": "run it again to go on",
+    OUT_OF_MEMORY: "lower training.elements_per_batch or model.width, or raise resources.train_model.mem_mb",
     "failed": "see the log above; run it again to go on from the last checkpoint",
 }
 

@@ -27,12 +27,14 @@ from particleforge.model.saved import save_model
 from particleforge.provenance import Provenance
 from particleforge.tables import write_table
 from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
-from particleforge.training.distributed import Workers, joined_workers, rank_environment
+from particleforge.training.distributed import Workers, is_lost_rank, joined_workers, rank_environment
 from particleforge.training.metrics import ROWS_FILE, MetricsLog, metrics_table, read_rows
 from particleforge.training.spec import (
     CHECKPOINTS,
     FAILURE_PATTERN,
     LAUNCHER_VARIABLE,
+    LOST_RANK,
+    OUT_OF_MEMORY,
     STOP_AT_VARIABLE,
     Status,
     TrainingResult,
@@ -145,10 +147,15 @@ def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, st
 
 
 def _failure(error: BaseException) -> dict[str, object]:
-    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    kind = "user" if isinstance(error, UserError) else "memory" if out_of_memory else "error"
-    reason = f"out of memory: {error}" if out_of_memory else str(error) if kind == "user" else f"{type(error).__name__}: {error}"
-    return {"kind": kind, "reason": " ".join(reason.split())[:500], "time": time.time()}
+    text = str(error)
+    if isinstance(error, UserError):
+        kind = "user"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        kind, text = "memory", f"{OUT_OF_MEMORY}: {text}"
+    else:
+        kind = LOST_RANK if is_lost_rank(error) else "error"
+        text = f"{type(error).__name__}: {text}"
+    return {"kind": kind, "reason": " ".join(text.split())[:500], "time": time.time()}
 
 
 def main(spec_path: str) -> int:
