@@ -66,9 +66,9 @@ class Status:
         lines = [
             "  ".join((d.ljust(widths[0]), s.ljust(widths[1]), o.rjust(widths[2]), n.rjust(widths[3]), why)) for d, s, o, n, why in rows
         ]
-        counted = ", ".join(f"{rule} {count}" for rule, count in self.jobs.items())
+        counted = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count}" for rule, count in self.jobs.items())
         summary = f"{self.jobs.total()} jobs to run: {counted}" if self.jobs else "nothing to run"
-        lines += textwrap.wrap(summary, _WIDTH, subsequent_indent="  ")
+        lines += [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(summary, _WIDTH, subsequent_indent="  ")]
         lines += self.troubles[:_LOGS_SHOWN]
         if len(self.troubles) > _LOGS_SHOWN:
             lines.append(f"and {len(self.troubles) - _LOGS_SHOWN} more that failed or did not finish")
