@@ -2,8 +2,8 @@
 
     python benchmarks/provenance.py [--events 100] [--shards 10000]
 
-Simulates events, so it takes a minute; the last line is one JSON object of figures. Times of checksums, reading and records
-are CPU time on one core, from the page cache; chains are wall time.
+Takes minutes; the last line is one JSON object of figures. Times are CPU time, with files in the
+page cache: what a file system adds is not in them.
 """
 
 import argparse
@@ -35,13 +35,6 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - begun
 
 
-def wall_seconds(work: Callable[[], Any]) -> float:
-    """Return the wall time of some work."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
 def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
     """Return CPU times of simulating and building, of reading what they wrote, and of its checksums."""
     run = load_run(ROOT / "config", {"preset": "smoke", "simulation": {"events_per_shard": events}})
@@ -64,13 +57,13 @@ def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
         figures[f"{name}_mb"] = path.stat().st_size / 1e6
         figures[f"{name}_record_kb"] = record_of(path).stat().st_size / 1e3
     made = Provenance.of("dataset", build.plain(), [simulated])
-    figures["record_seconds"] = min(wall_seconds(lambda: made.record(dataset)) for _ in range(5))
+    figures["record_seconds"] = min(cpu_seconds(lambda: made.record(dataset)) for _ in range(5))
     figures["checksum_gb_per_s"] = figures["root_mb"] / 1e3 / figures["checksum_root_seconds"]
     return figures
 
 
 def follow_chain(folder: Path, shards: int) -> dict[str, float]:
-    """Return the wall times of reading, checking and drawing a chain of three stages of ``shards`` small files each."""
+    """Return the CPU times of reading, checking and drawing a chain of three stages of ``shards`` small files each."""
     paths: list[Path] = []
     for name in ("sim", "dataset", "select"):
         sources, paths = paths, [folder / name / f"{number:05d}.txt" for number in range(shards)]
@@ -83,9 +76,9 @@ def follow_chain(folder: Path, shards: int) -> dict[str, float]:
     Provenance.of("write_shards", {"version": 1}, paths).record(end)
     lineage = read_lineage(end)
     return {
-        "chain_read_seconds": wall_seconds(lambda: read_lineage(end)),
-        "chain_check_seconds": wall_seconds(lambda: verify_lineage(lineage)),
-        "chain_draw_seconds": wall_seconds(lambda: lineage_text(lineage)),
+        "chain_read_seconds": cpu_seconds(lambda: read_lineage(end)),
+        "chain_check_seconds": cpu_seconds(lambda: verify_lineage(lineage)),
+        "chain_draw_seconds": cpu_seconds(lambda: lineage_text(lineage)),
         "manifest_record_mb": record_of(end).stat().st_size / 1e6,
     }
 
