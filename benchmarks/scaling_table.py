@@ -28,10 +28,9 @@ from particleforge.config.settings import n_dataset_shards, n_shards
 
 ROOT = Path(__file__).parents[1]
 STUDY = load_run(ROOT / "config", {"preset": "study"})
-SIZES = (
-    (1_000_000, STUDY.simulation.events_per_shard),
-    (100_000_000, 5 * STUDY.simulation.events_per_shard),
-)  # events in all, events per simulated file
+PER_SHARD = STUDY.simulation.files_per_dataset_shard
+# events in all, events per simulated file
+SIZES = ((1_000_000, STUDY.simulation.events_per_shard), (100_000_000, 5 * STUDY.simulation.events_per_shard))
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def rates(folder: Path, detector: str, preset: str) -> dict[str, Rates]:
 def row(stage: Stage, rate: Rates, events: int, events_per_file: int) -> dict[str, float]:
     """Return one line of the table for so many events."""
     files = math.ceil(events / events_per_file)
-    jobs = {"simulated": files, "dataset": math.ceil(files / STUDY.simulation.files_per_dataset_shard), "all": 1}[stage.events_per_job]
+    jobs = {"simulated": files, "dataset": math.ceil(files / PER_SHARD), "all": 1}[stage.events_per_job]
     # the training shards are no jobs, but as many files as preprocessing.events_per_shard makes of all events
     shards = events / STUDY.preprocessing.events_per_shard if stage.rule == "write_shards" else 0
     return {
@@ -173,9 +172,7 @@ def main() -> None:
         )
     totals = {}
     for events, per_file in SIZES:
-        print(
-            f"\n{events:.0e} events, {per_file} per simulated file, {STUDY.simulation.files_per_dataset_shard} of these per shard of the dataset:\n"
-        )
+        print(f"\n{events:.0e} events, {per_file} per simulated file, {PER_SHARD} of these per shard of the dataset:\n")
         print("| rule | jobs | files (inodes) | GB | core hours | of which start of jobs | minutes per job |")
         print("|---|---|---|---|---|---|---|")
         rows = {stage.rule: row(stage, measured[stage.rule], events, per_file) for stage in STAGES}

@@ -1,0 +1,63 @@
+"""What keeps ten thousand shards cheap: settings computed once, no folder searched for files, shards in blocks."""
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from particleforge.config.settings import SelectSettings
+from particleforge.workflow import Workflow
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src/particleforge"
+# stages whose inputs are many files; trainings list their own folders of checkpoints, which hold a few
+DATA_STAGES = ("edm4hep", "simulation", "dataset", "selection", "preprocessing", "export", "reconstruction", "validation", "report")
+SOURCES = [
+    *(path for stage in DATA_STAGES for path in (PACKAGE / stage).rglob("*.py")),
+    *(PACKAGE / name for name in ("tables.py", "paths.py", "workflow.py")),
+    *(ROOT / "workflow/scripts").glob("*.py"),
+]
+LISTING = {"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk", "glob_wildcards"}
+
+
+def workflow(**simulation):
+    return Workflow([ROOT / "config"], {"simulation": simulation, "detector": "clic"})
+
+
+def job(shard="00000"):
+    return SimpleNamespace(detector="clic", sample="ttbar", shard=shard)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_data_stages_never_list_a_folder(path):
+    names = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in ast.walk(ast.parse(path.read_text()))}
+    if "ast" in names:  # walks expressions, not folders
+        names.discard("walk")
+    assert names.isdisjoint(LISTING)
+
+
+def test_rules_never_list_a_folder():
+    text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")])
+    assert not [name for name in LISTING if f"{name}(" in text]
+
+
+def test_jobs_of_a_sample_share_their_settings():
+    run = workflow()
+    for params in (run.simulate_settings(), run.settings(SelectSettings)):
+        assert params(job("00000")) is params(job("00001"))
+        assert params(job())["sample_name"] == "ttbar"
+
+
+def test_shards_of_the_dataset_are_blocks_of_simulated_files():
+    run = workflow(events_per_sample=25, events_per_shard=5, files_per_dataset_shard=2)
+    blocks = [run.simulated_files(job(f"{number:05d}")) for number in range(3)]
+    simulated = [path for path in run.every_shard(run.paths.simulated) if "/ttbar/" in path]
+    assert [len(block) for block in blocks] == [2, 2, 1]
+    assert [path for block in blocks for path in block] == simulated
+    assert len([path for path in run.every_shard(run.paths.selected) if "/ttbar/" in path]) == len(blocks)
+
+
+def test_a_shard_beyond_those_asked_for_is_full():
+    run = workflow(events_per_sample=25, events_per_shard=5, files_per_dataset_shard=2)
+    assert [Path(path).stem for path in run.simulated_files(job("00004"))] == ["00008", "00009"]
