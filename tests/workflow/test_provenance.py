@@ -17,7 +17,7 @@ def declared(chain):
     """What the rules of the finished chain declare, as Snakemake tells it: rule and inputs by output."""
     text = chain.run("--detailed-summary")
     table = text[text.index("output_file\t") :]
-    rows = list(csv.DictReader(io.StringIO(table), delimiter="\t"))
+    rows = [row for row in csv.DictReader(io.StringIO(table), delimiter="\t") if row["rule"]]  # not what Snakemake says besides
     return {row["output_file"]: (row["rule"], set(filter(None, row["input-file(s)"].split(",")))) for row in rows}
 
 
