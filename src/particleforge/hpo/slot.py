@@ -85,7 +85,8 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
     )
     result = train(spec, study.settings.hpo.ranks)
     if result.status == "interrupted":
-        raise UserError(f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}; run it again to go on from there")
+        where = f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}"
+        raise UserError(f"{where}: {result.reason}; run it again to go on from there")
     return study.finish(
         trial,
         status=result.status,

@@ -10,7 +10,7 @@ Rules:
   now asked for) left there is removed, and the log says why;
 * run again, an unfinished training goes on from its newest checkpoint and a finished one returns its stored result;
 * a lock on the folder, which the started processes hold too, keeps two runs from writing at once;
-* SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's exception ends all of them.
+* SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's end by exception or signal ends all of them.
 * inside a Slurm job the ranks stop in time before its end, and the job goes back to the queue (``slurm_job``).
 * threads: OMP_NUM_THREADS, if set, is the share of the whole training, else the cores that this process may use; ranks
   divide it evenly.
@@ -50,7 +50,7 @@ from particleforge.training.spec import (
 
 __all__ = ["Placement", "TrainingResult", "TrainingSpec", "run_training"]
 log = logging.getLogger(__name__)
-_LOCK_FILE, _ORIGIN_FILE, _ROOM_FILE = "lock", "origin.json", "room"
+_LOCK_FILE, _ORIGIN_FILE, _KILLED_FILE = "lock", "origin.json", "killed"
 _LOCK_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
 
@@ -191,7 +191,10 @@ def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, s
 
 
 def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -> TrainingResult:
-    """Return the result of workers that left none; the first failure is the cause, unless it only says that another rank is gone."""
+    """Return the result of workers that left none; the first failure is the cause, unless it only says that another rank is gone.
+
+    Processes killed from outside, as by a lost node, interrupt a training; twice at the same step they make it a failed one.
+    """
     checkpoints = sorted((spec.work_dir / CHECKPOINTS).glob("step_*.pt"))
     step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
     found = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
@@ -199,14 +202,16 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     status: Status
     if signalled:
         status, reason = "interrupted", f"stopped by a signal; the last checkpoint is of step {step}"
-    elif not failures:
-        write_text(spec.work_dir / _ROOM_FILE, " " * 4096)  # a UserError if it was a full disk that kept them from saying why
-        (spec.work_dir / _ROOM_FILE).unlink()
-        status, reason = "failed", "a training process was killed from outside, perhaps for want of memory; the log says by which signal"
-    else:
+    elif failures:
         first = min(failures, key=lambda failure: float(failure["time"]))
         if first["kind"] == "user":
             raise UserError(first["reason"])
         status, reason = "failed", first["reason"]
+    else:
+        marker = spec.work_dir / _KILLED_FILE
+        again = marker.exists() and int(marker.read_text(encoding="utf-8")) == step
+        write_text(marker, f"{step:<4096}")  # a UserError if it was a full disk that kept the workers from saying why
+        status, reason = ("failed", "killed from outside again") if again else ("interrupted", "killed from outside")
+        reason = f"a training process was {reason} after step {step}, perhaps for want of memory; the log says by which signal"
     checkpoint = checkpoints[-1] if checkpoints else None
     return TrainingResult(status, reason, step, None, None, checkpoint=checkpoint, seconds=seconds)
