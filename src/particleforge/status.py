@@ -104,13 +104,17 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
             absent = [path for path in job.output if not Path(path).exists()]
             stage.expected += len(job.output)
             stage.made += len(job.output) - len(absent)
+            reason = ""
+            if absent or dag.reason(job).forced:
+                reason = _state(dag, job)
+                if reason != _MISSING:
+                    status.troubles.append(f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}".removesuffix(": "))
             if job in to_run:
-                reason = _state(dag, job) if absent or dag.reason(job).forced else _change(dag, job)
                 status.jobs[job.rule.name] += 1
                 stage.to_run += 1
-                stage.reasons[reason] += 1
-                if reason in (_FAILED, _UNFINISHED):
-                    status.troubles.append(f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}".removesuffix(": "))
+                stage.reasons[reason or _change(dag, job)] += 1
+            elif reason:  # what is made of it exists and is not older than what it was made from
+                stage.reasons[f"{reason}, but not needed"] += 1
     return status
 
 
