@@ -76,9 +76,9 @@ class Study:
         simulation = f"{{events_per_sample: {per_sample}, events_per_shard: 1, files_per_dataset_shard: {self.files_per_dataset_shard}}}"
         (self.folder / "config/presets/scale.yaml").write_text(f"simulation: {simulation}\nhpo: {HPO}\n")
 
-    def snakemake(self, *arguments: str, start: Sequence[str] = ("-m", "snakemake"), config: Sequence[str] = ()) -> Cost:
+    def snakemake(self, *arguments: str, start: Sequence[str] = ("-m", "snakemake"), config: Sequence[str] = (), cores: int = 2) -> Cost:
         """Run Snakemake as the local profile does."""
-        fixed = ("--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/local"), "--cores", "2")
+        fixed = ("--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/local"), "--cores", str(cores))
         chosen = ("--config", "preset=scale", f"detector={DETECTOR}", *config)
         return measured((sys.executable, *start, *arguments, *fixed, *chosen), self.folder)
 
@@ -99,7 +99,7 @@ class Study:
                 path.touch()
             else:
                 path.mkdir(parents=True)
-        return self.snakemake("--touch", "--forceall", "--quiet", "all", start=("-c", TOUCH))
+        return self.snakemake("--touch", "--forceall", "--quiet", "all", start=("-c", TOUCH), cores=self.shards)
 
     def noop(self) -> Cost:
         """Find that nothing is to be done."""
