@@ -47,6 +47,16 @@ def test_trainings_had_two_nodes(finished):
         assert (names == "n[1-2]") == any(rule in comment for rule in ("run_hpo_slot", "train_model")), comment
 
 
+def test_every_record_names_its_slurm_job(finished):
+    chain, jobs, _ = finished
+    records = [json.loads(path.read_text())["circumstances"]["slurm"] for path in chain.results.rglob("*.provenance.json")]
+    assert records
+    assert {told["job_id"] for told in records} == {name for name, job in jobs.items() if job["WorkDir"] == str(chain.folder)}
+    for told in records:
+        assert told["node_list"] == jobs[told["job_id"]]["NodeList"]
+        assert told["restart_count"] == jobs[told["job_id"]]["Restarts"]
+
+
 def test_data_stages_are_the_same_bytes(finished):
     chain, _, here = finished
     assert data_hashes(chain.results) == data_hashes(here.results)
