@@ -282,3 +282,13 @@ def test_absent_device_and_too_many_steps_are_user_errors(manifest: Path, tmp_pa
         choose_device("cuda", 0)
     with pytest.raises(UserError, match=r"training\.max_steps: is 12, but 13"):
         run_training(TrainingSpec(settings_of(), manifest, tmp_path, 13), 1)
+
+
+@pytest.mark.parametrize(("visible", "local_rank", "index"), [(4, 3, 3), (1, 3, 0)])
+def test_a_rank_takes_its_gpu_also_where_slurm_shows_it_no_other(
+    monkeypatch: pytest.MonkeyPatch, visible: int, local_rank: int, index: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    assert choose_device("auto", local_rank) == torch.device("cuda", index)
+    assert choose_device("cpu", local_rank) == torch.device("cpu")

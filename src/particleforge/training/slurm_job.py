@@ -49,13 +49,14 @@ def job_id() -> str | None:
 def srun(ranks: int, placement: Placement) -> list[str]:
     """Return the beginning of the command that starts ``ranks`` processes on the nodes of this job.
 
-    If one process ends badly, srun ends the others.
+    If one process ends badly, srun ends the others. Without ``--wait=0`` a site's WaitTime could end rank 0, which still writes
+    results when the others have ended.
     """
     if ranks % placement.nodes:
         raise UserError(f"{ranks} ranks cannot be spread evenly over {placement.nodes} nodes; change ranks or resources.<rule>.nodes")
     return [
         *("srun", f"--nodes={placement.nodes}", f"--ntasks={ranks}", f"--ntasks-per-node={ranks // placement.nodes}"),
-        *(f"--cpus-per-task={placement.cpus_per_rank}", "--kill-on-bad-exit=1", "--wait=30", "--export=ALL"),
+        *(f"--cpus-per-task={placement.cpus_per_rank}", "--kill-on-bad-exit=1", "--wait=0", "--export=ALL"),
     ]
 
 
