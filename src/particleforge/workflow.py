@@ -65,12 +65,10 @@ class Workflow:
         ]
 
     def simulated_files(self, wildcards: Any) -> list[str]:
-        """Input function: the simulated files of one shard of the dataset; the last shard of a sample may have fewer."""
+        """Input function: the simulated files of one shard of the dataset."""
         per_shard = self.run.simulation.files_per_dataset_shard
         first = int(wildcards.shard) * per_shard
-        end = n_shards(self.run.simulation, self.detectors[wildcards.detector].samples[wildcards.sample])
-        numbers = range(first, min(first + per_shard, end)) or range(first, first + per_shard)  # a shard beyond those asked for is full
-        return _numbered(self.paths.simulated, wildcards.detector, wildcards.sample, numbers)
+        return _numbered(self.paths.simulated, wildcards.detector, wildcards.sample, range(first, first + per_shard))
 
     def every(self, *patterns: str) -> list[str]:
         """Return the patterns, which have no other wildcard, filled for every chosen detector."""

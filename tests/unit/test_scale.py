@@ -53,11 +53,14 @@ def test_shards_of_the_dataset_are_blocks_of_simulated_files():
     run = workflow(events_per_sample=25, events_per_shard=5, files_per_dataset_shard=2)
     blocks = [run.simulated_files(job(f"{number:05d}")) for number in range(3)]
     simulated = [path for path in run.every_shard(run.paths.simulated) if "/ttbar/" in path]
-    assert [len(block) for block in blocks] == [2, 2, 1]
+    assert [len(block) for block in blocks] == [2, 2, 2]
     assert [path for block in blocks for path in block] == simulated
     assert len([path for path in run.every_shard(run.paths.selected) if "/ttbar/" in path]) == len(blocks)
 
 
-def test_a_shard_beyond_those_asked_for_is_full():
-    run = workflow(events_per_sample=25, events_per_shard=5, files_per_dataset_shard=2)
-    assert [Path(path).stem for path in run.simulated_files(job("00004"))] == ["00008", "00009"]
+def test_more_events_leave_existing_shards_of_the_dataset_as_they_are():
+    few, many = (workflow(events_per_sample=n, events_per_shard=5, files_per_dataset_shard=2) for n in (25, 60))
+    shards = [path for path in few.every_shard(few.paths.dataset) if "/ttbar/" in path]
+    assert len(shards) == 3
+    for shard in map(job, (Path(path).stem for path in shards)):
+        assert few.simulated_files(shard) == many.simulated_files(shard)

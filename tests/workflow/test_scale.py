@@ -33,7 +33,7 @@ def test_one_job_takes_several_simulated_files(tmp_path):
     simulation = "simulation={events_per_sample: 60, events_per_shard: 12, files_per_dataset_shard: 2}"
     jobs = Chain.new(tmp_path / "new").planned(config=(simulation,))
     n_samples = len(load_detector(ROOT / "config", "clic").samples)
-    assert jobs["simulate_events"] == 5 * n_samples
+    assert jobs["simulate_events"] == 6 * n_samples  # rounded up to full shards of the dataset
     assert jobs["build_dataset"] == jobs["select_events"] == jobs["reconstruct_events"] == 3 * n_samples
 
 

@@ -192,10 +192,11 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
 
 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
-    """Return how many files a sample has; every file is full, so the number of events is rounded up."""
-    return max(1, -(-round(simulation.events_per_sample * sample.fraction) // simulation.events_per_shard))
+    """Return how many simulated files a sample has; it ends with a full shard of the dataset, so its events are rounded up."""
+    return n_dataset_shards(simulation, sample) * simulation.files_per_dataset_shard
 
 
 def n_dataset_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
     """Return how many shards a sample has in the dataset and the stages that follow."""
-    return -(-n_shards(simulation, sample) // simulation.files_per_dataset_shard)
+    events_per_dataset_shard = simulation.events_per_shard * simulation.files_per_dataset_shard
+    return max(1, -(-round(simulation.events_per_sample * sample.fraction) // events_per_dataset_shard))
