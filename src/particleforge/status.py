@@ -89,8 +89,10 @@ def find_snakefile() -> Path:
 def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     """Return the status of the working folder, with ``overrides`` laid over its configuration.
 
-    UserError if the configuration is wrong or the workflow cannot be planned.
+    UserError if there is no such Snakefile, the configuration is wrong or the workflow cannot be planned.
     """
+    if not snakefile.is_file():
+        raise UserError(f"--snakefile {snakefile}: no such file; give the Snakefile of the workflow")
     config_dirs = [Path("config"), snakefile.parent / "config"]
     run = load_run(next(path for path in config_dirs if (path / "config.yaml").is_file()), overrides, "--set")
     with _planned(snakefile, overrides) as dag:

@@ -8,7 +8,7 @@ import pytest
 
 from particleforge.errors import UserError
 from particleforge.logs import ended_well, job_log, last_error
-from particleforge.status import StageStatus, Status
+from particleforge.status import StageStatus, Status, read_status
 
 
 def test_many_troubles_still_fit_forty_lines() -> None:
@@ -21,6 +21,12 @@ def test_many_troubles_still_fit_forty_lines() -> None:
     assert max(map(len, lines)) <= 120
     assert "and 47 more that failed or did not finish" in lines
     assert lines[1].split()[:6] == ["detector0", "stage0", "0/90", "90", "60", "missing,"]
+
+
+def test_a_snakefile_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--snakefile nowhere/Snakefile: no such file"):
+        read_status(Path("nowhere/Snakefile"), {})
 
 
 def test_a_log_tells_how_its_job_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
