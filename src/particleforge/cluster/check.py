@@ -37,7 +37,7 @@ _POLL_S = 0.1
 _STOP_TIMEOUT_S = 60
 _LOG_LINES = 3
 _OVERRIDES = (
-    *("--retries", "0", "--quiet", "rules"),
+    *("--retries", "0"),
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
 )
 # what Slurm says when it refuses a job -> what to do
@@ -128,7 +128,7 @@ def _run(profile: Path, folder: Path, jobs: Mapping[str, Any], timeout_s: float)
     command = [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(Path(__file__).with_name("check.smk"))),
         *("--profile", str(profile.absolute()), "--configfile", "check.json"),
-        *("--latency-wait", "5", *_OVERRIDES, *(f"{kind}.json" for kind in jobs)),
+        *("--latency-wait", "5", *_OVERRIDES, *(f"{kind}.done" for kind in jobs)),
     ]
     waiting: dict[str, str] = {}
     deadline = time.monotonic() + timeout_s
@@ -176,11 +176,11 @@ def _why_no_answer(folder: Path, kind: str, rule: str, waiting: Mapping[str, str
         text = " ".join(refused[1].split())
         return Finding("submission", "WRONG", f"refused: {text}", _remedy(_REFUSED, text, "correct the profile"))
     logs = [folder / f"{kind}.log", *sorted((folder / ".snakemake/slurm_logs").glob(f"rule_{rule}/**/*.log"))]
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs if path.exists()]
-    if not texts and errors:
+    texts = [path.read_text(encoding="utf-8", errors="replace").strip() for path in logs if path.exists()]
+    if not any(texts) and errors:
         remedy = f"work in a folder that all nodes see; nodes do not share {folder.parent}, or may not write there"
         return Finding("shared folder", "WRONG", "the job ended, but neither its log nor its answer can be seen here", remedy)
-    lines = [line for text in reversed(texts or [told]) for line in text.splitlines() if line.strip()]
+    lines = [line for text in (*reversed(texts), *([] if any(texts) else [told])) for line in text.splitlines() if line.strip()]
     known = next((line for line in lines if any(re.search(pattern, line) for pattern in _FAILED)), None)
     text = known or " / ".join(lines[-_LOG_LINES:])
     return Finding("environment", "WRONG", f"failed: {text.strip()}", _remedy(_FAILED, text, f"see the logs in {folder}"))

@@ -7,7 +7,7 @@ for kind, asked in config["jobs"].items():
         name:
             asked["rule"]
         output:
-            f"{kind}.json",
+            touch(f"{kind}.done"),
         log:
             f"{kind}.log",
         threads: asked["threads"]
@@ -15,6 +15,7 @@ for kind, asked in config["jobs"].items():
             **asked["resources"],
         params:
             kind=kind,
+            answer=f"{kind}.json",  # no output: those of failed jobs are deleted
             python=sys.executable,
         shell:
-            "{params.python:q} -m particleforge.cluster.probe {params.kind} $PWD/{output:q} > {log:q} 2>&1"
+            "{params.python:q} -m particleforge.cluster.probe {params.kind} $PWD/{params.answer:q} > {log:q} 2>&1"

@@ -20,7 +20,7 @@ from particleforge.cluster.exchange import Exchange, Finding, ask
 from particleforge.training import slurm_job
 from particleforge.training.slurm_job import Placement
 
-_NETWORK_TIMEOUT = timedelta(seconds=20)
+_NETWORK_TIMEOUT = timedelta(seconds=12)
 _MAX_SKEW_S = 1.0
 
 
@@ -117,7 +117,9 @@ def network(rank: int, size: int, own: list[Finding]) -> list[Finding]:
 def start_ranks(output: Path, size: int) -> None:
     """Start one process on each node, as a training does; this runs on the first."""
     command = [*slurm_job.srun(size, Placement(size)), sys.executable, "-m", __spec__.name, "rank", str(output)]
-    subprocess.run(command, check=True, env=os.environ | slurm_job.rendezvous())
+    ended = subprocess.run(command, env=os.environ | slurm_job.rendezvous())
+    if not output.exists():
+        ended.check_returncode()
 
 
 def main(kind: str, output: Path) -> None:
