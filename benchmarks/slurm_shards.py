@@ -79,7 +79,9 @@ def run(cluster: Cluster, folder: Path, shards: int) -> dict[str, float]:
     config = (f"simulation={{events_per_sample: {events}, events_per_shard: {EVENTS_PER_SHARD}}}",)
     files = [f"results/clic/select/{sample}/{number:05d}.parquet" for sample in SAMPLES for number in numbers]
     start = time.perf_counter()
-    text = cluster.snakemake(chain, *files, f"--slurm-array-jobs={','.join(RULES)}", config=config, timeout_s=24 * 3600)
+    # the plugin submits what it is handed over at once, and an array's commands must fit into 128 KiB (profiles/slurm)
+    at_once = ("--jobs", str(shards + 1), "--max-jobs-per-timespan", f"{shards + 1}/1s", "--slurm-array-limit", "50")
+    text = cluster.snakemake(chain, *files, f"--slurm-array-jobs={','.join(RULES)}", *at_once, config=config, timeout_s=24 * 3600)
     wall_s = time.perf_counter() - start
     records = check_files(chain.results, shards)
     jobs = slurm_times(cluster.folder / "slurmctld.log")
