@@ -26,6 +26,13 @@ rule all:
         RUN.every(PATHS.report),
 
 
+onstart:
+    try:
+        RUN.hold_results()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
 onsuccess:
     print(
         "\n".join(

@@ -3,6 +3,7 @@
 Imported while the Snakefile is parsed, also in every job: nothing here may import torch, awkward, uproot, pyarrow or optuna.
 """
 
+import fcntl
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,12 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.resources import ResourcesConfig, RuleResources
 from particleforge.config.settings import StageSettings, n_dataset_shards, n_shards, simulate_settings
-from particleforge.errors import UserError
+from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
 
 Resource = int | str | Callable[..., int]
+_LOCK = ".workflow.lock"
 RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
 
 
@@ -30,6 +32,25 @@ class Workflow:
         self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in self.run.detector}
         self.paths = Paths(self.run.results_dir)
         self._check_nodes()
+
+    def hold_results(self) -> None:
+        """Lock the results folder for this process's life; UserError if a workflow of another working folder holds it.
+
+        Snakemake's own lock lies in the working folder. Two workflows on one results folder would delete each other's outputs.
+        """
+        path = Path(self.run.results_dir) / _LOCK
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = path.open("a")
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.run.results_dir}: another workflow works in this results folder; wait for it or end it") from None
+        except OSError as error:
+            problem = explained(error, path)
+            if problem is not None:
+                raise problem from None
+            return  # a file system without locks
+        self._held = handle
 
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
         """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""

@@ -22,7 +22,14 @@ simulation: {events_per_sample: 24, events_per_shard: 12}
 selection: {train_fraction: 0.5, valid_fraction: 0.25, test_fraction: 0.25}
 preprocessing: {events_per_shard: 10}
 model: {width: 8, n_layers: 1, n_heads: 2}
-training: {max_steps: 4, schedule_steps: 8, valid_every_steps: 2, checkpoint_every_steps: 2, log_every_steps: 1, warmup_steps: 1, elements_per_batch: 1024}
+training:
+  max_steps: 4
+  schedule_steps: 8
+  valid_every_steps: 2
+  checkpoint_every_steps: 2
+  log_every_steps: 1
+  warmup_steps: 1
+  elements_per_batch: 1024
 hpo: {first_rung_slots: 2, eta: 2, n_rungs: 2, min_steps: 2, space: {model.width: {type: categorical, choices: [8, 16]}}}
 validation: {n_bootstrap: 10}
 """
