@@ -3,33 +3,18 @@
 import contextlib
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
-from chain import Chain, same_training
+from chain import same_training
 from cluster import wait_for
+from trainings import TARGET, new_chain
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from synthetic_shards import write_synthetic
-
-TARGET = ("results/clic/train/best.pt", "--allowed-rules", "train_model")  # the training alone, on shards that are there
 SIZE = (
     "training={ranks: 2, max_steps: 600, schedule_steps: 600, checkpoint_every_steps: 20, valid_every_steps: 100, elements_per_batch: 256}",
     "resources={train_model: {nodes: 2, runtime_min: 5}}",
 )
 ON_ONE_NODE = (SIZE[0], SIZE[1].replace("nodes: 2", "nodes: 1"))
-
-
-def new_chain(folder):
-    """Return a chain whose training has shards of random events and the settings of no search."""
-    chain = Chain.new(folder)
-    write_synthetic(chain.results / "shards")
-    (chain.results / "hpo").mkdir()
-    (chain.results / "hpo/best.yaml").write_text("model: {}\ntraining: {}\n")
-    return chain
 
 
 @pytest.fixture(scope="module")
