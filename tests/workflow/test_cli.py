@@ -27,6 +27,7 @@ COMMANDS = [
     "reconstruct-events",
     "validate-model",
     "show-config",
+    "status",
 ]
 
 
@@ -91,6 +92,7 @@ def test_a_mistake_is_one_line(tmp_path):
 
 def test_show_config_is_what_runs(tmp_path):
     text = particleforge(
-        "show-config", "--detector", "clic", "--set", "training.max_steps=5", "--config-dir", ROOT / "config", cwd=tmp_path
+        "show-config",
+    "status", "--detector", "clic", "--set", "training.max_steps=5", "--config-dir", ROOT / "config", cwd=tmp_path
     ).stdout
     assert "max_steps: 5" in text
