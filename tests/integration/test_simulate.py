@@ -45,7 +45,7 @@ def test_every_detector_gives_sane_events_and_the_same_bytes_again(detector: str
         for leaf in (f"{names.particles}.PDG", f"{names.tracks}.chi2", f"{names.clusters}.energy", f"{names.candidates}.energy"):
             assert ak.all(ak.num(events[leaf].array()) > 5)
         made = json.loads(file["metadata"]["GPStringValues"].array()[0][0][0])
-        assert made["settings"] == {**settings.plain(), "shard": "00003"}
+        assert (made["settings"], made["part"]) == (settings.plain(), {"shard": "00003"})
         assert file["metadata"]["GPStringKeys"].array()[0].to_list() == [PROVENANCE_KEY]
     assert json.loads(Path(f"{first}.provenance.json").read_text())["circumstances"]["host"]
 

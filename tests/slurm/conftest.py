@@ -54,6 +54,7 @@ def nothing_is_left(cluster):
     cluster.reset()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Mark the tests of this folder and keep them in one process, so that one cluster serves all."""
     for item in items:

@@ -17,6 +17,7 @@ def chain(tmp_path_factory):
     return finished
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Mark the tests of this folder and keep them in one process, so that the chain runs once."""
     for item in items:
