@@ -70,7 +70,7 @@ def test_read_only_results(make_disk: Callable[[int], Disk]) -> None:
     (chain.folder / "results").symlink_to(disk.folder / "results")
     done = disk.run(*chain.command(f"results/clic/{SIMULATED}", "--directory", str(chain.folder), config=(EVENTS,)), env=environment())
     assert done.returncode == 1
-    assert "Read-only file system: 'results/clic" in done.stderr
+    assert "results/.workflow.lock: the file system is read-only" in done.stderr
     assert "Traceback" not in done.stderr
 
 
