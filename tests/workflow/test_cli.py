@@ -92,7 +92,6 @@ def test_a_mistake_is_one_line(tmp_path):
 
 def test_show_config_is_what_runs(tmp_path):
     text = particleforge(
-        "show-config",
-    "status", "--detector", "clic", "--set", "training.max_steps=5", "--config-dir", ROOT / "config", cwd=tmp_path
+        "show-config", "--detector", "clic", "--set", "training.max_steps=5", "--config-dir", ROOT / "config", cwd=tmp_path
     ).stdout
     assert "max_steps: 5" in text
