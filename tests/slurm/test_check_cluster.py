@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chain import BIN, ROOT
-from cluster import NODES
+from cluster import NODES, wait_for
 
 
 @pytest.fixture
@@ -119,4 +119,5 @@ def test_pending(cluster, check):
     cluster.call("scontrol", "update", f"nodename={','.join(NODES)}", "state=drain", "reason=test")
     text = check("--kind", "cpu", "--timeout-s", str(12 * max(1.0, os.getloadavg()[0] / 2)))
     assert re.search(r"WRONG cpu job: start: still pending, Slurm's reason is .+; wait for other jobs and raise --timeout-s", text)
-    assert {job["JobState"] for name, job in cluster.jobs().items() if name not in before} == {"CANCELLED"}
+    states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}  # noqa: E731
+    wait_for(lambda: states() == {"CANCELLED"}, 30, "cancellation of the job")
