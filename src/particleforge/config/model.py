@@ -8,8 +8,9 @@ from particleforge.config.base import Block
 
 
 class ModelConfig(Block):
-    """Masked set transformer over the elements of an event."""
+    """Network over the elements of an event."""
 
+    backbone: Literal["attention"] = Field("attention", description="how the elements of an event learn of each other; see docs/model.md")
     width: int = Field(64, ge=4, description="size of an element's embedding")
     n_layers: int = Field(3, ge=1, description="transformer blocks")
     n_heads: int = Field(4, ge=1, description="attention heads; must divide width")

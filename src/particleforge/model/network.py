@@ -1,21 +1,17 @@
-"""Masked set transformer over the elements of an event.
+"""The network over the elements of an event: input encoder, layers of a backbone, heads.
 
 Inputs -> outputs: raw features float32 [B, N, F] and element types int64 [B, N] (0 padding, 1 track, 2 cluster) ->
 ``Outputs`` per element: presence logit [B, N], class logits [B, N, C], charge logits [B, N, 3] for -1, 0, +1, and momentum
 corrections [B, N, 5] (``momentum``).
 
-Algorithm: the features' transforms and standardisation, one linear projection per element type, pre-norm transformer blocks
-(Vaswani et al., arXiv:1706.03762; pre-norm: Xiong et al., arXiv:2002.04745, section 3), two multi-layer heads. There is no
-positional encoding: an event is a set. With ``local_attention`` the scores of each head but the last fall linearly with
-the angular distance between the elements, with a fixed range per head (as ALiBi does with distance in a text, Press et al.,
-arXiv:2108.12409): which track made which cluster is a question of hundredths of a radian, which dot products of smooth
-embeddings resolve only after long training. The last layer of the momentum head starts at zero, so that an untrained network
+Algorithm: the features' transforms and standardisation, one linear projection per element type, ``n_layers`` layers of the
+configured backbone in which the elements of an event learn of each other (``backbones``), two multi-layer heads. There is no
+positional encoding: an event is a set. The last layer of the momentum head starts at zero, so that an untrained network
 answers with the host's own momentum (``momentum``), which is nearly right for tracks.
 
 Invariants: an element's output depends on the real elements of its own event only, not on padding, batch-mates or order.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +20,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from particleforge.config.model import ModelConfig
+from particleforge.model.attention import range_slopes
+from particleforge.model.backbones import BACKBONES
+from particleforge.model.feedforward import ACTIVATIONS
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.momentum import N_CORRECTIONS
 from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING, POSITION_FEATURES
@@ -32,9 +31,6 @@ N_CHARGES = 3  # -1, 0, +1
 _TRANSFORMS = ("none", "log", "log1p", "asinh")
 _LOG_SMALLEST = 1e-6
 _STANDARDISED_MAX = 10.0  # a feature far outside of what training saw must not swamp the others
-_MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
-_RANGES = (0.02, 0.5)  # angular distance over which a head's score falls by one, of the narrowest and the widest local head
-_ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 class Outputs(NamedTuple):
@@ -88,41 +84,10 @@ class InputEncoder(nn.Module):
         return embedded
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block: self-attention over the event's elements, then a feed-forward net per element."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width, hidden = config.width, max(1, round(config.width * config.feedforward_factor))
-        self.n_heads, self.dropout = config.n_heads, config.dropout
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)  # softmax is blind to a bias of the keys
-        self.attention_output = nn.Linear(width, width)
-        self.feedforward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, hidden),
-            _ACTIVATIONS[config.activation](),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, width),
-        )
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return updated embeddings [B, N, width]; ``mask`` [B, 1 or heads, N, N] is added to the attention scores."""
-        b, n, width = x.shape
-        qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
-        )
-        x = x + self.attention_output(mixed.transpose(1, 2).reshape(b, n, width))
-        updated: Tensor = x + self.feedforward(x)
-        return updated
-
-
 def _head(config: ModelConfig, n_outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.LayerNorm(config.width)]
     for _ in range(config.head_layers - 1):
-        layers += [nn.Linear(config.width, config.width), _ACTIVATIONS[config.activation]()]
+        layers += [nn.Linear(config.width, config.width), ACTIVATIONS[config.activation]()]
     return nn.Sequential(*layers, nn.Linear(config.width, n_outputs))
 
 
@@ -137,7 +102,9 @@ class SetTransformer(nn.Module):
         super().__init__()
         self.config, self.inputs = model, inputs
         self.encoder = InputEncoder(inputs, model.width)
-        self.blocks = nn.ModuleList(Block(model) for _ in range(model.n_layers))
+        backbone = BACKBONES[model.backbone]
+        self.prepare = backbone.prepare
+        self.blocks = nn.ModuleList(backbone.layer(model, index) for index in range(model.n_layers))
         self.identity_head = _head(model, 1 + inputs.n_classes + N_CHARGES)
         self.momentum_head = _head(model, N_CORRECTIONS)
         last = self.momentum_head[-1]
@@ -146,30 +113,19 @@ class SetTransformer(nn.Module):
         nn.init.zeros_(last.bias)
         self.register_buffer("host_columns", _columns(inputs, HOST_FEATURES))
         self.register_buffer("position_columns", _columns(inputs, POSITION_FEATURES))
-        slopes = torch.zeros(model.n_heads)
-        if model.local_attention:
-            narrow, wide = map(math.log10, _RANGES)
-            slopes[:-1] = 1 / torch.logspace(narrow, wide, model.n_heads - 1)
-        self.register_buffer("slopes", slopes)
+        self.register_buffer("slopes", range_slopes(model))
 
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
         """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
         real = element_type != PADDING
-        mask = torch.where(real, 0.0, _MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
-        if self.config.local_attention:
-            mask = mask - self.slopes[:, None, None] * self._distance(features, element_type).unsqueeze(1)
+        position = features.gather(-1, self.position_columns[element_type])
+        shared = self.prepare(self.config, position, real, self.slopes)
         x = self.encoder(features, element_type)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, shared)
         identity, momentum = self.identity_head(x), self.momentum_head(x)
         presence, classes, charge = identity.split([1, self.inputs.n_classes, N_CHARGES], -1)
         return Outputs(presence.squeeze(-1), classes, charge, momentum)
-
-    def _distance(self, features: Tensor, element_type: Tensor) -> Tensor:
-        """Return the angular distances [B, N, N] at the calorimeter, sqrt(d_eta^2 + chord(d_phi)^2)."""
-        position = features.gather(-1, self.position_columns[element_type])
-        difference = position.unsqueeze(2) - position.unsqueeze(1)
-        return difference.square().sum(-1).sqrt()
 
 
 def _columns(inputs: ModelInputs, names: Mapping[str, Sequence[str]]) -> Tensor:

@@ -1,0 +1,71 @@
+"""Full attention: every element of an event attends to all of its event; cost grows with the square of their number.
+
+Inputs -> outputs: embeddings [B, N, width], positions at the calorimeter [B, N, 3] and which elements are real -> updated
+embeddings.
+
+Algorithm: pre-norm transformer blocks (Vaswani et al., arXiv:1706.03762; pre-norm: Xiong et al., arXiv:2002.04745, section 3).
+With ``model.local_attention`` the scores of each head but the last fall linearly with the angular distance between the
+elements, with a fixed range per head (as ALiBi does with distance in a text, Press et al., arXiv:2108.12409): which track made
+which cluster is a question of hundredths of a radian, which dot products of smooth embeddings resolve only after long training.
+
+Invariant: padding is no key of any query.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from particleforge.config.model import ModelConfig
+from particleforge.model.feedforward import feed_forward
+
+MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
+_RANGES = (0.02, 0.5)  # angular distance over which a head's score falls by one, of the narrowest and the widest local head
+
+
+def range_slopes(config: ModelConfig) -> Tensor:
+    """Return by how much each head's scores fall per unit of angular distance, [heads]; 0 for a head that sees all alike."""
+    slopes = torch.zeros(config.n_heads)
+    if config.local_attention:
+        narrow, wide = map(math.log10, _RANGES)
+        slopes[:-1] = 1 / torch.logspace(narrow, wide, config.n_heads - 1)
+    return slopes
+
+
+def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: Tensor) -> Tensor:
+    """Return what all blocks add to their scores, [B, 1 or heads, N, N].
+
+    ``position``: eta, sin(phi), cos(phi) at the calorimeter [B, N, 3]; ``real``: bool [B, N]; ``slopes`` of ``range_slopes``.
+    Distances are sqrt(d_eta^2 + chord(d_phi)^2).
+    """
+    mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
+    if config.local_attention:
+        difference = position.unsqueeze(2) - position.unsqueeze(1)
+        mask = mask - slopes[:, None, None] * difference.square().sum(-1).sqrt().unsqueeze(1)
+    return mask
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: self-attention over the event's elements, then a feed-forward net per element."""
+
+    def __init__(self, config: ModelConfig, _index: int) -> None:
+        super().__init__()
+        width = config.width
+        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)  # softmax is blind to a bias of the keys
+        self.attention_output = nn.Linear(width, width)
+        self.feedforward = feed_forward(config)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return updated embeddings [B, N, width]; ``mask`` [B, 1 or heads, N, N] is added to the attention scores."""
+        b, n, width = x.shape
+        qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
+        )
+        x = x + self.attention_output(mixed.transpose(1, 2).reshape(b, n, width))
+        updated: Tensor = x + self.feedforward(x)
+        return updated
