@@ -60,12 +60,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return updated embeddings [B, N, width]; ``mask`` [B, 1 or heads, N, N] is added to the attention scores."""
-        b, n, width = x.shape
-        qkv = self.query_key_value(self.attention_norm(x)).view(b, n, 3, self.n_heads, width // self.n_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        width = x.shape[-1]
+        # head by head, so that some of the rows of the weight are whole heads, as tensor parallelism needs it
+        qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, 3, width // self.n_heads))
+        query, key, value = qkv.permute(3, 0, 2, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
         )
-        x = x + self.attention_output(mixed.transpose(1, 2).reshape(b, n, width))
+        x = x + self.attention_output(mixed.transpose(1, 2).flatten(2))
         updated: Tensor = x + self.feedforward(x)
         return updated
