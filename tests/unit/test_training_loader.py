@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,9 +53,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("shards"))
 
 
-def loader(manifest: Path, *, seed: int = 1, split: str = "train", rank: int = 0, world_size: int = 1, shards: int = 2) -> ShardLoader:
+def loader(manifest: Path, split: str = "train", *, seed: int = 1, shards: int = 2, budget: int = 128, **options: int) -> ShardLoader:
     inputs = ModelInputs.from_manifest(manifest)
-    return ShardLoader(manifest, split, inputs, budget=128, shards_in_memory=shards, seed=seed, rank=rank, world_size=world_size)
+    return ShardLoader(manifest, split, inputs, budget=budget, shards_in_memory=shards, seed=seed, **options)
 
 
 def signature(batch: object) -> list[float]:
@@ -80,7 +81,7 @@ def test_batches_hold_what_the_shards_hold(manifest: Path) -> None:
 
 def test_order_is_the_seeds(manifest: Path) -> None:
     def first(n: int, **changes: int) -> list[list[float]]:
-        return [signature(batch) for _, _, batch, _ in itertools.islice(loader(manifest, **changes).stream(0, 0), n)]
+        return [signature(batch) for _, _, (batch,), _ in itertools.islice(loader(manifest, **changes).stream(0, 0), n)]
 
     assert first(8) == first(8)
     assert first(8) != first(8, seed=2)
@@ -89,7 +90,7 @@ def test_order_is_the_seeds(manifest: Path) -> None:
 def test_epochs_differ_but_hold_the_same_events(manifest: Path) -> None:
     found = loader(manifest)
     epochs: dict[int, list[list[float]]] = {0: [], 1: []}
-    for epoch, _, batch, _ in found.stream(0, 0):
+    for epoch, _, (batch,), _ in found.stream(0, 0):
         if epoch > 1:
             break
         epochs[epoch].append(signature(batch))
@@ -98,23 +99,39 @@ def test_epochs_differ_but_hold_the_same_events(manifest: Path) -> None:
 
 
 def test_stream_goes_on_from_any_position(manifest: Path) -> None:
-    whole = [(e, p, signature(b)) for e, p, b, _ in itertools.islice(loader(manifest).stream(0, 0), 60)]
+    whole = [(e, p, signature(b)) for e, p, (b,), _ in itertools.islice(loader(manifest).stream(0, 0), 60)]
     assert {epoch for epoch, _, _ in whole} >= {0, 1}
     for stopped in (0, 7, 30, 44):
         epoch, position, _ = whole[stopped]
-        resumed = [(e, p, signature(b)) for e, p, b, _ in itertools.islice(loader(manifest).stream(epoch, position), 10)]
+        resumed = [(e, p, signature(b)) for e, p, (b,), _ in itertools.islice(loader(manifest).stream(epoch, position), 10)]
         assert resumed == whole[stopped + 1 : stopped + 11]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 40])
 def test_ranks_share_each_batch_of_one_rank(manifest: Path, world_size: int) -> None:
     streams = [loader(manifest, rank=rank, world_size=world_size).stream(0, 0) for rank in range(world_size)]
-    for _, _, batch, n_events in itertools.islice(loader(manifest).stream(0, 0), 6):
+    for _, _, (batch,), n_events in itertools.islice(loader(manifest).stream(0, 0), 6):
         parts = [next(stream) for stream in streams]
         assert sum(part[3] for part in parts) == n_events
-        total = sum(part[2].features.double().sum().item() for part in parts)
+        total = sum(part[2][0].features.double().sum().item() for part in parts)
         assert total == pytest.approx(batch.features.double().sum().item())
-        assert all(part[2].element_type.numel() for part in parts)  # a rank without events still takes part
+        assert all(part[2][0].element_type.numel() for part in parts)  # a rank without events still takes part
+
+
+@pytest.mark.parametrize(("world_size", "parts"), [(1, 4), (2, 3), (3, 20)])
+def test_micro_batches_are_the_batches_of_as_many_ranks(manifest: Path, world_size: int, parts: int) -> None:
+    micro = [loader(manifest, rank=rank, world_size=world_size, parts=parts).stream(0, 0) for rank in range(world_size)]
+    alone = [loader(manifest, rank=rank, world_size=world_size * parts).stream(0, 0) for rank in range(world_size * parts)]
+    for _ in range(8):
+        found = [next(stream) for stream in micro]
+        expected = [next(stream) for stream in alone]
+        for rank, (epoch, position, batches, n_events) in enumerate(found):
+            assert len(batches) == parts
+            same = expected[rank::world_size]
+            assert [(epoch, position)] * parts == [item[:2] for item in same]
+            assert n_events == sum(item[3] for item in same)
+            for batch, (_, _, (other,), _) in zip(batches, same, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
 
 def test_bad_shards_are_named(manifest: Path, tmp_path: Path) -> None:

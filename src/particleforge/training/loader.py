@@ -1,7 +1,9 @@
 """Batches of training events from Parquet shards.
 
 Inputs -> outputs: one split of the shards in a manifest (``schema.SHARD``) -> ``loss.Batch`` on the CPU, in the order of
-``plan.plan_epoch``; of each global batch a rank takes every ``world_size``-th event, so that ranks get events of like length.
+``plan.plan_epoch``; of each global batch a rank takes every ``world_size``-th event, so that ranks get events of like length,
+and deals them to ``parts`` micro-batches in the same way: micro-batch k of rank r holds what rank r + k * world_size would get
+among parts * world_size ranks. So accumulation over micro-batches stands in for ranks exactly.
 
 Memory: the lengths of all events (4 bytes each), and the columns of one window of ``training.shuffle_shards`` shards. A
 split that fits into one window is read once.
@@ -71,6 +73,7 @@ class ShardLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        parts: int = 1,
     ) -> None:
         described = read_manifest(manifest)["splits"][split]
         self.paths = [manifest.parent / shard["file"] for shard in described["shards"]]
@@ -79,7 +82,7 @@ class ShardLoader:
             raise UserError(f"{manifest}: the {split} split has no events; simulate more, or raise selection.{split}_fraction")
         self.inputs, self.seed, self.split = inputs, seed, split
         self.budget, self.shards_in_memory = budget, shards_in_memory
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.parts = rank, world_size, parts
         self._window_key: tuple[int, ...] = ()
         self._window: Window | None = None
         self.plan = lru_cache(maxsize=1)(self._plan)
@@ -88,29 +91,32 @@ class ShardLoader:
         generator = None if epoch is None else generator_of(self.seed, "batches", self.split, epoch)
         return plan_epoch(self.lengths, self.budget, self.shards_in_memory, generator)
 
-    def stream(self, epoch: int, batch: int) -> Iterator[tuple[int, int, Batch, int]]:
-        """Yield from the given position on, without end: the position after the batch, this rank's part of it, its number of events."""
+    def stream(self, epoch: int, batch: int) -> Iterator[tuple[int, int, list[Batch], int]]:
+        """Yield global batches from the given position on, without end.
+
+        Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of events in these.
+        """
         while True:
             planned = self.plan(epoch)
             while batch < len(planned):
-                part, n_events = self._load(planned[batch])
+                micro_batches, n_events = self._load(planned[batch])
                 batch += 1
-                yield epoch, batch, part, n_events
+                yield epoch, batch, micro_batches, n_events
             epoch, batch = epoch + 1, 0
 
     def once(self) -> Iterator[Batch]:
-        """Yield this rank's part of every batch of the split, unshuffled."""
+        """Yield this rank's micro-batches of every global batch of the split, unshuffled."""
         for planned in self.plan(None):
-            yield self._load(planned)[0]
+            yield from self._load(planned)[0]
 
-    def _load(self, planned: PlannedBatch) -> tuple[Batch, int]:
+    def _load(self, planned: PlannedBatch) -> tuple[list[Batch], int]:
         if self._window is None or planned.window != self._window_key:
             self._window = None  # release the old window before the new one is read
             lengths = np.concatenate([self.lengths[shard] for shard in planned.window])
             self._window = Window([self.paths[shard] for shard in planned.window], lengths, self.inputs)
             self._window_key = planned.window
-        events = planned.events[self.rank :: self.world_size]
-        return self._window.batch(events), len(events)
+        dealt = [planned.events[self.rank + self.world_size * part :: self.world_size * self.parts] for part in range(self.parts)]
+        return [self._window.batch(events) for events in dealt], sum(map(len, dealt))
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:

@@ -141,7 +141,7 @@ class Trainer:
         self._stop_without_patience()
         self._clock = time.perf_counter()
         while self.step < until:
-            epoch, position, batch, n_events = next(stream)
+            epoch, position, (batch,), n_events = next(stream)
             self._train_step(network, batch, n_events)
             self.step, self.epoch, self.batch = self.step + 1, epoch, position
             if self.step % training.log_every_steps == 0 or self.step == training.max_steps:
