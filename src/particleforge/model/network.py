@@ -13,7 +13,7 @@ Invariants: an element's output depends on the real elements of its own event on
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as functional
@@ -117,12 +117,19 @@ class SetTransformer(nn.Module):
 
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
         """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
-        real = element_type != PADDING
-        position = features.gather(-1, self.position_columns[element_type])
-        shared = self.prepare(self.config, position, real, self.slopes)
+        shared = self.share(features, element_type)
         x = self.encoder(features, element_type)
         for block in self.blocks:
             x = block(x, shared)
+        return self.answer(x)
+
+    def share(self, features: Tensor, element_type: Tensor) -> Any:
+        """Return what all layers need beside the embeddings, as the backbone prepares it."""
+        position = features.gather(-1, self.position_columns[element_type])
+        return self.prepare(self.config, position, element_type != PADDING, self.slopes)
+
+    def answer(self, x: Tensor) -> Outputs:
+        """Return the outputs of the last layer's embeddings [B, N, width]."""
         identity, momentum = self.identity_head(x), self.momentum_head(x)
         presence, classes, charge = identity.split([1, self.inputs.n_classes, N_CHARGES], -1)
         return Outputs(presence.squeeze(-1), classes, charge, momentum)
