@@ -10,20 +10,11 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from particleforge.config.base import Block
 from particleforge.config.model import ModelConfig
-from particleforge.config.training import TrainingConfig
+from particleforge.config.training import EXECUTION, TrainingConfig
 
 DECIDED_BY_SEARCH = frozenset(
     f"training.{name}"
-    for name in (
-        "ranks",
-        "max_steps",
-        "schedule_steps",
-        "valid_every_steps",
-        "checkpoint_every_steps",
-        "log_every_steps",
-        "early_stopping_patience",
-        "device",
-    )
+    for name in EXECUTION | {"max_steps", "schedule_steps", "valid_every_steps", "log_every_steps", "early_stopping_patience", "init_from"}
 )
 _VALUES_MAX = 64  # values of one integer parameter that are checked one by one
 

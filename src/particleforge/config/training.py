@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
 
+# keys of `training` that shape no result beyond rounding: where and how steps are computed, and how often they are saved
+EXECUTION = frozenset({"ranks", "accumulation_steps", "device", "compile", "activation_checkpointing", "checkpoint_every_steps"})
+
 
 class LossConfig(Block):
     """Weights of the terms of the loss."""
@@ -17,7 +20,10 @@ class LossConfig(Block):
 
 
 class TrainingConfig(Block):
-    """How a network is trained; one training is one DDP job of ``ranks`` processes."""
+    """How a network is trained; one training is one job of ``ranks`` processes.
+
+    The global batch of a step is ``elements_per_batch``, whatever ``ranks`` and ``accumulation_steps`` are: they split it.
+    """
 
     ranks: int = Field(1, ge=1, description="DDP processes, all nodes together")
     max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; raise it to train longer")
@@ -25,6 +31,7 @@ class TrainingConfig(Block):
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
     log_every_steps: int = Field(20, ge=1, description="steps between rows of the metrics")
     elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch (all ranks together), padding included")
+    accumulation_steps: int = Field(1, ge=1, description="parts in which a rank computes its share of a batch, one after another")
     shuffle_shards: int = Field(8, ge=1, description="shards that a rank holds in memory at a time; events are shuffled among them")
     optimiser: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, at a batch of reference_elements_per_batch")
@@ -45,7 +52,14 @@ class TrainingConfig(Block):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of the weights; 0 switches it off")
     early_stopping_patience: int = Field(0, ge=0, description="validations without improvement before stopping; 0: never")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast type of the forward pass")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "xpu", "hpu", "mps"] = Field(
+        "auto", description="auto: the accelerator that torch finds, else cpu; cuda is also AMD's ROCm"
+    )
+    compile: bool = Field(False, description="compile the network with torch.compile; needs a C++ compiler")
+    activation_checkpointing: bool = Field(False, description="compute each layer again in the backward pass, to save memory")
+    init_from: str | None = Field(
+        None, description="best.pt or checkpoint of another training, also of another detector, whose weights this one starts from"
+    )
     loss: LossConfig = LossConfig()
 
     @property

@@ -37,6 +37,7 @@ from particleforge.hpo import dag
 from particleforge.hpo.sampling import CMA_STATE, propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.trials import SearchTrial, candidate
+from particleforge.training.spec import checksum_of_source
 
 JOURNAL = "journal.log"
 _CLAIM_LOCK = "claim.lock"
@@ -49,6 +50,7 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     """Return what the values of a study's trials depend on; another value of any of it is another study.
 
     Of the data its content counts, not its provenance. Neither ranks nor devices count, nor how often a training reports.
+    Of a file that trainings start from its content counts.
     """
     try:
         data = json.loads(manifest.read_text(encoding="utf-8"))
@@ -57,12 +59,13 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
     hpo, default = settings.hpo, trial_settings(settings, {})
     immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps"}
+    source = checksum_of_source(default.training)
     return {
         "manifest": settings_hash(data),
         "seed": settings.seed,
         "training_version": default.version,
         "model": default.model.model_dump(mode="json"),
-        "training": default.training.model_dump(mode="json", exclude=immaterial),
+        "training": default.training.model_dump(mode="json", exclude=immaterial) | ({"init_from": source} if source else {}),
         "first_rung_steps": dag.budget_steps(hpo, 0),
         "eta": hpo.eta if hpo.scheduler == "asha" else None,
     }

@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.config.settings import TrainSettings
+from particleforge.config.training import EXECUTION, TrainingConfig
+from particleforge.errors import UserError
 
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
@@ -17,6 +19,17 @@ FAILURE_PATTERN = "failure_rank{}.json"
 LOST_RANK = "lost rank"  # kind of a failure that only follows from another rank's end
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 Status = Literal["complete", "diverged", "interrupted", "failed"]
+
+
+def checksum_of_source(training: TrainingConfig) -> str | None:
+    """Return the SHA-256 of the file that a training takes its first weights from, if any; UserError if it is not there."""
+    if training.init_from is None:
+        return None
+    try:
+        return sha256(training.init_from)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"training.init_from: {training.init_from}: {reason}; give the best.pt or a checkpoint of a training") from error
 
 
 @dataclass(frozen=True)
@@ -36,14 +49,16 @@ class TrainingSpec:
     tensorboard: Path | None = None
 
     def origin(self) -> dict[str, Any]:
-        """Return all that shapes the state after a given step: not folders, nor how far to go.
+        """Return all that shapes the state after a given step beyond rounding: not folders, nor where and how steps are computed.
 
-        So ``max_steps`` counts only as the end of the learning-rate schedule, if it is that.
+        Nor how far to go: ``max_steps`` counts only as the end of the learning-rate schedule, if it is that. Of a file to start
+        from its content counts.
         """
         settings = self.settings.plain()
-        training = settings["training"]
-        del training["max_steps"]
+        training = {key: value for key, value in settings["training"].items() if key not in EXECUTION | {"max_steps"}}
         training["schedule_steps"] = self.settings.training.schedule_length
+        training["init_from"] = checksum_of_source(self.settings.training)
+        settings["training"] = training
         parent = self.parent_checkpoint.name if self.parent_checkpoint else None  # the name carries a checksum
         return {**settings, "manifest": sha256(self.manifest)[:16], "parent": parent}
 
