@@ -15,7 +15,7 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.tables import SHARD_SCHEMA, write_table
 from particleforge.training.loader import ShardLoader
-from particleforge.training.plan import padded_elements, plan_epoch
+from particleforge.training.plan import choose_events, padded_elements, plan_epoch
 
 from .synthetic_shards import write_synthetic
 
@@ -155,3 +155,28 @@ def test_bad_shards_are_named(manifest: Path, tmp_path: Path) -> None:
         loader(tmp_path / "manifest.json", split="valid")
     with pytest.raises(UserError, match="the valid split has no events"):
         loader(write_synthetic(tmp_path, valid=0), split="valid")
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=7), n_events=st.integers(1, 300), seed=st.integers(0, 99))
+def test_chosen_events_are_nested_and_read_few_shards(sizes: list[int], n_events: int, seed: int) -> None:
+    fewer, more = (choose_events(sizes, n, np.random.default_rng(seed)) for n in (n_events, n_events + 7))
+    assert sum(map(len, fewer.values())) == min(n_events, sum(sizes))
+    assert all(set(events) <= set(more[shard]) and set(events) <= set(range(sizes[shard])) for shard, events in fewer.items())
+    assert sum(len(events) < sizes[shard] for shard, events in fewer.items()) <= 1
+
+
+def test_a_training_on_fewer_events_sees_these_in_every_epoch(manifest: Path) -> None:
+    every = [event for batch in loader(manifest).once() for event in signature(batch)]
+    for n_events, n_shards in ((7, 1), (50, 2), (10_000, 3)):
+        found = loader(manifest, max_events=n_events)
+        assert len(found.paths) == n_shards
+        epochs: dict[int, list[float]] = {0: [], 1: []}
+        for epoch, _, (batch,), _ in found.stream(0, 0):
+            if epoch > 1:
+                break
+            epochs[epoch] += signature(batch)
+        assert sorted(epochs[0]) == sorted(epochs[1])
+        assert len(epochs[0]) == min(n_events, 120)
+        assert set(epochs[0]) <= set(every)
+    assert signature(next(loader(manifest, max_events=7).once())) != signature(next(loader(manifest, max_events=7, seed=2).once()))

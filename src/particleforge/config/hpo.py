@@ -14,7 +14,8 @@ from particleforge.config.training import EXECUTION, TrainingConfig
 
 DECIDED_BY_SEARCH = frozenset(
     f"training.{name}"
-    for name in EXECUTION | {"max_steps", "schedule_steps", "valid_every_steps", "log_every_steps", "early_stopping_patience", "init_from"}
+    for name in EXECUTION
+    | {"max_steps", "schedule_steps", "valid_every_steps", "log_every_steps", "early_stopping_patience", "init_from", "max_train_events"}
 )
 _VALUES_MAX = 64  # values of one integer parameter that are checked one by one
 

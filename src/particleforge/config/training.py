@@ -32,6 +32,7 @@ class TrainingConfig(Block):
     log_every_steps: int = Field(20, ge=1, description="steps between rows of the metrics")
     elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch (all ranks together), padding included")
     accumulation_steps: int = Field(1, ge=1, description="parts in which a rank computes its share of a batch, one after another")
+    max_train_events: int | None = Field(None, ge=1, description="train on so many events of the train split only, chosen by seed")
     shuffle_shards: int = Field(8, ge=1, description="shards that a rank holds in memory at a time; events are shuffled among them")
     optimiser: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, at a batch of reference_elements_per_batch")

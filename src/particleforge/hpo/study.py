@@ -58,7 +58,7 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
     hpo, default = settings.hpo, trial_settings(settings, {})
-    immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps"}
+    immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps", "max_train_events"}
     source = checksum_of_source(default.training)
     return {
         "manifest": settings_hash(data),

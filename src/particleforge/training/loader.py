@@ -1,66 +1,124 @@
 """Batches of training events from Parquet shards.
 
 Inputs -> outputs: one split of the shards in a manifest (``schema.SHARD``) -> ``loss.Batch`` on the CPU, in the order of
-``plan.plan_epoch``; of each global batch a rank takes every ``world_size``-th event, so that ranks get events of like length,
-and deals them to ``parts`` micro-batches in the same way: micro-batch k of rank r holds what rank r + k * world_size would get
-among parts * world_size ranks. So accumulation over micro-batches stands in for ranks exactly.
+``plan.plan_epoch``. Of each global batch, whose events are sorted by length, a rank takes every ``world_size``-th event, so
+that ranks have like work, and cuts what it took into ``parts`` micro-batches of neighbours in length, so that little is padding.
 
-Memory: the lengths of all events (4 bytes each), and the columns of one window of ``training.shuffle_shards`` shards. A
-split that fits into one window is read once.
+Reading: since the plan is known before any event is read, a window's shards are read row group by row group, and each event is
+copied once, to its padded place in this rank's next batches. A rank so holds its own events of a window, and one row group of
+all events. Every rank decodes every shard of the split: that is the price of global batches that do not depend on the number
+of ranks (docs/performance.md says what it costs).
 
-Invariants: the sequence of global batches depends on seed and epoch only; a position (epoch, batch) is all that must be
-saved to continue.
+Memory: the lengths of all events (4 bytes each), this rank's part of a window, of ``read_ahead`` more windows, one row group.
+
+Invariants: the sequence of global batches depends on data, budget, seed and epoch only; a position (epoch, batch) is all that
+must be saved to continue; reading ahead changes no batch, raises errors where the batch would have come, and ends with the stream.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.model.loss import Batch
 from particleforge.schema import ELEMENT_TYPES
 from particleforge.seeds import generator_of
-from particleforge.tables import read_metadata
-from particleforge.training.plan import PlannedBatch, plan_epoch
+from particleforge.tables import iter_tables, read_metadata
+from particleforge.training.plan import Indices, PlannedBatch, plan_epoch, shards_per_window
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
-_TYPES = (np.float32, np.int64, np.int64, np.int64, np.float32)
+_TYPES = {"features": torch.float32, "target_p4": torch.float32}  # all others are stored as int8 and become int64 in a batch
+_Item = TypeVar("_Item")
 
 
 class Window:
-    """The events of a few shards as flat columns, ready to be gathered into padded batches."""
+    """This rank's padded micro-batches of some consecutive global batches, which lie in the same shards.
 
-    def __init__(self, paths: list[Path], lengths: npt.NDArray[np.int64], inputs: ModelInputs) -> None:
-        self.lengths = lengths
-        self.starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64) if len(lengths) else lengths
-        parts = [_read_shard(path, inputs) for path in paths]
-        # one more row of zeros, which padding points to
-        self.columns = [
-            np.concatenate([*column, np.zeros_like(column[0], shape=(1, *column[0].shape[1:]))]) for column in zip(*parts, strict=True)
-        ]
+    ``batches``: per global batch the events of each micro-batch, as indices into the events of the window's shards.
+    """
 
-    def batch(self, events: npt.NDArray[np.int64]) -> Batch:
-        """Return the events padded to the longest; at least one event of one padding element."""
-        lengths, starts = self.lengths[events], self.starts[events]
-        slots = np.arange(max(1, int(lengths.max(initial=0))))
-        padding = len(self.columns[0]) - 1
-        rows = np.where(slots < lengths[:, None], starts[:, None] + slots, padding)
-        if not len(events):
-            rows = np.full((1, 1), padding)
-        tensors = [torch.from_numpy(column[rows].astype(kind, copy=False)) for column, kind in zip(self.columns, _TYPES, strict=True)]
-        return Batch(*tensors)
+    def __init__(self, batches: Sequence[Sequence[Indices]], lengths: Indices, inputs: ModelInputs) -> None:
+        self._parts = [len(micro_batches) for micro_batches in batches]
+        self._width = {"features": inputs.n_features, "target_p4": 4}
+        self._inputs = inputs
+        flat = [events for micro_batches in batches for events in micro_batches]
+        self._events = [len(events) for events in flat]
+        longest = np.array([lengths[events].max(initial=1) for events in flat], dtype=np.int64)
+        # a micro-batch without events is one padding element, so that its rank still takes part
+        self._shapes = list(zip(np.maximum(self._events, 1).tolist(), longest.tolist(), strict=True))
+        ends = np.cumsum([rows * slots for rows, slots in self._shapes])
+        self._starts = np.concatenate(([0], ends[:-1])).tolist()
+        self._columns = {name: torch.zeros((ends[-1], *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)) for name in _COLUMNS}
+        # where each event of the window goes, -1 if to another rank or behind this position
+        self._lengths, self._read = lengths, 0
+        self._places = np.full(len(lengths), -1)
+        row = np.arange(sum(self._events)) - np.repeat(np.cumsum(self._events) - self._events, self._events)
+        self._places[np.concatenate(flat)] = np.repeat(self._starts, self._events) + row * np.repeat(longest, self._events)
+
+    def _trailing(self, name: str) -> tuple[int, ...]:
+        return (self._width[name],) if name in self._width else ()
+
+    def fill(self, path: Path) -> None:
+        """Read the next of the window's shards; one that does not fit the manifest is a UserError."""
+        for table in iter_tables(path, _COLUMNS):
+            events = slice(self._read, self._read + table.num_rows)
+            lengths, places = self._lengths[events], self._places[events]
+            values = {name: table[name].combine_chunks().flatten().to_numpy() for name in _COLUMNS}
+            self._check(path, values, int(lengths.sum()))
+            starts = np.cumsum(lengths) - lengths
+            target = np.repeat(places - starts, lengths) + np.arange(int(lengths.sum()))
+            own: Any = slice(None)
+            if (places < 0).any():
+                own = np.flatnonzero(np.repeat(places >= 0, lengths))
+                target = target[own]
+            for name, column in values.items():
+                width = self._width.get(name, 1)
+                _as_items(self._columns[name].numpy(), width)[target] = _as_items(column, width)[own]
+            self._read += table.num_rows
+
+    def _check(self, path: Path, values: dict[str, npt.NDArray[Any]], n_elements: int) -> None:
+        for name, found in values.items():
+            expected = n_elements * self._width.get(name, 1)
+            if len(found) != expected:
+                raise UserError(
+                    f"{path}: {name} has {len(found)} values, expected {expected}: not a shard of this manifest; rerun write_shards"
+                )
+            if name in self._width and not np.isfinite(found).all():
+                raise UserError(f"{path}: column {name} holds NaN or infinity; rerun build_dataset and what follows")
+        for name, low, high in (("element_type", 1, len(ELEMENT_TYPES)), ("target_class", 0, self._inputs.n_classes)):
+            if n_elements and not low <= values[name].min() <= values[name].max() <= high:
+                raise UserError(f"{path}: {name} holds values outside {low} ... {high}: no shard of this manifest; rerun write_shards")
+
+    def __iter__(self) -> Iterator[tuple[list[Batch], int]]:
+        """Yield per global batch this rank's micro-batches, which own their memory, and the number of events in them."""
+        index = iter(range(len(self._shapes)))
+        for parts in self._parts:
+            chosen = list(itertools.islice(index, parts))
+            yield [self._batch(i) for i in chosen], sum(self._events[i] for i in chosen)
+
+    def _batch(self, index: int) -> Batch:
+        start, shape = self._starts[index], self._shapes[index]
+
+        def cut(name: str) -> Tensor:
+            part = self._columns[name][start : start + shape[0] * shape[1]].view(*shape, *self._trailing(name))
+            return part.clone() if name in _TYPES else part.long()
+
+        return Batch(**{name: cut(name) for name in _COLUMNS})
 
 
 class ShardLoader:
-    """Batches of one split for one rank."""
+    """Batches of one split for one rank; ``pin`` puts them in pinned memory, for copies to a GPU in the background."""
 
     def __init__(
         self,
@@ -74,6 +132,8 @@ class ShardLoader:
         rank: int = 0,
         world_size: int = 1,
         parts: int = 1,
+        read_ahead: int = 0,
+        pin: bool = False,
     ) -> None:
         described = read_manifest(manifest)["splits"][split]
         self.paths = [manifest.parent / shard["file"] for shard in described["shards"]]
@@ -81,71 +141,82 @@ class ShardLoader:
         if not sum(map(len, self.lengths)):
             raise UserError(f"{manifest}: the {split} split has no events; simulate more, or raise selection.{split}_fraction")
         self.inputs, self.seed, self.split = inputs, seed, split
-        self.budget, self.shards_in_memory = budget, shards_in_memory
+        self.budget, self.shards_in_memory = budget, shards_per_window(self.lengths, budget, shards_in_memory)
         self.rank, self.world_size, self.parts = rank, world_size, parts
-        self._window_key: tuple[int, ...] = ()
-        self._window: Window | None = None
-        self.plan = lru_cache(maxsize=1)(self._plan)
+        self.read_ahead, self.pin = read_ahead, pin
 
-    def _plan(self, epoch: int | None) -> list[PlannedBatch]:
+    def plan(self, epoch: int | None) -> Iterator[PlannedBatch]:
+        """Yield the global batches of an epoch; of None, unshuffled."""
         generator = None if epoch is None else generator_of(self.seed, "batches", self.split, epoch)
         return plan_epoch(self.lengths, self.budget, self.shards_in_memory, generator)
 
-    def stream(self, epoch: int, batch: int) -> Iterator[tuple[int, int, list[Batch], int]]:
-        """Yield global batches from the given position on, without end.
+    def stream(self, epoch: int, batch: int) -> Generator[tuple[int, int, list[Batch], int], None, None]:
+        """Yield global batches from the given position on, without end; ``close`` it to end reading ahead.
 
         Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of events in these.
         """
-        while True:
-            planned = self.plan(epoch)
-            while batch < len(planned):
-                micro_batches, n_events = self._load(planned[batch])
-                batch += 1
-                yield epoch, batch, micro_batches, n_events
-            epoch, batch = epoch + 1, 0
 
-    def once(self) -> Iterator[Batch]:
+        def windows() -> Iterator[tuple[int, int, Window]]:
+            for current in itertools.count(epoch):
+                for first, window in self._windows(current, batch if current == epoch else 0):
+                    yield current, first, window
+
+        with closing(_ahead(windows(), self.read_ahead)) as found:
+            for current, position, window in found:
+                for position, (micro_batches, n_events) in enumerate(window, start=position + 1):
+                    yield current, position, self._pinned(micro_batches), n_events
+                del window  # before the next one is read
+
+    def once(self) -> Generator[Batch, None, None]:
         """Yield this rank's micro-batches of every global batch of the split, unshuffled."""
-        for planned in self.plan(None):
-            yield from self._load(planned)[0]
+        with closing(_ahead(self._windows(None, 0), self.read_ahead)) as found:
+            for _, window in found:
+                for micro_batches, _ in window:
+                    yield from self._pinned(micro_batches)
+                del window
 
-    def _load(self, planned: PlannedBatch) -> tuple[list[Batch], int]:
-        if self._window is None or planned.window != self._window_key:
-            self._window = None  # release the old window before the new one is read
-            lengths = np.concatenate([self.lengths[shard] for shard in planned.window])
-            self._window = Window([self.paths[shard] for shard in planned.window], lengths, self.inputs)
-            self._window_key = planned.window
-        dealt = [planned.events[self.rank + self.world_size * part :: self.world_size * self.parts] for part in range(self.parts)]
-        return [self._window.batch(events) for events in dealt], sum(map(len, dealt))
+    def _pinned(self, batches: list[Batch]) -> list[Batch]:
+        return [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches] if self.pin else batches
+
+    def _windows(self, epoch: int | None, batch: int) -> Iterator[tuple[int, Window]]:
+        """Yield the windows of an epoch from a batch on, each with the position of its first batch."""
+        position = 0
+        for shards, planned in itertools.groupby(self.plan(epoch), key=attrgetter("window")):
+            batches = [self._dealt(found.events) for found in planned]
+            skipped = max(0, batch - position)
+            if skipped < len(batches):
+                yield position + skipped, self._read(shards, batches[skipped:])
+            position += len(batches)
+
+    def _read(self, shards: tuple[int, ...], batches: list[list[Indices]]) -> Window:
+        window = Window(batches, np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64), self.inputs)
+        for shard in shards:
+            window.fill(self.paths[shard])
+        return window
+
+    def _dealt(self, events: Indices) -> list[Indices]:
+        return np.array_split(events[self.rank :: self.world_size], self.parts)
 
 
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
+    """Yield the items while a thread makes the next ``n``; what it raises is raised here, in turn."""
+    if not n:
+        yield from items
+        return
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
+        waiting: deque[Future[Any]] = deque(thread.submit(next, items, end) for _ in range(n))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(thread.submit(next, items, end))
+            yield item
+            del item
+
+
+def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """Return rows of ``width`` values as single items, which NumPy copies several times faster than rows."""
+    return values.reshape(-1).view(np.dtype((np.void, width * values.itemsize)))
+
+
+def _read_lengths(path: Path) -> npt.NDArray[np.int32]:
     read_metadata(path)
-    return pq.read_table(path, columns=list(columns))
-
-
-def _read_lengths(path: Path) -> npt.NDArray[np.int64]:
-    lengths: npt.NDArray[np.int64] = _read(path, ["n_elements"])["n_elements"].to_numpy().astype(np.int64)
-    return lengths
-
-
-def _read_shard(path: Path, inputs: ModelInputs) -> list[npt.NDArray[Any]]:
-    """Return the shard's flat columns in the order of ``_COLUMNS``, features as [elements, F] and momenta as [elements, 4]."""
-    table = _read(path, _COLUMNS)
-    flat = {name: table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False) for name in _COLUMNS}
-    n_elements = len(flat["element_type"])
-    width = {"features": inputs.n_features, "target_p4": 4}
-    for name, values in flat.items():
-        expected = n_elements * width.get(name, 1)
-        if len(values) != expected:
-            raise UserError(
-                f"{path}: {name} has {len(values)} values, expected {expected}: not a shard of this manifest; rerun write_shards"
-            )
-        if name in width:
-            flat[name] = values.reshape(n_elements, width[name])
-            if not np.isfinite(values).all():
-                raise UserError(f"{path}: column {name} holds NaN or infinity; rerun build_dataset and what follows")
-    for name, low, high in (("element_type", 1, len(ELEMENT_TYPES)), ("target_class", 0, inputs.n_classes)):
-        if n_elements and not low <= flat[name].min() <= flat[name].max() <= high:
-            raise UserError(f"{path}: {name} holds values outside {low} ... {high}: no shard of this manifest; rerun write_shards")
-    return [flat[name] for name in _COLUMNS]
+    return np.concatenate([np.zeros(0, np.int32), *(table["n_elements"].to_numpy() for table in iter_tables(path, ["n_elements"]))])

@@ -6,7 +6,7 @@ event indices whose padded size (events x longest event) stays within an element
 Algorithm: shards are shuffled and taken in windows, which bounds the memory of the loader. Within a window, events are
 shuffled and cut into chunks of about ``CHUNK_BATCHES`` batches; a chunk is sorted by length and cut from its longest event
 on, so that neighbours in length share a batch and padding stays small while batches remain random samples of the chunk's
-events of about one length. The batches of a window are then shuffled.
+events of about one length. The batches of a window are then shuffled. Windows are planned one by one, when they are needed.
 
 Invariants: the plan depends on lengths, budget and generator only, not on the number of ranks; every event occurs exactly
 once; an event longer than the budget has a batch of its own.
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 CHUNK_BATCHES = 32
+WINDOW_BATCHES = 16  # fewer would span too wide a range of lengths each
 Indices = npt.NDArray[np.int64]
 
 
@@ -31,17 +32,41 @@ class PlannedBatch:
 
 
 def plan_epoch(
-    lengths: Sequence[Indices], budget: int, shards_per_window: int, generator: np.random.Generator | None
+    lengths: Sequence[Indices],
+    budget: int,
+    shards_per_window: int,
+    generator: np.random.Generator | None,
+    chosen: Sequence[Indices] | None = None,
 ) -> list[PlannedBatch]:
-    """Return the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled."""
+    """Return the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled.
+
+    ``chosen`` holds the events of each shard that take part; default is all.
+    """
+    chosen = [np.arange(len(of_shard)) for of_shard in lengths] if chosen is None else chosen
     n_shards = len(lengths)
     order = np.arange(n_shards) if generator is None else generator.permutation(n_shards)
-    planned = []
     for first in range(0, n_shards, shards_per_window):
         window = tuple(sorted(order[first : first + shards_per_window].tolist()))
         window_lengths = np.concatenate([lengths[shard] for shard in window])
-        planned += [PlannedBatch(window, events) for events in _plan_window(window_lengths, budget, generator)]
+        starts = np.cumsum([0, *(len(lengths[shard]) for shard in window)])
+        events = np.concatenate([start + chosen[shard] for start, shard in zip(starts, window, strict=False)])
+        planned += [PlannedBatch(window, batch) for batch in _plan_window(events, window_lengths, budget, generator)]
     return planned
+
+
+def choose_events(sizes: Sequence[int], n_events: int, generator: np.random.Generator) -> dict[int, Indices]:
+    """Return ``n_events`` random events, or all if there are fewer, as ascending indices by shard.
+
+    Whole shards are taken first, so that no more are read than needed. Equal generators give nested choices: fewer events are a
+    part of more.
+    """
+    chosen: dict[int, Indices] = {}
+    for shard in generator.permutation(len(sizes)).tolist():
+        events = generator.permutation(sizes[shard])[:n_events]
+        n_events -= len(events)
+        if len(events):
+            chosen[shard] = np.sort(events)
+    return dict(sorted(chosen.items()))
 
 
 def padded_elements(lengths: Indices) -> int:
@@ -49,8 +74,8 @@ def padded_elements(lengths: Indices) -> int:
     return int(len(lengths) * max(1, lengths.max(initial=0)))
 
 
-def _plan_window(lengths: Indices, budget: int, generator: np.random.Generator | None) -> list[Indices]:
-    events = np.arange(len(lengths)) if generator is None else generator.permutation(len(lengths))
+def _plan_window(events: Indices, lengths: Indices, budget: int, generator: np.random.Generator | None) -> list[Indices]:
+    events = events if generator is None else generator.permutation(events)
     total = np.cumsum(np.maximum(lengths[events], 1))
     n_chunks = max(1, round(float(total[-1]) / (CHUNK_BATCHES * budget))) if len(events) else 0
     cuts = np.searchsorted(total, total[-1] * np.arange(1, n_chunks) / n_chunks) if n_chunks else []

@@ -70,6 +70,7 @@ class Trainer:
                 seed=self.settings.seed,
                 rank=workers.rank,
                 world_size=workers.world_size,
+                max_events=self.training.max_train_events if split == "train" else None,
             )
             for split in ("train", "valid")
         )
