@@ -7,9 +7,12 @@ Conventions that hold in every table:
 * one row per event; lengths in mm, energies and momenta in GeV (c = 1), angles in radians;
 * the *elements* of an event are its tracks, in order, followed by its clusters, in order; ``targets`` and every
   ``element`` index refer to that concatenation; -1 means none;
+* where ``dataset.calorimeter_elements`` is hits, every calorimeter hit is a cluster of its own: ``clusters`` holds the hits, with
+  the members of ``HITS``;
 * ``class_id`` 0 is "none"; 1 ... n follow ``particle_classes`` of the detector's configuration.
 """
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -47,14 +50,20 @@ class Fate(IntEnum):
     DROPPED = 3  # visible, but found no element; accounted for in the file's energy balance
 
 
-ELEMENT_TYPES = ("track", "cluster")  # type ids are 1, 2, ...; 0 is padding
+ELEMENT_TYPES = ("track", "cluster")  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
 PADDING = 0
 DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")  # computed by preprocessing.features
 # What the model starts from, always among the features: transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth
-HOST_FEATURES = {"track": ("pt", "p", "eta", "sin_phi", "cos_phi"), "cluster": ("et", "energy", "eta", "sin_phi", "cos_phi")}
+_HOST_OF_CALORIMETER = ("et", "energy", "eta", "sin_phi", "cos_phi")
+HOST_FEATURES = {"track": ("pt", "p", "eta", "sin_phi", "cos_phi"), "cluster": _HOST_OF_CALORIMETER, "hit": _HOST_OF_CALORIMETER}
 # where an element lies at the calorimeter: the distance between elements that attention may know
-POSITION_FEATURES = {"track": ("eta_calo", "sin_phi_calo", "cos_phi_calo"), "cluster": ("eta", "sin_phi", "cos_phi")}
-REQUIRED_FEATURES = {name: tuple(dict.fromkeys((*HOST_FEATURES[name], *POSITION_FEATURES[name]))) for name in ELEMENT_TYPES}
+_POSITION_IN_CALORIMETER = ("eta", "sin_phi", "cos_phi")
+POSITION_FEATURES = {
+    "track": ("eta_calo", "sin_phi_calo", "cos_phi_calo"),
+    "cluster": _POSITION_IN_CALORIMETER,
+    "hit": _POSITION_IN_CALORIMETER,
+}
+REQUIRED_FEATURES = {name: tuple(dict.fromkeys((*HOST_FEATURES[name], *POSITION_FEATURES[name]))) for name in HOST_FEATURES}
 NONE_CLASS = 0
 SCHEMA_VERSION = 1
 
@@ -106,6 +115,22 @@ CLUSTERS = Collection(
         Field("width_transverse", "float32", "mm", "energy-weighted RMS distance from the axis origin-position"),
         Field("width_longitudinal", "float32", "mm", "energy-weighted RMS along the axis origin-position"),
         Field("depth", "float32", "mm", "distance of the position from the calorimeter's inner face along the axis"),
+    ),
+)
+
+HITS = Collection(
+    CLUSTERS.name,
+    "calorimeter hits, each in the place of a cluster",
+    (
+        *CLUSTERS.fields[:4],  # energy, et, eta, phi
+        Field("x", "float32", "mm", "position"),
+        Field("y", "float32", "mm", "position"),
+        Field("z", "float32", "mm", "position"),
+        Field("in_ecal", "float32", "", "1 in the electromagnetic calorimeter, else 0"),
+        Field("in_hcal", "float32", "", "1 in the hadronic calorimeter, else 0"),
+        Field("in_other", "float32", "", "1 elsewhere (muon system, forward), else 0"),
+        Field("depth", "float32", "mm", "distance from the calorimeter's inner face along the line from the origin: the layer"),
+        Field("time", "float32", "ns", "time; 0 where the file has none"),
     ),
 )
 
@@ -181,6 +206,7 @@ SPLIT = Field("split", "string", "", "train, valid or test, by hash of the event
 
 # A built dataset; a selected one adds SPLIT to EVENT; ``candidates`` are the baseline's.
 DATASET = (TRACKS, CLUSTERS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CANDIDATES)
+DATASET_OF_HITS = (TRACKS, HITS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CANDIDATES)
 
 # A reconstructed file has EVENT and the model's candidates.
 RECONSTRUCTED = (CANDIDATES,)
@@ -196,3 +222,13 @@ SHARD = (
     Field("target_charge", "list<int8>", "e", "charge of the target"),
     Field("target_p4", "list<float32>", "GeV", "px, py, pz, energy, row-major [n_elements, 4]; 0 where class is none"),
 )
+
+
+def element_types(described: Container[str]) -> tuple[str, str]:
+    """Return the element types, in the order of their ids, of data whose types are ``described``."""
+    return ELEMENT_TYPES[0], ELEMENT_TYPES[1] if ELEMENT_TYPES[1] in described else "hit"
+
+
+def calorimeter_type(members: Iterable[str]) -> str:
+    """Return what a table's ``clusters`` are by their members: ``cluster`` or ``hit``."""
+    return "hit" if set(members) == set(HITS.names) else "cluster"

@@ -45,7 +45,9 @@ def units(fields: Sequence[schema.Field], collections: Sequence[schema.Collectio
 
 
 DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)
+HITS_DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET_OF_HITS)
 SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET)
+HITS_SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS)
 RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
@@ -105,13 +107,18 @@ def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Itera
 
     Bytes that cannot be decoded are a UserError.
     """
+    yield from map(from_arrow, iter_tables(path, columns))
+
+
+def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of an event table as Arrow tables; bytes that cannot be decoded are a UserError."""
     with pq.ParquetFile(path) as table:
         for group in range(table.num_row_groups):
             try:
                 block = table.read_row_group(group, columns=list(columns) if columns is not None else None)
             except (OSError, pa.ArrowInvalid) as error:
                 raise UserError(f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it") from error
-            yield from_arrow(block)
+            yield block
 
 
 def from_arrow(table: pa.Table) -> ak.Array:

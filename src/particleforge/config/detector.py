@@ -9,9 +9,13 @@ from particleforge import schema
 from particleforge.config.base import Block
 from particleforge.config.expressions import parse_expression
 from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
-from particleforge.errors import did_you_mean
+from particleforge.errors import UserError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+def _is_empty(features: tuple[object, ...]) -> bool:
+    return not features
 
 
 class BeamConfig(Block):
@@ -62,21 +66,42 @@ class CollectionsConfig(Block):
 class FeatureConfig(Block):
     """One input feature of the model."""
 
-    name: Name = Field(description="member of tracks or clusters in the dataset, or one of sin_phi, cos_phi, sin_phi_calo, cos_phi_calo")
+    name: Name = Field(description="member of tracks, clusters or hits, or one of sin_phi, cos_phi, sin_phi_calo, cos_phi_calo")
     transform: Literal["none", "log", "log1p", "asinh"] = Field("none", description="applied before standardisation")
 
 
 class ElementsConfig(Block):
-    """Model inputs per element type, in order."""
+    """Model inputs per element type, in order; clusters or hits are used as ``dataset.calorimeter_elements`` says."""
 
     track: tuple[FeatureConfig, ...] = Field(min_length=1, description="pt, p, eta, sin_phi and cos_phi must be among them")
-    cluster: tuple[FeatureConfig, ...] = Field(min_length=1, description="et, energy, eta, sin_phi and cos_phi must be among them")
+    cluster: tuple[FeatureConfig, ...] = Field(
+        (), exclude_if=_is_empty, description="et, energy, eta, sin_phi and cos_phi must be among them"
+    )
+    hit: tuple[FeatureConfig, ...] = Field(
+        (), exclude_if=_is_empty, description="et, energy, eta, sin_phi and cos_phi must be among them; needed for hits only"
+    )
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """The element types in the order of their ids."""
+        return schema.element_types([name for name in type(self).model_fields if getattr(self, name)])
+
+    def chosen(self, calorimeter_elements: str) -> Self:
+        """Return the features of tracks and of ``clusters`` or ``hits`` alone; UserError where there are none."""
+        kind = calorimeter_elements.removesuffix("s")
+        if not getattr(self, kind):
+            raise UserError(f"dataset.calorimeter_elements: {calorimeter_elements} needs elements.{kind} in the detector's file; add it")
+        return type(self).model_validate({"track": self.track, kind: getattr(self, kind)})
 
     @model_validator(mode="after")
     def _features_exist(self) -> Self:
-        for element_type, collection in (("track", schema.TRACKS), ("cluster", schema.CLUSTERS)):
+        if not self.cluster and not self.hit:
+            raise ValueError("elements: cluster (or hit) is missing; add the features of what the calorimeters give")
+        for element_type, collection in (("track", schema.TRACKS), ("cluster", schema.CLUSTERS), ("hit", schema.HITS)):
             allowed = (*collection.names, *schema.DERIVED_FEATURES)
             names = [feature.name for feature in getattr(self, element_type)]
+            if not names:
+                continue
             for name in names:
                 if name not in allowed:
                     known = f"allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}"

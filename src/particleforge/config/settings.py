@@ -84,6 +84,13 @@ class DatasetSettings(StageSettings):
     collections: CollectionsConfig
     particle_classes: tuple[ParticleClassConfig, ...]
 
+    def plain(self) -> dict[str, Any]:
+        """Return the settings; what concerns hits is none where clusters are the elements, so that it reruns nothing there."""
+        found = super().plain()
+        if self.dataset.calorimeter_elements == "clusters":
+            del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
+        return found
+
 
 class SelectSettings(StageSettings):
     """What shapes a selected shard."""
@@ -110,6 +117,11 @@ class ShardSettings(StageSettings):
     preprocessing: PreprocessingConfig
     elements: ElementsConfig
     particle_classes: tuple[ParticleClassConfig, ...]
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; of the elements, the features of those that the dataset has."""
+        return super().of(run, detector, elements=detector.elements.chosen(run.dataset.calorimeter_elements), **own)
 
 
 class TrainSettings(StageSettings):
@@ -139,6 +151,13 @@ class HpoSettings(StageSettings):
         """Pick this stage's blocks; a longer final training, or one on more ranks, is the same search."""
         seen = {"max_steps": run.training.schedule_length or 1, "schedule_steps": None, "ranks": 1, "early_stopping_patience": 0}
         return super().of(run, detector, training=run.training.model_copy(update=seen), **own)
+
+
+class StudySettings(StageSettings):
+    """What shapes the table, fits and plots of a study, whose trainings have settings of their own (``studies.points``)."""
+
+    version: int = 1
+    title: str
 
 
 class ExportSettings(StageSettings):

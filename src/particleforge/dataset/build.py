@@ -1,7 +1,7 @@
 """Build the dataset: EDM4hep ROOT files -> one Parquet row per event, with truth and baseline candidates.
 
-Inputs -> outputs: EDM4hep files -> Parquet of ``tables.DATASET_SCHEMA`` (units in its metadata). The metadata also holds
-the energy balance (GeV), counts of what was left out, and files that were quarantined.
+Inputs -> outputs: EDM4hep files -> Parquet of ``tables.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements (units
+in its metadata). The metadata also holds the energy balance (GeV), counts of what was left out, and files that were quarantined.
 
 Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that
 cannot be read fails the build, or, with ``on_bad_file: quarantine``, is left out altogether: when it breaks after some of
@@ -24,7 +24,7 @@ import pyarrow as pa
 from particleforge import schema, tables
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.candidates import baseline_candidates
-from particleforge.dataset.elements import acceptance_abs_eta, valid_events
+from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
 from particleforge.dataset.identity import event_ids
 from particleforge.dataset.truth import Balance, build_truth
 from particleforge.edm4hep.reader import read_chunks
@@ -90,17 +90,19 @@ def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[
         except OSError as error:
             raise _BadFileError(path, f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     made = Provenance.of("dataset", settings.plain(), inputs)
+    hits = settings.dataset.calorimeter_elements == "hits"
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
-        "units": tables.units(schema.EVENT, schema.DATASET),
+        "units": tables.units(schema.EVENT, schema.DATASET_OF_HITS if hits else schema.DATASET),
         "quarantined": [{"file": path.name, "reason": reason.replace(str(path), path.name)} for path, reason in quarantined.items()],
     }
-    tables.write_table(output, _batches(settings, inputs, metadata), tables.DATASET_SCHEMA, metadata)
+    tables.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)
     return made
 
 
 def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
+    hits = settings.dataset.calorimeter_elements == "hits"
     balance, counts = Balance(), Counter({"events": 0})
     seen: list[Array] = []
     for path in inputs:
@@ -108,7 +110,7 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
         for raw in _chunks(settings, path):
             table, found, dropped = _table(settings, raw)
             balance.add(found)
-            read.update(tracks=raw.tracks.n_rows, clusters=raw.clusters.n_rows)
+            read.update(tracks=raw.tracks.n_rows, **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}))
             left_out.update(dropped)
             counts.update(dropped, events=raw.n_events)
             seen.append(table["event_id"].to_numpy())
@@ -125,13 +127,19 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
 
 def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
     try:
-        yield from read_chunks(path, settings.collections, settings.dataset.chunk_events)
+        for raw in read_chunks(path, settings.collections, settings.dataset.chunk_events):
+            if settings.dataset.calorimeter_elements == "hits" and not raw.linked_hits:
+                raise UserError(
+                    f"{path}: no calorimeter hits with links to particles; correct the detector's 'collections', or set "
+                    "dataset.calorimeter_elements: clusters"
+                )
+            yield raw
     except UserError as error:
         raise _BadFileError(path, str(error)) from error
 
 
 def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], settings: DatasetSettings) -> None:
-    """Say what of a file was left out; too large a share of its tracks or clusters makes it a bad file."""
+    """Say what of a file was left out; too large a share of its tracks or clusters (or hits) makes it a bad file."""
     said = ", ".join(f"{number} {name.removesuffix('_dropped')}" for name, number in sorted(left_out.items()) if number)
     if said:
         log.warning("%s: left out, as a value is missing, not finite, or no energy: %s", path, said)
@@ -148,6 +156,8 @@ def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], sett
 
 def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
     """Return a chunk's rows, its energy balance and what was left out of it."""
+    if settings.dataset.calorimeter_elements == "hits":
+        raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
     truth = build_truth(events, settings.dataset, settings.particle_classes, acceptance_abs_eta(settings.calorimeter))
     columns: dict[str, Table | Array] = {
@@ -163,7 +173,11 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
         "cluster_links": truth.cluster_links,
         "candidates": baseline_candidates(events, settings.particle_classes),
     }
-    return to_table(columns, tables.DATASET_SCHEMA), truth.balance, events.counts
+    return to_table(columns, _layout(settings)), truth.balance, events.counts
+
+
+def _layout(settings: DatasetSettings) -> pa.Schema:
+    return tables.HITS_DATASET_SCHEMA if settings.dataset.calorimeter_elements == "hits" else tables.DATASET_SCHEMA
 
 
 def check_balance(balance: Balance, settings: DatasetSettings, names: str) -> None:

@@ -1,7 +1,8 @@
 """The baseline's candidates, aligned to the same elements as the targets.
 
 Inputs -> outputs: candidates of ``RawEvents`` with their track and cluster references -> ``schema.CANDIDATES``.
-A candidate stands for its first track, else for its most energetic cluster, else for no element.
+A candidate stands for its first track, else for its most energetic cluster (with hits as elements: the most energetic hit of its
+clusters), else for no element.
 """
 
 from collections.abc import Sequence

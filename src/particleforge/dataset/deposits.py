@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, summed
+from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, joined, summed
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def deposits(events: RawEvents) -> Deposits:
     if events.truth_from_hits:
         share = _shares(events.hit_links, events.hits.n_rows)
         in_hits = Pairs(share.left, share.right, share.weight * events.hits["energy"][share.left])
-        in_clusters = _joined(events.cluster_hits, in_hits, events.hits.n_rows)
+        in_clusters = joined(events.cluster_hits, in_hits, events.hits.n_rows)
         energy = summed(in_hits.right, in_hits.weight, n_particles)
     else:
         share = _shares(events.cluster_links, events.clusters.n_rows)
@@ -63,14 +63,3 @@ def _shares(links: Pairs, n_left: int, at_least: float = 0.0) -> Pairs:
     links = links.where(links.weight > 0)
     total = np.maximum(summed(links.left, links.weight, n_left), at_least)
     return Pairs(links.left, links.right, links.weight / total[links.left])
-
-
-def _joined(cluster_hits: Pairs, in_hits: Pairs, n_hits: int) -> Pairs:
-    """Return (cluster, particle, energy) for every hit of every cluster and every particle in that hit."""
-    order = np.argsort(in_hits.left, kind="stable")
-    counts = np.bincount(in_hits.left, minlength=n_hits)
-    first = np.cumsum(counts) - counts
-    repeats: Array = counts[cluster_hits.right]
-    within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    chosen = order[np.repeat(first[cluster_hits.right], repeats) + within]
-    return Pairs(np.repeat(cluster_hits.left, repeats), in_hits.right[chosen], in_hits.weight[chosen])

@@ -1,12 +1,13 @@
-"""Tracks and clusters with the members of the dataset's schema.
+"""Tracks and clusters (or hits) with the members of the dataset's schema.
 
-Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schema.CLUSTERS``, and the events with all
-invalid rows and what refers to them removed. Lengths in mm, energies in GeV, angles in rad.
+Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schema.CLUSTERS`` (or ``schema.HITS``), and the events
+with all invalid rows and what refers to them removed. Lengths in mm, energies in GeV, angles in rad, times in ns.
 
 * Track parameters are those of the state at the interaction point (EDM4hep location 1), pT = 0.299792458e-3 B / |omega|
   (LCIO helix parameters, LC-DET-2006-004); the entry into the calorimeter is the reference point of the state there (4).
 * A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file has none, the
   energies are those that the cluster carries (or 0) and widths are 0. A cluster without position takes its hits' centroid.
+* With hits as elements, each hit is a cluster of its own (``hits_as_clusters``) before anything else happens.
 * Depth is the distance between the calorimeter's inner face and the position along the straight line from the origin.
 
 What is dropped and counted: tracks without state, or with one that is not finite or has no curvature; hits and clusters
@@ -20,11 +21,29 @@ import numba
 import numpy as np
 
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
-from particleforge.edm4hep.records import Array, BoolArray, FloatArray, Pairs, RawEvents, Table, summed
+from particleforge.edm4hep.records import Array, BoolArray, FloatArray, Pairs, RawEvents, Table, joined, summed
 
 GEV_PER_TESLA_MM = 0.299792458e-3
 _AT_INTERACTION_POINT, _AT_FIRST_HIT, _AT_CALORIMETER = 1, 2, 4
 _SYSTEMS = ("energy_ecal", "energy_hcal", "energy_other")
+_IN_SYSTEMS = ("in_ecal", "in_hcal", "in_other")
+
+
+def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
+    """Return the events with one cluster for each hit of at least ``energy_min_gev``, in the order of the hits.
+
+    Candidates refer to the hits of the clusters that they referred to. Hits below remain, as hits outside of all clusters.
+    """
+    energy = raw.hits["energy"]
+    clusters, cluster_of = raw.hits.select(_positive(energy) & (energy >= energy_min_gev) & _finite(raw.hits, "x", "y", "z"))
+    return replace(
+        raw,
+        clusters=clusters,
+        cluster_hits=Pairs.of(np.arange(clusters.n_rows), np.flatnonzero(cluster_of >= 0)),
+        cluster_links=Pairs.none(),
+        candidate_clusters=joined(raw.candidate_clusters, raw.cluster_hits, raw.clusters.n_rows).renumber(right=cluster_of),
+        truth_from_hits=True,
+    )
 
 
 def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
@@ -32,7 +51,10 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     counts = dict(raw.counts)
     hits, new_hit = raw.hits.select(_positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z"))
     cluster_hits = raw.cluster_hits.renumber(right=new_hit)
-    clusters = cluster_features(_located(raw.clusters, hits, cluster_hits), hits, cluster_hits, ecal)
+    if "system" in raw.clusters:  # they are hits
+        clusters = hit_features(raw.clusters, ecal)
+    else:
+        clusters = cluster_features(_located(raw.clusters, hits, cluster_hits), hits, cluster_hits, ecal)
     keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
     clusters, new_cluster = clusters.select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
@@ -103,21 +125,34 @@ def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_te
 
 def cluster_features(clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig) -> Table:
     """Return ``schema.CLUSTERS``; a cluster without position has NaN in ``eta``."""
-    energy = clusters["energy"].astype(np.float64)
-    x, y, z = (clusters[axis].astype(np.float64) for axis in "xyz")
+    columns, axis = _at_position(clusters, ecal)
+    return Table(
+        clusters.offsets,
+        columns
+        | _energies_by_system(clusters, hits, cluster_hits)
+        | {"n_hits": summed(cluster_hits.left, None, clusters.n_rows)}
+        | _widths(axis, hits, cluster_hits),
+    )
+
+
+def hit_features(hits: Table, ecal: SamplingConfig) -> Table:
+    """Return ``schema.HITS``; a hit at the origin has NaN in ``eta``."""
+    systems = {name: hits["system"] == number for number, name in enumerate(_IN_SYSTEMS)}
+    return Table(hits.offsets, _at_position(hits, ecal)[0] | systems | {"time": np.nan_to_num(hits["time"], nan=0, posinf=0, neginf=0)})
+
+
+def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], FloatArray]:
+    """Return what follows from energy and position, and the unit vectors [n, 3] from the origin; eta is NaN without position."""
+    energy = table["energy"].astype(np.float64)
+    x, y, z = (table[axis].astype(np.float64) for axis in "xyz")
     distance = np.sqrt(x**2 + y**2 + z**2)
     located = np.isfinite(distance) & (distance > 0)
     safe = np.where(located, distance, 1)
     sin_theta = np.hypot(x, y) / safe
     eta = np.where(located, np.arcsinh(z / np.maximum(np.hypot(x, y), 1e-6 * safe)), np.nan)
-    return Table(
-        clusters.offsets,
-        {"energy": energy, "et": energy * sin_theta, "eta": eta, "phi": np.arctan2(y, x), "x": x, "y": y, "z": z}
-        | _energies_by_system(clusters, hits, cluster_hits)
-        | {"n_hits": summed(cluster_hits.left, None, clusters.n_rows)}
-        | _widths(np.stack([x, y, z], axis=1) / safe[:, None], hits, cluster_hits)
-        | {"depth": distance - distance_to_face(sin_theta, np.abs(z) / safe, ecal)},
-    )
+    columns = {"energy": energy, "et": energy * sin_theta, "eta": eta, "phi": np.arctan2(y, x), "x": x, "y": y, "z": z}
+    columns["depth"] = distance - distance_to_face(sin_theta, np.abs(z) / safe, ecal)
+    return columns, np.stack([x, y, z], axis=1) / safe[:, None]
 
 
 def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:

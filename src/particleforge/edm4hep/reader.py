@@ -4,7 +4,7 @@ Inputs -> outputs: a ROOT file and the detector's collection names -> ``records.
 
 * ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and mass);
 * ``tracks``: chi2, ndf, n_hits, dedx, radius_innermost_hit (mm); ``states``: the track states, mm, rad, 1/mm;
-* ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``: calorimeter hits;
+* ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``: calorimeter hits, with time (ns);
 * ``candidates``: pdg, charge, four-momentum;
 
 and the relations between them. Names differ between versions; ``layout`` knows how. A collection that is not there gives
@@ -95,7 +95,8 @@ class _Chunk:
             candidates=candidates,
             candidate_tracks=self.relation("ReconstructedParticle", names.candidates, "tracks", candidates, track_target),
             candidate_clusters=self.relation("ReconstructedParticle", names.candidates, "clusters", candidates, cluster_target),
-            truth_from_hits=self.truth_from_hits(),
+            linked_hits=self.linked_hits(),
+            truth_from_hits=self.linked_hits() and self.layout.relation("Cluster", names.clusters, "hits") is not None,
             counts=self.counts,
         )
 
@@ -194,11 +195,13 @@ class _Chunk:
         for system, collections in enumerate((names.ecal_hits, names.hcal_hits, names.other_hits)):
             for collection in collections:
                 if self.layout.has(collection):
-                    tables[collection] = self.table(collection, {"energy": ("energy",), **position})
+                    tables[collection] = self.table(collection, {"energy": ("energy",), **position, "time": ("time",)}, optional=("time",))
                     systems[collection] = system
         columns = {
             column: np.concatenate([np.zeros(0), *(table[column] for table in tables.values())]) for column in ("energy", "x", "y", "z")
         }
+        times = [table["time"] if "time" in table else np.zeros(table.n_rows) for table in tables.values()]
+        columns["time"] = np.concatenate([np.zeros(0), *times])
         columns["system"] = np.concatenate([np.zeros(0, int), *(np.full(table.n_rows, systems[key]) for key, table in tables.items())])
         event = np.concatenate([np.zeros(0, int), *(table.events() for table in tables.values())])
         order = np.argsort(event, kind="stable")
@@ -231,12 +234,11 @@ class _Chunk:
         columns = {"pdg": ("PDG", "type"), "charge": ("charge",), "energy": ("energy",)}
         return self.table(self.names.candidates, columns | {f"p{axis}": (f"momentum.{axis}",) for axis in "xyz"})
 
-    def truth_from_hits(self) -> bool:
-        """Tell whether hits, their links and the clusters' hits are all in the file."""
+    def linked_hits(self) -> bool:
+        """Tell whether hits and their links are in the file."""
         names, layout = self.names, self.layout
         has_hits = layout.first((*names.ecal_hits, *names.hcal_hits, *names.other_hits)) is not None
-        cluster_hits = layout.relation("Cluster", names.clusters, "hits") is not None
-        return has_hits and cluster_hits and layout.first(names.hit_links) is not None
+        return has_hits and layout.first(names.hit_links) is not None
 
     def links(self, alternatives: Sequence[str], origin: dict[str, tuple[int, Table]], target: dict[str, tuple[int, Table]]) -> Pairs:
         """Read a link collection as weighted pairs of rows."""

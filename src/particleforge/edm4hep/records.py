@@ -98,6 +98,17 @@ class Pairs:
         return pairs.where((pairs.left >= 0) & (pairs.right >= 0))
 
 
+def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:
+    """Return (left of ``first``, right of ``second``, weight of ``second``) for all pairs that meet in one of ``n_middle`` rows."""
+    order = np.argsort(second.left, kind="stable")
+    counts = np.bincount(second.left, minlength=n_middle)
+    start = np.cumsum(counts) - counts
+    repeats: Array = counts[first.right]
+    within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    chosen = order[np.repeat(start[first.right], repeats) + within]
+    return Pairs(np.repeat(first.left, repeats), second.right[chosen], second.weight[chosen])
+
+
 @dataclass
 class RawEvents:
     """A chunk of events as the file has it, invalid rows included.
@@ -114,7 +125,7 @@ class RawEvents:
     states: Table  # location, d0, phi, omega, z0, tan_lambda, x, y, z
     track_states: Pairs  # track -> state
     clusters: Table  # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
-    hits: Table  # energy, x, y, z, system (0 ECAL, 1 HCAL, 2 other)
+    hits: Table  # energy, x, y, z, time, system (0 ECAL, 1 HCAL, 2 other)
     cluster_hits: Pairs  # cluster -> hit
     hit_links: Pairs  # hit -> particle, weight
     cluster_links: Pairs  # cluster -> particle, weight
@@ -122,7 +133,8 @@ class RawEvents:
     candidates: Table  # pdg, charge, px, py, pz, energy
     candidate_tracks: Pairs  # candidate -> track
     candidate_clusters: Pairs  # candidate -> cluster
-    truth_from_hits: bool = True  # False: the file has no usable hits, cluster links must do
+    linked_hits: bool = True  # the file has hits and tells which particles left them
+    truth_from_hits: bool = True  # False: not so, or clusters without hits; cluster links must do
     counts: dict[str, int] = field(default_factory=dict)
 
     @property

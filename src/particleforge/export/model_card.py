@@ -8,7 +8,6 @@ from typing import Any
 
 from particleforge.export.parity import Parity
 from particleforge.model.inputs import ModelInputs
-from particleforge.schema import ELEMENT_TYPES
 
 
 def render_card(saved: dict[str, Any], inputs: ModelInputs, manifest: dict[str, Any], parity: Parity, n_parameters: int) -> str:
@@ -38,7 +37,7 @@ Masked set transformer with {n_parameters} parameters: width {model["width"]}, {
 
 def _interface(inputs: ModelInputs) -> str:
     rows = []
-    for code, name in enumerate(ELEMENT_TYPES, start=1):
+    for code, name in enumerate(inputs.element_types, start=1):
         for column, feature in enumerate(inputs.elements[name]):
             rows.append(f"| {name} ({code}) | {column} | `{feature['name']}` | {feature.get('unit') or '-'} | {feature['transform']} |")
     classes = "\n".join(
@@ -50,7 +49,7 @@ def _interface(inputs: ModelInputs) -> str:
 | name | type | shape | meaning |
 |---|---|---|---|
 | `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and normalisation are inside the model |
-| `element_type` | int64 | [batch, elements] | 0 padding, 1 track, 2 cluster |
+| `element_type` | int64 | [batch, elements] | 0 padding, {_codes(inputs)} |
 | `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 is "no particle" |
 | `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
 | `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
@@ -66,6 +65,10 @@ Batch and elements are dynamic; an event may have no elements. Padding rows give
 | 0 | none | - | - |
 {classes}
 """
+
+
+def _codes(inputs: ModelInputs) -> str:
+    return ", ".join(f"{code} {name}" for code, name in enumerate(inputs.element_types, start=1))
 
 
 def _data(manifest: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from particleforge.errors import UserError
-from particleforge.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
+from particleforge.schema import REQUIRED_FEATURES, SCHEMA_VERSION, element_types
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,14 @@ class ModelInputs:
     classes: list[dict[str, Any]]
 
     @property
+    def element_types(self) -> tuple[str, str]:
+        """Names of the element types in the order of their ids 1, 2."""
+        return element_types(self.elements)
+
+    @property
     def n_features(self) -> int:
         """Columns of the feature matrix: the largest number of features of any type."""
-        return max(len(self.elements[name]) for name in ELEMENT_TYPES)
+        return max(len(self.elements[name]) for name in self.element_types)
 
     @property
     def n_classes(self) -> int:
@@ -48,7 +53,8 @@ class ModelInputs:
         """Read the manifest and the normalisation beside it; what does not fit this package is a UserError."""
         described = read_manifest(manifest)
         statistics = _read_json(manifest.with_name("normalisation.json"))
-        for name in ELEMENT_TYPES:
+        types = element_types(described["elements"])
+        for name in types:
             features = [feature["name"] for feature in described["elements"][name]]
             missing = [column for column in REQUIRED_FEATURES[name] if column not in features]
             if missing:
@@ -58,9 +64,7 @@ class ModelInputs:
                     raise UserError(
                         f"{manifest.with_name('normalisation.json')}: {name}.{moment} does not match {manifest}; rerun write_shards"
                     )
-        return cls(
-            described["elements"], {name: {m: statistics[name][m] for m in ("mean", "std")} for name in ELEMENT_TYPES}, described["classes"]
-        )
+        return cls(described["elements"], {name: {m: statistics[name][m] for m in ("mean", "std")} for name in types}, described["classes"])
 
 
 def index_files(manifest: Path) -> list[Path]:

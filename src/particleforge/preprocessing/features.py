@@ -1,12 +1,12 @@
 """Raw features of the elements of events: the one place that lays them out, for training and for reconstruction.
 
 Events (awkward records with ``tracks`` and ``clusters``, units as in ``schema``) and the configured features per element type ->
-flat arrays over all elements of all events: per event its tracks, in order, then its clusters, in order. Features are the raw
+flat arrays over all elements of all events: per event its tracks, in order, then its clusters (or hits), in order. Features are the raw
 physical quantities; transforms and standardisation belong to the model. Types with fewer features than the widest are padded
 with columns of zeros.
 
 Derived features: ``sin_phi``, ``cos_phi`` of the azimuth and ``sin_phi_calo``, ``cos_phi_calo`` of the azimuth at the calorimeter
-(``phi_calo`` of a track; the position's ``phi`` for a cluster, which is in the calorimeter already).
+(``phi_calo`` of a track; the position's ``phi`` for a cluster or hit, which is in the calorimeter already).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from particleforge import schema
 from particleforge.config.detector import ElementsConfig, FeatureConfig
 from particleforge.errors import UserError
 
-COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS}
+COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS, "hit": schema.HITS}
 _ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {"sin": np.sin, "cos": np.cos}
 
 
@@ -30,29 +30,39 @@ class ElementFeatures:
     """Elements of a block of events, flat."""
 
     n_elements: NDArray[np.int32]  # [n_events]
-    element_type: NDArray[np.int8]  # [n_total], 1 + index in schema.ELEMENT_TYPES
+    element_type: NDArray[np.int8]  # [n_total], 1 + index in ElementsConfig.types
     features: NDArray[np.float32]  # [n_total, n_features], raw
 
 
 def n_features(elements: ElementsConfig) -> int:
     """Return the width of the feature matrix: the largest number of features of any type."""
-    return max(len(getattr(elements, name)) for name in schema.ELEMENT_TYPES)
+    return max(len(getattr(elements, name)) for name in elements.types)
 
 
 def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatures:
     """Return type and raw features of each element of each event."""
-    collections = [events[COLLECTION_OF[name].name] for name in schema.ELEMENT_TYPES]
+    collections = [events[COLLECTION_OF[name].name] for name in elements.types]
     counts = np.stack([ak.to_numpy(ak.num(collection)) for collection in collections], axis=1)  # [n_events, n_types]
     per_event = counts.sum(axis=1)
     # the elements of event i and type t start where all elements before them end
     starts = (np.cumsum(counts.ravel()) - counts.ravel()).reshape(counts.shape)
     element_type = np.empty(int(per_event.sum()), dtype=np.int8)
     features = np.zeros((len(element_type), n_features(elements)), dtype=np.float32)
-    for number, (name, collection) in enumerate(zip(schema.ELEMENT_TYPES, collections, strict=True)):
+    for number, (name, collection) in enumerate(zip(elements.types, collections, strict=True)):
         rows = _ranges(starts[:, number], counts[:, number])
         element_type[rows] = 1 + number
         features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name))
     return ElementFeatures(per_event.astype(np.int32), element_type, features)
+
+
+def check_elements(events: ak.Array, elements: ElementsConfig, source: Path) -> None:
+    """Refuse events whose calorimeter elements are not those that the features are for with a UserError."""
+    found = schema.calorimeter_type(ak.fields(events.clusters))
+    if found not in elements.types:
+        raise UserError(
+            f"{source}: its calorimeter elements are {found}s, the features are those of {elements.types[1]}s; "
+            f"build the dataset with dataset.calorimeter_elements: {elements.types[1]}s"
+        )
 
 
 def check_finite(found: ElementFeatures, elements: ElementsConfig, source: Path) -> None:
@@ -60,7 +70,7 @@ def check_finite(found: ElementFeatures, elements: ElementsConfig, source: Path)
     bad = ~np.isfinite(found.features)
     if not bad.any():
         return
-    for number, name in enumerate(schema.ELEMENT_TYPES, start=1):
+    for number, name in enumerate(elements.types, start=1):
         counts = bad[found.element_type == number].sum(axis=0)
         if counts.any():
             column = int(np.argmax(counts > 0))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.config.detector import ElementsConfig
 
 LOG_FLOOR = 1e-6
@@ -37,12 +36,12 @@ class FeatureStatistics:
     """Running mean and spread of each element type's transformed features."""
 
     def __init__(self, elements: ElementsConfig) -> None:
-        self._transforms = {name: [f.transform for f in getattr(elements, name)] for name in schema.ELEMENT_TYPES}
+        self._transforms = {name: [f.transform for f in getattr(elements, name)] for name in elements.types}
         self._running = {name: _Running(len(transforms)) for name, transforms in self._transforms.items()}
 
     def add(self, element_type: NDArray[np.int8], features: NDArray[np.float32]) -> None:
         """Add a block of elements: types [n] and raw features [n, n_features]."""
-        for number, name in enumerate(schema.ELEMENT_TYPES, start=1):
+        for number, name in enumerate(self._running, start=1):
             raw = features[element_type == number].astype(np.float64)
             self._running[name].add(_transformed(raw, self._transforms[name]))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from particleforge import schema
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
-from particleforge.preprocessing.features import ElementFeatures, check_finite, element_features
+from particleforge.preprocessing.features import ElementFeatures, check_elements, check_finite, element_features
 from particleforge.tables import SHARD_SCHEMA
 
 _P4 = ("px", "py", "pz", "energy")
@@ -25,6 +25,7 @@ _P4 = ("px", "py", "pz", "energy")
 
 def shard_records(events: ak.Array, settings: ShardSettings, sample: str, source: Path) -> pa.Table:
     """Return the shard records of a block of events in their order; ``source`` is named in errors."""
+    check_elements(events, settings.elements, source)
     elements = element_features(events, settings.elements)
     targets = _targets(events, elements, len(settings.particle_classes), source)
     check_finite(elements, settings.elements, source)

@@ -135,7 +135,7 @@ def _add(statistics: FeatureStatistics, shard: pa.Table, width: int) -> None:
 def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, Any]:
     """Return what the manifest says about features and classes."""
     elements = {}
-    for name in schema.ELEMENT_TYPES:
+    for name in settings.elements.types:
         features = getattr(settings.elements, name)
         units = feature_units(name, features)
         elements[name] = [{**feature.model_dump(), "unit": unit} for feature, unit in zip(features, units, strict=True)]

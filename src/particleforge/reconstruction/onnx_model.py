@@ -55,7 +55,7 @@ class OnnxModel:
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             described = json.loads(metadata["elements"])
-            self.elements = ElementsConfig.model_validate({name: _features(described[name]) for name in schema.ELEMENT_TYPES})
+            self.elements = ElementsConfig.model_validate({name: _features(described[name]) for name in schema.element_types(described)})
             self.classes: list[dict[str, Any]] = json.loads(metadata["classes"])
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             reason = str(error).splitlines()[0]

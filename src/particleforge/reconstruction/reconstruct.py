@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from particleforge import schema
 from particleforge.config.settings import ReconstructSettings
-from particleforge.preprocessing.features import check_finite, element_features
+from particleforge.preprocessing.features import check_elements, check_finite, element_features
 from particleforge.provenance import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import write_particles
@@ -56,6 +56,7 @@ def _reconstructed(settings: ReconstructSettings, path: Path, network: OnnxModel
     header = [field.name for field in schema.EVENT]
     for block in iter_events(path, [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]):
         events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
+        check_elements(events, network.elements, path)
         elements = element_features(events, network.elements)
         check_finite(elements, network.elements, path)
         found = network.predict(elements, config.elements_per_batch)

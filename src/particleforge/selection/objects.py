@@ -11,6 +11,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from particleforge import schema
 from particleforge.config.detector import DetectorCutsConfig
 from particleforge.schema import Fate
 
@@ -18,9 +19,13 @@ NO_ELEMENT = -1
 
 
 def object_masks(events: ak.Array, cuts: DetectorCutsConfig) -> tuple[ak.Array, ak.Array]:
-    """Return which tracks and which clusters pass the object cuts; NaN never passes."""
+    """Return which tracks and which clusters pass the object cuts; NaN never passes.
+
+    Hits as elements all pass: a cut on clusters means nothing to them, and ``dataset.hit_energy_min_mev`` was applied already.
+    """
     tracks = (events.tracks.pt >= cuts.track_pt_min_gev) & (np.abs(events.tracks.eta) <= cuts.track_abs_eta_max)
-    return tracks, events.clusters.energy >= cuts.cluster_energy_min_gev
+    of_hits = schema.calorimeter_type(ak.fields(events.clusters)) == "hit"
+    return tracks, events.clusters.energy >= (0.0 if of_hits else cuts.cluster_energy_min_gev)
 
 
 def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array) -> ak.Array:

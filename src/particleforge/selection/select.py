@@ -15,6 +15,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from particleforge import schema
 from particleforge.artefacts import write_json
@@ -26,7 +27,7 @@ from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import object_masks, remove_objects
 from particleforge.selection.split import split_of
-from particleforge.tables import SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
+from particleforge.tables import HITS_SELECTED_SCHEMA, SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
 
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
@@ -35,20 +36,22 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
     """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
     made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
+    hits = schema.calorimeter_type(f.name for f in pq.read_schema(dataset).field("clusters").type.value_type) == "hit"
     counts = _Counts(settings)
+    layout = HITS_SELECTED_SCHEMA if hits else SELECTED_SCHEMA
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
-        "units": units((*schema.EVENT, schema.SPLIT), schema.DATASET),
+        "units": units((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS if hits else schema.DATASET),
         "provenance": made.plain(),
     }
 
     def batches() -> Iterator[pa.Table]:
         for events in iter_events(dataset):
-            yield to_arrow(_select(events, settings, counts, dataset), SELECTED_SCHEMA)
+            yield to_arrow(_select(events, settings, counts, dataset), layout)
         metadata["energy_gev"] = counts.energy_gev
         _check_balance(counts.energy_gev, dataset)
 
-    write_table(output, batches(), SELECTED_SCHEMA, metadata)
+    write_table(output, batches(), layout, metadata)
     write_json(cutflow, {"shard": dataset.stem, **counts.plain(), "sample": settings.sample_name, "provenance": made.plain()})
     made.record(output, cutflow)
 
@@ -103,7 +106,13 @@ def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source:
     except ValueError as error:
         raise UserError(f"{source}: inconsistent dataset, {error}; rebuild the dataset") from error
     for number, cut in enumerate(settings.cuts.events, start=1):
-        keep = passes(cut.expression, selected)
+        try:
+            keep = passes(cut.expression, selected)
+        except ak.errors.FieldNotFoundError:
+            raise UserError(
+                f"cuts.events: {cut.name}: '{cut.expression}' asks for what {source} does not have, as its calorimeter elements are "
+                "hits; take the cut out, or set dataset.calorimeter_elements: clusters"
+            ) from None
         selected, dropped_before = selected[keep], dropped_before[keep]
         counts.add_events(number, selected)
     counts.add_energy(selected, dropped_before)
