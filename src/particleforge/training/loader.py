@@ -35,7 +35,7 @@ from particleforge.model.loss import Batch
 from particleforge.schema import ELEMENT_TYPES
 from particleforge.seeds import generator_of
 from particleforge.tables import iter_tables, read_metadata
-from particleforge.training.plan import Indices, PlannedBatch, plan_epoch, shards_per_window
+from particleforge.training.plan import Indices, PlannedBatch, choose_events, plan_epoch, shards_per_window
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
 _TYPES = {"features": torch.float32, "target_p4": torch.float32}  # all others are stored as int8 and become int64 in a batch
@@ -118,7 +118,10 @@ class Window:
 
 
 class ShardLoader:
-    """Batches of one split for one rank; ``pin`` puts them in pinned memory, for copies to a GPU in the background."""
+    """Batches of one split for one rank; ``pin`` puts them in pinned memory, for copies to a GPU in the background.
+
+    ``max_events`` restricts the split to as many events, chosen by seed; shards with none of these are not read.
+    """
 
     def __init__(
         self,
@@ -132,23 +135,31 @@ class ShardLoader:
         rank: int = 0,
         world_size: int = 1,
         parts: int = 1,
+        max_events: int | None = None,
         read_ahead: int = 0,
         pin: bool = False,
     ) -> None:
         described = read_manifest(manifest)["splits"][split]
-        self.paths = [manifest.parent / shard["file"] for shard in described["shards"]]
+        shards = described["shards"]
+        self._chosen: list[Indices] | None = None
+        if max_events is not None:
+            found = choose_events([shard["n_events"] for shard in shards], max_events, generator_of(seed, "events", split))
+            shards, self._chosen = [shards[i] for i in found], list(found.values())
+        self.paths = [manifest.parent / shard["file"] for shard in shards]
         self.lengths = [_read_lengths(path) for path in self.paths]
         if not sum(map(len, self.lengths)):
             raise UserError(f"{manifest}: the {split} split has no events; simulate more, or raise selection.{split}_fraction")
         self.inputs, self.seed, self.split = inputs, seed, split
-        self.budget, self.shards_in_memory = budget, shards_per_window(self.lengths, budget, shards_in_memory)
+        taking_part = self.lengths if self._chosen is None else [n[events] for n, events in zip(self.lengths, self._chosen, strict=True)]
+        n_elements = sum(int(n.sum()) for n in taking_part)
+        self.budget, self.shards_in_memory = budget, shards_per_window(len(self.paths), n_elements, budget, shards_in_memory)
         self.rank, self.world_size, self.parts = rank, world_size, parts
         self.read_ahead, self.pin = read_ahead, pin
 
     def plan(self, epoch: int | None) -> Iterator[PlannedBatch]:
         """Yield the global batches of an epoch; of None, unshuffled."""
         generator = None if epoch is None else generator_of(self.seed, "batches", self.split, epoch)
-        return plan_epoch(self.lengths, self.budget, self.shards_in_memory, generator)
+        return plan_epoch(self.lengths, self.budget, self.shards_in_memory, generator, self._chosen)
 
     def stream(self, epoch: int, batch: int) -> Generator[tuple[int, int, list[Batch], int], None, None]:
         """Yield global batches from the given position on, without end; ``close`` it to end reading ahead.
@@ -162,8 +173,8 @@ class ShardLoader:
                     yield current, first, window
 
         with closing(_ahead(windows(), self.read_ahead)) as found:
-            for current, position, window in found:
-                for position, (micro_batches, n_events) in enumerate(window, start=position + 1):
+            for current, first, window in found:
+                for position, (micro_batches, n_events) in enumerate(window, start=first + 1):
                     yield current, position, self._pinned(micro_batches), n_events
                 del window  # before the next one is read
 

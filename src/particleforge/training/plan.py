@@ -12,7 +12,8 @@ Invariants: the plan depends on lengths, budget and generator only, not on the n
 once; an event longer than the budget has a batch of its own.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy.typing as npt
 CHUNK_BATCHES = 32
 WINDOW_BATCHES = 16  # fewer would span too wide a range of lengths each
 Indices = npt.NDArray[np.int64]
+Lengths = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class PlannedBatch:
 
 
 def plan_epoch(
-    lengths: Sequence[Indices],
+    lengths: Sequence[Lengths],
     budget: int,
     shards_per_window: int,
     generator: np.random.Generator | None,
     chosen: Sequence[Indices] | None = None,
-) -> list[PlannedBatch]:
-    """Return the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled.
+) -> Iterator[PlannedBatch]:
+    """Yield the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled.
 
     ``chosen`` holds the events of each shard that take part; default is all.
     """
@@ -47,11 +49,19 @@ def plan_epoch(
     order = np.arange(n_shards) if generator is None else generator.permutation(n_shards)
     for first in range(0, n_shards, shards_per_window):
         window = tuple(sorted(order[first : first + shards_per_window].tolist()))
-        window_lengths = np.concatenate([lengths[shard] for shard in window])
+        window_lengths = np.concatenate([lengths[shard] for shard in window]).astype(np.int64)
         starts = np.cumsum([0, *(len(lengths[shard]) for shard in window)])
         events = np.concatenate([start + chosen[shard] for start, shard in zip(starts, window, strict=False)])
-        planned += [PlannedBatch(window, batch) for batch in _plan_window(events, window_lengths, budget, generator)]
-    return planned
+        for batch in _plan_window(events, window_lengths, budget, generator):
+            yield PlannedBatch(window, batch)
+
+
+def shards_per_window(n_shards: int, n_elements: int, budget: int, at_least: int) -> int:
+    """Return how many shards make a window: ``at_least`` so many, and more where these hold less than ``WINDOW_BATCHES`` batches.
+
+    ``n_elements`` is the number of elements of all ``n_shards`` shards.
+    """
+    return max(at_least, math.ceil(WINDOW_BATCHES * budget * n_shards / max(1, n_elements)))
 
 
 def choose_events(sizes: Sequence[int], n_events: int, generator: np.random.Generator) -> dict[int, Indices]:
