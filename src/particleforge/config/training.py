@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from particleforge.config.base import Block
 
 # keys of `training` that shape no result beyond rounding: where and how steps are computed, and how often they are saved
-EXECUTION = frozenset({"ranks", "accumulation_steps", "device", "compile", "activation_checkpointing", "checkpoint_every_steps"})
+EXECUTION = frozenset(
+    {"ranks", "accumulation_steps", "prefetch_windows", "device", "compile", "activation_checkpointing", "checkpoint_every_steps"}
+)
 
 
 class LossConfig(Block):
@@ -33,7 +35,12 @@ class TrainingConfig(Block):
     elements_per_batch: int = Field(8192, ge=64, description="element budget of a global batch (all ranks together), padding included")
     accumulation_steps: int = Field(1, ge=1, description="parts in which a rank computes its share of a batch, one after another")
     max_train_events: int | None = Field(None, ge=1, description="train on so many events of the train split only, chosen by seed")
-    shuffle_shards: int = Field(8, ge=1, description="shards that a rank holds in memory at a time; events are shuffled among them")
+    shuffle_shards: int = Field(
+        8, ge=1, description="shards of a window, among which events are shuffled; more, if they hold fewer than 16 batches"
+    )
+    prefetch_windows: int = Field(
+        1, ge=0, description="windows that a thread reads ahead; a rank holds its own events of so many windows more; 0: none"
+    )
     optimiser: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule, at a batch of reference_elements_per_batch")
     learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
