@@ -1,5 +1,6 @@
 """The dataset's truth against a slow, literal reference, on made-up events written to and read from EDM4hep files."""
 
+import math
 from pathlib import Path
 
 import awkward as ak
@@ -8,14 +9,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
 from particleforge.schema import Fate
 from particleforge.tables import read_metadata, read_table
 
 from .dataset_settings import dataset_settings
-from .edm4hep_events import Event, random_event, write_events
-from .truth_reference import reference
+from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events
+from .truth_reference import reference, with_hits_as_clusters
 
 RULES = {
     "fraction": 0.1,
@@ -34,27 +36,61 @@ def built(folder: Path, events, modern=True, hits=True, **dataset):
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
 
 
-@settings(
+a_few_files = settings(
     max_examples=8,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # shrinking writes hundreds of files
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    sizes=st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=15),
-    modern=st.booleans(),
-    hits=st.booleans(),
-    chunk_events=st.integers(1, 25),
-)
+SIZES = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=15)
+
+
+@a_few_files
+@given(seed=st.integers(0, 2**32 - 1), sizes=SIZES, modern=st.booleans(), hits=st.booleans(), chunk_events=st.integers(1, 25))
 def test_agrees_with_the_slow_reference(tmp_path, seed, sizes, modern, hits, chunk_events):
     rng = np.random.default_rng(seed)
     events = [random_event(rng, *size) for size in sizes]
     table, metadata = built(tmp_path, events, modern, hits, chunk_events=chunk_events)
-    totals = {"visible": 0.0, "merged": 0.0, "dropped": 0.0}
+    assert_agrees(table, metadata, [reference(event, RULES, hits) for event in events])
+
+
+@a_few_files
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=SIZES,
+    modern=st.booleans(),
+    hit_energy_min_mev=st.sampled_from([0.0, 300.0, 1e5]),
+    chunk_events=st.integers(1, 25),
+)
+def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, sizes, modern, hit_energy_min_mev, chunk_events):
+    rng = np.random.default_rng(seed)
+    events = [random_event(rng, *size) for size in sizes]
+    chosen = {"calorimeter_elements": "hits", "hit_energy_min_mev": hit_energy_min_mev}
+    table, metadata = built(tmp_path, events, modern, chunk_events=chunk_events, **chosen)
+    events = [with_hits_as_clusters(event, hit_energy_min_mev / 1000) for event in events]
+    assert_agrees(table, metadata, [reference(event, RULES) for event in events])
     for event, row in zip(events, table, strict=True):
-        expected = reference(event, RULES, hits)
+        hits = row["clusters"]
+        assert tuple(hits.fields) == schema.HITS.names
+        assert hits["energy"].to_list() == [cluster["energy"] for cluster in event.clusters]
+        system = [HIT_COLLECTIONS.index(cluster["hits"][0][0]) for cluster in event.clusters]
+        assert [hits[name].to_list() for name in ("in_ecal", "in_hcal", "in_other")] == [[s == k for s in system] for k in range(3)]
+        for hit, cluster in zip(hits.to_list(), event.clusters, strict=True):
+            x, y, z = cluster["position"]
+            assert (hit["x"], hit["y"], hit["z"]) == (x, y, z)
+            distance = math.hypot(x, y, z)
+            expected = cluster["energy"] * math.hypot(x, y) / distance, math.asinh(z / math.hypot(x, y)), math.atan2(y, x)
+            assert (hit["et"], hit["eta"], hit["phi"]) == pytest.approx(expected, rel=1e-6)
+            ecal = dataset_settings().calorimeter.ecal
+            face = min(ecal.barrel_inner_radius_mm * distance / math.hypot(x, y), ecal.endcap_z_min_mm * distance / abs(z))
+            assert hit["depth"] == pytest.approx(distance - face, rel=1e-6, abs=1e-3)
+
+
+def assert_agrees(table, metadata, events):
+    """Compare a dataset with what the reference says of its ``events``."""
+    totals = {"visible": 0.0, "merged": 0.0, "dropped": 0.0}
+    for expected, row in zip(events, table, strict=True):
         found = [
             (p["pdg"], p["px"], p["py"], p["pz"], p["energy"], p["fate"], p["element"], p["deposited_energy"])
             for p in row["particles"].to_list()

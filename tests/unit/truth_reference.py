@@ -1,6 +1,7 @@
 """The truth of one made-up event, written slowly and literally after docs/truth.md: loops and dictionaries, no arrays."""
 
 import math
+from dataclasses import replace
 
 GEV_PER_TESLA_MM = 0.299792458e-3
 
@@ -39,6 +40,22 @@ def reference(event, rules, hits=True):
         "merged": merged,
         "dropped": dropped,
     }
+
+
+def with_hits_as_clusters(event, energy_min_gev):
+    """Return the event with one cluster for each usable hit of at least this energy; candidates refer to their clusters' hits."""
+    clusters, number = [], {}
+    for name, found in event.hits.items():
+        for i, hit in enumerate(found):
+            if math.isfinite(hit["energy"]) and hit["energy"] > 0 and hit["energy"] >= energy_min_gev:
+                number[name, i] = len(clusters)
+                clusters.append({"energy": hit["energy"], "position": hit["position"], "hits": [(name, i)]})
+    candidates = []
+    for candidate in event.candidates:
+        known = [event.clusters[i] for i in candidate["clusters"] if 0 <= i < len(event.clusters)]
+        hits = [number[hit] for cluster in known for hit in cluster["hits"] if hit in number]
+        candidates.append({**candidate, "clusters": hits})
+    return replace(event, clusters=clusters, cluster_links=[], candidates=candidates)
 
 
 def _left(event, tracks, clusters, hits):  # noqa: C901
