@@ -9,11 +9,16 @@ from dataclasses import dataclass
 SHARD_FORMAT = "{:05d}"
 SPLITS = ("train", "valid", "test")
 HPO_PLOTS = ("history", "importances", "rungs")
+STUDY_PLOTS = {
+    "scaling_batch": ("scaling_batch", "scaling_batch_curves"),
+    "fine_tuning": ("fine_tuning", "fine_tuning_curves"),
+    "scaling_law": ("scaling_law_events", "scaling_law_parameters"),
+}
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Path patterns of one results folder; ``{detector}``, ``{sample}``, ``{shard}``, ``{rung}``, ``{slot}`` are wildcards."""
+    """Path patterns of one results folder; what stands in braces is a wildcard."""
 
     results_dir: str = "results"
 
@@ -114,6 +119,31 @@ class Paths:
     def tensorboard(self) -> str:
         """Folder of TensorBoard event files."""
         return f"{self.root}/train/tensorboard"
+
+    @property
+    def study_work(self) -> str:
+        """Folder of one training of a study that outlives retries."""
+        return f"{self.root}/studies/{{study}}/work/{{point}}"
+
+    @property
+    def study_point(self) -> str:
+        """JSON result of one training of a study."""
+        return f"{self.root}/studies/{{study}}/points/{{point}}.json"
+
+    @property
+    def study(self) -> str:
+        """JSON, what a study found."""
+        return f"{self.root}/studies/{{study}}.json"
+
+    @property
+    def study_table(self) -> str:
+        """CSV, one row per training of a study."""
+        return f"{self.root}/studies/{{study}}.csv"
+
+    @property
+    def study_plots(self) -> str:
+        """Folder of a study's plots, PNG and PDF."""
+        return f"{self.root}/studies/{{study}}/plots"
 
     @property
     def onnx(self) -> str:

@@ -5,7 +5,7 @@ Imported while the Snakefile is parsed, also in every job: nothing here may impo
 
 import fcntl
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.resources import ResourcesConfig, RuleResources
 from particleforge.config.settings import StageSettings, n_dataset_shards, n_shards, simulate_settings
+from particleforge.config.studies import StudyName
 from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
+from particleforge.studies.points import StudyPoint, points_of
 
 Resource = int | str | Callable[..., int]
 _LOCK = ".workflow.lock"
+_RANKS_KEYS = {"run_hpo_slot": "hpo.ranks", "train_model": "training.ranks", "run_study_training": "studies.ranks"}
 RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
 
 
@@ -29,7 +32,10 @@ class Workflow:
         """Read the configuration from the first of ``config_dirs`` that exists, with Snakemake's ``--config`` on top."""
         config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
         self.run = load_run(config_dir, overrides)
-        self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in self.run.detector}
+        source = self.run.studies.fine_tuning.from_detector
+        names = dict.fromkeys([*self.run.detector, *([source] if source else [])])
+        self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in names}
+        self._points = cache(partial(points_of, self.run))
         self.paths = Paths(self.run.results_dir)
         self._check_nodes()
 
@@ -117,6 +123,58 @@ class Workflow:
         """Return the result file of one slot."""
         return self.paths.hpo_slot.format(detector=detector, rung=rung, slot=slot)
 
+    def study_results(self, study: StudyName) -> Callable[..., list[str]]:
+        """Return an input function: all that a study writes, for every chosen detector that it is about."""
+
+        def files(_wildcards: Any) -> list[str]:
+            detectors = [name for name in self.run.detector if self._study_is_about(study, name)]
+            if not detectors:
+                raise UserError(f"studies.{study}.from_detector: {', '.join(self.run.detector)} is the only detector; choose another, too")
+            return [file for name in detectors for file in self._study_files(study, name)]
+
+        return files
+
+    def report_studies(self, pattern: str) -> Callable[..., list[str]]:
+        """Return an input function: ``pattern`` for each study that the report of a detector shows."""
+        return lambda wildcards: [
+            pattern.format(detector=wildcards.detector, study=study)
+            for study in self.run.report.studies
+            if self._study_is_about(study, wildcards.detector)
+        ]
+
+    def study_points(self, wildcards: Any) -> list[str]:
+        """Input function: results of all trainings of a study."""
+        return [
+            self.paths.study_point.format(detector=wildcards.detector, study=wildcards.study, point=p)
+            for p in self._points(wildcards.study)
+        ]
+
+    def study_source(self, wildcards: Any) -> list[str]:
+        """Input function: the model that a study of fine-tuning starts from; of other studies nothing."""
+        source = self._source() if wildcards.study == "fine_tuning" else None
+        return [self.paths.model.format(detector=source)] if source else []
+
+    def study_point(self, wildcards: Any) -> dict[str, Any]:
+        """Params function: one training of a study."""
+        points: dict[str, StudyPoint] = self._points(wildcards.study)
+        if wildcards.point not in points:
+            raise UserError(f"studies.{wildcards.study}: has no training {wildcards.point}; there are: {', '.join(points)}")
+        return points[wildcards.point].plain()
+
+    def _study_is_about(self, study: StudyName, detector: str) -> bool:
+        return study != "fine_tuning" or self._source() != detector
+
+    def _source(self) -> str:
+        source = self.run.studies.fine_tuning.from_detector
+        if source is None:
+            raise UserError("studies.fine_tuning.from_detector: is not set; name the detector whose trained model to start from")
+        return source
+
+    def _study_files(self, study: str, detector: str) -> list[str]:
+        return [
+            pattern.format(detector=detector, study=study) for pattern in (self.paths.study, self.paths.study_table, self.paths.study_plots)
+        ]
+
     def threads(self, rule: str) -> int:
         """Return the cores of a rule's jobs: at least one per DDP process."""
         return max(self._asked(rule).threads, self._ranks.get(rule, 1))
@@ -128,14 +186,14 @@ class Workflow:
     @property
     def _ranks(self) -> dict[str, int]:
         """DDP processes of the rules that train."""
-        return {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks}
+        return {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks, "run_study_training": self.run.studies.ranks}
 
     def _check_nodes(self) -> None:
         """Raise a UserError for jobs on several nodes that cannot be."""
         for rule in RULES:
             nodes, ranks = self._asked(rule).nodes, self._ranks.get(rule, 1)
             if ranks % nodes:
-                key = {"run_hpo_slot": "hpo.ranks", "train_model": "training.ranks"}.get(rule)
+                key = _RANKS_KEYS.get(rule)
                 remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
                 raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
 

@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from particleforge.config import settings as stage
 from particleforge.errors import UserError
-from particleforge.paths import HPO_PLOTS, SPLITS
+from particleforge.paths import HPO_PLOTS, SPLITS, STUDY_PLOTS
 from particleforge.workflow import Workflow
 
 try:
@@ -22,12 +22,14 @@ container: "particleforge.sif"
 
 
 wildcard_constraints:
-    detector="|".join(RUN.run.detector),
+    detector="|".join(RUN.detectors),
     sample="[A-Za-z][A-Za-z0-9_]*",
     split="train|valid|test",
     shard="[0-9]{5}",
     rung="[0-9]+",
     slot="[0-9]+",
+    study="|".join(STUDY_PLOTS),
+    point="[a-z0-9_]+",
 
 
 localrules:
@@ -41,4 +43,7 @@ localrules:
     export,
     reconstruct,
     validate,
+    scaling_batch,
+    fine_tuning,
+    scaling_law,
     report,

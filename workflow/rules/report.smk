@@ -21,6 +21,8 @@ rule build_report:
         physics_metrics=PATHS.physics_metrics,
         histograms=PATHS.histograms,
         validation_plots=PATHS.validation_plots,
+        studies=RUN.report_studies(PATHS.study),
+        study_plots=RUN.report_studies(PATHS.study_plots),
     output:
         report(PATHS.report, caption="../report/page.rst", category="Report"),
     log:

@@ -16,6 +16,8 @@ with job_log(snakemake.log[0]):
         dataset=list(map(Path, files.dataset)),
         selected=list(map(Path, files.selected)),
         reconstructed=list(map(Path, files.reconstructed)),
+        studies=list(map(Path, files.studies)),
+        study_plots=list(map(Path, files.study_plots)),
         hpo_plots=dict(zip(HPO_PLOTS, map(Path, files.hpo_plots), strict=True)),
         **{name: Path(files[name]) for name in single},
     )

@@ -30,6 +30,8 @@ class ResourcesConfig(Block):
     run_hpo_slot: RuleResources = RuleResources(mem_mb=4000, runtime_min=120)
     select_best_trial: RuleResources = RuleResources()
     train_model: RuleResources = RuleResources(threads=2, mem_mb=8000, runtime_min=600)
+    run_study_training: RuleResources = RuleResources(mem_mb=4000, runtime_min=120)
+    gather_study: RuleResources = RuleResources()
     export_onnx: RuleResources = RuleResources(mem_mb=4000)
     reconstruct_events: RuleResources = RuleResources(mem_mb=3000)
     validate_model: RuleResources = RuleResources(mem_mb=4000)

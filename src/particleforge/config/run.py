@@ -15,6 +15,7 @@ from particleforge.config.report import ReportConfig
 from particleforge.config.resources import ResourcesConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
+from particleforge.config.studies import StudiesConfig
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 
@@ -37,6 +38,7 @@ class RunConfig(Block):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     validation: ValidationConfig = ValidationConfig()
     report: ReportConfig = ReportConfig()
+    studies: StudiesConfig = StudiesConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
     @model_validator(mode="after")

@@ -112,7 +112,7 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 1
+    version: int = 2
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig

@@ -1,7 +1,7 @@
 """Stage ``report``: one self-contained HTML page that a physicist reads from top to bottom.
 
 Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and images inside: headline
-figures, data, cutflow, search, training, export, physics plots, event displays, origin of the results.
+figures, data, cutflow, search, training, export, physics plots, studies if asked for, event displays, origin of the results.
 
 Invariants: no script and no external resource; the same inputs give the same page.
 """
@@ -21,13 +21,14 @@ from particleforge.report.learning import gather_learning
 from particleforge.report.origin import gather_origin
 from particleforge.report.physics import gather_physics
 from particleforge.report.rendering import Rows, render_page
+from particleforge.report.studies import gather_studies
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Files that the report is made of; ``selected`` and ``reconstructed`` are pairs in the same order."""
+    """Files that the report is made of; ``selected`` and ``reconstructed``, ``studies`` and ``study_plots`` are pairs in one order."""
 
     dataset: Sequence[Path]
     selected: Sequence[Path]
@@ -44,6 +45,8 @@ class ReportInputs:
     physics_metrics: Path
     histograms: Path
     validation_plots: Path
+    studies: Sequence[Path] = ()
+    study_plots: Sequence[Path] = ()
 
     def tables(self) -> list[Path]:
         """Return the event tables, of which the report reads little: footers, and the events that it displays."""
@@ -52,14 +55,15 @@ class ReportInputs:
     def others(self) -> list[Path]:
         """Return all other inputs."""
         single = (self.cutflow_table, self.cutflow_plot, self.manifest, self.hpo_best, self.hpo_trials, self.metrics, self.parity)
-        return [*single, *self.hpo_plots.values(), self.model_card, self.physics_metrics, self.histograms, self.validation_plots]
+        validated = (self.physics_metrics, self.histograms, self.validation_plots)
+        return [*single, *self.hpo_plots.values(), self.model_card, *validated, *self.studies, *self.study_plots]
 
 
 def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
     """Write the report to ``output``."""
     results = (
         *(*inputs.dataset, *inputs.selected, inputs.cutflow_table, inputs.manifest, inputs.hpo_best, inputs.metrics),
-        *(inputs.parity, *inputs.reconstructed, inputs.physics_metrics),
+        *(inputs.parity, *inputs.reconstructed, inputs.physics_metrics, *inputs.studies),
     )
     page = render_page(
         {
@@ -69,6 +73,7 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
             "learning": gather_learning(
                 inputs.hpo_best, inputs.hpo_trials, inputs.hpo_plots, inputs.metrics, inputs.parity, inputs.model_card
             ),
+            "studies": gather_studies(inputs.studies, inputs.study_plots),
             "displays": draw_displays(inputs.selected, inputs.reconstructed, settings.report.n_event_displays, settings.particle_classes),
             "origin": gather_origin(results),
             "files": _files(inputs, output),
@@ -92,5 +97,6 @@ def _files(inputs: ReportInputs, output: Path) -> Rows:
         (inputs.metrics, "every logged value of the final training"),
         (inputs.parity, "comparison of the exported model with torch"),
         (inputs.model_card, "how to use the exported model"),
+        *((path, f"what the study {path.stem} found") for path in inputs.studies),
     )
     return Rows(("file", "content"), [(os.path.relpath(path, output.parent), content) for path, content in named])

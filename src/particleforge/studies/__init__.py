@@ -1,0 +1,1 @@
+"""Studies: many small trainings that answer one question about the network, each a target of the workflow."""

@@ -1,0 +1,140 @@
+"""One job of a study: one training of one point.
+
+Inputs -> outputs: training shards, a point and, for fine-tuning, another detector's trained model -> a JSON file with the point's
+labels, status, losses, curve and sizes; checkpoints in the work folder, from which a killed job goes on.
+
+A training's length is given in events seen. The plan of its batches, which needs no event, says after how many steps that is,
+so that trainings with other batches or fewer training events see equally many, to within half a batch.
+
+A training that diverges is a result, since a study may look for the place where that begins; one that is interrupted or fails is
+an error, and its job is to be run again.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from particleforge.artefacts import write_json
+from particleforge.config.settings import TrainSettings
+from particleforge.errors import UserError
+from particleforge.model.inputs import ModelInputs, index_files, read_manifest, split_folders
+from particleforge.model.network import SetTransformer
+from particleforge.provenance import Provenance
+from particleforge.studies.points import StudyPoint, with_steps
+from particleforge.training.init_from import read_source
+from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
+from particleforge.training.loader import ShardLoader
+
+log = logging.getLogger(__name__)
+
+Train = Callable[[TrainingSpec, int], TrainingResult]
+
+
+def run_study_training(
+    point: StudyPoint, manifest: Path, source: Path | None, work_dir: Path, output: Path, train: Train = run_training
+) -> None:
+    """Train a point and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
+
+    ``source`` is the model that a fine-tuned training starts from and whose architecture all trainings of that study have.
+    UserError if there are fewer training events than the point asks for, and if the training was interrupted or failed.
+    """
+    n_train_events = _train_events(point, manifest)
+    if source is not None:
+        point = _like_source(point, source)
+    seen = events_after_steps(_loader(point.settings, manifest), point.events_seen)
+    settings = with_steps(point, len(seen))
+    log.info("%s: %d steps, %d events seen of %d", point.name, len(seen), seen[-1], n_train_events)
+    result = train(TrainingSpec(settings, manifest, work_dir, len(seen)), settings.training.ranks)
+    if result.status not in ("complete", "diverged"):
+        raise UserError(f"{work_dir}: training {result.status}: {result.reason}; run it again to go on from the last checkpoint")
+    complete = result.status == "complete"
+    content = {
+        "study": point.study,
+        "point": point.name,
+        "labels": point.labels,
+        "status": result.status,
+        "reason": result.reason,
+        "loss": result.best_valid_loss if complete else None,
+        "last_loss": result.valid_loss if complete else None,
+        "train_loss": _last_train_loss(result) if complete else None,
+        "steps": len(seen),
+        "events_seen": int(seen[-1]),
+        "train_events": n_train_events,
+        "elements_per_batch": settings.training.elements_per_batch,
+        "learning_rate": settings.training.learning_rate,
+        "parameters": n_parameters(settings, manifest),
+        "curve": [[int(step), int(seen[int(step) - 1]), loss] for step, loss in result.valid_curve],
+    }
+    write_json(output, content)
+    made = Provenance.of(
+        "run_study_training",
+        point.plain(),
+        [*index_files(manifest), *([source] if source else [])],
+        glanced_at=split_folders(manifest, "train", "valid"),
+        part={"study": point.study, "point": point.name},
+    )
+    made.record(output)
+
+
+def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.int64]:
+    """Return the number of events seen after each step, as far as its last value comes nearest to ``events_seen``; one step at least."""
+    sizes: list[int] = []
+    epoch = total = 0
+    while total < events_seen:
+        epoch_sizes = [len(batch.events) for batch in loader.plan(epoch)]
+        sizes += epoch_sizes
+        epoch, total = epoch + 1, total + sum(epoch_sizes)
+    seen = np.cumsum(sizes)
+    return seen[: max(1, int(np.abs(seen - events_seen).argmin()) + 1)]
+
+
+def _loader(settings: TrainSettings, manifest: Path) -> ShardLoader:
+    training = settings.training
+    return ShardLoader(
+        manifest,
+        "train",
+        ModelInputs.from_manifest(manifest),
+        budget=training.elements_per_batch,
+        shards_in_memory=training.shuffle_shards,
+        seed=settings.seed,
+        max_events=training.max_train_events,
+    )
+
+
+def n_parameters(settings: TrainSettings, manifest: Path) -> int:
+    """Return the number of weights that are trained."""
+    network = SetTransformer(settings.model, ModelInputs.from_manifest(manifest))
+    return sum(weights.numel() for weights in network.parameters())
+
+
+def _train_events(point: StudyPoint, manifest: Path) -> int:
+    """Return how many events the point trains on; a UserError if it asks for more than there are."""
+    available: int = read_manifest(manifest)["splits"]["train"]["n_events"]
+    asked = point.settings.training.max_train_events
+    if asked is not None and asked > available:
+        raise UserError(
+            f"studies.{point.study}.train_events: {asked}, but {manifest} has {available} events to train on; "
+            "lower it, or raise simulation.events_per_sample"
+        )
+    return asked or available
+
+
+def _like_source(point: StudyPoint, source: Path) -> StudyPoint:
+    """Return the point with the source's architecture and, if it starts from it, with its file."""
+    settings = point.settings.model_copy(update={"model": read_source(source).model})
+    if point.starts_from_source:
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"init_from": str(source)})})
+    return point.model_copy(update={"settings": settings})
+
+
+def _last_train_loss(result: TrainingResult) -> float | None:
+    """Return the mean training loss since the last but one validation."""
+    assert result.metrics is not None
+    rows: list[dict[str, Any]] = pq.read_table(result.metrics).to_pylist()
+    losses = [row["value"] for row in rows if row["split"] == "train" and row["name"] == "loss"]
+    return losses[-1] if losses else None
