@@ -24,7 +24,6 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, SetTransformer
 from particleforge.model.saved import deserialise
-from particleforge.schema import ELEMENT_TYPES
 
 _Labels = Sequence[tuple[str, ...] | None]  # what a row or column of a weight stands for; None for nothing
 _KEY = "training.init_from"
@@ -96,7 +95,7 @@ def start_from(network: SetTransformer, path: Path) -> str:
 def _columns(inputs: ModelInputs) -> _Labels:
     """Return what the columns of the input projection stand for: per element type its features, then a bias."""
     labels: list[tuple[str, ...] | None] = []
-    for element_type in ELEMENT_TYPES:
+    for element_type in inputs.element_types:
         own = [(element_type, feature["name"], feature["transform"]) for feature in inputs.elements[element_type]]
         labels += [*own, *[None] * (inputs.n_features - len(own)), (element_type, "bias")]
     return labels

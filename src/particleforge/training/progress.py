@@ -40,6 +40,13 @@ class Progress:
             self._last_line = time.monotonic()
             log.info("step %d of %d: loss %.4f, %.0f events/s", step, self._total, loss, events_per_s)
 
+    def report_shares(self, step: int, epoch: int, loading: float, communication: float) -> None:
+        """Say where the time of the last steps went."""
+        if self._show:
+            with tqdm.external_write_mode():
+                shares = f"{1 - loading - communication:.0%} computation, {loading:.0%} waiting for data, {communication:.0%} communication"
+                log.info("step %d of %d, epoch %d: time of training: %s", step, self._total, epoch, shares)
+
     def report_validation(self, step: int, loss: float, *, best: bool) -> None:
         """Show the validation loss."""
         if self._show:

@@ -3,14 +3,16 @@
 Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of the optimiser, validations, checkpoints; the
 ``State`` of the whole training, from which any later run goes on.
 
-Normalisation: every rank divides its sums by the counts of the global batch and multiplies by the number of ranks, which
-undoes DDP's mean over ranks; so loss and gradients are those of one rank with the whole batch.
+Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global batch and multiplies by the
+number of ranks, which undoes DDP's mean over ranks; so loss and gradients are those of one rank with the whole batch, however many
+ranks and micro-batches (``training.accumulation_steps``) share it.
 
-Agreement: what ends a run early (a signal, a non-finite loss, exhausted patience) is derived from sums over all ranks, so that
-all ranks leave the loop at the same step.
+Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted patience) is derived from sums over
+all ranks, so that all ranks leave the loop at the same step.
 
 Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve; stopped and resumed runs equal
-uninterrupted ones bit for bit. Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
+uninterrupted ones bit for bit. Going on with other ranks, accumulation or device continues the sequence of global batches, and the
+curve up to rounding. Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
 ``until_step`` that the uninterrupted run would not make may improve the best weights, but does not count for early stopping.
 """
 
@@ -18,28 +20,36 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from particleforge.config.training import LossConfig
+from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import TERMS, Batch, counts, denominators, loss_sums, term_weights
 from particleforge.model.network import SetTransformer
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
+from particleforge.training.devices import autocast, check_compiler, check_precision
 from particleforge.training.distributed import Workers
+from particleforge.training.init_from import start_from
 from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import MetricsLog
 from particleforge.training.optimiser import learning_rate, make_optimiser
 from particleforge.training.progress import Progress
 from particleforge.training.spec import CHECKPOINTS, Status, TrainingSpec
+from particleforge.training.timing import Moment, Shares, StepClock, TimedGradientMean
 
 log = logging.getLogger(__name__)
-# per step, summed over ranks before the forward pass
-_TALLY = ("elements", "particles", "events", "padded_elements", "interrupted")
+# per step, summed over ranks before the forward pass; seconds are those since the last tally
+_TALLY = ("elements", "particles", "events", "padded_elements", "interrupted", "loading_s", "communication_s")
+_SECONDS_BETWEEN_SHARES = 10.0
 
 
 class StoppedEarlyError(Exception):
@@ -56,8 +66,9 @@ class Trainer:
     def __init__(self, spec: TrainingSpec, workers: Workers, inputs: ModelInputs, interrupted: Callable[[], bool]) -> None:
         self.spec, self.settings, self.training = spec, spec.settings, spec.settings.training
         self.workers, self.interrupted = workers, interrupted
+        check_precision(workers.device, self.training.precision)
         torch.manual_seed(seed_of(self.settings.seed, "weights"))
-        self.network = SetTransformer(self.settings.model, inputs).to(workers.device)
+        self.network = self._make_network(inputs)
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if self.training.ema_decay else None
         self.optimiser = make_optimiser(self.training, self.network)
         self.train_loader, self.valid_loader = (
@@ -70,18 +81,37 @@ class Trainer:
                 seed=self.settings.seed,
                 rank=workers.rank,
                 world_size=workers.world_size,
+                parts=self.training.accumulation_steps,
+                read_ahead=self.training.prefetch_windows,
+                pin=workers.device.type == "cuda",
                 max_events=self.training.max_train_events if split == "train" else None,
             )
             for split in ("train", "valid")
         )
+        n_events = sum(map(len, self.train_loader.lengths))
+        if n_events < workers.world_size:
+            raise UserError(f"{spec.manifest}: the train split has {n_events} events for {workers.world_size} ranks; use fewer ranks")
         self.weights = term_weights(self.training.loss, workers.device)
         self.valid_weights = term_weights(LossConfig()).double()
         self.metrics: MetricsLog | None = None
         self.step = self.epoch = self.batch = self.stale_validations = 0
         self.valid_curve: list[list[float]] = []
         self.best: dict[str, Any] = {"step": 0, "valid_loss": None, "weights": self._scored_weights()}
+        self.execution: list[dict[str, Any]] = []  # from which step on with how many ranks, micro-batches, and on what device
         self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)  # since the last row: terms, loss, gradient norm, elements, padded
-        self._clock, self._seen = time.perf_counter(), torch.zeros(len(_TALLY), dtype=torch.float64)
+        self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
+        self._clock, self._row_shares, self._epoch_shares = StepClock(), Shares(), Shares()
+        self._gradient_mean = TimedGradientMean(workers.device, workers.world_size)
+
+    def _make_network(self, inputs: ModelInputs) -> SetTransformer:
+        """Return the network on its device, with fresh weights or those of another training."""
+        network = SetTransformer(self.settings.model, inputs)
+        if self.training.init_from is not None:
+            line = start_from(network, Path(self.training.init_from))
+            if self.workers.is_main:
+                log.info("%s", line)
+        network.checkpointing = self.training.activation_checkpointing
+        return network.to(self.workers.device)
 
     # ---- state
 
@@ -96,6 +126,9 @@ class Trainer:
     def state(self) -> State:
         """Return all that a later run needs, as plain values and tensors."""
         return {
+            "model": self.settings.model.model_dump(mode="json"),
+            "inputs": self.network.inputs.plain(),
+            "execution": self.execution,
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -114,19 +147,31 @@ class Trainer:
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("step", "epoch", "batch", "best", "valid_curve", "stale_validations", "sums"):
+        for name in ("step", "epoch", "batch", "best", "valid_curve", "stale_validations", "sums", "execution"):
             setattr(self, name, state[name])
+
+    def _note_execution(self) -> None:
+        """Take down how steps are computed from here on, and say so if they were computed otherwise before."""
+        now = {"ranks": self.workers.world_size, "accumulation_steps": self.training.accumulation_steps, "device": self.workers.device.type}
+        before = {key: value for key, value in self.execution[-1].items() if key != "from_step"} if self.execution else None
+        if now != before:
+            self.execution = [*self.execution, {"from_step": self.step, **now}]
+            if before and self.workers.is_main:
+                changed = ", ".join(f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key])
+                log.info("%s from step %d on; the curve goes on up to rounding", changed, self.step)
 
     # ---- loop
 
     def run(self) -> tuple[Status, str]:
         """Train to ``until_step`` and return status and reason; the state is saved."""
+        self._note_execution()
         network: nn.Module = self.network
+        if self.training.compile:
+            check_compiler()
+            network.compile(dynamic=True)
         if self.workers.world_size > 1:
-            devices = [self.workers.device] if self.workers.device.type == "cuda" else None
-            network = nn.parallel.DistributedDataParallel(
-                network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
-            )
+            network = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            network.register_comm_hook(None, self._gradient_mean.reduce)
         try:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
@@ -140,47 +185,77 @@ class Trainer:
         stream = self.train_loader.stream(self.epoch, self.batch)
         training, until = self.training, self.spec.until_step
         self._stop_without_patience()
-        self._clock = time.perf_counter()
+        self._row_shares, self._epoch_shares = Shares(), Shares()
         while self.step < until:
-            epoch, position, (batch,), n_events = next(stream)
-            self._train_step(network, batch, n_events)
+            with self._clock.waiting():
+                epoch, position, micro_batches, n_events = next(stream)
+            if epoch != self.epoch:
+                self._report_shares(progress)
+            self._train_step(network, micro_batches, n_events)
             self.step, self.epoch, self.batch = self.step + 1, epoch, position
             if self.step % training.log_every_steps == 0 or self.step == training.max_steps:
                 self._record_training(progress)
             progress.advance()
-            if self.step % training.valid_every_steps == 0 or self.step == until:
-                self._validate(progress)
-            if self.step % training.checkpoint_every_steps == 0 or self.step == until:
-                self._save()
+            with self._pause():
+                if self.step % training.valid_every_steps == 0 or self.step == until:
+                    self._validate(progress)
+                if self.step % training.checkpoint_every_steps == 0 or self.step == until:
+                    self._save()
             self._stop_without_patience()
+        self._report_shares(progress, last=True)
 
-    def _train_step(self, network: nn.Module, batch: Batch, n_events: int) -> None:
+    def _train_step(self, network: nn.Module, micro_batches: Sequence[Batch], n_events: int) -> None:
         workers = self.workers
         if self.settings.model.dropout:
             torch.manual_seed(seed_of(self.settings.seed, "dropout", workers.rank, self.step))
-        extra = torch.tensor([n_events, batch.element_type.numel(), self.interrupted()], dtype=torch.float64)
-        tally = workers.sum(torch.cat((counts(batch), extra)).to(workers.device)).cpu()
+        padded = sum(batch.element_type.numel() for batch in micro_batches)
+        extra = torch.tensor([n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64)
+        tally = torch.cat((torch.stack([counts(batch) for batch in micro_batches]).sum(0), extra))
+        if workers.world_size > 1:
+            with self._clock.communicating():
+                tally = workers.sum(tally)
         if tally[_TALLY.index("interrupted")]:
             raise StoppedEarlyError("interrupted", f"stopped by a signal or the end of the job's time after {self.step} steps")
-        batch = batch.to(workers.device)
-        with torch.autocast(workers.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-            outputs = network(batch.features, batch.element_type)
-        sums = loss_sums(outputs, batch, self.network.host_columns)
-        terms = sums / denominators(tally[:2]).to(sums)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(terms @ self.weights * workers.world_size)
+        terms = self._backward(network, micro_batches, denominators(tally[:2]))
+        backward_end = Moment(workers.device)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
-        terms = workers.sum(terms.detach().double())
-        values = torch.cat((terms, (terms @ self.weights.double())[None], norm.double()[None])).cpu()
+        *local, norm_value = torch.cat((terms, norm[None])).cpu().double()  # waits for the device
+        terms = torch.stack(local)
+        if workers.world_size > 1:
+            self._clock.communication += self._gradient_mean.exposed(backward_end)
+            with self._clock.communicating():
+                terms = workers.sum(terms)
+        values = torch.cat((terms, torch.stack((terms @ self.weights.cpu().double(), norm_value))))
         if not values.isfinite().all():
             raise StoppedEarlyError("diverged", f"loss {values[-2]:g}, gradient norm {values[-1]:g} at step {self.step + 1}")
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimiser.step()
         self._average()
-        elements, padded = tally[_TALLY.index("elements")], tally[_TALLY.index("padded_elements")]
-        self.sums += torch.cat((values, torch.stack((elements, padded))))
+        self.sums += torch.cat((values, tally[[_TALLY.index("elements"), _TALLY.index("padded_elements")]]))
         self._seen += tally
+        seconds = tally[-2:] / workers.world_size
+        self._row_shares.add(seconds)
+        self._epoch_shares.add(seconds)
+
+    def _backward(self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor) -> Tensor:
+        """Add up the gradients of all micro-batches and return this rank's part of the terms of the loss, float32 [terms].
+
+        ``global_counts`` is what the terms are divided by. Only the last micro-batch lets DDP communicate.
+        """
+        total = torch.zeros(len(TERMS), device=self.workers.device)
+        for number, on_cpu in enumerate(micro_batches, start=1):
+            batch = on_cpu.to(self.workers.device)
+            more = number < len(micro_batches)
+            with network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext():
+                with autocast(self.workers.device, self.training.precision):
+                    outputs = network(batch.features, batch.element_type)
+                sums = loss_sums(outputs, batch, self.network.host_columns)
+                terms = sums / global_counts.to(sums)
+                torch.autograd.backward(terms @ self.weights * self.workers.world_size)
+            total += terms.detach()
+        return total
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -190,37 +265,52 @@ class Trainer:
 
     # ---- bookkeeping
 
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """Leave the time of the block out of speed and shares, which are those of training steps."""
+        started = time.perf_counter()
+        yield
+        for shares in (self._row_shares, self._epoch_shares):
+            shares.skip(time.perf_counter() - started)
+
     def _record_training(self, progress: Progress) -> None:
         steps = (self.step - 1) % self.training.log_every_steps + 1
         means = (self.sums / steps).tolist()
         if self.step % self.training.log_every_steps == 0:  # else this is the last row, and a longer run goes on summing
             self.sums = torch.zeros_like(self.sums)
-        seconds = max(1e-9, time.perf_counter() - self._clock)
-        elements, _, events, _, _ = self._seen.tolist()
+        seconds = self._row_shares.seconds
+        loading, communication = self._row_shares.taken()
+        elements, events = self._seen[[_TALLY.index("elements"), _TALLY.index("events")]].tolist()
         values = dict(zip((*TERMS, "loss", "gradient_norm"), means[:-2], strict=True)) | {
             "learning_rate": learning_rate(self.training, self.step - 1),
             "events_per_s": events / seconds,
             "elements_per_s": elements / seconds,
             "padding_efficiency": means[-2] / max(1.0, means[-1]),
+            "loading_share": loading,
+            "communication_share": communication,
         }
         if self.metrics:
             self.metrics.add(self.step, self.epoch, "train", values)
         progress.report_training(self.step, values["loss"], values["events_per_s"])
-        self._clock, self._seen = time.perf_counter(), torch.zeros_like(self._seen)
+        self._seen = torch.zeros_like(self._seen)
+
+    def _report_shares(self, progress: Progress, *, last: bool = False) -> None:
+        """Say at an epoch's end, not more often than every few seconds, where its time went."""
+        if last or self._epoch_shares.seconds > _SECONDS_BETWEEN_SHARES:
+            progress.report_shares(self.step, self.epoch, *self._epoch_shares.taken())
 
     @torch.no_grad()
     def _validate(self, progress: Progress) -> None:
-        started = time.perf_counter()
         network = self.scored.eval()
         sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)
         for batch in self.valid_loader.once():
             counted = counts(batch)
             on_device = batch.to(self.workers.device)
-            with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            with autocast(self.workers.device, self.training.precision):
                 outputs = network(on_device.features, on_device.element_type)
             sums += torch.cat((loss_sums(outputs, on_device, network.host_columns).cpu().double(), counted))
         self.network.train()
-        total = self.workers.sum(sums.to(self.workers.device)).cpu()
+        total = self.workers.sum(sums)
         terms = total[: len(TERMS)] / denominators(total[len(TERMS) :])
         loss = float(terms @ self.valid_weights)
         if not math.isfinite(loss):
@@ -229,7 +319,6 @@ class Trainer:
         if self.metrics:
             self.metrics.add(self.step, self.epoch, "valid", dict(zip(TERMS, terms.tolist(), strict=True)) | {"loss": loss})
         progress.report_validation(self.step, loss, best=self.best["step"] == self.step)
-        self._clock += time.perf_counter() - started  # speed is that of training
 
     def _note_validation(self, loss: float) -> None:
         self.valid_curve = [*self.valid_curve, [self.step, loss]]
