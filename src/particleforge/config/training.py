@@ -8,7 +8,10 @@ from particleforge.config.base import Block
 
 # keys of `training` that shape no result beyond rounding: where and how steps are computed, and how often they are saved
 EXECUTION = frozenset(
-    {"ranks", "accumulation_steps", "prefetch_windows", "device", "compile", "activation_checkpointing", "checkpoint_every_steps"}
+    {
+        *("ranks", "layout", "model_parallel_ranks", "accumulation_steps", "prefetch_windows"),
+        *("device", "compile", "activation_checkpointing", "checkpoint_every_steps"),
+    }
 )
 
 
@@ -27,7 +30,11 @@ class TrainingConfig(Block):
     The global batch of a step is ``elements_per_batch``, whatever ``ranks`` and ``accumulation_steps`` are: they split it.
     """
 
-    ranks: int = Field(1, ge=1, description="DDP processes, all nodes together")
+    ranks: int = Field(1, ge=1, description="processes, all nodes together")
+    layout: Literal["ddp", "zero2", "fsdp", "tensor", "pipeline"] = Field(
+        "ddp", description="how weights, gradients, moments and events lie on the ranks; see docs/distributed.md"
+    )
+    model_parallel_ranks: int = Field(2, ge=2, description="ranks that share one network, with layout tensor or pipeline")
     max_steps: int = Field(2000, ge=1, description="optimiser steps of the final training; raise it to train longer")
     valid_every_steps: int = Field(200, ge=1, description="steps between validations")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")

@@ -1,0 +1,182 @@
+"""What a layout does, and the one in which every rank has the whole network: DistributedDataParallel.
+
+A layout is asked, in this order, to ``place`` the network (and its moving average) on this rank, to make the ``optimiser``, to
+``wrap`` the network for training, and then to differentiate (``backward``), ``clip`` and ``evaluate``; ``weights`` and
+``optimiser_state`` gather what it has spread, ``load_weights`` and ``load_optimiser_state`` spread it again.
+
+Rules:
+
+* events are dealt to ``data_size`` parts; ranks of one ``data_rank`` see the same events, and only one of them has ``counted`` 1;
+* gradients are means over the data ranks, as DDP makes them; sums over all ranks of what ``backward`` and ``evaluate`` return are
+  sums over the whole batch;
+* the gathered state is that of a training on one rank: whole tensors by the names of the network, moments by the indices that
+  its optimiser has there. So a state saved under one layout loads under any other.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from particleforge.config.settings import TrainSettings
+from particleforge.model.loss import TERMS, Batch
+from particleforge.model.network import Outputs, SetTransformer
+from particleforge.training.distributed import Workers
+from particleforge.training.optimiser import make_optimiser
+
+# outputs and their batch -> what is differentiated, and the sums of the terms of the loss
+Objective = Callable[[Outputs, Batch], tuple[Tensor, Tensor]]
+Sums = Callable[[Outputs, Batch], Tensor]
+
+
+class Layout:
+    """Every rank has the whole network and its own events."""
+
+    data_rank: int
+    data_size: int
+    counted = 1.0
+
+    def __init__(self, settings: TrainSettings, workers: Workers) -> None:
+        self.settings, self.workers = settings, workers
+        self.data_rank, self.data_size = workers.rank, workers.world_size
+        self._names: list[str] = []  # of the whole network's state, in order
+        self._groups: list[dict[str, Any]] = []  # the groups that the optimiser has on one rank, "params" as names
+        self._constants: dict[str, Tensor] = {}  # buffers that ``place`` cut
+
+    # ---- the network on this rank
+
+    def place(self, network: SetTransformer) -> SetTransformer:
+        """Put this rank's part of a whole network on its device, in place."""
+        if not self._names:
+            self._names = list(network.state_dict())
+            name_of = {parameter: name for name, parameter in network.named_parameters()}
+            groups = make_optimiser(self.settings.training, network).param_groups
+            self._groups = [{**group, "params": [name_of[parameter] for parameter in group["params"]]} for group in groups]
+        return self._place(network)
+
+    def _place(self, network: SetTransformer) -> SetTransformer:
+        return network.to(self.workers.device)
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return what ``backward`` calls."""
+        if self.workers.world_size == 1:
+            return network
+        devices = None if self.workers.device.type == "cpu" else [self.workers.device]
+        return nn.parallel.DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+    def optimiser(self, network: SetTransformer) -> torch.optim.Optimizer:
+        """Return the optimiser of this rank's parameters; sharded and whole ones are in groups of their own."""
+        optimiser = make_optimiser(self.settings.training, network)
+        groups = []
+        for group in optimiser.param_groups:
+            for sharded in (True, False):
+                members = [parameter for parameter in group["params"] if isinstance(parameter, DTensor) is sharded]
+                groups += [{**group, "params": members}] if members else []
+        optimiser.param_groups[:] = groups
+        return optimiser
+
+    # ---- steps
+
+    def forward(self, network: nn.Module, batch: Batch) -> Outputs:
+        """Return the outputs of a batch, in the configured precision."""
+        training = self.settings.training
+        with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            outputs: Outputs = network(batch.features, batch.element_type)
+        return outputs
+
+    def backward(self, network: nn.Module, micro_batches: Sequence[Batch], objective: Objective) -> Tensor:
+        """Add the gradients of all micro-batches; return this rank's share of the sums of the terms."""
+        total = torch.zeros(len(TERMS), device=self.workers.device)
+        for number, batch in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with nullcontext() if last or not isinstance(network, nn.parallel.DistributedDataParallel) else network.no_sync():
+                loss, sums = objective(self.forward(network, batch), batch)
+                torch.autograd.backward(loss)
+            total += sums.detach()
+        self._average_gradients(network)
+        return total * self.counted
+
+    def _average_gradients(self, network: nn.Module) -> None:
+        """Average over data ranks what the backward pass has not."""
+
+    def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
+        """Return this rank's share of the sums of a batch."""
+        return sums(self.forward(network, batch), batch) * self.counted
+
+    def clip(self, network: SetTransformer, largest: float) -> Tensor:
+        """Scale the gradients so that the norm of all of them together is at most ``largest``; return the norm before."""
+        return nn.utils.clip_grad_norm_(network.parameters(), largest)
+
+    # ---- state
+
+    def weights(self, network: SetTransformer) -> dict[str, Tensor]:
+        """Return the whole network's weights on the CPU, on rank 0; called by all ranks, others may get nothing."""
+        own = self._constants | {name: whole(value) for name, value in network.state_dict().items()}
+        gathered = self._collect(own)
+        return {name: gathered[name] for name in self._names if name in gathered}
+
+    def optimiser_state(self, network: SetTransformer, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the optimiser's state as one rank would have it, on rank 0; called by all ranks."""
+        own = {
+            name: {key: whole(value) for key, value in optimiser.state[parameter].items()}
+            for name, parameter in network.named_parameters()
+            if parameter in optimiser.state
+        }
+        gathered = self._collect(own)
+        index_of = self._indices()
+        rate = optimiser.param_groups[0]["lr"]
+        return {
+            "state": {index: gathered[name] for name, index in index_of.items() if name in gathered},
+            "param_groups": [{**group, "lr": rate, "params": [index_of[name] for name in group["params"]]} for group in self._groups],
+        }
+
+    def _indices(self) -> dict[str, int]:
+        """Return the index of each parameter in the optimiser of one rank."""
+        return {name: index for index, name in enumerate(name for group in self._groups for name in group["params"])}
+
+    def _collect(self, own: dict[str, Any]) -> dict[str, Any]:
+        """Return what this rank and those that hold other parts of the network have, on rank 0."""
+        return own
+
+    def load_weights(self, network: SetTransformer, weights: dict[str, Tensor]) -> None:
+        """Take this rank's part of a whole network's weights; those of another architecture are a RuntimeError of torch."""
+        own = network.state_dict()
+        strange = {name: value for name, value in weights.items() if name not in self._names}
+        network.load_state_dict(strange | {name: part(weights[name], like) for name, like in own.items() if name in weights})
+
+    def load_optimiser_state(self, network: SetTransformer, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Take this rank's part of an optimiser's state of one rank."""
+        index_of = self._indices()
+        name_of = {parameter: name for name, parameter in network.named_parameters()}
+        own = optimiser.state_dict()
+        members = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        moments = {}
+        for own_index, parameter in enumerate(members):
+            found = state["state"].get(index_of[name_of[parameter]])
+            if found is not None:
+                moments[own_index] = {key: part(value, parameter) if value.shape else value for key, value in found.items()}
+        optimiser.load_state_dict({"state": moments, "param_groups": own["param_groups"]})
+
+
+def whole(value: Any) -> Any:
+    """Return a copy of a tensor on the CPU, gathered from the ranks that share it."""
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.detach().cpu().clone() if isinstance(value, Tensor) else value
+
+
+def part(value: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's part of a whole tensor, spread as ``like`` is."""
+    if not isinstance(like, DTensor):
+        return value
+    if value.shape != like.shape:
+        raise RuntimeError(f"size mismatch: {tuple(value.shape)} in the state, {tuple(like.shape)} in the network")
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def local(value: Tensor) -> Tensor:
+    """Return what of a tensor lies on this rank."""
+    return value.to_local() if isinstance(value, DTensor) else value
