@@ -84,7 +84,7 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], errors: Seque
             warnings.simplefilter("error", OptimizeWarning)
             found, covariance = curve_fit(_with_floor, scaled, y, start, sigma, bounds=bounds, x_scale=[1.0, 0.1, span], max_nfev=5000)
             if found[2] < _FLOOR_SHARE_MIN * y.min():
-                found, inner = curve_fit(_without_floor, scaled, y, start[:2], sigma, max_nfev=5000)
+                found, inner = curve_fit(_without_floor, scaled, y, start[:2], sigma, bounds=(bounds[0][:2], bounds[1][:2]), max_nfev=5000)
                 found, covariance = np.append(found, 0.0), np.zeros((3, 3))
                 covariance[:2, :2] = inner
     except (RuntimeError, OptimizeWarning) as error:
