@@ -110,6 +110,11 @@ class Workflow:
         files = {"manifest": self.paths.manifest, "normalisation": self.paths.normalisation}
         return files | {split: self.paths.shards(split) for split in splits}
 
+    def initial_weights(self) -> dict[str, str]:
+        """Return, as a named input, the file whose weights trainings start from, if one is configured."""
+        source = self.run.training.init_from
+        return {"init_from": source} if source else {}
+
     def slot_parents(self, wildcards: Any) -> list[str]:
         """Input function: results of the slots that a slot of the search waits for."""
         parents = dag.parents_of(self.run.hpo, int(wildcards.rung), int(wildcards.slot))

@@ -2,28 +2,34 @@
 
 import itertools
 import json
+import logging
 import math
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from particleforge.config.settings import TrainSettings
-from particleforge.config.training import TrainingConfig
+from particleforge.config.training import EXECUTION, TrainingConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.training import checkpoint
 from particleforge.training.distributed import Workers, rank_environment
 from particleforge.training.launch import run_training
+from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import MetricsLog, metrics_table, read_rows
 from particleforge.training.optimiser import Lamb, learning_rate, make_optimiser
 from particleforge.training.spec import TrainingResult, TrainingSpec
+from particleforge.training.timing import Shares, StepClock
 from particleforge.training.train import with_best_settings
 from particleforge.training.trainer import Trainer
 
-from .synthetic_shards import write_synthetic
+from .synthetic_shards import CLUSTER, TRACK, write_synthetic
 
 TRAINING = {
     "max_steps": 12,
@@ -85,7 +91,13 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"optimiser": "lamb"}, {"ema_decay": 0.9, "dropout": 0.2}, {"precision": "bf16", "shuffle_shards": 1}]
+    "changes",
+    [
+        {},
+        {"optimiser": "lamb", "ema_decay": 0.9, "dropout": 0.2, "accumulation_steps": 3},
+        {"ema_decay": 0.9, "dropout": 0.2, "activation_checkpointing": True},
+        {"precision": "bf16", "shuffle_shards": 1, "accumulation_steps": 2},
+    ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = settings_of(**changes)
@@ -103,6 +115,147 @@ def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path
     assert_same_state(whole.state(), resumed.state())
     last = [checkpoint.list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")]
     assert last[0].read_bytes() == last[1].read_bytes()
+
+
+def test_accumulation_has_the_gradient_and_the_loss_of_the_whole_batch(manifest: Path, tmp_path: Path) -> None:
+    """In one process; ``test_training`` of the integration tests has the same over ranks."""
+    found = {}
+    for parts in (1, 2, 3, 40):  # 40 are more than a batch has events
+        trainer = trainer_of(manifest, tmp_path / str(parts), settings_of(accumulation_steps=parts, log_every_steps=1), 6)
+        gradients: list[Tensor] = []
+        step = trainer.optimiser.step
+
+        def kept(trainer: Trainer = trainer, gradients: list[Tensor] = gradients, step: Callable[[], Any] = step) -> None:
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()]))
+            step()
+
+        trainer.optimiser.step = kept
+        _, _, rows = run(trainer)
+        found[parts] = gradients[0], [row["values"]["loss"] for row in rows if row["split"] == "train"], trainer.valid_curve
+    gradient, losses, valid = found.pop(1)
+    for other, other_losses, other_valid in found.values():
+        assert (other - gradient).norm() <= 1e-6 * gradient.norm()
+        assert other_losses[0] == pytest.approx(losses[0], rel=1e-6)
+        assert other_losses == pytest.approx(losses, rel=1e-5)
+        assert dict(other_valid) == pytest.approx(dict(valid), rel=1e-5)
+    assert other_losses != losses, "the sums were taken in another order"
+
+
+def test_activation_checkpointing_changes_no_bit(manifest: Path, tmp_path: Path) -> None:
+    states = []
+    for on in (False, True):
+        trainer = trainer_of(manifest, tmp_path / str(on), settings_of(activation_checkpointing=on, dropout=0.2), 4)
+        run(trainer)
+        assert trainer.network.checkpointing is on
+        states.append(trainer.network.state_dict())
+    assert_same_state(*states)
+
+
+def test_going_on_with_other_accumulation_is_taken_down(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(trainer_of(manifest, tmp_path, settings_of(), 4))
+    state = checkpoint.latest_state(tmp_path / "checkpoints")
+    trainer = trainer_of(manifest, tmp_path, settings_of(accumulation_steps=2), 8)
+    with caplog.at_level(logging.INFO):
+        run(trainer, state)
+    assert "accumulation_steps: 1 -> 2 from step 4 on; the curve goes on up to rounding" in caplog.text
+    assert trainer.state()["execution"] == [
+        {"from_step": 0, "ranks": 1, "layout": "ddp", "accumulation_steps": 1, "device": "cpu"},
+        {"from_step": 4, "ranks": 1, "layout": "ddp", "accumulation_steps": 2, "device": "cpu"},
+    ]
+
+
+@pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 1)), ((1, 2), (3, 1)), ((4, 1), (2, 3))], ids=str)
+def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(manifest: Path, before: tuple[int, int], after: tuple[int, int]) -> None:
+    """Seven steps with one number of ranks and of micro-batches, then on with others, into the next epoch: no repeats, no gaps."""
+    inputs = ModelInputs.from_manifest(manifest)
+
+    def consumed(ranks: int, parts: int, position: tuple[int, int], steps: int) -> tuple[list[list[float]], tuple[int, int]]:
+        streams = [
+            ShardLoader(manifest, "train", inputs, budget=256, shards_in_memory=2, seed=4, rank=rank, world_size=ranks, parts=parts).stream(
+                *position
+            )
+            for rank in range(ranks)
+        ]
+        found = []
+        for _ in range(steps):
+            of_step: list[float] = []
+            for stream in streams:
+                epoch, batch, micro_batches, _ = next(stream)
+                for part in micro_batches:
+                    of_step += part.features.double().sum((1, 2)).tolist()  # unlike for any two events
+            found.append(sorted(value for value in of_step if value))
+        return found, (epoch, batch)
+
+    whole, _ = consumed(1, 1, (0, 0), 14)
+    first, position = consumed(*before, (0, 0), 7)
+    second, end = consumed(*after, position, 7)
+    assert end[0] == 1, "the second epoch has begun"
+    for step, expected in zip(first + second, whole, strict=True):
+        assert step == pytest.approx(expected, rel=1e-9)
+
+
+def test_shares_of_time_are_recorded(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = trainer_of(manifest, tmp_path, settings_of(), 6)
+    original = trainer.train_loader.stream
+
+    def slow(*position: int) -> Iterator[Any]:
+        for item in original(*position):
+            time.sleep(0.05)
+            yield item
+
+    trainer.train_loader.stream = slow
+    trainer.metrics = MetricsLog(tmp_path, 0, None)
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    trainer.metrics.close()
+    rows = [row["values"] for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"]
+    assert len(rows) == 2
+    for values in rows:
+        assert 0 < values["loading_share"] <= 1
+        assert values["communication_share"] == 0
+    assert re.search(r"epoch \d: time of training: \d+% computation, \d+% waiting for data, 0% communication", caplog.text)
+
+
+def test_a_step_clock_tells_parts_apart() -> None:
+    clock, shares = StepClock(), Shares()
+    with clock.waiting():
+        time.sleep(0.06)
+    with clock.communicating():
+        time.sleep(0.03)
+    seconds = clock.taken()
+    assert seconds[0] >= 0.06
+    assert seconds[1] >= 0.03
+    assert clock.taken() == [0.0, 0.0]
+    shares.add(torch.tensor([0.02, 0.01], dtype=torch.float64))
+    shares.skip(shares.seconds - 0.1)  # as if 0.1 s had passed, all but that a pause
+    assert shares.taken() == pytest.approx((0.2, 0.1), rel=0.2)
+
+
+def test_fine_tuning_starts_from_the_other_weights_and_averages_them(
+    manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = trainer_of(manifest, tmp_path / "first", settings_of(), 8)
+    run(first)
+    (source,) = checkpoint.list_checkpoints(tmp_path / "first" / "checkpoints")[-1:]
+    with caplog.at_level(logging.INFO):
+        tuned = trainer_of(manifest, tmp_path / "tuned", settings_of(init_from=str(source), ema_decay=0.9), 8)
+    assert f"starting from {source}: " in caplog.text
+    old, new = first.network.state_dict(), tuned.network.state_dict()
+    for weights in (old, new):
+        used = weights.pop("encoder.project.weight")  # clusters have fewer features than tracks: columns that nothing reads
+        weights["used columns"] = torch.cat((used[:, : len(TRACK) + len(CLUSTER) + 1], used[:, -1:]), 1)
+    assert_same_state(old, new)
+    assert_same_state(tuned.network.state_dict(), tuned.averaged.state_dict())
+    assert tuned.optimiser.state_dict()["state"] == {}
+    assert (tuned.step, tuned.epoch, tuned.batch) == (0, 0, 0)
+
+
+@pytest.mark.fault("fewer events than ranks")
+def test_fewer_events_than_ranks_are_refused(tmp_path: Path) -> None:
+    manifest = write_synthetic(tmp_path / "few", train=(3,), valid=2)
+    spec = TrainingSpec(settings_of(), manifest, tmp_path, 4)
+    with pytest.raises(UserError, match=r"manifest\.json: the train split has 3 events for 4 ranks; use fewer ranks$"):
+        Trainer(spec, Workers(0, 4, torch.device("cpu")), ModelInputs.from_manifest(manifest), lambda: False)
 
 
 def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(manifest: Path, tmp_path: Path) -> None:
@@ -186,6 +339,38 @@ def test_lamb_steps_by_the_norm_of_the_weights() -> None:
     assert torch.allclose(weight.detach(), expected, rtol=1e-4)
 
 
+def test_lamb_is_algorithm_2_of_its_paper_and_reproducible() -> None:
+    betas, decay, rate = (0.9, 0.98), 0.1, 0.03
+
+    def start() -> list[torch.nn.Parameter]:
+        torch.manual_seed(1)
+        return [torch.nn.Parameter(value) for value in (torch.randn(5, 7), torch.zeros(3), torch.randn(6))]
+
+    def optimised() -> list[Tensor]:
+        weights = start()
+        optimiser = Lamb([{"params": weights[:1], "weight_decay": decay}, {"params": weights[1:], "weight_decay": 0.0}], betas)
+        for step in range(4):
+            for number, (group, weight) in enumerate(zip((0, 1, 1), weights, strict=True)):
+                optimiser.param_groups[group]["lr"] = rate
+                weight.grad = None if (number, step) == (2, 1) else torch.cos(torch.arange(weight.numel()) * (step + 2.0)).view_as(weight)
+            optimiser.step()
+        return [weight.detach() for weight in weights]
+
+    for number, (weight, found) in enumerate(zip(start(), optimised(), strict=True)):
+        x, first, second, made = weight.detach().double(), 0.0, 0.0, 0
+        for step in range(4):
+            if (number, step) == (2, 1):
+                continue
+            gradient, made = torch.cos(torch.arange(x.numel()) * (step + 2.0)).view_as(x).double(), made + 1
+            first = betas[0] * first + (1 - betas[0]) * gradient
+            second = betas[1] * second + (1 - betas[1]) * gradient**2
+            change = first / (1 - betas[0] ** made) / ((second / (1 - betas[1] ** made)).sqrt() + 1e-8)
+            change = change + (decay if number == 0 else 0.0) * x
+            x = x - rate * (x.norm() / change.norm() if x.norm() > 0 else 1.0) * change
+        assert torch.allclose(found.double(), x, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(one, other) for one, other in zip(optimised(), optimised(), strict=True))
+
+
 def test_vectors_are_not_decayed() -> None:
     groups = make_optimiser(TrainingConfig(weight_decay=0.3), torch.nn.Linear(3, 2)).param_groups
     assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.3, [2]), (0.0, [1])]
@@ -236,6 +421,29 @@ def test_identity_is_that_of_the_state_not_of_how_far(manifest: Path, tmp_path: 
     one = TrainingSpec(settings_of(), manifest, tmp_path, 7)
     assert one.identity() == TrainingSpec(settings_of(), manifest, tmp_path / "other", 12).identity()
     assert one.identity() != TrainingSpec(settings_of(weight_decay=0.5), manifest, tmp_path, 7).identity()
+
+
+def test_identity_does_not_know_how_steps_are_computed(manifest: Path, tmp_path: Path) -> None:
+    changed = {"ranks": 4, "accumulation_steps": 2, "device": "auto", "compile": True, "activation_checkpointing": True}
+    changed |= {"checkpoint_every_steps": 3}
+    assert set(changed) <= EXECUTION
+    one, other = (TrainingSpec(settings_of(**own), manifest, tmp_path, 7) for own in ({}, changed))
+    assert one.identity() == other.identity()
+
+
+def test_identity_knows_the_content_of_a_file_to_start_from(manifest: Path, tmp_path: Path) -> None:
+    source, moved = tmp_path / "best.pt", tmp_path / "moved.pt"
+    spec, same, plain = (
+        TrainingSpec(settings_of(**({"init_from": str(path)} if path else {})), manifest, tmp_path, 7) for path in (source, moved, None)
+    )
+    with pytest.raises(UserError, match=r"^training\.init_from: .*best\.pt: No such file or directory; give the best\.pt"):
+        spec.identity()
+    source.write_bytes(b"one")
+    moved.write_bytes(b"one")
+    first = spec.identity()
+    assert first == same.identity() != plain.identity()
+    source.write_bytes(b"other")
+    assert spec.identity() != first
 
 
 @pytest.mark.parametrize(("own", "equal"), [({}, False), ({"schedule_steps": 30}, True), ({"schedule": "constant"}, True)])

@@ -94,10 +94,10 @@ def data_hashes(results: Path) -> dict[str, str]:
 
 
 def training_record(results: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return what the final training recorded, its speed left out, and the weights that it saved."""
+    """Return what the final training recorded, its speed and shares of time left out, and the weights that it saved."""
     metrics = pq.read_table(results / "train/metrics.parquet").to_pandas()
     weights = load_model(results / "train/best.pt")[0].state_dict()
-    return metrics[~metrics["name"].str.endswith("_per_s")].reset_index(drop=True), weights
+    return metrics[~metrics["name"].str.endswith(("_per_s", "_share"))].reset_index(drop=True), weights
 
 
 def same_training(results: Path, others: Path) -> bool:

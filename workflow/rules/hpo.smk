@@ -7,6 +7,7 @@ rule run_hpo_slot:
     """One slot of one rung of the search: a DDP training of a new or a promoted configuration."""
     input:
         **RUN.training_data("train", "valid"),
+        **RUN.initial_weights(),
         parents=RUN.slot_parents,
     output:
         PATHS.hpo_slot,

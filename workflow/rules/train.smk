@@ -7,6 +7,7 @@ rule train_model:
     """The final training with the search's best settings."""
     input:
         **RUN.training_data("train", "valid"),
+        **RUN.initial_weights(),
         best=PATHS.hpo_best,
     output:
         model=PATHS.model,

@@ -25,6 +25,7 @@ from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
+from particleforge.training.spec import sources_of
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def run_hpo_slot(
     made = Provenance.of(
         "run_hpo_slot",
         settings.plain(),
-        [*index_files(manifest), *parents],
+        [*index_files(manifest), *parents, *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
         part={"rung": rung, "slot": slot},
     )

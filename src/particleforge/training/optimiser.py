@@ -55,22 +55,33 @@ class Lamb(torch.optim.Optimizer):
         """Update all parameters that have a gradient."""
         assert closure is None, "LAMB takes no closure"
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, self.state[parameter], group)
+            self._update([parameter for parameter in group["params"] if parameter.grad is not None], group)
 
-    @staticmethod
-    def _update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update one group, all of its tensors at once."""
+        if not parameters:
+            return
+        for parameter in parameters:
+            if not self.state[parameter]:
+                zeros = (torch.zeros_like(parameter) for _ in range(2))
+                self.state[parameter] |= {"step": torch.zeros(()), **dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))}
+        step, first, second = ([self.state[parameter][name] for parameter in parameters] for name in ("step", "exp_avg", "exp_avg_sq"))
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         beta1, beta2 = group["betas"]
-        state["step"] += 1
-        step = int(state["step"])
-        first = state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
-        second = state["exp_avg_sq"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-        update = (first / (1 - beta1**step)) / ((second / (1 - beta2**step)).sqrt() + _EPSILON)
-        update = update.add(parameter, alpha=group["weight_decay"])
-        weight_norm, update_norm = parameter.norm(), update.norm()
-        trust = torch.where((weight_norm > 0) & (update_norm > 0), weight_norm / update_norm.clamp(min=1e-30), 1.0)
-        parameter.sub_(update * trust, alpha=group["lr"])
+        torch._foreach_add_(step, 1)
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        made = [int(count) for count in step]
+        update = torch._foreach_div(first, [1 - beta1**count for count in made])
+        scale = torch._foreach_div(second, [1 - beta2**count for count in made])
+        torch._foreach_sqrt_(scale)
+        torch._foreach_add_(scale, _EPSILON)
+        torch._foreach_div_(update, scale)
+        torch._foreach_add_(update, parameters, alpha=group["weight_decay"])
+        trust = [
+            torch.where((weight > 0) & (change > 0), weight / change.clamp(min=1e-30), 1.0)
+            for weight, change in zip(torch._foreach_norm(parameters), torch._foreach_norm(update), strict=True)
+        ]
+        torch._foreach_mul_(update, trust)
+        torch._foreach_add_(parameters, update, alpha=-group["lr"])

@@ -32,6 +32,11 @@ def checksum_of_source(training: TrainingConfig) -> str | None:
         raise UserError(f"training.init_from: {training.init_from}: {reason}; give the best.pt or a checkpoint of a training") from error
 
 
+def sources_of(training: TrainingConfig) -> list[Path]:
+    """Return the file that a training takes its first weights from, as a list of none or one, for its provenance."""
+    return [Path(training.init_from)] if training.init_from else []
+
+
 @dataclass(frozen=True)
 class TrainingSpec:
     """A training: its settings, data, and how far to go.

@@ -16,7 +16,7 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
-from particleforge.training.spec import OUT_OF_MEMORY
+from particleforge.training.spec import OUT_OF_MEMORY, sources_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def train_model(
     made = Provenance.of(
         "train_model",
         settings.plain(),
-        [*index_files(manifest), *([best_settings] if best_settings else [])],
+        [*index_files(manifest), *([best_settings] if best_settings else []), *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
     made.record(output, last, metrics, tensorboard)

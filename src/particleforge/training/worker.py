@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from particleforge import artefacts
+from particleforge.config.load import differences
 from particleforge.errors import UserError, explained
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
@@ -39,6 +40,7 @@ from particleforge.training.spec import (
     Status,
     TrainingResult,
     TrainingSpec,
+    sources_of,
 )
 from particleforge.training.trainer import Trainer
 
@@ -84,7 +86,7 @@ def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> No
     started = time.monotonic()
     inputs = ModelInputs.from_manifest(spec.manifest)
     trainer = Trainer(spec, workers, inputs, interrupted)
-    state = _state_to_resume(spec, workers)
+    state = _state_to_resume(spec, workers, inputs)
     if state is not None:
         trainer.restore(state)
         if workers.is_main:
@@ -98,11 +100,14 @@ def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> No
         _write_results(spec, trainer, inputs, status, reason, time.monotonic() - started)
 
 
-def _state_to_resume(spec: TrainingSpec, workers: Workers) -> State | None:
-    """Return the state that rank 0's newest undamaged checkpoint, or the parent, holds; None to start afresh."""
+def _state_to_resume(spec: TrainingSpec, workers: Workers, inputs: ModelInputs) -> State | None:
+    """Return the state that rank 0's newest undamaged checkpoint, or the parent, holds; None to start afresh.
+
+    A parent that is missing, damaged or of another network or other data is a UserError.
+    """
     folder = spec.work_dir / CHECKPOINTS
     found = latest_state(folder) if workers.is_main else None
-    step = workers.sum(torch.tensor([found["step"] if found else 0], dtype=torch.float64, device=workers.device)).item()
+    step = workers.sum(torch.tensor([found["step"] if found else 0], dtype=torch.float64)).item()
     if found is None and step:  # rank 0 removed what was damaged, so the newest is good
         found = latest_state(folder)
     if found is None and spec.parent_checkpoint is not None:
@@ -111,12 +116,25 @@ def _state_to_resume(spec: TrainingSpec, workers: Workers) -> State | None:
             raise UserError(
                 f"{spec.parent_checkpoint}: the checkpoint to start from is missing or damaged; rerun the training that wrote it"
             )
+        _check_parent(spec, found, inputs)
     return found
+
+
+def _check_parent(spec: TrainingSpec, state: State, inputs: ModelInputs) -> None:
+    """Raise a UserError if a state is not one of this training's network, features and classes."""
+    different = differences(state["model"], spec.settings.model.model_dump(mode="json"), "model.")
+    if different:
+        reason = f"its network has other settings: {', '.join(different[:5])}"
+    elif state["inputs"] != inputs.plain():
+        reason = f"it was trained with other features, normalisation or classes than {spec.manifest} has"
+    else:
+        return
+    raise UserError(f"{spec.parent_checkpoint}: no checkpoint of this training: {reason}; name it as training.init_from, or train afresh")
 
 
 def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, status: Status, reason: str, seconds: float) -> None:
     work_dir, settings = spec.work_dir, spec.settings
-    made = Provenance.of("train_model", settings.plain(), [spec.manifest]).plain()
+    made = Provenance.of("train_model", settings.plain(), [spec.manifest, *sources_of(settings.training)]).plain()
     table = metrics_table(read_rows(work_dir / ROWS_FILE))
     write_table(work_dir / METRICS_FILE, [table], table.schema, {"provenance": made})
     best = trainer.best
@@ -125,6 +143,7 @@ def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, st
         "model": settings.model.model_dump(mode="json"),
         "inputs": inputs.plain(),
         "training": settings.training.model_dump(mode="json"),
+        "execution": trainer.execution,
         "step": best["step"],
         "valid_loss": best["valid_loss"],
         "provenance": made,
