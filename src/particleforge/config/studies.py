@@ -26,7 +26,7 @@ def _without_removed(rates: Any) -> Any:
 class StudyConfig(Block):
     """What every study has."""
 
-    events_seen: int = Field(10000, ge=1, description="events that each training sees, repetitions included; its steps follow from it")
+    events_seen: int = Field(8000, ge=1, description="events that each training sees, repetitions included; its steps follow from it")
     repeats: int = Field(1, ge=1, description="trainings of each point, from other seeds; two or more give errors")
     n_validations: int = Field(5, ge=1, description="validations of each training, evenly spaced")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of each training's steps that warms up the learning rate")

@@ -73,7 +73,7 @@ def run_study_training(
     write_json(output, content)
     made = Provenance.of(
         "run_study_training",
-        point.plain(),
+        {**point.plain(), "seed": point.settings.seed},
         [*index_files(manifest), *([source] if source else [])],
         glanced_at=split_folders(manifest, "train", "valid"),
         part={"study": point.study, "point": point.name},

@@ -1,0 +1,91 @@
+"""Studies are targets of their own: what each plans, and one of each kind of training run on a finished chain."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+from chain import Chain
+
+from particleforge.provenance import checksum, read_record, record_of
+
+TINY = (
+    "studies={scaling_batch: {events_seen: 12, n_validations: 2, elements_per_batch: 256, factors: [1, 2], "
+    "learning_rates: {lamb: null}, learning_rate_scalings: [linear]}, "
+    "fine_tuning: {from_detector: clic, events_seen: 12, n_validations: 2, train_events: [6]}, "
+    "scaling_law: {train_events: [4, 8], model_sizes: [{width: 8, n_layers: 1, n_heads: 2}]}}"
+)
+
+
+def test_a_study_needs_training_data_and_nothing_that_follows(tmp_path):
+    new = Chain.new(tmp_path / "new")
+    jobs = new.planned("scaling_law", config=(TINY,))
+    assert (jobs["run_study_training"], jobs["gather_study"]) == (3, 1)
+    data = {"simulate_events", "build_dataset", "select_events", "write_shards"}
+    assert set(jobs) == {*data, "run_study_training", "gather_study", "scaling_law"}
+        "simulate_events",
+        "build_dataset",
+        "select_events",
+        "write_shards",
+        "run_study_training",
+        "gather_study",
+        "scaling_law",
+    }
+
+
+def test_fine_tuning_makes_the_other_detectors_model_first(tmp_path):
+    jobs = Chain.new(tmp_path / "new").planned("fine_tuning", config=(TINY, "detector=cld"))
+    assert (jobs["train_model"], jobs["write_shards"], jobs["run_study_training"]) == (1, 2, 2)
+
+
+@pytest.mark.fault("unknown configuration key")
+def test_fine_tuning_without_a_source_names_the_key(tmp_path):
+    text = Chain.new(tmp_path / "new").run("fine_tuning", "-n", check=False)
+    assert "studies.fine_tuning.from_detector: is not set; name the detector whose trained model to start from" in text
+
+
+def test_more_points_of_a_finished_study_would_train_these_only(studied):
+    assert studied.planned("scaling_batch", config=(TINY, "detector=twin")) == {}
+    more = TINY.replace("factors: [1, 2]", "factors: [1, 2, 4]")
+    jobs = studied.planned("scaling_batch", config=(more, "detector=twin"))
+    assert jobs == {"run_study_training": 1, "gather_study": 1, "scaling_batch": 1}
+
+
+@pytest.fixture(scope="module")
+def studied(chain, tmp_path_factory):
+    """A second detector with the data of the first, two studies of it, and a report that shows them."""
+    copy = chain.copy(tmp_path_factory.mktemp("studies") / "run")
+    detectors = copy.folder / "config/detectors"
+    (detectors / "twin.yaml").write_text(yaml.safe_dump(yaml.safe_load((detectors / "clic.yaml").read_text()) | {"title": "A twin"}))
+    shutil.copytree(copy.results, copy.results.with_name("twin"), copy_function=shutil.copy2)
+    copy.run("report", config=(TINY, "detector=twin", "report={studies: [scaling_batch, fine_tuning]}"))
+    return copy
+
+
+def test_trainings_are_gathered_and_shown_with_their_origin(studied):
+    results = studied.results.with_name("twin")
+    rows = list(csv.DictReader((results / "studies/fine_tuning.csv").open()))
+    assert {row["start"]: (row["status"], row["train_events"]) for row in rows} == {
+        "scratch": ("complete", "6"),
+        "fine_tuned": ("complete", "6"),
+    }
+    assert rows[0]["loss"] != rows[1]["loss"]
+    record = read_record(record_of(results / "studies/fine_tuning/points/fine_tuned_6_0.json"))
+    model = studied.results / "train/best.pt"
+    assert checksum(model) in {entry["sha256"] for entry in record["inputs"]}
+    found = json.loads((results / "studies/scaling_batch.json").read_text())
+    (series,) = found["series"]
+    assert [point["factor"] for point in series["points"]] == [1, 2]
+    small, large = (point["events_seen"] for point in series["points"])
+    assert abs(small - large) <= 4
+    page = (results / "report.html").read_text()
+    assert re.findall(r'id="figure-((?:scaling_batch|fine_tuning)\w*)"', page) == [
+        "scaling_batch",
+        "scaling_batch_curves",
+        "fine_tuning",
+        "fine_tuning_curves",
+    ]
+    for folder in ("logs", "benchmarks"):
+        assert {"run_study_training", "gather_study"} <= {path.name for path in (results / folder).iterdir()}
