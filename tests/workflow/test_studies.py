@@ -25,14 +25,6 @@ def test_a_study_needs_training_data_and_nothing_that_follows(tmp_path):
     assert (jobs["run_study_training"], jobs["gather_study"]) == (3, 1)
     data = {"simulate_events", "build_dataset", "select_events", "write_shards"}
     assert set(jobs) == {*data, "run_study_training", "gather_study", "scaling_law"}
-        "simulate_events",
-        "build_dataset",
-        "select_events",
-        "write_shards",
-        "run_study_training",
-        "gather_study",
-        "scaling_law",
-    }
 
 
 def test_fine_tuning_makes_the_other_detectors_model_first(tmp_path):
