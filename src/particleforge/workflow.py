@@ -38,6 +38,8 @@ class Workflow:
         self._points = cache(partial(points_of, self.run))
         self.paths = Paths(self.run.results_dir)
         self._check_nodes()
+        for detector in self.detectors.values():
+            detector.elements.chosen(self.run.dataset.calorimeter_elements)  # UserError where it has no features for them
 
     def hold_results(self) -> None:
         """Lock the results folder for this process's life; UserError if a workflow of another working folder holds it.
