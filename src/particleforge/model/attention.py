@@ -21,6 +21,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.model.feedforward import feed_forward
 
 MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
+_PLAIN_LENGTH_MAX = 1024  # elements; the scores of one event and head then take 2 MB
 _RANGES = (0.02, 0.5)  # angular distance over which a head's score falls by one, of the narrowest and the widest local head
 
 
@@ -37,13 +38,33 @@ def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: 
     """Return what all blocks add to their scores, [B, 1 or heads, N, N].
 
     ``position``: eta, sin(phi), cos(phi) at the calorimeter [B, N, 3]; ``real``: bool [B, N]; ``slopes`` of ``range_slopes``.
-    Distances are sqrt(d_eta^2 + chord(d_phi)^2).
+    Distances are sqrt(d_eta^2 + chord(d_phi)^2). Under autocast the mask has its type, so that no layer converts it again.
     """
+    device = real.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
     mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
+    mask = mask.to(dtype)
     if config.local_attention:
         difference = position.unsqueeze(2) - position.unsqueeze(1)
-        mask = mask - slopes[:, None, None] * difference.square().sum(-1).sqrt().unsqueeze(1)
+        distance = difference.square().sum(-1).sqrt().to(dtype)
+        mask = torch.addcmul(mask, slopes.to(dtype)[:, None, None], distance.unsqueeze(1), value=-1)
     return mask
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """Return softmax(query key^T / sqrt(D) + mask) value, [B, heads, N, D] as its arguments; ``mask`` [B, 1 or heads, N, N].
+
+    bfloat16 on CPUs: torch's fused kernel has no matrix instructions for the gradient there (docs/performance.md), so that three plain
+    products win as long as the scores are small. Longer events and all else take the fused kernel, which never stores the scores.
+    """
+    b, heads, n, d = query.shape
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or n > _PLAIN_LENGTH_MAX:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    with torch.autocast("cpu", enabled=False):  # which would turn the softmax into float32
+        bias = mask.expand(b, heads, n, n).reshape(b * heads, n, n)
+        scores = torch.baddbmm(bias, query.reshape(b * heads, n, d), key.reshape(b * heads, n, d).transpose(1, 2), alpha=d**-0.5)
+        share = functional.dropout(torch.softmax(scores, -1), dropout)
+        return torch.bmm(share, value.reshape(b * heads, n, d)).view(b, heads, n, d)
 
 
 class Block(nn.Module):
@@ -64,9 +85,7 @@ class Block(nn.Module):
         # head by head, so that some of the rows of the weight are whole heads, as tensor parallelism needs it
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(-1, (-1, 3, width // self.n_heads))
         query, key, value = qkv.permute(3, 0, 2, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
-        )
+        mixed = attend(query, key, value, mask.to(query.dtype), self.dropout if self.training else 0.0)
         x = x + self.attention_output(mixed.transpose(1, 2).flatten(2))
         updated: Tensor = x + self.feedforward(x)
         return updated
