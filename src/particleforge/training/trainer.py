@@ -4,14 +4,14 @@ Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of
 ``State`` of the whole training, from which any later run goes on.
 
 Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global batch and multiplies by the
-number of ranks, which undoes DDP's mean over ranks; so loss and gradients are those of one rank with the whole batch, however many
-ranks and micro-batches (``training.accumulation_steps``) share it.
+number of parts that the events are dealt to, which undoes the layout's mean over them (``layouts``); so loss and gradients are
+those of one rank with the whole batch, however many ranks and micro-batches (``training.accumulation_steps``) share it.
 
 Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted patience) is derived from sums over
 all ranks, so that all ranks leave the loop at the same step.
 
 Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve; stopped and resumed runs equal
-uninterrupted ones bit for bit. Going on with other ranks, accumulation or device continues the sequence of global batches, and the
+uninterrupted ones bit for bit. Going on with other ranks, layout, accumulation or device continues the sequence of global batches, and the
 curve up to rounding. Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
 ``until_step`` that the uninterrupted run would not make may improve the best weights, but does not count for early stopping.
 """
@@ -21,30 +21,31 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from particleforge.config.training import LossConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import TERMS, Batch, counts, denominators, loss_sums, term_weights
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import Outputs, SetTransformer
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
-from particleforge.training.devices import autocast, check_compiler, check_precision
+from particleforge.training.devices import check_compiler, check_precision
 from particleforge.training.distributed import Workers
 from particleforge.training.init_from import start_from
+from particleforge.training.layouts import make_layout
+from particleforge.training.layouts.base import local_part
 from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import MetricsLog
-from particleforge.training.optimiser import learning_rate, make_optimiser
+from particleforge.training.optimiser import learning_rate
 from particleforge.training.progress import Progress
 from particleforge.training.spec import CHECKPOINTS, Status, TrainingSpec
-from particleforge.training.timing import Moment, Shares, StepClock, TimedGradientMean
+from particleforge.training.timing import Moment, Shares, StepClock
 
 log = logging.getLogger(__name__)
 # per step, summed over ranks before the forward pass; seconds are those since the last tally
@@ -68,9 +69,12 @@ class Trainer:
         self.workers, self.interrupted = workers, interrupted
         check_precision(workers.device, self.training.precision)
         torch.manual_seed(seed_of(self.settings.seed, "weights"))
-        self.network = self._make_network(inputs)
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False) if self.training.ema_decay else None
-        self.optimiser = make_optimiser(self.training, self.network)
+        network = self._make_network(inputs)
+        averaged = copy.deepcopy(network).requires_grad_(False) if self.training.ema_decay else None
+        self.layout = make_layout(self.settings, workers)
+        self.network = self.layout.place(network)
+        self.averaged = self.layout.place(averaged) if averaged else None
+        self.optimiser = self.layout.optimiser(self.network)
         self.train_loader, self.valid_loader = (
             ShardLoader(
                 spec.manifest,
@@ -79,8 +83,8 @@ class Trainer:
                 budget=self.training.elements_per_batch,
                 shards_in_memory=self.training.shuffle_shards,
                 seed=self.settings.seed,
-                rank=workers.rank,
-                world_size=workers.world_size,
+                rank=self.layout.data_rank,
+                world_size=self.layout.data_size,
                 parts=self.training.accumulation_steps,
                 read_ahead=self.training.prefetch_windows,
                 pin=workers.device.type == "cuda",
@@ -96,22 +100,21 @@ class Trainer:
         self.metrics: MetricsLog | None = None
         self.step = self.epoch = self.batch = self.stale_validations = 0
         self.valid_curve: list[list[float]] = []
-        self.best: dict[str, Any] = {"step": 0, "valid_loss": None, "weights": self._scored_weights()}
+        self.best: dict[str, Any] = {"step": 0, "valid_loss": None, "weights": self.layout.weights(self.scored)}
         self.execution: list[dict[str, Any]] = []  # from which step on with how many ranks, micro-batches, and on what device
         self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)  # since the last row: terms, loss, gradient norm, elements, padded
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
         self._clock, self._row_shares, self._epoch_shares = StepClock(), Shares(), Shares()
-        self._gradient_mean = TimedGradientMean(workers.device, workers.world_size)
 
     def _make_network(self, inputs: ModelInputs) -> SetTransformer:
-        """Return the network on its device, with fresh weights or those of another training."""
+        """Return the network with fresh weights or those of another training."""
         network = SetTransformer(self.settings.model, inputs)
         if self.training.init_from is not None:
             line = start_from(network, Path(self.training.init_from))
             if self.workers.is_main:
                 log.info("%s", line)
         network.checkpointing = self.training.activation_checkpointing
-        return network.to(self.workers.device)
+        return network
 
     # ---- state
 
@@ -120,11 +123,8 @@ class Trainer:
         """The network that validation judges: the averaged one, if there is one."""
         return self.averaged or self.network
 
-    def _scored_weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
-
     def state(self) -> State:
-        """Return all that a later run needs, as plain values and tensors."""
+        """Return all that a later run needs, as plain values and tensors, on rank 0; all ranks must ask for it."""
         return {
             "model": self.settings.model.model_dump(mode="json"),
             "inputs": self.network.inputs.plain(),
@@ -132,9 +132,9 @@ class Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
-            "network": self.network.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged else None,
-            "optimiser": self.optimiser.state_dict(),
+            "network": self.layout.weights(self.network),
+            "averaged": self.layout.weights(self.averaged) if self.averaged else None,
+            "optimiser": self.layout.optimiser_state(self.network, self.optimiser),
             "best": self.best,
             "valid_curve": self.valid_curve,
             "stale_validations": self.stale_validations,
@@ -143,16 +143,17 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Go back to a state; one of another architecture is a RuntimeError of torch."""
-        self.network.load_state_dict(state["network"])
+        self.layout.load_weights(self.network, state["network"])
         if self.averaged:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
+            self.layout.load_weights(self.averaged, state["averaged"])
+        self.layout.load_optimiser_state(self.network, self.optimiser, state["optimiser"])
         for name in ("step", "epoch", "batch", "best", "valid_curve", "stale_validations", "sums", "execution"):
             setattr(self, name, state[name])
 
     def _note_execution(self) -> None:
         """Take down how steps are computed from here on, and say so if they were computed otherwise before."""
-        now = {"ranks": self.workers.world_size, "accumulation_steps": self.training.accumulation_steps, "device": self.workers.device.type}
+        now: dict[str, Any] = {"ranks": self.workers.world_size, "layout": self.layout.name}
+        now |= {"accumulation_steps": self.training.accumulation_steps, "device": self.workers.device.type}
         before = {key: value for key, value in self.execution[-1].items() if key != "from_step"} if self.execution else None
         if now != before:
             self.execution = [*self.execution, {"from_step": self.step, **now}]
@@ -165,13 +166,10 @@ class Trainer:
     def run(self) -> tuple[Status, str]:
         """Train to ``until_step`` and return status and reason; the state is saved."""
         self._note_execution()
-        network: nn.Module = self.network
         if self.training.compile:
             check_compiler()
-            network.compile(dynamic=True)
-        if self.workers.world_size > 1:
-            network = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
-            network.register_comm_hook(None, self._gradient_mean.reduce)
+            self.network.compile(dynamic=True)
+        network = self.layout.wrap(self.network)
         try:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
@@ -211,6 +209,7 @@ class Trainer:
         padded = sum(batch.element_type.numel() for batch in micro_batches)
         extra = torch.tensor([n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64)
         tally = torch.cat((torch.stack([counts(batch) for batch in micro_batches]).sum(0), extra))
+        tally[: _TALLY.index("interrupted")] *= self.layout.counted
         if workers.world_size > 1:
             with self._clock.communicating():
                 tally = workers.sum(tally)
@@ -219,11 +218,11 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         terms = self._backward(network, micro_batches, denominators(tally[:2]))
         backward_end = Moment(workers.device)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        norm = self.layout.clip(self.network, self.training.gradient_clip)
         *local, norm_value = torch.cat((terms, norm[None])).cpu().double()  # waits for the device
         terms = torch.stack(local)
         if workers.world_size > 1:
-            self._clock.communication += self._gradient_mean.exposed(backward_end)
+            self._clock.communication += self.layout.exposed_s(backward_end)
             with self._clock.communicating():
                 terms = workers.sum(terms)
         values = torch.cat((terms, torch.stack((terms @ self.weights.cpu().double(), norm_value))))
@@ -242,26 +241,22 @@ class Trainer:
     def _backward(self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor) -> Tensor:
         """Add up the gradients of all micro-batches and return this rank's part of the terms of the loss, float32 [terms].
 
-        ``global_counts`` is what the terms are divided by. Only the last micro-batch lets DDP communicate.
+        ``global_counts`` is what the terms are divided by.
         """
-        total = torch.zeros(len(TERMS), device=self.workers.device)
-        for number, on_cpu in enumerate(micro_batches, start=1):
-            batch = on_cpu.to(self.workers.device)
-            more = number < len(micro_batches)
-            with network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext():
-                with autocast(self.workers.device, self.training.precision):
-                    outputs = network(batch.features, batch.element_type)
-                sums = loss_sums(outputs, batch, self.network.host_columns)
-                terms = sums / global_counts.to(sums)
-                torch.autograd.backward(terms @ self.weights * self.workers.world_size)
-            total += terms.detach()
-        return total
+
+        def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+            sums = loss_sums(outputs, batch, self.network.host_columns)
+            terms = sums / global_counts.to(sums)
+            return terms @ self.weights * self.layout.data_size, terms
+
+        return self.layout.backward(network, micro_batches, objective)
 
     @torch.no_grad()
     def _average(self) -> None:
         if self.averaged:
             decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))  # a young average follows quickly
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1 - decay)
+            averaged, current = ([local_part(p) for p in network.parameters()] for network in (self.averaged, self.network))
+            torch._foreach_lerp_(averaged, current, 1 - decay)
 
     # ---- bookkeeping
 
@@ -304,11 +299,8 @@ class Trainer:
         network = self.scored.eval()
         sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)
         for batch in self.valid_loader.once():
-            counted = counts(batch)
-            on_device = batch.to(self.workers.device)
-            with autocast(self.workers.device, self.training.precision):
-                outputs = network(on_device.features, on_device.element_type)
-            sums += torch.cat((loss_sums(outputs, on_device, network.host_columns).cpu().double(), counted))
+            found = self.layout.evaluate(network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns))
+            sums += torch.cat((found.cpu().double(), counts(batch) * self.layout.counted))
         self.network.train()
         total = self.workers.sum(sums)
         terms = total[: len(TERMS)] / denominators(total[len(TERMS) :])
@@ -324,7 +316,7 @@ class Trainer:
         self.valid_curve = [*self.valid_curve, [self.step, loss]]
         improved = self.best["valid_loss"] is None or loss < self.best["valid_loss"]
         if improved:
-            self.best = {"step": self.step, "valid_loss": loss, "weights": self._scored_weights()}
+            self.best = {"step": self.step, "valid_loss": loss, "weights": self.layout.weights(self.scored)}
         if self.step % self.training.valid_every_steps == 0:
             self.stale_validations = 0 if improved else self.stale_validations + 1
 
@@ -334,5 +326,6 @@ class Trainer:
             raise StoppedEarlyError("complete", f"early stopping after {self.step} steps: {patience} validations without improvement")
 
     def _save(self) -> None:
+        state = self.state()
         if self.workers.is_main:
-            write_checkpoint(self.spec.work_dir / CHECKPOINTS, self.state())
+            write_checkpoint(self.spec.work_dir / CHECKPOINTS, state)

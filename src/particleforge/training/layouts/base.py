@@ -20,12 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.loss import TERMS, Batch
 from particleforge.model.network import Outputs, SetTransformer
+from particleforge.training.devices import autocast
 from particleforge.training.distributed import Workers
 from particleforge.training.optimiser import make_optimiser
+from particleforge.training.timing import Moment, TimedGradientMean
 
 # outputs and their batch -> what is differentiated, and the sums of the terms of the loss
 Objective = Callable[[Outputs, Batch], tuple[Tensor, Tensor]]
@@ -38,10 +41,13 @@ class Layout:
     data_rank: int
     data_size: int
     counted = 1.0
+    gathers = False  # whether ranks other than 0 take part when the state is gathered
 
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         self.settings, self.workers = settings, workers
+        self.name = settings.training.layout if workers.world_size > 1 else "ddp"
         self.data_rank, self.data_size = workers.rank, workers.world_size
+        self._mean = TimedGradientMean(workers.device, workers.world_size)
         self._names: list[str] = []  # of the whole network's state, in order
         self._groups: list[dict[str, Any]] = []  # the groups that the optimiser has on one rank, "params" as names
         self._constants: dict[str, Tensor] = {}  # buffers that ``place`` cut
@@ -64,8 +70,9 @@ class Layout:
         """Return what ``backward`` calls."""
         if self.workers.world_size == 1:
             return network
-        devices = None if self.workers.device.type == "cpu" else [self.workers.device]
-        return nn.parallel.DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        replica = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        replica.register_comm_hook(None, self._mean.reduce)
+        return replica
 
     def optimiser(self, network: SetTransformer) -> torch.optim.Optimizer:
         """Return the optimiser of this rank's parameters; sharded and whole ones are in groups of their own."""
@@ -82,17 +89,19 @@ class Layout:
 
     def forward(self, network: nn.Module, batch: Batch) -> Outputs:
         """Return the outputs of a batch, in the configured precision."""
-        training = self.settings.training
-        with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+        with autocast(self.workers.device, self.settings.training.precision):
             outputs: Outputs = network(batch.features, batch.element_type)
         return outputs
 
     def backward(self, network: nn.Module, micro_batches: Sequence[Batch], objective: Objective) -> Tensor:
-        """Add the gradients of all micro-batches; return this rank's share of the sums of the terms."""
+        """Add the gradients of all micro-batches; return this rank's share of the sums of the terms, float32 [terms].
+
+        Only the last micro-batch lets DDP communicate.
+        """
         total = torch.zeros(len(TERMS), device=self.workers.device)
-        for number, batch in enumerate(micro_batches, start=1):
-            last = number == len(micro_batches)
-            with nullcontext() if last or not isinstance(network, nn.parallel.DistributedDataParallel) else network.no_sync():
+        for number, on_cpu in enumerate(micro_batches, start=1):
+            batch, more = on_cpu.to(self.workers.device), number < len(micro_batches)
+            with network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext():
                 loss, sums = objective(self.forward(network, batch), batch)
                 torch.autograd.backward(loss)
             total += sums.detach()
@@ -102,8 +111,13 @@ class Layout:
     def _average_gradients(self, network: nn.Module) -> None:
         """Average over data ranks what the backward pass has not."""
 
+    def exposed_s(self, end: Moment) -> float:
+        """Return the seconds of DDP's communication that the backward pass, which ended at ``end``, did not hide."""
+        return self._mean.exposed(end)
+
     def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
         """Return this rank's share of the sums of a batch."""
+        batch = batch.to(self.workers.device)
         return sums(self.forward(network, batch), batch) * self.counted
 
     def clip(self, network: SetTransformer, largest: float) -> Tensor:
@@ -113,13 +127,17 @@ class Layout:
     # ---- state
 
     def weights(self, network: SetTransformer) -> dict[str, Tensor]:
-        """Return the whole network's weights on the CPU, on rank 0; called by all ranks, others may get nothing."""
+        """Return the whole network's weights on the CPU, on rank 0, others may get nothing; all ranks must ask for it."""
+        if not (self.gathers or self.workers.is_main):
+            return {}
         own = self._constants | {name: whole(value) for name, value in network.state_dict().items()}
         gathered = self._collect(own)
         return {name: gathered[name] for name in self._names if name in gathered}
 
     def optimiser_state(self, network: SetTransformer, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the optimiser's state as one rank would have it, on rank 0; called by all ranks."""
+        """Return the optimiser's state as one rank would have it, on rank 0; all ranks must ask for it."""
+        if not (self.gathers or self.workers.is_main):
+            return {}
         own = {
             name: {key: whole(value) for key, value in optimiser.state[parameter].items()}
             for name, parameter in network.named_parameters()
@@ -177,6 +195,6 @@ def part(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def local(value: Tensor) -> Tensor:
+def local_part(value: Tensor) -> Tensor:
     """Return what of a tensor lies on this rank."""
     return value.to_local() if isinstance(value, DTensor) else value

@@ -18,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+from torch.utils.checkpoint import checkpoint
 
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.loss import TERMS, Batch
 from particleforge.model.network import Outputs, SetTransformer
+from particleforge.training.devices import autocast
 from particleforge.training.distributed import Workers
 from particleforge.training.layouts.base import Objective, Sums
 from particleforge.training.layouts.sharded import clip_slices
@@ -32,19 +34,21 @@ from particleforge.training.layouts.tensor import ModelParallelLayout, average
 class Stage(nn.Module):
     """The layers of one stage of ``network``; the first encodes, the last answers."""
 
-    def __init__(self, network: SetTransformer, layers: range, *, bf16: bool) -> None:
+    def __init__(self, network: SetTransformer, layers: range, precision: str) -> None:
         super().__init__()
-        self.network, self.layers, self.bf16 = network, layers, bf16
+        self.network, self.layers, self.precision = network, layers, precision
 
     def forward(self, x: Tensor, *, features: Tensor, element_type: Tensor) -> Any:
         """Return embeddings of embeddings ``x`` [B, N, width], which the first stage ignores, or the outputs as a tuple."""
         network = self.network
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.bf16):
+        with autocast(features.device, self.precision):
             shared = network.share(features, element_type)
+            checkpointing = network.checkpointing and torch.is_grad_enabled()
             if self.layers.start == 0:
                 x = network.encoder(features, element_type)
             for index in self.layers:
-                x = network.blocks[index](x, shared)
+                block = network.blocks[index]
+                x = checkpoint(block, x, shared, use_reentrant=False) if checkpointing else block(x, shared)
             return tuple(network.answer(x)) if self.layers.stop == len(network.blocks) else x
 
 
@@ -62,7 +66,7 @@ class PipelineLayout(ModelParallelLayout):
         cuts = [n_layers * stage // stages for stage in range(stages + 1)]
         self.layers = range(cuts[self.stage], cuts[self.stage + 1])
         self.is_last = self.stage == stages - 1
-        self.bf16 = settings.training.precision == "bf16"
+        self.precision = settings.training.precision
         groups = [dist.new_group(list(range(first, first + stages)), backend="gloo") for first in range(0, workers.world_size, stages)]
         self.cpu_group = groups[self.data_rank]
 
@@ -84,7 +88,7 @@ class PipelineLayout(ModelParallelLayout):
         """Return the types of the embeddings that this stage receives and sends, found with one element."""
         features, element_type = torch.ones(1, 1, network.inputs.n_features), torch.ones(1, 1, dtype=torch.int64)
         types = []
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with autocast(features.device, self.precision):
             x, shared = network.encoder(features, element_type), network.share(features, element_type)
             types.append(x.dtype)
             for block in network.blocks:
@@ -101,7 +105,7 @@ class PipelineLayout(ModelParallelLayout):
             for dtype in self.dtypes
         )
         stage = PipelineStage(
-            Stage(network, self.layers, bf16=self.bf16),
+            Stage(network, self.layers, self.precision),
             self.stage,
             self.stages,
             self.workers.device,
@@ -116,7 +120,7 @@ class PipelineLayout(ModelParallelLayout):
 
     def backward(self, network: nn.Module, micro_batches: Sequence[Batch], objective: Objective) -> Tensor:
         """Add the gradients of all micro-batches; return this rank's share of the sums, which the last stage has."""
-        batch = stacked(micro_batches)
+        batch = stacked(micro_batches).to(self.workers.device)
         total = torch.zeros(len(TERMS), device=self.workers.device)
 
         def loss_of(outputs: tuple[Tensor, ...], events: Tensor) -> Tensor:
@@ -140,6 +144,7 @@ class PipelineLayout(ModelParallelLayout):
 
     def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
         """Return this rank's share of the sums of a batch, which the last stage has."""
+        batch = batch.to(self.workers.device)
         schedule = self._schedule(network, batch.element_type.shape, 1)
         received = (batch.features,) if self.stage == 0 else ()
         outputs = schedule.step(*received, features=batch.features, element_type=batch.element_type)

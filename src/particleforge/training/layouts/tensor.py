@@ -19,15 +19,18 @@ from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.network import SetTransformer
 from particleforge.training.distributed import Workers
-from particleforge.training.layouts.base import Layout, local
-from particleforge.training.layouts.sharded import clip_slices
+from particleforge.training.layouts.base import Layout, local_part
+from particleforge.training.layouts.sharded import clip_slices, refuse_compile, refuse_lamb
 
 
 class ModelParallelLayout(Layout):
     """What tensor and pipeline parallelism share: groups of neighbours that see the same events."""
 
+    gathers = True
+
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
+        refuse_compile(settings)
         size = settings.training.model_parallel_ranks
         if workers.world_size % size:
             raise UserError(
@@ -51,6 +54,7 @@ class TensorLayout(ModelParallelLayout):
 
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
+        refuse_lamb(settings)
         model = settings.model
         hidden = round(model.width * model.feedforward_factor)
         for name, value in (("model.n_heads", model.n_heads), ("model.width * model.feedforward_factor", hidden)):
@@ -103,7 +107,7 @@ def _gradients(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
         if gradient is None:
             continue
         divided = isinstance(gradient, DTensor) and any(placement.is_shard() for placement in gradient.placements)
-        (sliced if divided else repeated).append(local(gradient))
+        (sliced if divided else repeated).append(local_part(gradient))
     return sliced, repeated
 
 
