@@ -43,7 +43,7 @@ def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 
     splits = {
         name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]} for name in ("train", "valid", "test")
     }
-    write_json(manifest, {"splits": splits})
+    write_json(manifest, {"splits": splits, "elements": {"track": [], "cluster": []}})
     Provenance.of("write_shards", {"version": 1}).record(manifest)
     return ReportInputs(
         dataset=[shard[0] for shard in shards],

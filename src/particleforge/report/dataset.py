@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from particleforge import tables
+from particleforge import schema, tables
 from particleforge.report.rendering import NOTHING, Picture, Rows, number, percent, picture
 
 _CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of tracks and clusters that the object cuts keep, per
@@ -44,10 +44,11 @@ def gather_data(dataset: Sequence[Path], manifest: Path, cutflow_table: Path, cu
         totals.setdefault(sample, Counter()).update(_sizes(path))
         energies.setdefault(sample, Counter()).update(metadata["energy_balance_gev"])
         quarantined += [f"{entry['file']}: {entry['reason']}" for entry in metadata["quarantined"]]
+    described = json.loads(manifest.read_text(encoding="utf-8"))
     return Data(
-        samples=_samples(totals),
+        samples=_samples(totals, schema.element_types(described["elements"])[1]),
         energy=_energy(energies),
-        splits=_splits(json.loads(manifest.read_text(encoding="utf-8"))),
+        splits=_splits(described),
         quarantined=quarantined,
         cutflow=_cutflow(cutflow_table),
         cutflow_plot=picture(cutflow_plot, " ".join(_CUTFLOW_CAPTION.split())),
@@ -67,12 +68,12 @@ def _sizes(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _samples(totals: Mapping[str, Counter[str]]) -> Rows:
+def _samples(totals: Mapping[str, Counter[str]], calorimeter_type: str) -> Rows:
     rows = []
     for sample, total in sorted(totals.items()):
         means = [f"{total[name] / total['events']:.1f}" if total["events"] else NOTHING for name in ("tracks", "clusters", "particles")]
         rows.append((sample, number(total["files"]), number(total["events"]), *means))
-    return Rows(("sample", "files", "events", "tracks / event", "clusters / event", "stable particles / event"), rows)
+    return Rows(("sample", "files", "events", "tracks / event", f"{calorimeter_type}s / event", "stable particles / event"), rows)
 
 
 def _energy(energies: Mapping[str, Counter[str]]) -> Rows:

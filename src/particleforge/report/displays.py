@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from particleforge import schema
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.figures import LABELS, annotate, new_figure, png_bytes, styled
 from particleforge.report.rendering import Picture, data_uri
@@ -60,7 +61,11 @@ def _display(batch: EventBatch, event: int, classes: Sequence[ParticleClassConfi
         figure = new_figure(10, 8.2)
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         _draw_elements(panels[0, 0], where)
-        annotate(panels[0, 0], "tracks and clusters", f"{len(where.tracks)} + {len(where.clusters)}")
+        annotate(
+            panels[0, 0],
+            f"tracks and {schema.calorimeter_type(ak.fields(where.clusters))}s",
+            f"{len(where.tracks)} + {len(where.clusters)}",
+        )
         for axes, name in zip(panels.flat[1:], ("truth", "mlpf", "baseline"), strict=True):
             particles = batch.views[name][event]
             _draw_particles(axes, particles)
