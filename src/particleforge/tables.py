@@ -1,11 +1,12 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with provenance inside.
 
-Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd) whose key-value
-metadata carries schema version, units, and what shaped the file (``provenance``).
+Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd; training shards lz4) whose
+key-value metadata carries schema version, units, and what shaped the file (``provenance``).
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ METADATA_KEY = b"particleforge"
 def arrow_type(dtype: str) -> pa.DataType:
     """Return the Arrow type of a schema dtype such as ``float32`` or ``list<int8>``."""
     if dtype.startswith("list<"):
-        return pa.list_(_SCALARS[dtype[5:-1]])
+        return pa.list_(pa.field("element", _SCALARS[dtype[5:-1]], nullable=False))
     return _SCALARS[dtype]
 
 
@@ -65,21 +66,35 @@ def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
 
 
 def write_table(
-    path: str | Path, batches: Iterable[pa.Table], layout: pa.Schema, metadata: dict[str, Any], *, row_group_size: int = 500
+    path: str | Path,
+    batches: Iterable[pa.Table],
+    layout: pa.Schema,
+    metadata: dict[str, Any],
+    *,
+    row_group_size: int = 500,
+    **encoding: Any,
 ) -> int:
     """Stream ``batches`` into one Parquet file and return the number of rows; the file appears only when complete.
 
     ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the last batch, so that a
-    generator of batches can fill in what it found (sums over the file).
+    generator of batches can fill in what it found (sums over the file). ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``.
     """
     rows = 0
-    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, compression="zstd") as writer:
+    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, **{"compression": "zstd", **encoding}) as writer:
         for batch in batches:
             writer.write_table(batch.cast(layout), row_group_size=row_group_size)
             rows += batch.num_rows
         stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
         writer.add_key_value_metadata({METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)})
     return rows
+
+
+def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> int:
+    """Write a training shard, which is read once an epoch, in the encoding that is read fastest at about the size of zstd's.
+
+    Measured values are nearly incompressible, and a dictionary of them costs time and space; see benchmarks/loader_speed.py.
+    """
+    return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4", use_dictionary=["sample"])
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -112,13 +127,22 @@ def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Itera
 
 def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the row groups of an event table as Arrow tables; bytes that cannot be decoded are a UserError."""
-    with pq.ParquetFile(path) as table:
+    chosen = list(columns) if columns is not None else None
+    with _decoding(path):
+        table = pq.ParquetFile(path)
+    with table:
         for group in range(table.num_row_groups):
-            try:
-                block = table.read_row_group(group, columns=list(columns) if columns is not None else None)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise UserError(f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it") from error
+            with _decoding(path):
+                block = table.read_row_group(group, columns=chosen)
             yield block
+
+
+@contextmanager
+def _decoding(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it") from error
 
 
 def from_arrow(table: pa.Table) -> ak.Array:

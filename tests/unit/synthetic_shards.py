@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from particleforge import tables
 from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
-from particleforge.tables import SHARD_SCHEMA, write_table
 
 TRACK = [("pt", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("p", "log"), ("charge", "none"), ("d0", "asinh")]
 TRACK += [("eta_calo", "none"), ("sin_phi_calo", "none"), ("cos_phi_calo", "none")]
@@ -87,9 +87,9 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
             lists(charges, "int8"),
             lists(p4, "float32", 4),
         ],
-        schema=SHARD_SCHEMA,
+        schema=tables.SHARD_SCHEMA,
     )
-    write_table(path, [table], SHARD_SCHEMA, {})
+    tables.write_shard(path, table, {})
     return {"file": f"{path.parent.name}/{path.name}", "n_events": len(lengths), "n_elements": int(lengths.sum()), "sha256": ""}
 
 

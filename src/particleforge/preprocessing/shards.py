@@ -30,7 +30,7 @@ from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.provenance import Provenance, list_checksum
 from particleforge.seeds import hash_of
-from particleforge.tables import SHARD_SCHEMA, iter_events, read_metadata, units, write_table
+from particleforge.tables import iter_events, read_metadata, units, write_shard
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _write_split(
     shards = []
     for number, shard in enumerate(cut(records, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
-        write_table(folder / name, [shard], SHARD_SCHEMA, described)
+        write_shard(folder / name, shard, described)
         if split == "train":
             _add(statistics, shard, n_features(settings.elements))
         n_elements = int(np.sum(shard["n_elements"].to_numpy()))

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -45,10 +46,13 @@ _Item = TypeVar("_Item")
 class Window:
     """This rank's padded micro-batches of some consecutive global batches, which lie in the same shards.
 
-    ``batches``: per global batch the events of each micro-batch, as indices into the events of the window's shards.
+    ``batches``: per global batch the events of each micro-batch, as indices into the events of the window's shards. ``memory`` is that
+    of a window which is no longer needed: to use it again saves the system from providing fresh pages.
     """
 
-    def __init__(self, batches: Sequence[Sequence[Indices]], lengths: Indices, inputs: ModelInputs) -> None:
+    def __init__(
+        self, batches: Sequence[Sequence[Indices]], lengths: Indices, inputs: ModelInputs, memory: dict[str, Tensor] | None = None
+    ) -> None:
         self._parts = [len(micro_batches) for micro_batches in batches]
         self._width = {"features": inputs.n_features, "target_p4": 4}
         self._inputs = inputs
@@ -59,12 +63,22 @@ class Window:
         self._shapes = list(zip(np.maximum(self._events, 1).tolist(), longest.tolist(), strict=True))
         ends = np.cumsum([rows * slots for rows, slots in self._shapes])
         self._starts = np.concatenate(([0], ends[:-1])).tolist()
-        self._columns = {name: torch.zeros((ends[-1], *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)) for name in _COLUMNS}
+        self.memory = memory if memory is not None and len(memory["features"]) >= ends[-1] else self._allocated(int(ends[-1]))
+        self._columns = {name: column[: ends[-1]] for name, column in self.memory.items()}
+        self._empty = np.ones(ends[-1], dtype=bool)  # rows that no element was copied to: padding, once all shards are read
         # where each event of the window goes, -1 if to another rank or behind this position
         self._lengths, self._read = lengths, 0
         self._places = np.full(len(lengths), -1)
         row = np.arange(sum(self._events)) - np.repeat(np.cumsum(self._events) - self._events, self._events)
         self._places[np.concatenate(flat)] = np.repeat(self._starts, self._events) + row * np.repeat(longest, self._events)
+
+    def _allocated(self, n_elements: int) -> dict[str, Tensor]:
+        return {name: torch.empty((n_elements, *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)) for name in _COLUMNS}
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the events."""
+        return sum(column.nbytes for column in self._columns.values())
 
     def _trailing(self, name: str) -> tuple[int, ...]:
         return (self._width[name],) if name in self._width else ()
@@ -74,7 +88,7 @@ class Window:
         for table in iter_tables(path, _COLUMNS):
             events = slice(self._read, self._read + table.num_rows)
             lengths, places = self._lengths[events], self._places[events]
-            values = {name: table[name].combine_chunks().flatten().to_numpy() for name in _COLUMNS}
+            values = {name: _flat(table[name]) for name in _COLUMNS}
             self._check(path, values, int(lengths.sum()))
             starts = np.cumsum(lengths) - lengths
             target = np.repeat(places - starts, lengths) + np.arange(int(lengths.sum()))
@@ -85,7 +99,14 @@ class Window:
             for name, column in values.items():
                 width = self._width.get(name, 1)
                 _as_items(self._columns[name].numpy(), width)[target] = _as_items(column, width)[own]
+            self._empty[target] = False
             self._read += table.num_rows
+
+    def finish(self) -> None:
+        """Clear the padding, after the last shard."""
+        padding = torch.from_numpy(np.flatnonzero(self._empty))
+        for column in self._columns.values():
+            column.index_fill_(0, padding, 0)
 
     def _check(self, path: Path, values: dict[str, npt.NDArray[Any]], n_elements: int) -> None:
         for name, found in values.items():
@@ -166,43 +187,49 @@ class ShardLoader:
 
         Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of events in these.
         """
+        spare: list[dict[str, Tensor]] = []
 
         def windows() -> Iterator[tuple[int, int, Window]]:
             for current in itertools.count(epoch):
-                for first, window in self._windows(current, batch if current == epoch else 0):
+                for first, window in self._windows(current, batch if current == epoch else 0, spare):
                     yield current, first, window
 
         with closing(_ahead(windows(), self.read_ahead)) as found:
             for current, first, window in found:
                 for position, (micro_batches, n_events) in enumerate(window, start=first + 1):
                     yield current, position, self._pinned(micro_batches), n_events
-                del window  # before the next one is read
+                spare.append(window.memory)
+                del window
 
     def once(self) -> Generator[Batch, None, None]:
         """Yield this rank's micro-batches of every global batch of the split, unshuffled."""
-        with closing(_ahead(self._windows(None, 0), self.read_ahead)) as found:
+        spare: list[dict[str, Tensor]] = []
+        with closing(_ahead(self._windows(None, 0, spare), self.read_ahead)) as found:
             for _, window in found:
                 for micro_batches, _ in window:
                     yield from self._pinned(micro_batches)
+                spare.append(window.memory)
                 del window
 
     def _pinned(self, batches: list[Batch]) -> list[Batch]:
         return [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches] if self.pin else batches
 
-    def _windows(self, epoch: int | None, batch: int) -> Iterator[tuple[int, Window]]:
-        """Yield the windows of an epoch from a batch on, each with the position of its first batch."""
+    def _windows(self, epoch: int | None, batch: int, spare: list[dict[str, Tensor]]) -> Iterator[tuple[int, Window]]:
+        """Yield the windows of an epoch from a batch on, each with the position of its first batch; ``spare`` memory is used up first."""
         position = 0
         for shards, planned in itertools.groupby(self.plan(epoch), key=attrgetter("window")):
             batches = [self._dealt(found.events) for found in planned]
             skipped = max(0, batch - position)
             if skipped < len(batches):
-                yield position + skipped, self._read(shards, batches[skipped:])
+                yield position + skipped, self._read(shards, batches[skipped:], spare)
             position += len(batches)
 
-    def _read(self, shards: tuple[int, ...], batches: list[list[Indices]]) -> Window:
-        window = Window(batches, np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64), self.inputs)
+    def _read(self, shards: tuple[int, ...], batches: list[list[Indices]], spare: list[dict[str, Tensor]]) -> Window:
+        lengths = np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64)
+        window = Window(batches, lengths, self.inputs, spare.pop() if spare else None)
         for shard in shards:
             window.fill(self.paths[shard])
+        window.finish()
         return window
 
     def _dealt(self, events: Indices) -> list[Indices]:
@@ -226,6 +253,13 @@ def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
 def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
     """Return rows of ``width`` values as single items, which NumPy copies several times faster than rows."""
     return values.reshape(-1).view(np.dtype((np.void, width * values.itemsize)))
+
+
+def _flat(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return the values of a list column, without a copy if it is in one piece."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    values: npt.NDArray[Any] = array.flatten().to_numpy()
+    return values
 
 
 def _read_lengths(path: Path) -> npt.NDArray[np.int32]:
