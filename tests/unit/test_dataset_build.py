@@ -65,6 +65,26 @@ def test_full_simulation_file(tmp_path):
 
 
 @needs_real_data
+def test_hits_of_a_full_simulation_file(tmp_path):
+    by_elements = {}
+    for kind in ("clusters", "hits"):
+        settings = dataset_settings("cld", dataset=DatasetConfig(calorimeter_elements=kind))
+        by_elements[kind] = build(settings, [Path(REAL) / CLD], tmp_path / f"{kind}.parquet")
+    (clusters, _), (hits, metadata) = by_elements["clusters"], by_elements["hits"]
+    assert (ak.num(hits["tracks"])[0], ak.num(hits["clusters"])[0]) == (24, 3767)
+    balance = metadata["energy_balance_gev"]
+    assert balance["visible"] == pytest.approx(balance["target"], rel=1e-9)  # each of the 43 visible particles has an element
+    assert (metadata["counts"]["n_hosted"], balance["merged"], balance["dropped"]) == (43, 0, 0)
+    for name in ("pdg", "energy", "deposited_energy"):
+        assert hits["particles", name].to_list() == clusters["particles", name].to_list()
+    time = ak.to_numpy(ak.flatten(hits["clusters", "time"]))
+    assert 0.1 < time.min() < time.mean() < 1 < time.max() < 10.1
+    elements = hits["candidates", "element"][0].to_list()
+    assert len(set(elements)) == len(elements) == 52
+    assert min(elements) >= 0
+
+
+@needs_real_data
 def test_file_of_2021_without_tracks(tmp_path):
     table, _ = build(dataset_settings(), [Path(REAL) / CLIC_2021], tmp_path / "out.parquet")
     assert ak.num(table["tracks"]).to_list() == [0, 0, 0]
