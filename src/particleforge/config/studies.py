@@ -110,7 +110,7 @@ class ScalingLawConfig(StudyConfig):
 class StudiesConfig(Block):
     """Studies, each a target of its own; none is part of an ordinary run."""
 
-    ranks: int = Field(1, ge=1, description="DDP processes of one training of a study")
+    ranks: int = Field(1, ge=1, description="processes of one training of a study")
     scaling_batch: ScalingBatchConfig = ScalingBatchConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
     scaling_law: ScalingLawConfig = ScalingLawConfig()

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from particleforge.studies.results import PointResult
 
@@ -33,6 +33,13 @@ def curve(axes: Axes, results: Sequence[PointResult], **style: Any) -> None:
     label = style.pop("label", None)
     for number, result in enumerate(results):
         axes.plot([p[1] for p in result.curve], [p[2] for p in result.curve], label=None if number else label, marker=".", **style)
+
+
+def log_losses(axes: Axes) -> None:
+    """Scale the y axis logarithmically, with plain numbers: losses span less than a decade or little more."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.8)))
 
 
 def ticks_at(axes: Axes, sizes: Sequence[int]) -> None:

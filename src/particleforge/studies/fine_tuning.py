@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from particleforge.figures import annotate, new_figure
-from particleforge.studies.drawing import BLUE, LOSS, ORANGE, curve, series, shades, ticks_at
+from particleforge.studies.drawing import BLUE, LOSS, ORANGE, curve, log_losses, series, shades, ticks_at
 from particleforge.studies.results import PointResult, grouped, mean_loss
 
 _STARTS = {"scratch": ("from scratch", BLUE, "--", "s"), "fine_tuned": ("fine-tuned", ORANGE, "-", "o")}
@@ -66,7 +66,8 @@ def draw(summary: dict[str, Any], results: Sequence[PointResult], title: str) ->
     for (events, start), repeats in grouped(results, lambda r: (r.labels["train_events"], r.labels["start"])).items():
         label, _, line, _ = _STARTS[start]
         curve(axes, repeats, color=colours[events], ls=line, label=f"{events} {label}")
-    axes.set(xlabel="events seen", ylabel="validation loss", yscale="log")
+    log_losses(axes)
+    axes.set(xlabel="events seen", ylabel="validation loss")
     axes.legend(fontsize=8, ncols=2)
-    annotate(axes, title, "events of training, and start")
+    annotate(axes, title, "training events and start")
     return {"fine_tuning": against_events, "fine_tuning_curves": curves}

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from particleforge.figures import annotate, new_figure
-from particleforge.studies.drawing import BLUE, GREEN, LOSS, ORANGE, curve, series, shades, ticks_at
+from particleforge.studies.drawing import BLUE, GREEN, LOSS, ORANGE, curve, log_losses, series, shades, ticks_at
 from particleforge.studies.results import PointResult, grouped, mean_loss
 
 _ANY = "any"  # the rule of x1
@@ -54,7 +54,7 @@ def draw(summary: dict[str, Any], results: Sequence[PointResult], title: str) ->
             series(axes, sizes, [p["loss"] for p in entry["points"]], color=colour, ls=line, marker=marker, label=entry["rule"])
         ticks_at(axes, [p["elements_per_batch"] for entry in own for p in entry["points"]])
         axes.set(xlabel="global batch [elements]")
-        axes.legend(title="learning rate")
+        axes.legend(title="learning-rate rule")
         seen = own[0]["points"][0]["events_seen"]
         annotate(axes, title, f"{optimiser.upper() if optimiser == 'lamb' else 'AdamW'}, {seen} events seen")
     factors = sorted({r.labels["factor"] for r in results})
@@ -64,7 +64,8 @@ def draw(summary: dict[str, Any], results: Sequence[PointResult], title: str) ->
         for (factor, rule), repeats in grouped(own_results, lambda r: (r.labels["factor"], r.labels["rule"])).items():
             label = f"x{factor}" + ("" if rule == _ANY else f" {rule}")
             curve(axes, repeats, color=colours[factor], ls=_RULES.get(rule, _RULES["none"])[1], label=label)
-        axes.set(xlabel="events seen", yscale="log")
+        log_losses(axes)
+        axes.set(xlabel="events seen")
         axes.legend(ncols=2, fontsize=8)
         annotate(axes, title, "LAMB" if optimiser == "lamb" else "AdamW")
     by_batch[0].set_ylabel(LOSS)

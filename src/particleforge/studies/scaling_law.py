@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from particleforge.figures import annotate, new_figure
-from particleforge.studies.drawing import BLUE, GREY, LOSS, series
+from particleforge.studies.drawing import BLUE, GREY, LOSS, log_losses, series
 from particleforge.studies.power_law import PowerLaw, as_plain, fit_power_law
 from particleforge.studies.results import PointResult, grouped, mean_loss
 
@@ -52,7 +52,8 @@ def draw(summary: dict[str, Any], results: Sequence[PointResult], title: str) ->
         own = [r for r in results if r.labels["axis"] == axis]
         if own:
             _draw_axis(axes, summary[axis], fit_of(own, size))
-        axes.set(xlabel=label, ylabel=LOSS, xscale="log", yscale="log")
+        log_losses(axes)
+        axes.set(xlabel=label, ylabel=LOSS, xscale="log")
         annotate(axes, title, f"{results[0].events_seen} events seen by each")
     return figures
 
