@@ -17,7 +17,7 @@ must be saved to continue; reading ahead changes no batch, raises errors where t
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from operator import attrgetter
@@ -41,6 +41,7 @@ from particleforge.training.plan import Indices, PlannedBatch, choose_events, pl
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
 _TYPES = {"features": torch.float32, "target_p4": torch.float32}  # all others are stored as int8 and become int64 in a batch
 _Item = TypeVar("_Item")
+_Epoch = TypeVar("_Epoch", int, None)
 
 
 class Window:
@@ -73,6 +74,7 @@ class Window:
         self._places[np.concatenate(flat)] = np.repeat(self._starts, self._events) + row * np.repeat(longest, self._events)
 
     def _allocated(self, n_elements: int) -> dict[str, Tensor]:
+        n_elements += n_elements // 20  # the next window may be a little larger
         return {name: torch.empty((n_elements, *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)) for name in _COLUMNS}
 
     @property
@@ -188,13 +190,7 @@ class ShardLoader:
         Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of events in these.
         """
         spare: list[dict[str, Tensor]] = []
-
-        def windows() -> Iterator[tuple[int, int, Window]]:
-            for current in itertools.count(epoch):
-                for first, window in self._windows(current, batch if current == epoch else 0, spare):
-                    yield current, first, window
-
-        with closing(_ahead(windows(), self.read_ahead)) as found:
+        with closing(_ahead(self._windows(itertools.count(epoch), batch, spare), self.read_ahead)) as found:
             for current, first, window in found:
                 for position, (micro_batches, n_events) in enumerate(window, start=first + 1):
                     yield current, position, self._pinned(micro_batches), n_events
@@ -204,8 +200,8 @@ class ShardLoader:
     def once(self) -> Generator[Batch, None, None]:
         """Yield this rank's micro-batches of every global batch of the split, unshuffled."""
         spare: list[dict[str, Tensor]] = []
-        with closing(_ahead(self._windows(None, 0, spare), self.read_ahead)) as found:
-            for _, window in found:
+        with closing(_ahead(self._windows([None], 0, spare), self.read_ahead)) as found:
+            for _, _, window in found:
                 for micro_batches, _ in window:
                     yield from self._pinned(micro_batches)
                 spare.append(window.memory)
@@ -214,15 +210,20 @@ class ShardLoader:
     def _pinned(self, batches: list[Batch]) -> list[Batch]:
         return [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches] if self.pin else batches
 
-    def _windows(self, epoch: int | None, batch: int, spare: list[dict[str, Tensor]]) -> Iterator[tuple[int, Window]]:
-        """Yield the windows of an epoch from a batch on, each with the position of its first batch; ``spare`` memory is used up first."""
-        position = 0
-        for shards, planned in itertools.groupby(self.plan(epoch), key=attrgetter("window")):
-            batches = [self._dealt(found.events) for found in planned]
-            skipped = max(0, batch - position)
-            if skipped < len(batches):
-                yield position + skipped, self._read(shards, batches[skipped:], spare)
-            position += len(batches)
+    def _windows(self, epochs: Iterable[_Epoch], batch: int, spare: list[dict[str, Tensor]]) -> Iterator[tuple[_Epoch, int, Window]]:
+        """Yield the windows of some epochs from a batch of the first on, each with its epoch and the position of its first batch.
+
+        Keeps no window while it reads the next; ``spare`` memory is used up first.
+        """
+        for epoch in epochs:
+            position = 0
+            for shards, planned in itertools.groupby(self.plan(epoch), key=attrgetter("window")):
+                batches = [self._dealt(found.events) for found in planned]
+                skipped = max(0, batch - position)
+                if skipped < len(batches):
+                    yield epoch, position + skipped, self._read(shards, batches[skipped:], spare)
+                position += len(batches)
+            batch = 0
 
     def _read(self, shards: tuple[int, ...], batches: list[list[Indices]], spare: list[dict[str, Tensor]]) -> Window:
         lengths = np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64)
