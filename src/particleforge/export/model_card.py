@@ -13,7 +13,7 @@ from particleforge.model.inputs import ModelInputs
 def render_card(saved: dict[str, Any], inputs: ModelInputs, manifest: dict[str, Any], parity: Parity, n_parameters: int) -> str:
     """Return the card as Markdown."""
     sections = (
-        _summary(saved, n_parameters),
+        _summary(saved, inputs.element_types[1], n_parameters),
         _interface(inputs),
         _data(manifest),
         _quality(saved, parity),
@@ -23,11 +23,11 @@ def render_card(saved: dict[str, Any], inputs: ModelInputs, manifest: dict[str, 
     return "\n".join(sections)
 
 
-def _summary(saved: dict[str, Any], n_parameters: int) -> str:
+def _summary(saved: dict[str, Any], calorimeter_type: str, n_parameters: int) -> str:
     model = saved["model"]
     return f"""# Particle-flow model
 
-Turns the tracks and calorimeter clusters of one collision event into particles: for every element, whether it stands for a
+Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for every element, whether it stands for a
 particle, of which class, with which charge and four-momentum.
 
 Masked set transformer with {n_parameters} parameters: width {model["width"]}, {model["n_layers"]} layers,
