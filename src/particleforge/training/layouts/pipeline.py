@@ -58,10 +58,6 @@ class PipelineLayout(ModelParallelLayout):
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
         n_layers, stages = settings.model.n_layers, self.model_size
-        if n_layers < stages:
-            raise UserError(
-                f"model.n_layers: {n_layers} layers are too few for training.model_parallel_ranks = {stages} stages; change one of them"
-            )
         self.stages, self.stage = stages, self.model_rank
         cuts = [n_layers * stage // stages for stage in range(stages + 1)]
         self.layers = range(cuts[self.stage], cuts[self.stage + 1])
@@ -69,6 +65,14 @@ class PipelineLayout(ModelParallelLayout):
         self.precision = settings.training.precision
         groups = [dist.new_group(list(range(first, first + stages)), backend="gloo") for first in range(0, workers.world_size, stages)]
         self.cpu_group = groups[self.data_rank]
+
+    def _check(self) -> None:
+        super()._check()
+        if self.settings.model.n_layers < self.model_size:
+            raise UserError(
+                f"model.n_layers: {self.settings.model.n_layers} layers are too few for training.model_parallel_ranks = "
+                f"{self.model_size} stages; change one of them"
+            )
 
     # ---- the network on this rank
 

@@ -30,19 +30,22 @@ class ModelParallelLayout(Layout):
 
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
-        refuse_compile(settings)
-        size = settings.training.model_parallel_ranks
-        if workers.world_size % size:
-            raise UserError(
-                f"training.ranks: {workers.world_size} is no multiple of training.model_parallel_ranks = {size}, "
-                f"which training.layout = {settings.training.layout} needs; change one of them"
-            )
-        self.model_size = size
-        self.data_size = workers.world_size // size
-        self.data_rank, self.model_rank = divmod(workers.rank, size)
+        self.model_size = settings.training.model_parallel_ranks
+        self._check()
+        self.data_size = workers.world_size // self.model_size
+        self.data_rank, self.model_rank = divmod(workers.rank, self.model_size)
         self.counted = float(self.model_rank == 0)
-        self.mesh = init_device_mesh(workers.device.type, (self.data_size, size), mesh_dim_names=("data", "model"))
+        self.mesh = init_device_mesh(workers.device.type, (self.data_size, self.model_size), mesh_dim_names=("data", "model"))
         self.model_group, self.data_group = self.mesh.get_group("model"), self.mesh.get_group("data")
+
+    def _check(self) -> None:
+        """Raise a UserError for settings that this layout cannot serve."""
+        refuse_compile(self.settings)
+        if self.workers.world_size % self.model_size:
+            raise UserError(
+                f"training.ranks: {self.workers.world_size} is no multiple of training.model_parallel_ranks = {self.model_size}, "
+                f"which training.layout = {self.name} needs; change one of them"
+            )
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network: gradients are averaged after the backward pass."""
@@ -52,10 +55,10 @@ class ModelParallelLayout(Layout):
 class TensorLayout(ModelParallelLayout):
     """See the module's docstring."""
 
-    def __init__(self, settings: TrainSettings, workers: Workers) -> None:
-        super().__init__(settings, workers)
-        refuse_lamb(settings)
-        model = settings.model
+    def _check(self) -> None:
+        super()._check()
+        refuse_lamb(self.settings)
+        model = self.settings.model
         hidden = round(model.width * model.feedforward_factor)
         for name, value in (("model.n_heads", model.n_heads), ("model.width * model.feedforward_factor", hidden)):
             if value % self.model_size:

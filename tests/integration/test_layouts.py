@@ -1,0 +1,192 @@
+"""Every layout of a training on its ranks gives DDP's curve, and a state saved under one goes on under any other."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from particleforge.config.settings import TrainSettings
+from particleforge.errors import UserError
+from particleforge.model.saved import load_model
+from particleforge.training.checkpoint import latest_state
+from particleforge.training.distributed import Workers
+from particleforge.training.launch import run_training
+from particleforge.training.layouts import make_layout
+from particleforge.training.spec import CHECKPOINTS, TrainingResult, TrainingSpec
+
+from ..unit.synthetic_shards import write_synthetic
+from .training_jobs import losses
+
+pytestmark = pytest.mark.integration
+STEPS, TOLERANCE = 50, 1e-4
+MODEL = {"width": 16, "n_layers": 4, "n_heads": 4}
+TRAINING = {
+    "max_steps": STEPS,
+    "valid_every_steps": 25,
+    "checkpoint_every_steps": 1000,
+    "log_every_steps": 1,
+    "elements_per_batch": 128,
+    "learning_rate": 3e-3,
+    "gradient_clip": 0.5,
+    "ema_decay": 0.9,
+    "warmup_steps": 2,
+    "device": "cpu",
+}
+
+
+def settings_of(model: dict[str, Any] | None = None, **training: Any) -> TrainSettings:
+    return TrainSettings(seed=4, model=MODEL | (model or {}), training=TRAINING | training)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> list[TrainingResult]:
+    """Make the trainings one after another on the same ranks; several in one work folder go on from each other."""
+    paths = []
+    for number, spec in enumerate(specs):
+        (spec.work_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        paths.append(folder / f"{ranks}_{number}.spec.json")
+        spec.write().rename(paths[-1])
+    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = []
+    for rank in range(ranks):
+        environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(Path(__file__).with_name("rank_of_trainings.py")), *map(str, paths)]
+        processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+    try:
+        assert [process.wait(timeout=600) for process in processes] == [0] * ranks
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    results = [TrainingResult.read(spec.work_dir, spec.identity(), spec.until_step) for spec in specs]
+    assert None not in results
+    return [result for result in results if result is not None]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "zero2": {"layout": "zero2"},
+    "fsdp": {"layout": "fsdp", "accumulation_steps": 2, "activation_checkpointing": True},
+    "tensor": {"layout": "tensor", "accumulation_steps": 2},
+    "pipeline": {"layout": "pipeline"},
+    "pipeline of micro-batches": {"layout": "pipeline", "accumulation_steps": 3},
+}
+CHAIN: list[dict[str, Any]] = [{}, {"layout": "fsdp"}, {"layout": "tensor"}, {"layout": "pipeline", "accumulation_steps": 2}]
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingResult]:
+    """Return trainings of 50 steps in every layout, and one that changes its layout every 10 steps, to step 40."""
+    folder = tmp_path_factory.mktemp("two")
+    specs = {name: TrainingSpec(settings_of(**own), manifest, folder / name, STEPS) for name, own in LAYOUTS.items()}
+    for number, own in enumerate(CHAIN, start=1):
+        specs[f"chain {number}"] = TrainingSpec(settings_of(**own), manifest, folder / "chain", 10 * number)
+    extreme = {"learning_rate": 1e30, "gradient_clip": 1e30, "warmup_steps": 0}
+    for name in ("fsdp", "tensor", "pipeline"):
+        specs[f"diverging {name}"] = TrainingSpec(settings_of(layout=name, **extreme), manifest, folder / f"diverging {name}", STEPS)
+    return dict(zip(specs, train_on(2, list(specs.values()), folder), strict=True))
+
+
+def assert_same_curve(result: TrainingResult, reference: TrainingResult, steps: int = STEPS) -> None:
+    found, expected = losses(result.metrics), losses(reference.metrics)
+    assert list(found) == list(range(1, steps + 1))
+    assert [abs(found[step] - expected[step]) for step in found] == pytest.approx([0.0] * steps, abs=TOLERANCE)
+    valid, expected_valid = dict(result.valid_curve), dict(reference.valid_curve)
+    assert valid.keys() & expected_valid.keys()
+    for step in valid.keys() & expected_valid.keys():
+        assert valid[step] == pytest.approx(expected_valid[step], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "ddp"])
+def test_every_layout_has_the_curve_of_ddp(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+    reference, result = on_two_ranks["ddp"], on_two_ranks[name]
+    assert result.status == "complete"
+    assert losses(reference.metrics)[STEPS] < 0.8 * losses(reference.metrics)[1], "it learns, so that a curve is something to compare"
+    assert_same_curve(result, reference)
+    state, expected = (latest_state(found.checkpoint.parent) for found in (result, reference))
+    for part in ("network", "averaged"):
+        assert list(state[part]) == list(expected[part])
+        for key, value in expected[part].items():
+            assert torch.allclose(state[part][key], value, atol=1e-3), key
+    assert state["optimiser"]["param_groups"] == expected["optimiser"]["param_groups"]
+    assert list(state["optimiser"]["state"]) == list(expected["optimiser"]["state"])
+    for index, moments in expected["optimiser"]["state"].items():
+        for key, value in moments.items():
+            found = state["optimiser"]["state"][index][key]
+            assert found.shape == value.shape
+            assert (found - value).norm() <= 0.01 * value.norm() + 1e-6, (index, key)
+    load_model(result.best_checkpoint)
+
+
+def test_a_state_goes_on_under_every_layout(on_two_ranks: dict[str, TrainingResult], manifest: Path) -> None:
+    """DDP to step 10, then FSDP, tensor and pipeline parallel on two ranks, at last one rank; moments and average included."""
+    chain = on_two_ranks[f"chain {len(CHAIN)}"]
+    assert [on_two_ranks[f"chain {number}"].step for number in range(1, len(CHAIN) + 1)] == [10, 20, 30, 40]
+    last = chain.metrics.parent.with_name("last")
+    spec = TrainingSpec(settings_of(), manifest, last, STEPS, parent_checkpoint=chain.checkpoint)
+    result = run_training(spec, 1)
+    assert (result.status, result.step) == ("complete", STEPS)
+    found = losses(chain.metrics) | losses(result.metrics)
+    expected = losses(on_two_ranks["ddp"].metrics)
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert result.valid_curve[-1] == pytest.approx(on_two_ranks["ddp"].valid_curve[-1], abs=TOLERANCE)
+    layouts = [entry["layout"] for entry in latest_state(result.checkpoint.parent)["execution"]]
+    assert layouts == ["ddp", "fsdp", "tensor", "pipeline", "ddp"]
+
+
+@pytest.mark.parametrize("name", ["fsdp", "tensor", "pipeline"])
+def test_all_ranks_of_a_layout_agree_on_divergence(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+    result = on_two_ranks[f"diverging {name}"]
+    assert result.status == "diverged"
+    assert "gradient norm" in result.reason
+
+
+def test_groups_of_ranks_share_events_and_copies_of_the_network(
+    on_two_ranks: dict[str, TrainingResult], manifest: Path, tmp_path: Path
+) -> None:
+    """On four ranks: two pairs that share a network each, and FSDP over all four."""
+    variants = [{"layout": "fsdp"}, {"layout": "tensor"}, {"layout": "pipeline", "accumulation_steps": 2}]
+    variants.append({"layout": "pipeline", "model_parallel_ranks": 4})
+    specs = [TrainingSpec(settings_of(**own), manifest, tmp_path / str(number), 10) for number, own in enumerate(variants)]
+    for result in train_on(4, specs, tmp_path):
+        assert_same_curve(result, on_two_ranks["ddp"], 10)
+
+
+REFUSED: list[tuple[int, dict[str, Any], dict[str, Any], str]] = [
+    (3, {}, {"layout": "tensor"}, r"training\.ranks: 3 is no multiple of training\.model_parallel_ranks = 2, which"),
+    (3, {}, {"layout": "pipeline"}, r"training\.ranks: 3 is no multiple of training\.model_parallel_ranks = 2, which"),
+    (3, {}, {"layout": "tensor", "model_parallel_ranks": 3}, r"model\.n_heads: 4 cannot be dealt to training\.model_parallel_ranks = 3"),
+    (2, {"feedforward_factor": 33 / 16}, {"layout": "tensor"}, r"model\.width \* model\.feedforward_factor: 33 cannot be dealt to"),
+    (2, {"dropout": 0.1}, {"layout": "tensor"}, r"model\.dropout: 0\.1 with training\.layout = tensor would drop the same units"),
+    (2, {"backbone": "gnn_lsh"}, {"layout": "tensor"}, r"training\.layout: tensor divides layers of attention, not of"),
+    (2, {"n_layers": 1}, {"layout": "pipeline"}, r"model\.n_layers: 1 layers are too few for training\.model_parallel_ranks = 2"),
+    (2, {}, {"layout": "zero2", "optimiser": "lamb"}, r"training\.optimiser: lamb needs the norms of whole tensors, which"),
+    (2, {}, {"layout": "fsdp", "compile": True}, r"training\.compile: not with training\.layout = fsdp; set it to false, or use ddp$"),
+]
+
+
+@pytest.mark.parametrize(("ranks", "model", "training", "line"), REFUSED)
+def test_what_a_layout_cannot_do_is_refused(ranks: int, model: dict[str, Any], training: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=f"^{line}"):
+        make_layout(settings_of(model, **training), Workers(0, ranks, torch.device("cpu")))
+
+
+def test_one_rank_has_everything_whatever_the_layout() -> None:
+    layout = make_layout(settings_of({"dropout": 0.1}, layout="tensor"), Workers(0, 1, torch.device("cpu")))
+    assert (layout.name, layout.data_size, layout.counted) == ("ddp", 1, 1.0)
