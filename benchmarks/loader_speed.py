@@ -45,6 +45,7 @@ from particleforge.training.loader import _COLUMNS, ShardLoader
 
 CONFIG = Path(__file__).parents[1] / "config"
 EVENTS_PER_SHARD = 1000  # preprocessing.events_per_shard
+RANKS = (1, 4, 64)
 
 
 def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generator) -> pa.Table:
@@ -70,19 +71,22 @@ def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generato
     return pa.table(columns).cast(SHARD_SCHEMA)
 
 
-def write_shards(folder: Path, detector: str, n_events: int) -> Path:
-    """Write a train split and return the manifest."""
+def write_shards(folder: Path, detector: str, **n_events: int) -> Path:
+    """Write shards of random events, with so many events per split, and return the manifest."""
     settings = ShardSettings.of(load_run(CONFIG), load_detector(CONFIG, detector))
-    rng, statistics, shards = np.random.default_rng(1), FeatureStatistics(settings.elements), []
-    for number in range(-(-n_events // EVENTS_PER_SHARD)):
-        shard = random_shard(settings, min(EVENTS_PER_SHARD, n_events - number * EVENTS_PER_SHARD), rng)
-        name = f"train/{number:05d}.parquet"
-        write_shard(folder / name, shard, {})
-        shards.append({"file": name, "n_events": shard.num_rows, "n_elements": int(np.sum(shard["n_elements"].to_numpy()))})
+    rng, statistics, splits = np.random.default_rng(1), FeatureStatistics(settings.elements), {}
+    for split, total in n_events.items():
+        shards = []
+        for number in range(-(-total // EVENTS_PER_SHARD)):
+            shard = random_shard(settings, min(EVENTS_PER_SHARD, total - number * EVENTS_PER_SHARD), rng)
+            name = f"{split}/{number:05d}.parquet"
+            write_shard(folder / name, shard, {})
+            shards.append({"file": name, "n_events": shard.num_rows})
+        splits[split] = {"shards": shards}
     features = shard["features"].combine_chunks().flatten().to_numpy().reshape(-1, n_features(settings.elements))
     statistics.add(shard["element_type"].combine_chunks().flatten().to_numpy(), features)
     write_json(folder / "normalisation.json", statistics.result())
-    write_json(folder / "manifest.json", {**_description(settings, ["random"]), "splits": {"train": {"shards": shards}}})
+    write_json(folder / "manifest.json", {**_description(settings, ["random"]), "splits": splits})
     return folder / "manifest.json"
 
 
@@ -158,17 +162,19 @@ def main() -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_shards(Path(folder) / "1x", options.detector, options.events)
-        larger = write_shards(Path(folder) / "4x", options.detector, 4 * options.events)
-        loader = make_loader(manifest, options.budget)
-        size = sum(path.stat().st_size for path in loader.paths)
-        seconds: dict[str, list[float]] = {"raw": [], "loader": []}
-        stream = loader.stream(0, 0)
-        seen = load(stream, batches_of_epoch(loader, 0))
+        manifest = write_shards(Path(folder) / "1x", options.detector, train=options.events)
+        larger = write_shards(Path(folder) / "4x", options.detector, train=4 * options.events)
+        loaders = {f"rank 0 of {ranks}": make_loader(manifest, options.budget, ranks) for ranks in RANKS}
+        whole = loaders["rank 0 of 1"]
+        size = sum(path.stat().st_size for path in whole.paths)
+        streams = {name: loader.stream(0, 0) for name, loader in loaders.items()}
+        seen = {name: load(stream, batches_of_epoch(whole, 0)) for name, stream in streams.items()}["rank 0 of 1"]
+        seconds: dict[str, list[float]] = {name: [] for name in ("raw", *streams)}
         for epoch in range(1, options.rounds + 1):
-            n_batches = batches_of_epoch(loader, epoch)
-            seconds["raw"].append(cpu_seconds(read_raw, loader))
-            seconds["loader"].append(cpu_seconds(load, stream, n_batches))
+            n_batches = batches_of_epoch(whole, epoch)
+            seconds["raw"].append(cpu_seconds(read_raw, whole))
+            for name, stream in streams.items():
+                seconds[name].append(cpu_seconds(load, stream, n_batches))
         memory = {
             f"{name}, {ranks} rank{'s' * (ranks > 1)}, {ahead} window ahead": loading_megabytes(found, options.budget, ranks, ahead)
             for name, found in (("shards", manifest), ("4x shards", larger))
@@ -178,15 +184,16 @@ def main() -> None:
     best = {name: min(values) for name, values in seconds.items()}
     print(f"{seen['events']} events, {seen['elements'] / seen['events']:.0f} elements each, {size / seen['events']:.0f} bytes each on disk")
     print(f"\n{'':28}{'us/event':>10}{'events/s/core':>16}{'MB/s':>8}")
-    for name, title in (("raw", "pyarrow.parquet.read_table"), ("loader", "shards to batches")):
-        rate = seen["events"] / best[name]
-        print(f"{title:28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / best[name] / 1e6:>8.0f}")
+    titles = {"raw": "pyarrow.parquet.read_table", "rank 0 of 1": "batches, the only rank"}
+    for name, value in best.items():
+        rate = seen["events"] / value  # events of the split: a rank of many goes through all, and copies its own
+        print(f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / value / 1e6:>8.0f}")
     print(f"\n{'one epoch adds to the peak memory of a rank':48}{'MB':>8}")
     for name, megabytes in memory.items():
         print(f"{name:48}{megabytes:>8.0f}")
     figures = {
-        "events_per_s_per_core": round(seen["events"] / best["loader"]),
-        "fraction_of_pyarrow": round(best["raw"] / best["loader"], 3),
+        "events_per_s_per_core": round(seen["events"] / best["rank 0 of 1"]),
+        "fraction_of_pyarrow": round(best["raw"] / best["rank 0 of 1"], 3),
         "peak_memory_mb": round(memory["shards, 1 rank, 1 window ahead"]),
         "peak_memory_mb_4x": round(memory["4x shards, 1 rank, 1 window ahead"]),
         "padding_efficiency": round(seen["elements"] / seen["padded"], 4),
