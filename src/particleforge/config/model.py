@@ -25,6 +25,7 @@ class ModelConfig(Block):
     hash_directions: int = Field(8, ge=1, description="gnn_lsh: random directions; two hash buckets each")
     messages_per_layer: int = Field(2, ge=1, description="gnn_lsh: rounds of messages per layer")
     head_layers: int = Field(2, ge=1, description="layers of each output head")
+    momentum_uncertainty: bool = Field(False, description="also predict the uncertainty of each momentum correction")
     dropout: float = Field(0.0, ge=0, lt=1)
     activation: Literal["gelu", "relu", "silu"] = "gelu"
 

@@ -16,12 +16,19 @@ EXECUTION = frozenset(
 
 
 class LossConfig(Block):
-    """Weights of the terms of the loss."""
+    """Weights and forms of the terms of the loss; what validation reports has the default ones."""
 
     presence: float = Field(1.0, ge=0, description="binary cross-entropy: does the element host a particle")
     classification: float = Field(1.0, ge=0, description="cross-entropy of the class, elements with a particle only")
     charge: float = Field(0.2, ge=0, description="cross-entropy of the charge, elements with a particle only")
-    momentum: float = Field(2.0, ge=0, description="Huber loss of the momentum corrections, elements with a particle only")
+    momentum: float = Field(2.0, ge=0, description="loss of the momentum corrections, elements with a particle only")
+    event: float = Field(0.0, ge=0, description="Huber loss of each event's visible px, py, pz, E in units of sqrt(E GeV)")
+    uncertainty: float = Field(1.0, ge=0, description="negative log likelihood of the corrections, with model.momentum_uncertainty only")
+    presence_focal_gamma: float = Field(0.0, ge=0, description="focal form of presence: power of the probability of a miss; 0: plain")
+    classification_focal_gamma: float = Field(0.0, ge=0, description="focal form of classification")
+    momentum_form: Literal["huber", "absolute"] = "huber"
+    huber_delta: float = Field(1.0, gt=0, description="scaled correction from which the Huber loss of momentum is linear")
+    uncertainty_beta: float = Field(0.5, ge=0, le=1, description="beta of the likelihood: 0 is the plain one, 1 weighs all errors alike")
 
 
 class TrainingConfig(Block):

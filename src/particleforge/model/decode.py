@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from particleforge.model.momentum import host_momentum, to_p4
+from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_p4
 from particleforge.model.network import Outputs, SetTransformer
 from particleforge.schema import PADDING
 
@@ -42,5 +42,5 @@ class Decoder(nn.Module):
         charged = self.is_charged[given_present.argmax(-1)] & real
         charge = torch.where(charged, torch.where(positive > negative, 1, -1), 0)
         host = host_momentum(features, self.network.host_columns[element_type])
-        p4 = torch.where(real.unsqueeze(-1), to_p4(outputs.momentum.float(), host), 0.0)
+        p4 = torch.where(real.unsqueeze(-1), to_p4(outputs.momentum[..., :N_CORRECTIONS].float(), host), 0.0)
         return scores[:, :-1], charge[:, :-1], p4[:, :-1]

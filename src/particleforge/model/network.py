@@ -2,7 +2,8 @@
 
 Inputs -> outputs: raw features float32 [B, N, F] and element types int64 [B, N] (0 padding, 1 track, 2 cluster) ->
 ``Outputs`` per element: presence logit [B, N], class logits [B, N, C], charge logits [B, N, 3] for -1, 0, +1, and momentum
-corrections [B, N, 5] (``momentum``).
+corrections [B, N, 5] (``momentum``); with ``model.momentum_uncertainty`` five more columns, the logarithms of the standard
+deviations of the corrections.
 
 Algorithm: the features' transforms and standardisation, one linear projection per element type, ``n_layers`` layers of the
 configured backbone in which the elements of an event learn of each other (``backbones``), two multi-layer heads. There is no
@@ -113,7 +114,7 @@ class SetTransformer(nn.Module):
         self.prepare = backbone.prepare
         self.blocks = nn.ModuleList(backbone.layer(model, index) for index in range(model.n_layers))
         self.identity_head = _head(model, 1 + inputs.n_classes + N_CHARGES)
-        self.momentum_head = _head(model, N_CORRECTIONS)
+        self.momentum_head = _head(model, N_CORRECTIONS * (1 + model.momentum_uncertainty))
         last = self.momentum_head[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)

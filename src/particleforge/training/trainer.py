@@ -28,10 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from particleforge.config.training import LossConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.loss import TERMS, Batch, counts, denominators, loss_sums, term_weights
+from particleforge.model.loss import JUDGED, N_COUNTS, TERMS, Batch, counts, denominators, loss_sums, term_weights
 from particleforge.model.network import Outputs, SetTransformer
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
@@ -49,7 +48,7 @@ from particleforge.training.timing import Moment, Shares, StepClock
 
 log = logging.getLogger(__name__)
 # per step, summed over ranks before the forward pass; seconds are those since the last tally
-_TALLY = ("elements", "particles", "events", "padded_elements", "interrupted", "loading_s", "communication_s")
+_TALLY = ("elements", "particles", "filled_events", "events", "padded_elements", "interrupted", "loading_s", "communication_s")
 _SECONDS_BETWEEN_SHARES = 10.0
 
 
@@ -96,7 +95,7 @@ class Trainer:
         if n_events < workers.world_size:
             raise UserError(f"{spec.manifest}: the train split has {n_events} events for {workers.world_size} ranks; use fewer ranks")
         self.weights = term_weights(self.training.loss, workers.device)
-        self.valid_weights = term_weights(LossConfig()).double()
+        self.valid_weights = term_weights(JUDGED).double()
         self.metrics: MetricsLog | None = None
         self.step = self.epoch = self.batch = self.stale_validations = 0
         self.valid_curve: list[list[float]] = []
@@ -216,7 +215,7 @@ class Trainer:
         if tally[_TALLY.index("interrupted")]:
             raise StoppedEarlyError("interrupted", f"stopped by a signal or the end of the job's time after {self.step} steps")
         self.optimiser.zero_grad(set_to_none=True)
-        terms = self._backward(network, micro_batches, denominators(tally[:2]))
+        terms = self._backward(network, micro_batches, denominators(tally[:N_COUNTS]))
         backward_end = Moment(workers.device)
         norm = self.layout.clip(self.network, self.training.gradient_clip)
         *local, norm_value = torch.cat((terms, norm[None])).cpu().double()  # waits for the device
@@ -245,7 +244,7 @@ class Trainer:
         """
 
         def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-            sums = loss_sums(outputs, batch, self.network.host_columns)
+            sums = loss_sums(outputs, batch, self.network.host_columns, self.training.loss)
             terms = sums / global_counts.to(sums)
             return terms @ self.weights * self.layout.data_size, terms
 
@@ -297,7 +296,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, progress: Progress) -> None:
         network = self.scored.eval()
-        sums = torch.zeros(len(TERMS) + 2, dtype=torch.float64)
+        sums = torch.zeros(len(TERMS) + N_COUNTS, dtype=torch.float64)
         for batch in self.valid_loader.once():
             found = self.layout.evaluate(network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns))
             sums += torch.cat((found.cpu().double(), counts(batch) * self.layout.counted))
