@@ -13,7 +13,7 @@ from particleforge.provenance import checksum, read_record, record_of
 
 TINY = (
     "studies={scaling_batch: {events_seen: 12, n_validations: 2, elements_per_batch: 256, factors: [1, 2], "
-    "learning_rates: {lamb: null}, learning_rate_scalings: [linear]}, "
+    "learning_rates: {adamw: 0.001}, learning_rate_scalings: [linear]}, "
     "fine_tuning: {from_detector: clic, events_seen: 12, n_validations: 2, train_events: [6]}, "
     "scaling_law: {train_events: [4, 8], model_sizes: [{width: 8, n_layers: 1, n_heads: 2}]}}"
 )

@@ -1,10 +1,9 @@
 """Studies: many small trainings that answer one question, made only when they are asked for."""
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
 from particleforge.config.detector import Name
@@ -16,11 +15,6 @@ def _rising(sizes: tuple[int, ...]) -> tuple[int, ...]:
     if any(low >= high for low, high in pairwise(sizes)):
         raise ValueError(f"must rise, got {list(sizes)}")
     return sizes
-
-
-def _without_removed(rates: Any) -> Any:
-    """Drop what is set to null: how a preset or ``--config`` takes an optimiser out."""
-    return {name: rate for name, rate in rates.items() if rate is not None} if isinstance(rates, Mapping) else rates
 
 
 class StudyConfig(Block):
@@ -40,8 +34,8 @@ class ScalingBatchConfig(StudyConfig):
     learning_rate_scalings: tuple[Literal["none", "linear", "sqrt"], ...] = Field(
         ("none", "linear", "sqrt"), min_length=1, description="rules by which the learning rate follows the batch"
     )
-    learning_rates: Annotated[dict[Literal["adamw", "lamb"], Annotated[float, Field(gt=0)]], BeforeValidator(_without_removed)] = Field(
-        {"adamw": 1e-3, "lamb": 1e-2}, min_length=1, description="optimisers, each with its learning rate at x1; null takes one out"
+    learning_rates: dict[Literal["adamw", "lamb"], Annotated[float, Field(gt=0)]] = Field(
+        {"adamw": 1e-3, "lamb": 1e-2}, min_length=1, description="optimisers, each with its learning rate at x1"
     )
 
     @model_validator(mode="after")
