@@ -208,9 +208,8 @@ def main() -> None:
         manifest = write_shards(Path(folder), options.detector, train=options.events, valid=20)
         network = SetTransformer(settings_of(options, 1, options.budget).model, ModelInputs.from_manifest(manifest))
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
-        alone = {
-            budget: measured_training(manifest, options, 1, budget) for budget in (options.budget // 2, options.budget, 2 * options.budget)
-        }
+        small, middle, large = options.budget // 2, options.budget, 2 * options.budget
+        alone = {budget: measured_training(manifest, options, 1, budget) for budget in (small, middle, large)}
         two = {budget: measured_training(manifest, options, 2, budget) for budget in (middle, large)}
         decode_s, copy_s, elements_per_event = measured_loading(manifest, options.budget)
     points = measured_all_reduce()
