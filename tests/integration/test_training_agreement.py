@@ -1,9 +1,10 @@
-"""What one rank alone notices ends all ranks at the same step: two processes that talk by gloo, several trainings in each."""
+"""Trainers without a launcher: what one rank alone notices ends both at the same step; a compiled network trains alike."""
 
 import json
 import socket
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from torch import Tensor
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.inputs import ModelInputs
+from particleforge.model.network import SetTransformer
 from particleforge.training.checkpoint import list_checkpoints, read_checkpoint
 from particleforge.training.distributed import Workers
 from particleforge.training.metrics import MetricsLog, read_rows
@@ -58,6 +61,8 @@ def train_all(rank: int, folder: Path, port: int) -> None:
     impatient = trainer_of(folder, "impatient", workers, patient, lambda: False)
     for name, trainer in {"interrupted": interrupted, "diverged": diverged, "impatient": impatient}.items():
         status, reason = trainer.run()
+        if trainer.metrics:
+            trainer.metrics.close()
         found[name] = [status, trainer.step, reason]
     (folder / f"found_{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
@@ -82,3 +87,23 @@ def test_ranks_end_together(tmp_path: Path) -> None:
     rows = [row["values"] for row in read_rows(tmp_path / "impatient" / "metrics.jsonl") if row["split"] == "train"]
     assert rows[0]["communication_share"] <= 1  # a step tells the others its times with the next one
     assert all(0 < row["communication_share"] <= 1 and 0 <= row["loading_share"] <= 1 for row in rows[1:])
+
+
+def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced with free lengths, but without the compiler, which takes half a minute."""
+    write_synthetic(tmp_path / "shards")
+    traced = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., Any]:
+        traced.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(SetTransformer, "compile", partialmethod(SetTransformer.compile, backend=backend))
+    curves = []
+    for on in (False, True):
+        trainer = trainer_of(tmp_path, str(on), Workers(0, 1, torch.device("cpu")), settings_of(compile=on), lambda: False)
+        trainer.run()
+        trainer.metrics.close()
+        curves.append(dict(trainer.valid_curve))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-6)
+    assert traced

@@ -81,6 +81,20 @@ def test_more_events_simulate_only_the_new_shards(chain):
     assert jobs["simulate_events"] == jobs["build_dataset"] == jobs["select_events"] == n_samples
 
 
+def test_weights_to_start_from_are_an_input_of_search_and_training(chain):
+    key = "training={init_from: pretrained.pt}"
+    refused = chain.run("-n", config=(key,), check=False)
+    assert "Missing input files for rule run_hpo_slot" in refused
+    assert "pretrained.pt" in refused
+    pretrained = chain.folder / "pretrained.pt"
+    pretrained.write_bytes(b"the plan does not open it")
+    try:
+        assert set(chain.planned(config=(key,))) == rules_of(FROM_HPO)
+        assert "pretrained.pt" in chain.run("-n", "--until", "train_model", config=(key,)).split("rule train_model:")[1]
+    finally:
+        pretrained.unlink()
+
+
 @pytest.mark.parametrize(("model", "stage"), [("DatasetSettings", "dataset"), ("ExportSettings", "export")])
 def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage):
     program = (

@@ -47,6 +47,8 @@ from particleforge.training.trainer import Trainer
 log = logging.getLogger(__name__)
 BEST_FILE = "best.pt"
 METRICS_FILE = "metrics.parquet"
+# in the text of an error that is a plain RuntimeError: torch's allocator, and a MemoryError in a communication hook
+_TOLD_OF_MEMORY = ("can't allocate memory", "MemoryError")
 
 
 class Interruption:
@@ -169,7 +171,7 @@ def _failure(error: BaseException) -> dict[str, object]:
     text = str(error)
     if isinstance(error, UserError):
         kind = "user"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in text for told in _TOLD_OF_MEMORY):
         kind, text = "memory", f"{OUT_OF_MEMORY}: {text}"
     else:
         kind = LOST_RANK if is_lost_rank(error) else "error"
