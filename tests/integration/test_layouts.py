@@ -1,6 +1,7 @@
 """Every layout of a training on its ranks gives DDP's curve, and a state saved under one goes on under any other."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -65,9 +66,11 @@ def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[st
     for rank in range(ranks):
         environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).with_name("rank_of_trainings.py")), *map(str, paths)]
-        processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+        with (folder / f"{ranks}_{rank}.log").open("wb") as output:
+            processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=output))
     try:
-        assert [process.wait(timeout=600) for process in processes] == [0] * ranks
+        ends = [process.wait(timeout=600) for process in processes]
+        assert ends == [0] * ranks, (folder / f"{ranks}_0.log").read_text()
     finally:
         for process in processes:
             process.kill()
@@ -87,7 +90,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ddp": {},
     "zero2": {"layout": "zero2"},
     "fsdp": {"layout": "fsdp", "accumulation_steps": 2, "activation_checkpointing": True},
-    "tensor": {"layout": "tensor", "accumulation_steps": 2},
+    "tensor": {"layout": "tensor"},
     "pipeline": {"layout": "pipeline"},
     "pipeline of micro-batches": {"layout": "pipeline", "accumulation_steps": 3},
 }
@@ -103,6 +106,9 @@ def on_two_ranks(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     extreme = {"learning_rate": 1e30, "gradient_clip": 1e30, "warmup_steps": 0}
     for name in ("fsdp", "tensor", "pipeline"):
         specs.append(TrainingSpec(settings_of(layout=name, **extreme), manifest, folder / f"diverging {name}", STEPS))
+    for name in ("ddp", "tensor", "pipeline"):
+        half = settings_of(layout=name, precision="bf16", accumulation_steps=2)
+        specs.append(TrainingSpec(half, manifest, folder / f"bf16 {name}", 10))
     return train_on(2, specs, folder)
 
 
@@ -135,6 +141,24 @@ def test_every_layout_has_the_curve_of_ddp(on_two_ranks: dict[str, TrainingResul
             assert found.shape == value.shape
             assert (found - value).norm() <= 0.01 * value.norm() + 1e-6, (index, key)
     load_model(result.best_checkpoint)
+
+
+@pytest.mark.parametrize("name", ["tensor", "pipeline"])
+def test_layouts_agree_in_bf16_to_its_rounding(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+    found, expected = (losses(on_two_ranks[f"bf16 {layout}"].metrics) for layout in (name, "ddp"))
+    assert found == pytest.approx(expected, rel=0.01)
+    assert found != losses(on_two_ranks["ddp"].metrics)
+
+
+def test_ranks_hold_their_part_only(on_two_ranks: dict[str, TrainingResult]) -> None:
+    text = (on_two_ranks["ddp"].metrics.parent.with_name("2_0.log")).read_text()
+    shares = {}
+    for name, held, whole in re.findall(r"layout (\w+): rank 0 holds (\d+) of (\d+) parameters", text):
+        shares[name] = int(held) / int(whole)
+    assert shares["ddp"] == 1
+    assert shares["zero2"] == shares["fsdp"] == pytest.approx(0.5, abs=0.01)
+    assert shares["tensor"] < 0.65  # what is not divided weighs much in so small a network
+    assert shares["pipeline"] < 0.6
 
 
 def test_a_state_goes_on_under_every_layout(on_two_ranks: dict[str, TrainingResult], manifest: Path) -> None:

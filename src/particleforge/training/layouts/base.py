@@ -13,6 +13,7 @@ Rules:
   its optimiser has there. So a state saved under one layout loads under any other.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -29,6 +30,8 @@ from particleforge.training.devices import autocast
 from particleforge.training.distributed import Workers
 from particleforge.training.optimiser import make_optimiser
 from particleforge.training.timing import Moment, TimedGradientMean
+
+log = logging.getLogger(__name__)
 
 # outputs and their batch -> what is differentiated, and the sums of the terms of the loss
 Objective = Callable[[Outputs, Batch], tuple[Tensor, Tensor]]
@@ -49,6 +52,7 @@ class Layout:
         self.data_rank, self.data_size = workers.rank, workers.world_size
         self._mean = TimedGradientMean(workers.device, workers.world_size)
         self._names: list[str] = []  # of the whole network's state, in order
+        self._n_parameters = 0  # of the whole network
         self._groups: list[dict[str, Any]] = []  # the groups that the optimiser has on one rank, "params" as names
         self._constants: dict[str, Tensor] = {}  # buffers that ``place`` cut
 
@@ -58,6 +62,7 @@ class Layout:
         """Put this rank's part of a whole network on its device, in place."""
         if not self._names:
             self._names = list(network.state_dict())
+            self._n_parameters = sum(parameter.numel() for parameter in network.parameters())
             name_of = {parameter: name for name, parameter in network.named_parameters()}
             groups = make_optimiser(self.settings.training, network).param_groups
             self._groups = [{**group, "params": [name_of[parameter] for parameter in group["params"]]} for group in groups]
@@ -83,6 +88,11 @@ class Layout:
                 members = [parameter for parameter in group["params"] if isinstance(parameter, DTensor) is sharded]
                 groups += [{**group, "params": members}] if members else []
         optimiser.param_groups[:] = groups
+        if self.workers.is_main and self.workers.world_size > 1:
+            held = sum(local_part(parameter).numel() for parameter in network.parameters())
+            log.info(
+                "layout %s: rank 0 holds %d of %d parameters, and as much of gradients and moments", self.name, held, self._n_parameters
+            )
         return optimiser
 
     # ---- steps
