@@ -137,7 +137,7 @@ def events_of_epoch(manifest: Path, start: int, **options: int) -> tuple[list[tu
     return events, total
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(world=st.integers(1, 5), again=st.integers(1, 5), parts=st.integers(1, 3), shards=st.integers(1, 3), data=st.data())
 def test_each_event_once_per_epoch_on_any_ranks(
     manifest: Path, world: int, again: int, parts: int, shards: int, data: st.DataObject
