@@ -13,12 +13,9 @@ import pytest
 import torch
 
 from particleforge.config.settings import TrainSettings
-from particleforge.errors import UserError
 from particleforge.model.saved import load_model
 from particleforge.training.checkpoint import latest_state
-from particleforge.training.distributed import Workers
 from particleforge.training.launch import run_training
-from particleforge.training.layouts import make_layout
 from particleforge.training.spec import CHECKPOINTS, TrainingResult, TrainingSpec
 
 from ..unit.synthetic_shards import write_synthetic
@@ -193,27 +190,3 @@ def test_groups_of_ranks_share_events_and_copies_of_the_network(
     specs = [TrainingSpec(settings_of(**own), manifest, tmp_path / str(number), 10) for number, own in enumerate(variants)]
     for result in train_on(4, specs, tmp_path).values():
         assert_same_curve(result, on_two_ranks["chain"], 10)  # whose first ten steps are DDP's, with a validation after them
-
-
-REFUSED: list[tuple[int, dict[str, Any], dict[str, Any], str]] = [
-    (3, {}, {"layout": "tensor"}, r"training\.ranks: 3 is no multiple of training\.model_parallel_ranks = 2, which"),
-    (3, {}, {"layout": "pipeline"}, r"training\.ranks: 3 is no multiple of training\.model_parallel_ranks = 2, which"),
-    (3, {}, {"layout": "tensor", "model_parallel_ranks": 3}, r"model\.n_heads: 4 cannot be dealt to training\.model_parallel_ranks = 3"),
-    (2, {"feedforward_factor": 33 / 16}, {"layout": "tensor"}, r"model\.width \* model\.feedforward_factor: 33 cannot be dealt to"),
-    (2, {"dropout": 0.1}, {"layout": "tensor"}, r"model\.dropout: 0\.1 with training\.layout = tensor would drop the same units"),
-    (2, {"backbone": "gnn_lsh"}, {"layout": "tensor"}, r"training\.layout: tensor divides layers of attention, not of"),
-    (2, {"n_layers": 1}, {"layout": "pipeline"}, r"model\.n_layers: 1 layers are too few for training\.model_parallel_ranks = 2"),
-    (2, {}, {"layout": "zero2", "optimiser": "lamb"}, r"training\.optimiser: lamb needs the norms of whole tensors, which"),
-    (2, {}, {"layout": "fsdp", "compile": True}, r"training\.compile: not with training\.layout = fsdp; set it to false, or use ddp$"),
-]
-
-
-@pytest.mark.parametrize(("ranks", "model", "training", "line"), REFUSED)
-def test_what_a_layout_cannot_do_is_refused(ranks: int, model: dict[str, Any], training: dict[str, Any], line: str) -> None:
-    with pytest.raises(UserError, match=f"^{line}"):
-        make_layout(settings_of(model, **training), Workers(0, ranks, torch.device("cpu")))
-
-
-def test_one_rank_has_everything_whatever_the_layout() -> None:
-    layout = make_layout(settings_of({"dropout": 0.1}, layout="tensor"), Workers(0, 1, torch.device("cpu")))
-    assert (layout.name, layout.data_size, layout.counted) == ("ddp", 1, 1.0)

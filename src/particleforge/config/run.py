@@ -8,6 +8,7 @@ from particleforge.config.base import Block
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import Name
 from particleforge.config.hpo import HpoConfig, check_space
+from particleforge.config.layouts import layout_conflict
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
@@ -44,4 +45,11 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _space_fits(self) -> Self:
         check_space(self.hpo.space, self.model, self.training)
+        return self
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> Self:
+        conflict = layout_conflict(self.model, self.training, self.training.ranks)
+        if conflict:
+            raise ValueError(conflict)
         return self

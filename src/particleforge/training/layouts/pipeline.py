@@ -21,7 +21,6 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.utils.checkpoint import checkpoint
 
 from particleforge.config.settings import TrainSettings
-from particleforge.errors import UserError
 from particleforge.model.loss import TERMS, Batch
 from particleforge.model.network import Outputs, SetTransformer
 from particleforge.training.devices import autocast
@@ -65,14 +64,6 @@ class PipelineLayout(ModelParallelLayout):
         self.precision = settings.training.precision
         groups = [dist.new_group(list(range(first, first + stages)), backend="gloo") for first in range(0, workers.world_size, stages)]
         self.cpu_group = groups[self.data_rank]
-
-    def _check(self) -> None:
-        super()._check()
-        if self.settings.model.n_layers < self.model_size:
-            raise UserError(
-                f"model.n_layers: {self.settings.model.n_layers} layers are too few for training.model_parallel_ranks = "
-                f"{self.model_size} stages; change one of them"
-            )
 
     # ---- the network on this rank
 

@@ -16,7 +16,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from particleforge.config.settings import TrainSettings
-from particleforge.errors import UserError
 from particleforge.model.loss import Batch
 from particleforge.model.network import SetTransformer
 from particleforge.training.distributed import Workers
@@ -31,8 +30,6 @@ class FullyShardedLayout(Layout):
 
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
-        refuse_lamb(settings)
-        refuse_compile(settings)
         # it warns of in-place operations on the outputs, which are views; there are none
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self.mesh = init_device_mesh(workers.device.type, (workers.world_size,))
@@ -63,21 +60,6 @@ class GradientShardedLayout(FullyShardedLayout):
     """ZeRO stage 2."""
 
     reshard_after_forward = False
-
-
-def refuse_lamb(settings: TrainSettings) -> None:
-    """Raise a UserError for an optimiser that needs whole tensors."""
-    if settings.training.optimiser == "lamb":
-        raise UserError(
-            f"training.optimiser: lamb needs the norms of whole tensors, which training.layout = {settings.training.layout} slices; "
-            "use adamw, or the layout ddp or pipeline"
-        )
-
-
-def refuse_compile(settings: TrainSettings) -> None:
-    """Raise a UserError for torch.compile, which sees the whole network only under DDP."""
-    if settings.training.compile:
-        raise UserError(f"training.compile: not with training.layout = {settings.training.layout}; set it to false, or use ddp")
 
 
 def clip_slices(sliced: list[Tensor], repeated: list[Tensor], largest: float, group: dist.ProcessGroup | None) -> Tensor:

@@ -16,11 +16,10 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 
 from particleforge.config.settings import TrainSettings
-from particleforge.errors import UserError
 from particleforge.model.network import SetTransformer
 from particleforge.training.distributed import Workers
 from particleforge.training.layouts.base import Layout, local_part
-from particleforge.training.layouts.sharded import clip_slices, refuse_compile, refuse_lamb
+from particleforge.training.layouts.sharded import clip_slices
 
 
 class ModelParallelLayout(Layout):
@@ -31,21 +30,11 @@ class ModelParallelLayout(Layout):
     def __init__(self, settings: TrainSettings, workers: Workers) -> None:
         super().__init__(settings, workers)
         self.model_size = settings.training.model_parallel_ranks
-        self._check()
         self.data_size = workers.world_size // self.model_size
         self.data_rank, self.model_rank = divmod(workers.rank, self.model_size)
         self.counted = float(self.model_rank == 0)
         self.mesh = init_device_mesh(workers.device.type, (self.data_size, self.model_size), mesh_dim_names=("data", "model"))
         self.model_group, self.data_group = self.mesh.get_group("model"), self.mesh.get_group("data")
-
-    def _check(self) -> None:
-        """Raise a UserError for settings that this layout cannot serve."""
-        refuse_compile(self.settings)
-        if self.workers.world_size % self.model_size:
-            raise UserError(
-                f"training.ranks: {self.workers.world_size} is no multiple of training.model_parallel_ranks = {self.model_size}, "
-                f"which training.layout = {self.name} needs; change one of them"
-            )
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network: gradients are averaged after the backward pass."""
@@ -54,25 +43,6 @@ class ModelParallelLayout(Layout):
 
 class TensorLayout(ModelParallelLayout):
     """See the module's docstring."""
-
-    def _check(self) -> None:
-        super()._check()
-        refuse_lamb(self.settings)
-        model = self.settings.model
-        hidden = round(model.width * model.feedforward_factor)
-        for name, value in (("model.n_heads", model.n_heads), ("model.width * model.feedforward_factor", hidden)):
-            if value % self.model_size:
-                raise UserError(
-                    f"{name}: {value} cannot be dealt to training.model_parallel_ranks = {self.model_size}; "
-                    "change one of them, or take another training.layout"
-                )
-        if model.dropout:
-            raise UserError(
-                f"model.dropout: {model.dropout} with training.layout = tensor would drop the same units on all ranks; "
-                "set it to 0, or take another training.layout"
-            )
-        if model.backbone != "attention":
-            raise UserError(f"training.layout: tensor divides layers of attention, not of model.backbone = {model.backbone}; take fsdp")
 
     def _place(self, network: SetTransformer) -> SetTransformer:
         network.to(self.workers.device)
