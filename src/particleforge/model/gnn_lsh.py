@@ -3,7 +3,7 @@
 Inputs -> outputs: embeddings [B, N, width] and where the elements are (``curve.Geometry``) -> updated embeddings. Cost grows
 with N * ``model.bin_elements``.
 
-Algorithm (GNN-LSH of MLPF: Pata et al., Eur. Phys. J. C 81 (2021) 381, arXiv:2101.08578, section 3), in each layer:
+Algorithm (GNN-LSH of MLPF: Pata et al., Eur. Phys. J. C 81 (2021) 381, arXiv:2101.08578), in each layer:
 
 1. every element gets learned coordinates z; the random direction, of either sign, that z lies closest to is its bucket
    (cross-polytope hashing, Andoni et al., arXiv:1509.02897; as in Reformer, arXiv:2001.04451, section 2);
@@ -11,7 +11,7 @@ Algorithm (GNN-LSH of MLPF: Pata et al., Eur. Phys. J. C 81 (2021) 381, arXiv:21
 3. within a bin, elements are joined by the Gaussian kernel A_ij = exp(-|z_i - z_j|^2 / dim z) of each head; with
    ``model.local_attention`` it also falls exponentially with the angular distance, as the scores of attention do;
 4. messages pass along D^-1/2 A D^-1/2 (Kipf and Welling, arXiv:1609.02907), and a gate per feature chooses between what
-   came from the neighbours and the element's own (highway: Xin et al., arXiv:2004.04645).
+   came from the neighbours and the element's own (highway: Xin et al., arXiv:2004.04635).
 
 Differences from the publication: several kernels (heads), the order within buckets, a residual connection and a feed-forward
 net around the layer, and buckets whose number does not depend on the padding of a batch.

@@ -11,7 +11,7 @@ Terms, with their forms of ``training.loss``:
 * event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates weighted with their presence, less the
   particles, in units of sqrt(E GeV), as calorimeters resolve a sum; px and py are the missing transverse momentum;
 * uncertainty: the Gaussian's negative log likelihood of the five corrections, averaged, with the beta of Seitzer et al.
-  (arXiv:2203.09168, eq. 5), which keeps well-predicted particles from taking over; 0 for networks that predict no uncertainty.
+  (arXiv:2203.09168), which gives badly predicted particles their pull on the mean back; 0 for networks that predict no uncertainty.
 
 ``JUDGED`` are weights and forms by which trainings are compared, whatever they minimise.
 
