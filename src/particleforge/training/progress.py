@@ -44,7 +44,8 @@ class Progress:
         """Say where the time of the last steps went."""
         if self._show:
             with tqdm.external_write_mode():
-                shares = f"{max(0.0, 1 - loading - communication):.0%} computation, {loading:.0%} waiting for data, {communication:.0%} communication"
+                rest = max(0.0, 1 - loading - communication)
+                shares = f"{rest:.0%} computation, {loading:.0%} waiting for data, {communication:.0%} communication"
                 log.info("step %d of %d, epoch %d: time of training: %s", step, self._total, epoch, shares)
 
     def report_validation(self, step: int, loss: float, *, best: bool) -> None:
