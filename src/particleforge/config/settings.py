@@ -127,7 +127,7 @@ class ShardSettings(StageSettings):
 class TrainSettings(StageSettings):
     """What shapes a training, of the search or final."""
 
-    version: int = 1
+    version: int = 2
     seed: int
     model: ModelConfig
     training: TrainingConfig
@@ -140,7 +140,7 @@ class HpoSettings(StageSettings):
     whose warm-up trials share, or 1 if it has none.
     """
 
-    version: int = 1
+    version: int = 2
     seed: int
     model: ModelConfig
     training: TrainingConfig
