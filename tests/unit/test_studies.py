@@ -85,7 +85,7 @@ def test_only_the_starts_differ_in_fine_tuning() -> None:
 
 
 def test_a_training_validates_evenly_and_ends_with_its_schedule() -> None:
-    point = points_of(run_with(scaling_law={"n_validations": 4, "warmup_fraction": 0.2}), "scaling_law")["events_100_0"]
+    point = points_of(run_with(scaling_law={"n_validations": 4, "warmup_fraction": 0.2}), "scaling_law")["events_10_0"]
     training = with_steps(point, 50).training
     assert (training.max_steps, training.schedule_length, training.valid_every_steps, training.warmup_steps) == (50, 50, 13, 10)
 
@@ -194,7 +194,7 @@ def test_fine_tuned_trainings_have_the_sources_architecture_and_start_from_it(ma
 
 
 def test_divergence_is_a_result_and_interruption_is_not(manifest: Path, tmp_path: Path) -> None:
-    point = points_of(run_with(scaling_batch={"events_seen": 50}), "scaling_batch")["adamw_x8_linear_0"]
+    point = points_of(run_with(scaling_batch={"events_seen": 50, "factors": [1, 8]}), "scaling_batch")["adamw_x8_linear_0"]
     run_study_training(point, manifest, None, tmp_path, tmp_path / "point.json", Trained(tmp_path, "diverged"))
     found = PointResult.read(tmp_path / "point.json")
     assert (found.status, found.loss, found.train_loss) == ("diverged", None, None)
