@@ -6,7 +6,6 @@ import re
 import shutil
 
 import pytest
-import yaml
 from chain import Chain
 
 from particleforge.provenance import checksum, read_record, record_of
@@ -38,46 +37,44 @@ def test_fine_tuning_without_a_source_names_the_key(tmp_path):
     assert "studies.fine_tuning.from_detector: is not set; name the detector whose trained model to start from" in text
 
 
-def test_more_points_of_a_finished_study_would_train_these_only(studied):
-    assert studied.planned("scaling_batch", config=(TINY, "detector=twin")) == {}
-    more = TINY.replace("factors: [1, 2]", "factors: [1, 2, 4]")
-    jobs = studied.planned("scaling_batch", config=(more, "detector=twin"))
-    assert jobs == {"run_study_training": 1, "gather_study": 1, "scaling_batch": 1}
-
-
 @pytest.fixture(scope="module")
 def studied(chain, tmp_path_factory):
-    """A second detector with the data of the first, two studies of it, and a report that shows them."""
+    """The finished chain with a study in its report, and fine-tuning of a second detector that has the data of the first."""
     copy = chain.copy(tmp_path_factory.mktemp("studies") / "run")
+    copy.run("report", config=(TINY, "report={studies: [scaling_batch]}"))
     detectors = copy.folder / "config/detectors"
-    (detectors / "twin.yaml").write_text(yaml.safe_dump(yaml.safe_load((detectors / "clic.yaml").read_text()) | {"title": "A twin"}))
-    shutil.copytree(copy.results, copy.results.with_name("twin"), copy_function=shutil.copy2)
-    copy.run("report", config=(TINY, "detector=twin", "report={studies: [scaling_batch, fine_tuning]}"))
+    (detectors / "twin.yaml").write_text((detectors / "clic.yaml").read_text())
+    for stage in ("sim", "dataset", "select", "shards"):
+        shutil.copytree(copy.results / stage, copy.folder / "results/twin" / stage, copy_function=shutil.copy2)
+    copy.run("fine_tuning", "--rerun-triggers", "mtime", config=(TINY, "detector=twin"))  # nothing is recorded of copied files
     return copy
 
 
-def test_trainings_are_gathered_and_shown_with_their_origin(studied):
-    results = studied.results.with_name("twin")
-    rows = list(csv.DictReader((results / "studies/fine_tuning.csv").open()))
+def test_more_points_of_a_finished_study_would_train_these_only(studied):
+    assert studied.planned("scaling_batch", config=(TINY,)) == {}
+    more = TINY.replace("factors: [1, 2]", "factors: [1, 2, 4]")
+    assert studied.planned("scaling_batch", config=(more,)) == {"run_study_training": 1, "gather_study": 1, "scaling_batch": 1}
+
+
+def test_large_batches_see_equally_many_events_and_are_shown(studied):
+    found = json.loads((studied.results / "studies/scaling_batch.json").read_text())
+    (series,) = found["series"]
+    assert [point["factor"] for point in series["points"]] == [1, 2]
+    small, large = (point["events_seen"] for point in series["points"])
+    assert abs(small - large) <= 4
+    page = (studied.results / "report.html").read_text()
+    assert re.findall(r'id="figure-(scaling_batch\w*)"', page) == ["scaling_batch", "scaling_batch_curves"]
+    for folder in ("logs", "benchmarks"):
+        assert {"run_study_training", "gather_study"} <= {path.name for path in (studied.results / folder).iterdir()}
+
+
+def test_fine_tuned_trainings_start_from_the_other_detectors_model(studied):
+    results = studied.folder / "results/twin/studies"
+    rows = list(csv.DictReader((results / "fine_tuning.csv").open()))
     assert {row["start"]: (row["status"], row["train_events"]) for row in rows} == {
         "scratch": ("complete", "6"),
         "fine_tuned": ("complete", "6"),
     }
     assert rows[0]["loss"] != rows[1]["loss"]
-    record = read_record(record_of(results / "studies/fine_tuning/points/fine_tuned_6_0.json"))
-    model = studied.results / "train/best.pt"
-    assert checksum(model) in {entry["sha256"] for entry in record["inputs"]}
-    found = json.loads((results / "studies/scaling_batch.json").read_text())
-    (series,) = found["series"]
-    assert [point["factor"] for point in series["points"]] == [1, 2]
-    small, large = (point["events_seen"] for point in series["points"])
-    assert abs(small - large) <= 4
-    page = (results / "report.html").read_text()
-    assert re.findall(r'id="figure-((?:scaling_batch|fine_tuning)\w*)"', page) == [
-        "scaling_batch",
-        "scaling_batch_curves",
-        "fine_tuning",
-        "fine_tuning_curves",
-    ]
-    for folder in ("logs", "benchmarks"):
-        assert {"run_study_training", "gather_study"} <= {path.name for path in (results / folder).iterdir()}
+    record = read_record(record_of(results / "fine_tuning/points/fine_tuned_6_0.json"))
+    assert checksum(studied.results / "train/best.pt") in {entry["sha256"] for entry in record["inputs"]}
