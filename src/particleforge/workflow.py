@@ -38,6 +38,7 @@ class Workflow:
         self._points = cache(partial(points_of, self.run))
         self.paths = Paths(self.run.results_dir)
         self._check_nodes()
+        self._check_initial_weights()
         for detector in self.detectors.values():
             detector.elements.chosen(self.run.dataset.calorimeter_elements)  # UserError where it has no features for them
 
@@ -203,6 +204,16 @@ class Workflow:
                 key = _RANKS_KEYS.get(rule)
                 remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
                 raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
+
+    def _check_initial_weights(self) -> None:
+        """Raise a UserError for a file to start from that is missing, which Snakemake forgives where outputs exist, or in the results."""
+        source = self.run.training.init_from
+        if source is None:
+            return
+        if not Path(source).is_file():
+            raise UserError(f"training.init_from: {source}: no such file; give the best.pt or a checkpoint of a training")
+        if Path(source).resolve().is_relative_to(Path(self.run.results_dir).resolve()):
+            raise UserError(f"training.init_from: {source}: lies in results_dir, where a run may make it anew; copy it to another folder")
 
     def resources(self, rule: str) -> dict[str, Resource]:
         """Return Snakemake resources of a rule; memory and run time grow with each attempt."""

@@ -84,15 +84,18 @@ def test_more_events_simulate_only_the_new_shards(chain):
 def test_weights_to_start_from_are_an_input_of_search_and_training(chain):
     key = "training={init_from: pretrained.pt}"
     refused = chain.run("-n", config=(key,), check=False)
-    assert "Missing input files for rule run_hpo_slot" in refused
-    assert "pretrained.pt" in refused
+    assert "training.init_from: pretrained.pt: no such file; give the best.pt or a checkpoint of a training" in refused
     pretrained = chain.folder / "pretrained.pt"
     pretrained.write_bytes(b"the plan does not open it")
     try:
         assert set(chain.planned(config=(key,))) == rules_of(FROM_HPO)
-        assert "pretrained.pt" in chain.run("-n", "--until", "train_model", config=(key,)).split("rule train_model:")[1]
+        for target, rule in (("hpo/slots/0/0.json", "run_hpo_slot"), ("train/best.pt", "train_model")):
+            planned = chain.run(f"results/clic/{target}", "-n", "--allowed-rules", rule, config=(key,))
+            assert re.search(r"Updated input files: .*pretrained\.pt", planned)
     finally:
         pretrained.unlink()
+    inside = chain.run("-n", config=("training={init_from: results/clic/train/best.pt}",), check=False)
+    assert "training.init_from: results/clic/train/best.pt: lies in results_dir" in inside
 
 
 @pytest.mark.parametrize(("model", "stage"), [("DatasetSettings", "dataset"), ("ExportSettings", "export")])
