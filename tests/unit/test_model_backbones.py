@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from particleforge.config.model import ModelConfig
 from particleforge.export.onnx_model import convert, make_session
+from particleforge.model.attention import attend
 from particleforge.model.backbones import BACKBONES
 from particleforge.model.curve import Geometry, _hilbert_index, curve_orders, inverse, take
 from particleforge.model.decode import Decoder
@@ -214,6 +215,15 @@ def test_windows_and_orders_are_undone(n: int, size: int, events: int) -> None:
     assert torch.equal(with_neighbours(windows)[:, 1:, :size], windows[:, :-1])
     order = torch.rand(events, n).argsort(-1)
     assert torch.equal(take(take(x, order), inverse(order)), x)
+
+
+def test_attention_to_more_keys_than_queries_is_the_same_in_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, 2, n, 8, generator=generator) for n in (8, 24, 24))
+    mask = -3 * torch.rand(3, 2, 8, 24, generator=generator)
+    rounded = [tensor.bfloat16() for tensor in (query, key, value, mask)]
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert torch.allclose(attend(*rounded, dropout=0.0).float(), expected, atol=0.03)
 
 
 @pytest.mark.parametrize("backbone", LINEAR)

@@ -35,14 +35,18 @@ def range_slopes(config: ModelConfig) -> Tensor:
     return slopes
 
 
+def score_dtype(device: torch.device) -> torch.dtype:
+    """Return the type that scores of attention have on a device: that of autocast, if it is on."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
 def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: Tensor) -> Tensor:
     """Return what all blocks add to their scores, [B, 1 or heads, N, N].
 
     ``position``: eta, sin(phi), cos(phi) at the calorimeter [B, N, 3]; ``real``: bool [B, N]; ``slopes`` of ``range_slopes``.
     Distances are sqrt(d_eta^2 + chord(d_phi)^2). Under autocast the mask has its type, so that no layer converts it again.
     """
-    device = real.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    dtype = score_dtype(real.device)
     mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)  # ONNX wants a row per query
     mask = mask.to(dtype)
     if config.local_attention:
@@ -52,19 +56,22 @@ def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: 
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """Return softmax(query key^T / sqrt(D) + mask) value, [B, heads, N, D] as its arguments; ``mask`` [B, 1 or heads, N, N].
+    """Return softmax(query key^T / sqrt(D) + mask) value, [B, heads, N, D].
+
+    ``key`` and ``value`` [B, heads, M, D]; ``mask`` [B, 1 or heads, N, M].
 
     bfloat16 on CPUs: torch's fused kernel has no matrix instructions for the gradient there (docs/performance.md), so that three plain
     products win as long as the scores are small. Longer events and all else take the fused kernel, which never stores the scores.
     """
     b, heads, n, d = query.shape
+    m = key.shape[2]
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or n > _PLAIN_LENGTH_MAX:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     with torch.autocast("cpu", enabled=False):  # which would turn the softmax into float32
-        bias = mask.expand(b, heads, n, n).reshape(b * heads, n, n)
-        scores = torch.baddbmm(bias, query.reshape(b * heads, n, d), key.reshape(b * heads, n, d).transpose(1, 2), alpha=d**-0.5)
+        bias = mask.expand(b, heads, n, m).reshape(b * heads, n, m)
+        scores = torch.baddbmm(bias, query.reshape(b * heads, n, d), key.reshape(b * heads, m, d).transpose(1, 2), alpha=d**-0.5)
         share = functional.dropout(torch.softmax(scores, -1), dropout)
-        return torch.bmm(share, value.reshape(b * heads, n, d)).view(b, heads, n, d)
+        return torch.bmm(share, value.reshape(b * heads, m, d)).view(b, heads, n, d)
 
 
 class Block(nn.Module):

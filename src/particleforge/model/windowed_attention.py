@@ -14,11 +14,10 @@ Invariants: with all elements of an event in one window the result is that of fu
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from particleforge.config.model import ModelConfig
-from particleforge.model.attention import MASKED_SCORE, Block
+from particleforge.model.attention import MASKED_SCORE, Block, attend, score_dtype
 from particleforge.model.curve import N_CURVES, Geometry, curve_orders, inverse, take
 from particleforge.model.windows import distances, from_windows, into_windows, with_neighbours
 
@@ -40,12 +39,13 @@ def cut_windows(config: ModelConfig, geometry: Geometry) -> list[Windows]:
 def _mask(config: ModelConfig, geometry: Geometry, order: Tensor) -> Tensor:
     size = config.window_elements
     score = torch.where(geometry.real.gather(-1, order), 0.0, MASKED_SCORE)
-    mask = with_neighbours(into_windows(score, size, MASKED_SCORE), MASKED_SCORE).flatten(0, 1)[:, None, None]
+    dtype = score_dtype(order.device)
+    mask = with_neighbours(into_windows(score, size, MASKED_SCORE), MASKED_SCORE).flatten(0, 1)[:, None, None].to(dtype)
     if not config.local_attention:
         return mask.expand(-1, -1, size, -1)  # ONNX wants a row per query
     queries = into_windows(take(geometry.position, order), size)
     distance = distances(queries, with_neighbours(queries)).flatten(0, 1)
-    return mask - geometry.slopes[:, None, None] * distance.unsqueeze(1)
+    return torch.addcmul(mask, geometry.slopes.to(dtype)[:, None, None], distance.to(dtype).unsqueeze(1), value=-1)
 
 
 class WindowedBlock(Block):
@@ -62,9 +62,7 @@ class WindowedBlock(Block):
         qkv = self.query_key_value(self.attention_norm(take(x, order))).unflatten(-1, (-1, 3, width // self.n_heads))
         query, key, value = into_windows(qkv, self.size).unbind(-2)  # [B, W, size, heads, width / heads]
         query, key, value = (part.flatten(0, 1).transpose(1, 2) for part in (query, with_neighbours(key), with_neighbours(value)))
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask.to(query.dtype), dropout_p=self.dropout if self.training else 0.0
-        )
+        mixed = attend(query, key, value, mask.to(query.dtype), self.dropout if self.training else 0.0)
         mixed = from_windows(mixed.transpose(1, 2).flatten(2), x.shape)
         x = x + self.attention_output(take(mixed, place))
         updated: Tensor = x + self.feedforward(x)
