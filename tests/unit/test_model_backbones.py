@@ -226,6 +226,7 @@ def test_attention_to_more_keys_than_queries_is_the_same_in_bfloat16() -> None:
     assert torch.allclose(attend(*rounded, dropout=0.0).float(), expected, atol=0.03)
 
 
+@pytest.mark.integration  # torch takes long to translate
 @pytest.mark.parametrize("backbone", LINEAR)
 def test_export_says_the_same_at_any_length(inputs: ModelInputs, backbone: str) -> None:
     decoder = Decoder(network_of(inputs, backbone, n_layers=2))
