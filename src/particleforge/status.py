@@ -98,9 +98,8 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     with _planned(snakefile, overrides) as dag:
         status, to_run = Status(locked=dag.workflow.persistence.locked), set(dag.needrun_jobs())
         rules = {rule.name: number for number, rule in enumerate(dag.workflow.rules)}
-        jobs = [
-            (run.detector.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job) for job in dag.jobs if job.output
-        ]
+        order = [*run.detector, run.studies.fine_tuning.from_detector]  # the report may show a study that starts from another detector
+        jobs = [(order.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job) for job in dag.jobs if job.output]
         for *_, job in sorted(jobs, key=lambda entry: entry[:3]):
             stage = status.stages.setdefault((job.wildcards.detector, _stage(job)), StageStatus())
             absent = [path for path in job.output if not Path(path).exists()]
