@@ -70,7 +70,7 @@ def test_large_batches_see_equally_many_events_and_are_shown(studied):
 
 def test_fine_tuned_trainings_start_from_the_other_detectors_model(studied):
     results = studied.folder / "results/twin/studies"
-    rows = list(csv.DictReader((results / "fine_tuning.csv").open()))
+    rows = list(csv.DictReader((results / "fine_tuning.csv").read_text().splitlines()))
     assert {row["start"]: (row["status"], row["train_events"]) for row in rows} == {
         "scratch": ("complete", "6"),
         "fine_tuned": ("complete", "6"),
