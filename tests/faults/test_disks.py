@@ -214,7 +214,7 @@ def test_full_disk_during_a_training(tmp_path: Path, make_disk: MakeDisk) -> Non
 
     train(tmp_path / "whole")
     disk = make_disk(1024)
-    for size, place in (("8k", "work"), ("100k", "checkpoints/step_000000008"), ("200k", "last.pt")):
+    for size, place in (("8k", "work"), ("100k", "checkpoints/step_000000008"), ("240k", "last.pt")):
         disk.remount(f"size={size}")
         with pytest.raises(UserError, match=rf"{place}.*: the disk is full"):
             train(disk.path)
