@@ -1,6 +1,8 @@
 """Every layout of a training on its ranks gives DDP's curve, and a state saved under one goes on under any other."""
 
+import contextlib
 import os
+import random
 import re
 import socket
 import subprocess
@@ -43,9 +45,12 @@ def settings_of(model: dict[str, Any] | None = None, **training: Any) -> TrainSe
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that the system gives to outgoing connections, so that it stays free until rank 0 has started."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[str, TrainingResult]:

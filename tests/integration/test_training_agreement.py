@@ -1,7 +1,6 @@
 """Trainers without a launcher: what one rank alone notices ends both at the same step; a compiled network trains alike."""
 
 import json
-import socket
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partialmethod
@@ -39,10 +38,10 @@ def trainer_of(folder: Path, name: str, workers: Workers, settings: TrainSetting
     return trainer
 
 
-def train_all(rank: int, folder: Path, port: int) -> None:
+def train_all(rank: int, folder: Path) -> None:
     """Run every training on one rank and write how each of them ended."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", timedelta(minutes=2), world_size=RANKS, rank=rank)
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", timedelta(minutes=2), world_size=RANKS, rank=rank)
     workers = Workers(rank, RANKS, torch.device("cpu"))
     found: dict[str, Any] = {}
 
@@ -69,12 +68,10 @@ def train_all(rank: int, folder: Path, port: int) -> None:
 
 
 @pytest.mark.fault("divergent training")
-def test_ranks_end_together(tmp_path: Path) -> None:
+def test_ranks_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_synthetic(tmp_path / "shards")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_all, (tmp_path, port), nprocs=RANKS)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
+    torch.multiprocessing.spawn(train_all, (tmp_path,), nprocs=RANKS)
     first, second = (json.loads((tmp_path / f"found_{rank}.json").read_text()) for rank in range(RANKS))
     assert first == second
     assert first["interrupted"] == ["interrupted", 5, "stopped by a signal or the end of the job's time after 5 steps"]
