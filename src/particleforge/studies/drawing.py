@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from particleforge.studies.results import PointResult
 
@@ -38,8 +38,9 @@ def curve(axes: Axes, results: Sequence[PointResult], **style: Any) -> None:
 def log_losses(axes: Axes) -> None:
     """Scale the y axis logarithmically, with plain numbers: losses span less than a decade or little more."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.8)))
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def ticks_at(axes: Axes, sizes: Sequence[int]) -> None:
