@@ -139,11 +139,19 @@ def _run(profile: Path, folder: Path, jobs: Mapping[str, Any], timeout_s: float)
                 answer(folder)
                 time.sleep(_POLL_S)
             if process.poll() is None:
-                lines = _said("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%T %r|%Z|%k")[0].splitlines()
-                for state, work_dir, comment in (line.split("|") for line in lines if line.count("|") == 2):
-                    if Path(work_dir) == folder:
-                        waiting[comment.split("_wildcards_")[0].removeprefix("rule_")] = state
+                for state, comment in _queued(folder, "%T %r", "%k"):
+                    waiting[comment.split("_wildcards_")[0].removeprefix("rule_")] = state
+    left = [job for (job,) in _queued(folder, "%i")]
+    if left:  # by a Snakemake that had to be killed before it had cancelled them
+        _said("scancel", *left)
     return waiting
+
+
+def _queued(folder: Path, *fields: str) -> list[list[str]]:
+    """Return these fields of squeue for the jobs of this user whose working folder is ``folder``."""
+    lines = _said("squeue", "--noheader", f"--user={getpass.getuser()}", f"--format={'|'.join(('%Z', *fields))}")[0].splitlines()
+    found = [line.split("|") for line in lines if line.count("|") == len(fields)]
+    return [values for work_dir, *values in found if Path(work_dir) == folder]
 
 
 @contextmanager
