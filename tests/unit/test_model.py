@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particleforge.config.model import ModelConfig
-from particleforge.config.training import LossConfig
 from particleforge.errors import UserError
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.loss import Batch, counts, denominators, loss_sums, term_weights
+from particleforge.model.loss import Batch, loss_sums
 from particleforge.model.momentum import to_corrections, to_p4
 from particleforge.model.network import SetTransformer
 from particleforge.model.saved import load_model, save_model
@@ -122,28 +121,6 @@ def test_momentum_corrections_invert(seed: int) -> None:
     turned = phi + rng.uniform(-3, 3, 50)
     host = tuple(torch.tensor(v)[None] for v in (pt * 1.3, energy * 0.7, eta + 0.2, np.sin(turned), np.cos(turned)))
     assert torch.allclose(to_p4(to_corrections(p4, host), host), p4, rtol=1e-6, atol=1e-9)
-
-
-def test_loss_and_gradient_do_not_depend_on_packing(inputs: ModelInputs) -> None:
-    torch.manual_seed(0)
-    network = SetTransformer(ModelConfig(width=16, n_layers=1, n_heads=2), inputs)
-    lengths = [7, 0, 19, 1, 12]
-    whole = make_batch(lengths)
-    divisor, weights = denominators(counts(whole)).float(), term_weights(LossConfig())
-
-    def gradients(parts: list[Batch]) -> tuple[float, torch.Tensor]:
-        network.zero_grad()
-        loss = 0.0
-        for part in parts:
-            value = loss_sums(network(part.features, part.element_type), part, network.host_columns) / divisor @ weights
-            value.backward()
-            loss += value.item()
-        return loss, torch.cat([p.grad.flatten() for p in network.parameters()])
-
-    loss, gradient = gradients([whole])
-    split_loss, split_gradient = gradients([Batch(*(column[i : i + 1, :n] for column in whole)) for i, n in enumerate(lengths)])
-    assert loss == pytest.approx(split_loss, rel=1e-6)
-    assert (gradient - split_gradient).norm() <= 1e-6 * gradient.norm()
 
 
 def test_loss_of_perfect_outputs_is_zero_and_each_term_sees_its_output(inputs: ModelInputs) -> None:
