@@ -12,7 +12,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
-from particleforge.model.saved import save_model
+from particleforge.model.saved import save_model, serialise
 from particleforge.training.init_from import read_source, start_from
 
 from .synthetic_shards import random_elements, random_network, write_synthetic
@@ -54,6 +54,14 @@ def test_same_inputs_take_all_weights(inputs: ModelInputs, tmp_path: Path) -> No
         assert torch.equal(ours, theirs)
     assert "16 features copied, fresh: none, not used: none; 3 classes copied, fresh: none, not used: none" in line
     assert "\n" not in line
+
+
+def test_weights_of_another_meaning_are_refused(inputs: ModelInputs, tmp_path: Path) -> None:
+    network = random_network(inputs, ModelConfig(**MODEL), seed=1)
+    content = {"weights": network.state_dict(), "model": network.config.model_dump(mode="json"), "inputs": network.inputs.plain()}
+    (tmp_path / "old.pt").write_bytes(serialise(content))
+    with pytest.raises(UserError, match=r"old\.pt: a model of format 1, .*; train it again"):
+        start_from(network, tmp_path / "old.pt")
 
 
 def test_features_and_classes_are_matched_by_name(inputs: ModelInputs, tmp_path: Path) -> None:

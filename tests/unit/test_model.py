@@ -15,7 +15,7 @@ from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import Batch, loss_sums
 from particleforge.model.momentum import to_corrections, to_p4
 from particleforge.model.network import SetTransformer
-from particleforge.model.saved import load_model, save_model
+from particleforge.model.saved import load_model, save_model, serialise
 
 from .synthetic_shards import N_FEATURES, random_elements, random_network, write_synthetic
 
@@ -157,6 +157,9 @@ def test_saved_model_loads_and_gives_the_same(decoder: Decoder, inputs: ModelInp
     (tmp_path / "broken.pt").write_bytes((tmp_path / "best.pt").read_bytes()[:-200])
     with pytest.raises(UserError, match=r"broken\.pt: not a model"):
         load_model(tmp_path / "broken.pt")
+    (tmp_path / "old.pt").write_bytes(serialise(content))
+    with pytest.raises(UserError, match=r"old\.pt: a model of format 1, .*; train it again"):
+        load_model(tmp_path / "old.pt")
 
 
 def test_bad_manifests_are_named(tmp_path: Path) -> None:

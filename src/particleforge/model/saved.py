@@ -1,7 +1,8 @@
 """Trained networks in files: weights with everything needed to use them.
 
 Format (``torch.save`` of plain values): ``weights``, ``model`` (its settings), ``inputs`` (``ModelInputs``), ``training``
-(settings), ``step``, ``valid_loss``, ``provenance``. Reading a file never runs code that it holds (``deserialise``).
+(settings), ``step``, ``valid_loss``, ``provenance``, and ``format``, which tells apart files of equal shapes whose weights mean
+different things. Reading a file never runs code that it holds (``deserialise``).
 """
 
 import io
@@ -18,6 +19,8 @@ from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
+
+FORMAT = 2  # 1: rows of query_key_value by kind, then head; 2: by head, then kind
 
 
 def serialise(content: Any) -> bytes:
@@ -49,9 +52,16 @@ def _without_identity(content: Any) -> Any:
 
 
 def save_model(path: Path, content: dict[str, Any]) -> None:
-    """Write a trained network atomically; ``content`` has the keys of the module's docstring."""
+    """Write a trained network atomically; ``content`` has the keys of the module's docstring but ``format``."""
     with atomic_output(path) as temporary:
-        temporary.write_bytes(serialise(content))
+        temporary.write_bytes(serialise({**content, "format": FORMAT}))
+
+
+def check_format(content: dict[str, Any], path: Path) -> None:
+    """Raise a UserError for a trained network whose weights mean something else here."""
+    found = content.get("format", 1)
+    if found != FORMAT:
+        raise UserError(f"{path}: a model of format {found}, whose weights mean something else in format {FORMAT}; train it again")
 
 
 def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
@@ -59,6 +69,7 @@ def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
     try:
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
         network = SetTransformer(ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        check_format(content, path)
         network.load_state_dict(content.pop("weights"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train a model first") from None

@@ -23,7 +23,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, SetTransformer
-from particleforge.model.saved import deserialise
+from particleforge.model.saved import check_format, deserialise
 
 _Labels = Sequence[tuple[str, ...] | None]  # what a row or column of a weight stands for; None for nothing
 _KEY = "training.init_from"
@@ -44,7 +44,10 @@ def read_source(path: Path) -> Source:
     try:
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
         weights = content["weights"] if "weights" in content else content["averaged"] or content["network"]
-        return Source(path, weights, ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        source = Source(path, weights, ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        if "weights" in content:  # a checkpoint belongs to settings with a version of their own
+            check_format(content, path)
+        return source
     except FileNotFoundError:
         raise UserError(f"{_KEY}: {path}: no such file; give the best.pt or a checkpoint of a training") from None
     except UserError:
