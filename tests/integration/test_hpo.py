@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from particleforge.config.hpo import HpoConfig, apply_parameters
+from particleforge.config.hpo import HpoConfig
 from particleforge.config.load import load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import HpoSettings, TrainSettings
+from particleforge.config.space import apply_parameters
 from particleforge.config.training import TrainingConfig
 from particleforge.hpo import dag
 from particleforge.hpo.best import select_best_trial

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from particleforge.config.hpo import apply_parameters
+from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError
 from particleforge.hpo.best import compare_with_default, nested, select_best_trial
 from particleforge.hpo.plots import importances

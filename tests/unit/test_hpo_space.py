@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from particleforge.config.hpo import DECIDED_BY_SEARCH, HpoConfig, ParameterConfig, apply_parameters, check_space
+from particleforge.config.hpo import HpoConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.settings import HpoSettings
+from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig, apply_parameters, check_space
 from particleforge.config.training import TrainingConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag

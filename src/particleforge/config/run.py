@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from particleforge.config.base import Block
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import Name
-from particleforge.config.hpo import HpoConfig, check_space
+from particleforge.config.hpo import HpoConfig
 from particleforge.config.layouts import layout_conflict
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
@@ -16,6 +16,7 @@ from particleforge.config.report import ReportConfig
 from particleforge.config.resources import ResourcesConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
+from particleforge.config.space import check_space
 from particleforge.config.studies import StudiesConfig
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig

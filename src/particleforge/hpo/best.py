@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from particleforge.artefacts import atomic_output, write_yaml
-from particleforge.config.hpo import apply_parameters
 from particleforge.config.settings import HpoSettings
+from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.plots import write_plots

@@ -9,9 +9,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from particleforge.config.hpo import HpoConfig, ParameterConfig, apply_parameters
+from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import HpoSettings, TrainSettings
+from particleforge.config.space import ParameterConfig, apply_parameters
 from particleforge.config.training import TrainingConfig
 from particleforge.hpo import dag
 

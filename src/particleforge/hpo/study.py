@@ -30,8 +30,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from particleforge.artefacts import settings_hash
-from particleforge.config.hpo import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.config.settings import HpoSettings
+from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.sampling import CMA_STATE, propose
