@@ -1,4 +1,4 @@
-"""Which device a rank takes, how its ranks talk, and what is refused, with the machine's accelerator as a test tells it."""
+"""Which rank a process is, which device it takes, how ranks talk, and what is refused, with the machine's accelerator as a test tells it."""
 
 import shutil
 
@@ -7,6 +7,7 @@ import torch
 
 from particleforge.errors import UserError
 from particleforge.training import devices
+from particleforge.training.distributed import rank_environment
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, visible: int = 1) -> None:
@@ -89,3 +90,17 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(UserError, match=r"^training\.compile: none of g\+\+, clang\+\+ is on PATH; install one, or set it to false$"):
         devices.check_compiler()
+
+
+def test_rank_comes_from_torchrun_then_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert rank_environment() == (0, 1, 0)  # a job step that is no distributed training
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert rank_environment() == (5, 8, 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert rank_environment() == (1, 2, 0)

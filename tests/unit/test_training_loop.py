@@ -18,7 +18,7 @@ from particleforge.config.training import EXECUTION
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.training import checkpoint
-from particleforge.training.distributed import Workers, rank_environment
+from particleforge.training.distributed import Workers
 from particleforge.training.launch import run_training
 from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import MetricsLog, metrics_table, read_rows
@@ -389,20 +389,6 @@ def test_best_settings_replace_what_they_name(tmp_path: Path) -> None:
     best.write_text(json.dumps({"model": {"widht": 32}}))
     with pytest.raises(UserError, match=r"best\.yaml: model\.widht: unknown key"):
         with_best_settings(settings_of(), best)
-
-
-def test_rank_comes_from_torchrun_then_srun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
-    for name, value in slurm.items():
-        monkeypatch.setenv(name, value)
-    assert rank_environment() == (0, 1, 0)  # a job step that is no distributed training
-    monkeypatch.setenv("MASTER_ADDR", "node1")
-    assert rank_environment() == (5, 8, 1)
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    assert rank_environment() == (1, 2, 0)
 
 
 def test_more_steps_than_configured_are_refused(manifest: Path, tmp_path: Path) -> None:
