@@ -1,4 +1,4 @@
-"""Which rank a process is, which device it takes, how ranks talk, and what is refused, with the machine's accelerator as a test tells it."""
+"""Ranks of processes, their devices and how they talk, and what is refused, with the accelerator of the machine as a test tells it."""
 
 import shutil
 
