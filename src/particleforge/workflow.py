@@ -120,16 +120,17 @@ class Workflow:
 
     def slot_parents(self, wildcards: Any) -> list[str]:
         """Input function: results of the slots that a slot of the search waits for."""
-        parents = dag.parents_of(self.run.hpo, int(wildcards.rung), int(wildcards.slot))
-        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in parents]
+        parents = dag.parents_of(self.run.hpo, int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot))
+        return [self.slot_file(wildcards.detector, parent) for parent in parents]
 
     def all_slots(self, wildcards: Any) -> list[str]:
         """Input function: results of all slots of the search."""
-        return [self.slot_file(wildcards.detector, rung, slot) for rung, slot in dag.all_slots(self.run.hpo)]
+        return [self.slot_file(wildcards.detector, slot) for slot in dag.all_slots(self.run.hpo)]
 
-    def slot_file(self, detector: str, rung: int, slot: int) -> str:
+    def slot_file(self, detector: str, place: dag.Slot) -> str:
         """Return the result file of one slot."""
-        return self.paths.hpo_slot.format(detector=detector, rung=rung, slot=slot)
+        bracket, rung, slot = place
+        return self.paths.hpo_slot.format(detector=detector, bracket=bracket, rung=rung, slot=slot)
 
     def study_results(self, study: StudyName) -> Callable[..., list[str]]:
         """Return an input function: all that a study writes, for every chosen detector that it is about."""

@@ -52,8 +52,8 @@ def settings() -> HpoSettings:
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory, manifest: Path, settings: HpoSettings) -> Path:
     folder = tmp_path_factory.mktemp("hpo")
-    for rung, slot in dag.all_slots(settings.hpo):
-        run_hpo_slot(settings, manifest, folder / "work", rung, slot, folder / f"{rung}-{slot}.json")
+    for bracket, rung, slot in dag.all_slots(settings.hpo):
+        run_hpo_slot(settings, manifest, folder / "work", bracket, rung, slot, folder / f"{rung}-{slot}.json")
     return folder
 
 
@@ -71,7 +71,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: 
     script = (
         "import sys; from pathlib import Path; from particleforge.config.settings import HpoSettings;"
         "from particleforge.hpo.slot import run_hpo_slot;"
-        "run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path, sys.argv[2:4]), 0, 1, Path(sys.argv[4]))"
+        "run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path, sys.argv[2:4]), 0, 0, 1, Path(sys.argv[4]))"
     )
     work, output = tmp_path / "work", tmp_path / "0-1.json"
     job = subprocess.Popen([sys.executable, "-c", script, often.model_dump_json(), str(manifest), str(work), str(output)])
@@ -81,7 +81,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: 
     job.kill()
     job.wait()
     assert not output.exists()
-    run_hpo_slot(often, manifest, work, 0, 1, output)
+    run_hpo_slot(often, manifest, work, 0, 0, 1, output)
     again, whole = json.loads(output.read_text()), json.loads((search / "0-1.json").read_text())
     assert (again["params"], again["value"]) == (whole["params"], whole["value"])
     assert again["trial"] == 0, "the killed job's own trial was gone on with"
@@ -89,7 +89,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: 
 
 def test_best_feeds_the_final_training(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
     best = tmp_path / "best.yaml"
-    slots = [search / f"{rung}-{slot}.json" for rung, slot in dag.all_slots(settings.hpo)]
+    slots = [search / f"{rung}-{slot}.json" for _, rung, slot in dag.all_slots(settings.hpo)]
     select_best_trial(settings, slots, search / "work", manifest, best, tmp_path / "trials.csv", {"rungs": tmp_path / "rungs.png"})
     winner = json.loads((search / "1-0.json").read_text())
     assert yaml.safe_load(best.read_text())["value"] == winner["value"]

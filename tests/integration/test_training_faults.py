@@ -154,9 +154,9 @@ def search(manifest: Path, folder: Path, **space: Any) -> dict[tuple[int, int], 
     hpo = HpoConfig(first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, space=space)
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     results = {}
-    for rung, slot in dag.all_slots(hpo):
+    for bracket, rung, slot in dag.all_slots(hpo):
         output = folder / f"{rung}-{slot}.json"
-        run_hpo_slot(settings, manifest, folder / "work", rung, slot, output)
+        run_hpo_slot(settings, manifest, folder / "work", bracket, rung, slot, output)
         results[rung, slot] = json.loads(output.read_text())
     return results
 

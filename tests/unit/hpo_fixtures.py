@@ -113,15 +113,16 @@ class Search:
             make_manifest(self.folder)
         self.work = self.folder / "work"
 
-    def output(self, rung: int, slot: int) -> Path:
-        return self.folder / "slots" / str(rung) / f"{slot}.json"
+    def output(self, bracket: int, rung: int, slot: int) -> Path:
+        return self.folder / "slots" / str(bracket) / str(rung) / f"{slot}.json"
 
     def outputs(self) -> list[Path]:
-        return [self.output(rung, slot) for rung, slot in dag.all_slots(self.settings.hpo)]
+        return [self.output(*place) for place in dag.all_slots(self.settings.hpo)]
 
-    def run(self, rung: int, slot: int) -> dict[str, Any]:
-        run_hpo_slot(self.settings, self.manifest, self.work, rung, slot, self.output(rung, slot), self.train)
-        return json.loads(self.output(rung, slot).read_text())
+    def run(self, rung: int, slot: int, bracket: int = 0) -> dict[str, Any]:
+        output = self.output(bracket, rung, slot)
+        run_hpo_slot(self.settings, self.manifest, self.work, bracket, rung, slot, output, self.train)
+        return json.loads(output.read_text())
 
     def run_all(self, order: random.Random | None = None) -> list[dict[str, Any]]:
         """Run every slot as soon as its parents have run: rung by rung, or in a random order that the graph allows."""
@@ -129,7 +130,8 @@ class Search:
         while waiting:
             ready = [s for s in waiting if all(p in done for p in dag.parents_of(self.settings.hpo, *s))]
             chosen = order.choice(ready) if order else ready[0]
-            results.append(self.run(*chosen))
+            bracket, rung, slot = chosen
+            results.append(self.run(rung, slot, bracket))
             waiting.remove(chosen)
             done.add(chosen)
         return results

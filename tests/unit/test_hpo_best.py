@@ -78,19 +78,19 @@ def trial(number: int, config: str, rung: int, value: float | None) -> SearchTri
 
 
 def test_the_default_is_compared_at_equal_budget() -> None:
-    trials = [trial(0, "00000", 0, 0.8), trial(1, "00001", 0, 0.4), trial(2, "00001", 1, 0.3)]
+    trials = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00001", 0, 0.4), trial(2, "0-00001", 1, 0.3)]
     found = compare_with_default(trials, trials[2])
     assert (found["rung"], found["default_value"], found["best_value"], found["at_full_budget"]) == (0, 0.8, 0.4, False)
     assert found["relative_change"] == pytest.approx(-0.5)
-    found = compare_with_default([*trials, trial(3, "00000", 1, 0.6)], trials[2])
+    found = compare_with_default([*trials, trial(3, "0-00000", 1, 0.6)], trials[2])
     assert (found["rung"], found["steps"], found["at_full_budget"]) == (1, 20, True)
     assert found["relative_change"] == pytest.approx(-0.5)
-    assert compare_with_default([trial(0, "00000", 0, None), *trials[1:]], trials[2])["rung"] is None
+    assert compare_with_default([trial(0, "0-00000", 0, None), *trials[1:]], trials[2])["rung"] is None
 
 
 def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:
     search = Search(tmp_path / "some", make_settings(failed_fraction_max=0.2))
-    search.train = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-00001", "0-00002") else "")
+    search.train = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-0-00001", "0-0-00002") else "")
     search.run_all()
     with pytest.raises(UserError, match=r"29% of 7 trials failed.*allows 20%.*out of memory"):
         select(search)
@@ -101,7 +101,7 @@ def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> No
 
 
 def test_a_search_whose_top_rung_failed_falls_back(tmp_path: Path) -> None:
-    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "bad" if spec.work_dir.name.startswith("2-") else ""))
+    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "bad" if spec.work_dir.name.startswith("0-2-") else ""))
     search.run_all()
     assert yaml.safe_load((select(search) / "best.yaml").read_text())["steps"] == 10
 

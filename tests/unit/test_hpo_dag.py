@@ -9,22 +9,23 @@ import pytest
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.hpo import dag
-from particleforge.hpo.trials import SearchTrial, candidate, failed_fraction, succeeded
+from particleforge.hpo.promotion import promote
+from particleforge.hpo.trials import SearchTrial, config_name, failed_fraction, succeeded
 
 
 def test_budgets_and_slots_of_a_usual_search() -> None:
     hpo = HpoConfig(first_rung_slots=27, eta=3, n_rungs=4, min_steps=10)
-    assert [dag.slots_of(hpo, rung) for rung in range(4)] == [27, 9, 3, 1]
+    assert [dag.slots_of(hpo, 0, rung) for rung in range(4)] == [27, 9, 3, 1]
     assert [dag.budget_steps(hpo, rung) for rung in range(4)] == [10, 30, 90, 270]
-    assert dag.parents_of(hpo, 2, 1) == ((1, 3), (1, 4), (1, 5))
-    assert dag.parents_of(hpo, 0, 5) == ()
+    assert dag.parents_of(hpo, 0, 2, 1) == ((0, 1, 3), (0, 1, 4), (0, 1, 5))
+    assert dag.parents_of(hpo, 0, 0, 5) == ()
     assert len(dag.all_slots(hpo)) == 40
     assert dag.schedule_steps(hpo) == 270
 
 
 def test_without_scheduler_every_slot_has_the_full_budget() -> None:
     hpo = HpoConfig(scheduler="none", first_rung_slots=5, eta=3, n_rungs=3, min_steps=10)
-    assert dag.all_slots(hpo) == tuple((0, slot) for slot in range(5))
+    assert dag.all_slots(hpo) == tuple((0, 0, slot) for slot in range(5))
     assert dag.budget_steps(hpo, 0) == 90 == dag.schedule_steps(hpo)
 
 
@@ -32,7 +33,7 @@ def test_without_scheduler_every_slot_has_the_full_budget() -> None:
 def test_every_parent_exists(slots: int) -> None:
     hpo = HpoConfig(first_rung_slots=slots, eta=3, n_rungs=3, min_steps=1)
     known = set(dag.all_slots(hpo))
-    assert all(parent in known for rung, slot in known for parent in dag.parents_of(hpo, rung, slot))
+    assert all(parent in known for place in known for parent in dag.parents_of(hpo, *place))
 
 
 def test_nothing_heavy_is_imported_for_the_graph() -> None:
@@ -47,8 +48,8 @@ class Cluster:
     def __init__(self, hpo: HpoConfig, seed: int, failing: float) -> None:
         self.hpo, self.order, self.failing = hpo, random.Random(seed), failing
         self.trials: list[SearchTrial] = []
-        self.empty: set[tuple[int, int]] = set()
-        self.ended: set[tuple[int, int]] = set()
+        self.empty: set[dag.Slot] = set()
+        self.ended: set[dag.Slot] = set()
         self.waiting = set(dag.all_slots(hpo))
 
     def run(self) -> None:
@@ -61,17 +62,17 @@ class Cluster:
             else:
                 self._end(self.order.choice(running))
 
-    def _start(self, rung: int, slot: int) -> None:
-        self.waiting.remove((rung, slot))
-        parent = candidate(self.trials, rung) if rung else None
+    def _start(self, bracket: int, rung: int, slot: int) -> None:
+        self.waiting.remove((bracket, rung, slot))
+        parent = promote(self.hpo, 0, {}, self.trials, bracket, rung) if rung else None
         if rung and parent is None:
             self._check_empty(rung)
-            self.empty.add((rung, slot))
-            self.ended.add((rung, slot))
+            self.empty.add((bracket, rung, slot))
+            self.ended.add((bracket, rung, slot))
             return
         if parent is not None:
             self._check_promotion(parent, rung)
-        config = parent.config if parent else f"{slot:05d}"
+        config = parent.config if parent else config_name(bracket, slot)
         number = parent.number if parent else None
         self.trials.append(SearchTrial(len(self.trials), config, rung, slot, number, dag.budget_steps(self.hpo, rung), {}))
 
@@ -91,7 +92,7 @@ class Cluster:
         failed = self.order.random() < self.failing
         value = None if failed else round(self.order.random(), 2)  # ties happen
         self.trials[trial.number] = replace(trial, status="failed" if failed else "complete", value=value)
-        self.ended.add((trial.rung, trial.slot))
+        self.ended.add(trial.place)
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.15, 0.6])
@@ -104,7 +105,7 @@ def test_promotions_hold_in_any_order(slots: int, eta: int, rungs: int, failing:
         for rung in range(rungs):
             configs = [t.config for t in cluster.trials if t.rung == rung]
             assert len(configs) == len(set(configs)), "a configuration is twice in a rung"
-            assert len(configs) + sum(r == rung for r, _ in cluster.empty) == dag.slots_of(hpo, rung)
+            assert len(configs) + sum(r == rung for _, r, _ in cluster.empty) == dag.slots_of(hpo, 0, rung)
         if not failing:
             assert not cluster.empty
 
@@ -117,6 +118,6 @@ def test_ties_go_by_name_and_failures_are_passed_over() -> None:
     assert [t.number for t in succeeded(trials, 0)] == [2, 1, 0]
     assert failed_fraction(trials) == 0.25
     running = SearchTrial(4, "00007", 1, 0, 2, 8, {})
-    best = candidate([*trials, running], 1)
+    best = promote(HpoConfig(), 0, {}, [*trials, running], 0, 1)
     assert best is not None
     assert best.number == 1

@@ -39,7 +39,7 @@ def trials_by_slot(search: Search) -> dict[tuple[int, int], dict[str, Any]]:
 def test_a_whole_search_keeps_its_promises(tmp_path: Path) -> None:
     search = Search(tmp_path)
     results = {(r["rung"], r["slot"]): r for r in search.run_all()}
-    assert set(results) == set(dag.all_slots(search.settings.hpo))
+    assert {(0, *place) for place in results} == set(dag.all_slots(search.settings.hpo))
     for (rung, _), result in results.items():
         params = result["params"]
         assert result["steps"] == dag.budget_steps(search.settings.hpo, rung)
@@ -107,12 +107,12 @@ def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> None:
-    fails = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-00000", "0-00003", "1-00000") else "")
+    fails = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-0-00000", "0-0-00003", "0-1-00000") else "")
     search = Search(tmp_path, train=fails)
     results = {(r["rung"], r["slot"]): r for r in search.run_all()}
     assert results[0, 0]["status"] == "failed"
     assert results[0, 0]["reason"] == "out of memory"
-    assert {results[1, 0]["config"], results[1, 1]["config"]} == {"00001", "00002"}
+    assert {results[1, 0]["config"], results[1, 1]["config"]} == {"0-00001", "0-00002"}
     assert results[1, 0]["status"] == "failed"
     assert results[2, 0]["config"] == results[1, 1]["config"]
 
@@ -120,20 +120,20 @@ def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> No
 def test_a_non_finite_loss_is_a_diverged_trial(tmp_path: Path) -> None:
     search = Search(tmp_path)
     opened = open_study(search.settings, search.manifest, search.work)
-    trial = opened.claim(0, 0)
+    trial = opened.claim(0, 0, 0)
     assert trial is not None
     ended = opened.finish(trial, "complete", value=float("nan"), curve={1: 0.5, 2: float("inf")})
     assert (ended.status, ended.value, dict(ended.curve)) == ("diverged", None, {1: 0.5})
 
 
 def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Path) -> None:
-    fails = FormulaTraining(fails=lambda spec: "diverged" if spec.work_dir.name in ("0-00002", "0-00003", "0-00001") else "")
+    fails = FormulaTraining(fails=lambda spec: "diverged" if spec.work_dir.name in ("0-0-00002", "0-0-00003", "0-0-00001") else "")
     patient = Search(tmp_path / "1", make_settings(failed_fraction_max=0.8), fails)
     results = {(r["rung"], r["slot"]): r for r in patient.run_all()}
     assert results[1, 1]["status"] == "no_candidate"
     assert results[1, 1]["trial"] is None
     assert "1 ended well" in results[1, 1]["reason"]
-    assert results[2, 0]["config"] == "00000"
+    assert results[2, 0]["config"] == "0-00000"
     strict = Search(tmp_path / "2", make_settings(failed_fraction_max=0.5), fails)
     with pytest.raises(UserError, match="75% of the trials of rung 0 failed"):
         strict.run_all()
@@ -161,7 +161,7 @@ def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path) -> Non
     for seed in range(3):
         dice = random.Random(seed)
         search = Search(tmp_path / str(seed), train=FormulaTraining(dies_before=lambda spec, step, dice=dice: dice.random() < 0.1))
-        for rung, slot in dag.all_slots(search.settings.hpo):
+        for _, rung, slot in dag.all_slots(search.settings.hpo):
             while True:
                 try:
                     search.run(rung, slot)
@@ -199,7 +199,7 @@ def test_a_kill_at_any_write_to_the_study_changes_nothing(tmp_path: Path, monkey
     for n in range(1, n_records + 1):
         search, countdown[0] = Search(tmp_path / f"{n}", settings), n
         kills = 0
-        for rung, slot in dag.all_slots(settings.hpo):
+        for _, rung, slot in dag.all_slots(settings.hpo):
             try:
                 search.run(rung, slot)
             except Killed:

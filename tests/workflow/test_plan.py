@@ -89,7 +89,7 @@ def test_weights_to_start_from_are_an_input_of_search_and_training(chain):
     pretrained.write_bytes(b"the plan does not open it")
     try:
         assert set(chain.planned(config=(key,))) == rules_of(FROM_HPO)
-        for target, rule in (("hpo/slots/0/0.json", "run_hpo_slot"), ("train/best.pt", "train_model")):
+        for target, rule in (("hpo/slots/0/0/0.json", "run_hpo_slot"), ("train/best.pt", "train_model")):
             planned = chain.run(f"results/clic/{target}", "-n", "--allowed-rules", rule, config=(key,))
             assert re.search(r"Updated input files: .*pretrained\.pt", planned)
     finally:

@@ -10,7 +10,7 @@ from chain import Chain, environment
 
 
 def slots(results):
-    return {str(path.relative_to(results)): json.loads(path.read_text()) for path in (results / "hpo/slots").glob("*/[0-9].json")}
+    return {str(path.relative_to(results)): json.loads(path.read_text()) for path in (results / "hpo/slots").glob("*/*/[0-9].json")}
 
 
 @pytest.mark.fault("two workflows on one study")

@@ -13,6 +13,7 @@ with job_log(snakemake.log[0]):
         HpoSettings.model_validate(snakemake.params.settings),
         Path(snakemake.input.manifest),
         Path(snakemake.params.work),
+        int(snakemake.wildcards.bracket),
         int(snakemake.wildcards.rung),
         int(snakemake.wildcards.slot),
         Path(snakemake.output[0]),

@@ -19,6 +19,9 @@ class HpoConfig(Block):
 
     scheduler: Literal["asha", "none"] = Field("asha", description="none: one rung at the full budget")
     sampler: Literal["tpe", "random", "gp", "cmaes", "qmc"] = Field("tpe", description="proposes the configurations of the first rung")
+    promotion: Literal["rank", "predicted"] = Field(
+        "rank", description="which trial goes on to the next rung: the best there, or the one that is predicted to end best"
+    )
     first_rung_slots: int = Field(9, ge=1, description="configurations tried at the smallest budget")
     eta: int = Field(3, ge=2, description="reduction factor: the share of trials promoted is 1/eta")
     n_rungs: int = Field(3, ge=1)

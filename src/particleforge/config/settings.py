@@ -140,7 +140,7 @@ class HpoSettings(StageSettings):
     whose warm-up trials share, or 1 if it has none.
     """
 
-    version: int = 2
+    version: int = 3
     seed: int
     model: ModelConfig
     training: TrainingConfig

@@ -24,13 +24,11 @@ from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.plots import write_plots
 from particleforge.hpo.study import open_study
-from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
-
-DEFAULT_CONFIG = f"{0:05d}"
 
 
 def select_best_trial(
@@ -91,6 +89,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: HpoSettings) -> pd.Dat
         {
             "trial": t.number,
             "config": t.config,
+            "bracket": t.bracket,
             "rung": t.rung,
             "slot": t.slot,
             "parent": t.parent,
@@ -104,7 +103,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: HpoSettings) -> pd.Dat
             "reason": t.reason,
             **{path: t.params.get(path) for path in sorted(settings.hpo.space)},
         }
-        for t in sorted(trials, key=lambda t: (t.rung, t.slot))
+        for t in sorted(trials, key=lambda t: (t.rung, t.bracket, t.slot))
     ]
     whole = dict.fromkeys(("parent", "rank"), "Int64")
     return pd.DataFrame(rows).astype(whole)

@@ -37,16 +37,16 @@ Params = dict[str, Any]
 _Point = tuple[SearchTrial, TrialState, float | None]
 
 
-def propose(hpo: HpoConfig, seed: int, slot: int, defaults: Params, trials: Sequence[SearchTrial]) -> tuple[Params, Params]:
+def propose(hpo: HpoConfig, seed: int, bracket: int, slot: int, defaults: Params, trials: Sequence[SearchTrial]) -> tuple[Params, Params]:
     """Return the parameters for a slot of the first rung, and what the sampler wants recorded with them.
 
     ``defaults`` are the configured values: what trials made before a parameter was added to the space had.
     """
-    if slot == 0 and hpo.include_default:
+    if (bracket, slot) == (0, 0) and hpo.include_default:
         return dict(defaults), {}
     where = distributions(hpo)
-    known = [{**defaults, **t.params} for t in trials if t.rung == 0]
-    study = optuna.create_study(sampler=_sampler(hpo, seed, slot))
+    known = [{**defaults, **t.params} for t in trials if t.parent is None]
+    study = optuna.create_study(sampler=_sampler(hpo, seed, bracket, slot))
     study.add_trials(_view(hpo, where, defaults, trials))
     skipped = slot if hpo.sampler == "qmc" else 0
     for _ in range(skipped):
@@ -65,16 +65,16 @@ def _startup(hpo: HpoConfig) -> int:
     return min(10, max(len(hpo.space) + 1, hpo.first_rung_slots // 3))
 
 
-def _sampler(hpo: HpoConfig, seed: int, slot: int) -> optuna.samplers.BaseSampler:
-    own_seed = seed_of(seed, "hpo", 0, slot) % 2**_SEED_BITS
+def _sampler(hpo: HpoConfig, seed: int, bracket: int, slot: int) -> optuna.samplers.BaseSampler:
+    own_seed = seed_of(seed, "hpo", bracket, slot) % 2**_SEED_BITS
     if hpo.sampler == "tpe":
         return optuna.samplers.TPESampler(seed=own_seed, multivariate=True, constant_liar=True, n_startup_trials=_startup(hpo))
     if hpo.sampler == "gp":
         return optuna.samplers.GPSampler(seed=own_seed, n_startup_trials=_startup(hpo), warn_independent_sampling=False)
     if hpo.sampler == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=own_seed, warn_independent_sampling=False)
-    if hpo.sampler == "qmc":  # one sequence for all slots, so one seed
-        shared_seed = seed_of(seed, "hpo", "qmc") % 2**_SEED_BITS
+    if hpo.sampler == "qmc":  # one sequence for all slots of a bracket, so one seed
+        shared_seed = seed_of(seed, "hpo", "qmc", bracket) % 2**_SEED_BITS
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return optuna.samplers.QMCSampler(seed=shared_seed, scramble=True, warn_independent_sampling=False)
@@ -117,7 +117,7 @@ def _rung_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTri
     rungs = sorted({t.rung for t in trials}, reverse=True)
     rung = next((r for r in rungs if sum(t.rung == r and t.status == "complete" for t in trials) >= enough), 0)
     chosen = {t.config: t for t in trials if t.rung == rung and t.finished}
-    pending = {t.config: t for t in trials if t.rung == 0 and not t.finished}
+    pending = {t.config: t for t in trials if t.parent is None and not t.finished}
     return [trial for _, trial in sorted({**pending, **chosen}.items())]
 
 

@@ -1,4 +1,4 @@
-"""One job of the search: one slot of one rung is one Optuna trial is one training.
+"""One job of the search: one slot of one rung of a bracket is one Optuna trial is one training.
 
 Inputs -> outputs: the shared study and the training shards -> the trial's record in the study, its checkpoints in the
 work folder, and a JSON file that says what happened.
@@ -37,13 +37,14 @@ def run_hpo_slot(
     settings: HpoSettings,
     manifest: Path,
     work_dir: Path,
+    bracket: int,
     rung: int,
     slot: int,
     output: Path,
     train: Train = run_training,
     parents: Sequence[Path] = (),
 ) -> None:
-    """Run slot ``slot`` of rung ``rung`` and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
+    """Run slot ``slot`` of rung ``rung`` of a bracket and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
 
     ``parents`` are the results that the slot has waited for; they go into its record of provenance.
     UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
@@ -51,12 +52,12 @@ def run_hpo_slot(
     """
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
-        trial = study.claim(rung, slot)
+        trial = study.claim(bracket, rung, slot)
         if trial is None:
-            _check_failures(study, rung)
-            write_json(output, _empty_slot(study, rung, slot))
+            _check_failures(study, bracket, rung)
+            write_json(output, _empty_slot(study, bracket, rung, slot))
         else:
-            log.info("rung %d, slot %d: configuration %s to step %d: %s", rung, slot, trial.config, trial.steps, dict(trial.params))
+            log.info("%s: configuration %s to step %d: %s", output, trial.config, trial.steps, dict(trial.params))
             if not trial.finished:
                 trial = _train(study, trial, manifest, train)
             write_json(output, _result(study, trial))
@@ -65,7 +66,7 @@ def run_hpo_slot(
         settings.plain(),
         [*index_files(manifest), *parents, *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
-        part={"rung": rung, "slot": slot},
+        part={"bracket": bracket, "rung": rung, "slot": slot},
     )
     made.record(output)
 
@@ -110,9 +111,9 @@ def _parent_checkpoint(study: Study, trial: SearchTrial) -> Path | None:
     return path
 
 
-def _check_failures(study: Study, rung: int) -> None:
+def _check_failures(study: Study, bracket: int, rung: int) -> None:
     """Raise a UserError if a slot is left empty by more failures than the configuration accepts."""
-    below = [t for t in study.trials() if t.rung == rung - 1]
+    below = [t for t in study.trials() if (t.bracket, t.rung) == (bracket, rung - 1)]
     failed, allowed = failed_fraction(below), study.settings.hpo.failed_fraction_max
     if failed > allowed:
         raise UserError(
@@ -124,6 +125,7 @@ def _check_failures(study: Study, rung: int) -> None:
 def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
     return {
         "study": study.name,
+        "bracket": trial.bracket,
         "rung": trial.rung,
         "slot": trial.slot,
         "status": trial.status,
@@ -138,10 +140,11 @@ def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
     }
 
 
-def _empty_slot(study: Study, rung: int, slot: int) -> dict[str, Any]:
-    below = [t for t in study.trials() if t.rung == rung - 1]
+def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, Any]:
+    below = [t for t in study.trials() if (t.bracket, t.rung) == (bracket, rung - 1)]
     n_good = len(succeeded(below, rung - 1))
     reason = f"of {len(below)} trials of rung {rung - 1}, {n_good} ended well, and none of those is left to promote"
-    log.warning("rung %d, slot %d stays empty: %s", rung, slot, reason)
+    log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
-    return {"study": study.name, "rung": rung, "slot": slot, "status": NO_CANDIDATE, "reason": reason, **absent}
+    place = {"bracket": bracket, "rung": rung, "slot": slot}
+    return {"study": study.name, **place, "status": NO_CANDIDATE, "reason": reason, **absent}

@@ -1,4 +1,4 @@
-"""The record that all jobs of a search share: an Optuna study with one trial per (rung, slot).
+"""The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung, slot).
 
 By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock is a file created
 with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; the lock that makes a claim atomic is of the same
@@ -34,12 +34,14 @@ from particleforge.config.settings import HpoSettings
 from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import CMA_STATE, propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
-from particleforge.hpo.trials import SearchTrial, candidate
+from particleforge.hpo.trials import SearchTrial, config_name
 from particleforge.training.spec import checksum_of_source
 
 JOURNAL = "journal.log"
+_RECORD = 2  # form of a trial's record; a study of another form is left alone
 _CLAIM_LOCK = "claim.lock"
 _LEASE_S = 60.0  # a claim whose holder's host died is taken over after this; one whose process died at once
 
@@ -61,6 +63,7 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps", "max_train_events"}
     source = checksum_of_source(default.training)
     return {
+        "record": _RECORD,
         "manifest": settings_hash(data),
         "seed": settings.seed,
         "training_version": default.version,
@@ -87,36 +90,37 @@ class Study:
         frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
         return [_search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
 
-    def trial_of(self, rung: int, slot: int) -> SearchTrial | None:
+    def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
-        return next((t for t in self.trials() if (t.rung, t.slot) == (rung, slot)), None)
+        return next((t for t in self.trials() if t.place == (bracket, rung, slot)), None)
 
     def folder(self, trial: SearchTrial) -> Path:
         """Return where a trial's checkpoints lie."""
-        return self.work_dir / self.name / f"{trial.rung}-{trial.slot:05d}"
+        return self.work_dir / self.name / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
 
-    def claim(self, rung: int, slot: int) -> SearchTrial | None:
+    def claim(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return the slot's trial, created now unless it exists: sampled in the first rung, promoted above it.
 
         None if nothing of the rung below can be promoted.
         """
         with _claiming(self.work_dir):
-            known = self.trial_of(rung, slot)
+            known = self.trial_of(bracket, rung, slot)
             if known is not None:
                 return known
             trials = self.trials()
-            defaults = configured(self.settings.hpo.space, self.settings.model, self.settings.training)
-            if rung == 0:
-                params, system = propose(self.settings.hpo, self.settings.seed, slot, defaults, trials)
-                attrs: dict[str, Any] = {"config": f"{slot:05d}", "parent": None, "params": params}
+            hpo, seed = self.settings.hpo, self.settings.seed
+            defaults = configured(hpo.space, self.settings.model, self.settings.training)
+            if rung == dag.rungs_of(hpo, bracket).start:
+                params, system = propose(hpo, seed, bracket, slot, defaults, trials)
+                attrs: dict[str, Any] = {"config": config_name(bracket, slot), "parent": None, "params": params}
             else:
-                parent = candidate(trials, rung)
+                parent = promote(hpo, seed, defaults, trials, bracket, rung)
                 if parent is None:
                     return None
                 attrs, system = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}, {}
-            attrs |= {"rung": rung, "slot": slot, "steps": dag.budget_steps(self.settings.hpo, rung)}
+            attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": dag.budget_steps(hpo, rung)}
             self._add(attrs, system)
-        return self.trial_of(rung, slot)
+        return self.trial_of(bracket, rung, slot)
 
     def _add(self, attrs: dict[str, Any], system_attrs: dict[str, Any]) -> None:
         """Create a running trial in one record; Optuna's own parameters hold only what lies in the space."""
@@ -168,10 +172,10 @@ class Study:
 def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
     """Open the search's study, creating it if it is new."""
     work_dir.mkdir(parents=True, exist_ok=True)
-    storage = _open_storage(settings.hpo.storage_url, work_dir)
     made_for = identity(settings, manifest)
     space = settings.hpo.space
-    with _claiming(work_dir):
+    with _claiming(work_dir):  # of jobs that meet an empty database only one may make its tables
+        storage = _open_storage(settings.hpo.storage_url, work_dir)
         existing = {study.study_name: study for study in storage.get_all_studies()}
         for generation in itertools.count():
             name = f"{settings_hash(made_for)}-{generation}"
@@ -201,6 +205,7 @@ def _search_trial(trial: FrozenTrial) -> SearchTrial:
     return SearchTrial(
         number=trial.number,
         config=attrs["config"],
+        bracket=attrs["bracket"],
         rung=attrs["rung"],
         slot=attrs["slot"],
         parent=attrs["parent"],
@@ -210,6 +215,8 @@ def _search_trial(trial: FrozenTrial) -> SearchTrial:
         value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         reason=outcome.get("reason", ""),
         seconds=outcome.get("seconds"),
+        started=trial.datetime_start.timestamp() if trial.datetime_start else None,
+        ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         checkpoint=outcome.get("checkpoint"),
         curve=trial.intermediate_values,
         system_attrs={key: value for key, value in trial.system_attrs.items() if key.startswith(CMA_STATE)},

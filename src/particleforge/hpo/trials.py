@@ -1,4 +1,4 @@
-"""One job of the search as the study records it, free of Optuna: what the promotion rule, the samplers and the plots read."""
+"""One job of the search as the study records it, free of Optuna: what the promotion rules, the samplers and the plots read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,12 @@ Status = Literal["running", "complete", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """The trial of one (rung, slot).
+    """The trial of one (bracket, rung, slot).
 
-    A configuration is named after its first-rung slot and keeps that name through its promotions, each of which is a
-    trial of its own. ``value`` is the validation loss after ``steps`` optimiser steps, None unless ``status`` is
-    "complete"; ``curve`` maps steps to validation losses on the way there.
+    A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and keeps that name through
+    its promotions, each of which is a trial of its own. ``value`` is the validation loss after ``steps`` optimiser steps,
+    None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there.
+    ``started`` and ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
     """
 
     number: int
@@ -30,6 +31,14 @@ class SearchTrial:
     checkpoint: str | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
+    bracket: int = 0
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The slot: bracket, rung, number."""
+        return (self.bracket, self.rung, self.slot)
 
     @property
     def finished(self) -> bool:
@@ -48,19 +57,17 @@ class SearchTrial:
         return (self.loss, self.config)
 
 
+def config_name(bracket: int, slot: int) -> str:
+    """Return the name of the configuration that is new in a slot of a bracket's first rung."""
+    return f"{bracket}-{slot:05d}"
+
+
+DEFAULT_CONFIG = config_name(0, 0)  # the settings as configured, where ``hpo.include_default`` asks for them
+
+
 def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     """Return the trials of a rung that ended well, best first."""
     return sorted((t for t in trials if t.rung == rung and t.status == "complete"), key=lambda t: t.rank_key)
-
-
-def candidate(trials: Sequence[SearchTrial], rung: int) -> SearchTrial | None:
-    """Return the trial that a new slot of ``rung`` promotes: the best of the rung below that was not promoted yet.
-
-    While nothing failed it lies in the top 1/eta of its rung (see :mod:`particleforge.hpo.dag`); after failures it may be
-    the next best, so that a slot is left empty only if nothing is left to promote.
-    """
-    promoted = {t.parent for t in trials if t.rung == rung}
-    return next((t for t in succeeded(trials, rung - 1) if t.number not in promoted), None)
 
 
 def failed_fraction(trials: Sequence[SearchTrial]) -> float:
@@ -76,6 +83,6 @@ def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
     """
     best: dict[str, SearchTrial] = {}
     for trial in sorted(trials, key=lambda t: (t.config, t.rung)):
-        if trial.rung == 0 or trial.status == "complete":
+        if trial.parent is None or trial.status == "complete":
             best[trial.config] = trial
     return best
