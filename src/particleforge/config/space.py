@@ -1,12 +1,19 @@
-"""The search space: one parameter per dotted path of a setting, its checks, and how its values become settings."""
+"""The search space: one parameter per name, its checks, and how its values become settings.
+
+A space is a mapping of names to parameters; in the configuration the names are dotted paths of settings. A parameter
+with conditions (``when``) is active in a point only while they hold; inactive, it is no part of the point.
+"""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, product
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from particleforge.config.base import Block
 from particleforge.config.model import ModelConfig
@@ -17,7 +24,12 @@ DECIDED_BY_SEARCH = frozenset(
     for name in EXECUTION
     | {"max_steps", "schedule_steps", "valid_every_steps", "log_every_steps", "early_stopping_patience", "init_from", "max_train_events"}
 )
-_VALUES_MAX = 64  # values of one integer parameter that are checked one by one
+_VALUES_MAX = 64  # values of one discrete parameter that are checked one by one
+_ON_GRID = 1e-8  # distance from a multiple of the step that rounding explains
+
+Value = bool | int | float | str
+Params = dict[str, Any]
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class ParameterConfig(Block):
@@ -28,7 +40,10 @@ class ParameterConfig(Block):
     high: float | None = Field(None, description="largest value, of a float or int")
     log: bool = Field(False, description="sample on a logarithmic scale")
     step: float | None = Field(None, gt=0, description="distance between values")
-    choices: tuple[bool | int | float | str, ...] | None = Field(None, description="values of a categorical")
+    choices: tuple[Value, ...] | None = Field(None, description="values of a categorical")
+    when: dict[str, tuple[Value, ...]] = Field(
+        default_factory=dict, description="searched only while each of these settings has one of the values listed for it"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -48,31 +63,86 @@ class ParameterConfig(Block):
             raise ValueError(f"type int needs whole numbers, got low={self.low}, high={self.high}, step={self.step}")
         elif self.step is not None and (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(self.step)):
             raise ValueError(f"high - low must be a multiple of step, got low={self.low}, high={self.high}, step={self.step}")
+        if not all(self.when.values()):
+            raise ValueError(f"when needs at least one value of each setting, got {dict(self.when)}")
         return self
 
     def values(self) -> tuple[Any, ...]:
         """Return all values of a discrete parameter; the two ends of a continuous one or of one with very many values."""
         if self.choices is not None:
             return self.choices
+        kind = int if self.type == "int" else float
+        last = self.n_levels - 1
+        levels = range(last + 1) if 0 <= last < _VALUES_MAX else (0, 1)
+        span = _decimal(self.high) - _decimal(self.low)
+        return tuple(kind(_decimal(self.low) + span * level / levels[-1]) for level in levels)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of values of a discrete parameter, 0 of a continuous one."""
+        if self.choices is not None:
+            return len(self.choices)
+        step = self.step or (1 if self.type == "int" else None)
+        return 0 if step is None else int((_decimal(self.high) - _decimal(self.low)) / _decimal(step)) + 1
+
+    def contains(self, value: Any) -> bool:
+        """Return whether ``value`` is one of the parameter's."""
+        if self.choices is not None:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float) or (self.type == "int" and value % 1):
+            return False
         assert self.low is not None
         assert self.high is not None
-        if self.type == "float":
-            return (self.low, self.high)
-        grid = range(int(self.low), int(self.high) + 1, int(self.step or 1))
-        return tuple(grid) if len(grid) <= _VALUES_MAX else (grid[0], grid[-1])
+        level = (value - self.low) / (self.step or 1)
+        return self.low <= value <= self.high and (self.step is None or abs(level - round(level)) < _ON_GRID)
 
     def widens(self, older: Self) -> bool:
         """Return whether every value of ``older`` is still a value of this parameter, drawn on the same scale."""
         if (self.type, self.log, self.step) != (older.type, older.log, older.step):
             return False
+        if not all(set(older.when.get(parent, ())) and set(older.when[parent]) <= set(values) for parent, values in self.when.items()):
+            return False  # it would be searched in fewer places
         if self.choices is not None and older.choices is not None:
             return set(older.choices) <= set(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        assert older.low is not None
-        assert older.high is not None
-        on_grid = self.step is None or (Decimal(str(older.low)) - Decimal(str(self.low))) % Decimal(str(self.step)) == 0
-        return on_grid and self.low <= older.low and older.high <= self.high
+        on_grid = self.step is None or (_decimal(older.low) - _decimal(self.low)) % _decimal(self.step) == 0
+        return on_grid and _decimal(self.low) <= _decimal(older.low) and _decimal(older.high) <= _decimal(self.high)
+
+
+def _decimal(value: float | None) -> Decimal:
+    """Return a number as it is written, so that steps of 0.1 are exact."""
+    return Decimal(str(value))
+
+
+def parents_first(space: Mapping[str, ParameterConfig]) -> list[str]:
+    """Return the names, each after those that its conditions name; ValueError if conditions go in a circle."""
+    graph = {name: sorted(parent for parent in space[name].when if parent in space) for name in sorted(space)}
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise ValueError(f"hpo.space: conditions go in a circle: {' <- '.join(error.args[1])}") from None
+
+
+def active_parameters(
+    space: Mapping[str, ParameterConfig], points: Sequence[Mapping[str, Any]], configured: Mapping[str, Any] = _NONE
+) -> list[Params]:
+    """Return of each point the parameters that are active in it, in order of their names.
+
+    ``configured`` holds the values of what a point lacks. A parameter is active if each setting that its conditions name
+    has a listed value and, if it is a parameter, is active itself.
+    """
+    order = parents_first(space)
+    if not any(parameter.when for parameter in space.values()):
+        return [{name: point[name] if name in point else configured[name] for name in sorted(space)} for point in points]
+    found = []
+    for point in points:
+        full: Params = {**configured, **point}
+        active: Params = {}
+        for name in order:
+            conditions = space[name].when.items()
+            if all(parent in (active if parent in space else full) and full[parent] in values for parent, values in conditions):
+                active[name] = full[name]
+        found.append({name: active[name] for name in sorted(active)})
+    return found
 
 
 def apply_parameters(values: Mapping[str, Any], model: ModelConfig, training: TrainingConfig) -> tuple[ModelConfig, TrainingConfig]:
@@ -87,53 +157,107 @@ def apply_parameters(values: Mapping[str, Any], model: ModelConfig, training: Tr
     return ModelConfig(**blocks["model"]), TrainingConfig(**blocks["training"])
 
 
+def value_at(path: str, model: ModelConfig, training: TrainingConfig) -> Any:
+    """Return the configured value of the setting at a dotted path."""
+    block, *names = path.split(".")
+    value: Any = {"model": model, "training": training}[block]
+    for name in names:
+        value = getattr(value, name)
+    return value
+
+
 def check_space(space: Mapping[str, ParameterConfig], model: ModelConfig, training: TrainingConfig) -> None:
     """Raise a ValueError unless every value, and every pair of values, of the space makes valid settings.
 
     Pairs find what single values cannot, e.g. a number of heads that does not divide a width. The other searched
-    parameters keep their first value meanwhile, so whatever is refused is a point of the space. Of a continuous
-    parameter the ends are tried.
+    parameters keep their first value meanwhile, or one that a condition needs, so whatever is refused is a point of the
+    space. Of a continuous parameter the ends are tried.
     """
-    values = {path: parameter.values() for path, parameter in space.items()}
-    first = {path: choices[0] for path, choices in values.items()}
-    points = [{path: value} for path in values for value in values[path]]
-    for one, other in combinations(values, 2):
-        if one.split(".")[0] == other.split(".")[0]:  # blocks are validated on their own
-            points += [{one: value, other: other_value} for value, other_value in product(values[one], values[other])]
-    for point in points:
-        try:
-            apply_parameters({**first, **point}, model, training)
-        except ValidationError as error:
-            shown = ", ".join(f"{path} = {value!r}" for path, value in point.items())
-            message = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"hpo.space: {shown} is not allowed: {message}") from None
+    first = {path: parameter.values()[0] for path, parameter in space.items()}
+    outside = {path for parameter in space.values() for path in parameter.when} - set(space)
+    configured = {path: value_at(path, model, training) for path in outside}
+    pairs = [pair for pair in combinations(space, 2) if pair[0].split(".")[0] == pair[1].split(".")[0]]  # blocks are validated apart
+    for paths in [*((path,) for path in space), *pairs]:
+        needed = _needed(space, paths)
+        tried = [needed.get(path, space[path].values()) for path in paths]
+        if not all(needed.values()):
+            continue
+        around = {**first, **{path: values[0] for path, values in needed.items() if path in space}}
+        for chosen in product(*tried):
+            own = dict(zip(paths, chosen, strict=True))
+            (point,) = active_parameters(space, [{**around, **own}], configured)
+            if set(own) <= set(point):
+                _check_point(point, own, model, training)
+
+
+def _needed(space: Mapping[str, ParameterConfig], paths: Sequence[str]) -> dict[str, tuple[Value, ...]]:
+    """Return the values that settings may have while the parameters at ``paths`` are all active."""
+    needed: dict[str, tuple[Value, ...]] = {}
+    waiting = list(paths)
+    while waiting:
+        for parent, values in space[waiting.pop()].when.items():
+            needed[parent] = tuple(value for value in values if value in needed.get(parent, values))
+            waiting += [parent] if parent in space else []
+    return needed
+
+
+def _check_point(point: Params, shown: Params, model: ModelConfig, training: TrainingConfig) -> None:
+    try:
+        apply_parameters(point, model, training)
+    except ValidationError as error:
+        at = ", ".join(f"{path} = {value!r}" for path, value in shown.items())
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ValueError(f"hpo.space: {at} is not allowed: {message}") from None
 
 
 def check_paths(space: Mapping[str, ParameterConfig]) -> None:
-    """Raise a ValueError unless every path names a setting that may be searched, with values of its type."""
-    known = _leaf_types()
+    """Raise a ValueError unless every path names a setting that may be searched, with values of its type, and so do conditions."""
+    settings = _settings()
+    searchable = {path: field for path, field in settings.items() if path not in DECIDED_BY_SEARCH}
     for path, parameter in space.items():
-        if path not in known:
-            close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
-            raise ValueError(f"hpo.space: no setting '{path}' that could be searched{hint}")
-        if known[path] is int and parameter.type == "float":
+        if path not in searchable:
+            raise ValueError(f"hpo.space: no setting '{path}' that could be searched{_nearest(path, searchable)}")
+        annotation = searchable[path].annotation
+        if annotation is int and parameter.type == "float":
             raise ValueError(f"hpo.space.{path}: the setting is an int, so type must be int or categorical, not float")
-        if known[path] not in (int, float) and parameter.type != "categorical":
+        if annotation not in (int, float) and parameter.type != "categorical":
             raise ValueError(f"hpo.space.{path}: the setting is no number, so type must be categorical, not {parameter.type}")
+        for parent, values in parameter.when.items():
+            if parent not in settings:
+                raise ValueError(f"hpo.space.{path}.when: no setting '{parent}'{_nearest(parent, settings)}")
+            impossible = [value for value in values if not _can_be(parent, value, space, settings[parent])]
+            if impossible:
+                raise ValueError(f"hpo.space.{path}.when: {parent} can never be {impossible[0]!r}")
+    parents_first(space)
 
 
-def _leaf_types() -> dict[str, Any]:
-    """Return the type of every setting that may be searched, by dotted path."""
-    found: dict[str, Any] = {}
+def _can_be(path: str, value: Value, space: Mapping[str, ParameterConfig], field: FieldInfo) -> bool:
+    if path in space:
+        return space[path].contains(value)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _nearest(path: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
+
+
+def _settings() -> dict[str, FieldInfo]:
+    """Return every setting of model and training by dotted path."""
+    found: dict[str, FieldInfo] = {}
 
     def walk(prefix: str, block: type[BaseModel]) -> None:
         for name, field in block.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 walk(f"{prefix}.{name}", field.annotation)
             else:
-                found[f"{prefix}.{name}"] = field.annotation
+                found[f"{prefix}.{name}"] = field
 
     walk("model", ModelConfig)
     walk("training", TrainingConfig)
-    return {path: annotation for path, annotation in found.items() if path not in DECIDED_BY_SEARCH}
+    return found
