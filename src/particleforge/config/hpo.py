@@ -32,6 +32,24 @@ class HpoConfig(Block):
     ranks: int = Field(1, ge=1, description="DDP processes of one trial")
     include_default: bool = Field(True, description="the first configuration is the settings as configured")
     failed_fraction_max: float = Field(0.5, ge=0, le=1, description="share of failed trials from which the search is an error")
+    objectives: tuple[Literal["valid_loss", "inference_gflop"], ...] = Field(
+        ("valid_loss",), description="what counts: the validation loss, and the cost of the network on an event of mean length"
+    )
+    pick: Literal["lowest_loss", "cheapest"] = Field(
+        "lowest_loss", description="which trial wins; cheapest: of those whose loss is within pick_loss_tolerance of the lowest"
+    )
+    pick_loss_tolerance: float = Field(0.02, ge=0, description="how much worse than the lowest loss the cheapest may be, as a fraction")
+    pin_trial: int | str | None = Field(
+        None, description="number of a trial, or name of a configuration as in trials.csv, that is to win whatever the others reached"
+    )
+    confirm_seeds: int = Field(
+        1, ge=1, description="seeds of the best configurations, the search's own included, over whose mean the winner is chosen"
+    )
+    confirm_trials: int = Field(3, ge=1, description="how many of the best configurations are trained from further seeds")
+    warm_start: tuple[str, ...] = Field(
+        (), description="trials.csv or best.yaml of other searches, whose best configurations are tried first"
+    )
+    warm_start_trials: int = Field(3, ge=1, description="how many configurations are taken from warm_start")
     storage_url: str | None = Field(None, description="Optuna storage; default is a journal file in the results")
     space: Annotated[dict[str, ParameterConfig], BeforeValidator(_without_removed)] = Field(
         default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"
@@ -50,6 +68,14 @@ class HpoConfig(Block):
                 f"hpo.schedule_steps = {self.schedule_steps} ends before the top rung does, "
                 f"at min_steps * eta**(n_rungs-1) = {self.min_steps * needed}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> Self:
+        if "valid_loss" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"hpo.objectives = {list(self.objectives)} must hold valid_loss, and each once")
+        if self.pick == "cheapest" and "inference_gflop" not in self.objectives:
+            raise ValueError("hpo.pick = cheapest needs a cost: add inference_gflop to hpo.objectives")
         return self
 
     @model_validator(mode="after")

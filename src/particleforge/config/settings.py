@@ -137,7 +137,7 @@ class HpoSettings(StageSettings):
     """What shapes the search: the settings that it starts from and the search itself.
 
     Of ``training``, what only the final training sees is set to fixed values: ``max_steps`` is the end of the schedule,
-    whose warm-up trials share, or 1 if it has none.
+    whose warm-up trials share, or 1 if it has none. Of ``hpo``, what only chooses among finished trials.
     """
 
     version: int = 3
@@ -148,9 +148,26 @@ class HpoSettings(StageSettings):
 
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
-        """Pick this stage's blocks; a longer final training, or one on more ranks, is the same search."""
-        seen = {"max_steps": run.training.schedule_length or 1, "schedule_steps": None, "ranks": 1, "early_stopping_patience": 0}
-        return super().of(run, detector, training=run.training.model_copy(update=seen), **own)
+        """Pick this stage's blocks; a longer final training, one on more ranks, or another choice is the same search."""
+        hpo = run.hpo.model_copy(update={name: HpoConfig.model_fields[name].default for name in _CHOICE})
+        return super().of(run, detector, **{"training": _searched(run.training), "hpo": hpo, **own})
+
+
+class SelectBestSettings(HpoSettings):
+    """What shapes the choice among the trials of a search, and their confirmation from other seeds."""
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick the search's blocks, with all that chooses."""
+        return super().of(run, detector, hpo=run.hpo, **own)
+
+
+_CHOICE = ("pick", "pick_loss_tolerance", "pin_trial", "confirm_seeds", "confirm_trials")  # keys of hpo that no slot reads
+
+
+def _searched(training: TrainingConfig) -> TrainingConfig:
+    seen = {"max_steps": training.schedule_length or 1, "schedule_steps": None, "ranks": 1, "early_stopping_patience": 0}
+    return training.model_copy(update=seen)
 
 
 class StudySettings(StageSettings):
