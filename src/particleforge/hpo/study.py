@@ -1,8 +1,8 @@
 """The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung, slot).
 
-By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock is a file created
-with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; the lock that makes a claim atomic is of the same
-kind with a heartbeat (``filelock.SoftFileLease``), so neither needs ``fcntl`` locks. Any other Optuna storage can be
+By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock, and the one that makes
+a claim atomic, are files created with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour, with a heartbeat
+(``filelock.SoftFileLease``), so neither needs ``fcntl`` locks. Any other Optuna storage can be
 named in ``hpo.storage_url``; the work folder, with checkpoints and the claim's lock, must be shared by all jobs anyway.
 
 Invariants:
@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,14 @@ from particleforge.hpo import dag
 from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import CMA_STATE, propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
+from particleforge.hpo.transfer import Params, next_configuration
 from particleforge.hpo.trials import SearchTrial, config_name
 from particleforge.training.spec import checksum_of_source
 
 JOURNAL = "journal.log"
 _RECORD = 2  # form of a trial's record; a study of another form is left alone
 _CLAIM_LOCK = "claim.lock"
-_LEASE_S = 60.0  # a claim whose holder's host died is taken over after this; one whose process died at once
+_LEASE_S = 60.0  # a lock whose holder's host died is taken over after this; one whose process died at once
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -98,10 +99,10 @@ class Study:
         """Return where a trial's checkpoints lie."""
         return self.work_dir / self.name / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
 
-    def claim(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
+    def claim(self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()) -> SearchTrial | None:
         """Return the slot's trial, created now unless it exists: sampled in the first rung, promoted above it.
 
-        None if nothing of the rung below can be promoted.
+        ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the rung below can be promoted.
         """
         with _claiming(self.work_dir):
             known = self.trial_of(bracket, rung, slot)
@@ -111,7 +112,8 @@ class Study:
             hpo, seed = self.settings.hpo, self.settings.seed
             defaults = configured(hpo.space, self.settings.model, self.settings.training)
             if rung == dag.rungs_of(hpo, bracket).start:
-                params, system = propose(hpo, seed, bracket, slot, defaults, trials)
+                known_good = next_configuration(warm_start, trials, bracket, slot, default_first=hpo.include_default)
+                params, system = (known_good, {}) if known_good is not None else propose(hpo, seed, bracket, slot, defaults, trials)
                 attrs: dict[str, Any] = {"config": config_name(bracket, slot), "parent": None, "params": params}
             else:
                 parent = promote(hpo, seed, defaults, trials, bracket, rung)
@@ -138,11 +140,12 @@ class Study:
         curve: Mapping[int, float] | None = None,
         seconds: float = 0.0,
         checkpoint: Path | None = None,
+        objectives: Mapping[str, float] | None = None,
     ) -> SearchTrial:
         """Record how a trial ended and return it: complete on the top rung, pruned below it, failed with its reason.
 
         ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step; ``status`` is
-        "complete", "diverged" or "failed".
+        "complete", "diverged" or "failed"; ``objectives`` are values other than the loss.
         """
         losses = dict(curve or {})
         if status == "complete" and (value is None or not math.isfinite(value)):
@@ -158,6 +161,7 @@ class Study:
             "reason": reason,
             "seconds": round(seconds, 3),
             "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, self.work_dir),
+            "objectives": dict(objectives or {}),
         }
         self._storage.set_trial_user_attr(trial_id, "outcome", outcome)
         if status != "complete":
@@ -218,6 +222,7 @@ def _search_trial(trial: FrozenTrial) -> SearchTrial:
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         checkpoint=outcome.get("checkpoint"),
+        objectives=outcome.get("objectives", {}),
         curve=trial.intermediate_values,
         system_attrs={key: value for key, value in trial.system_attrs.items() if key.startswith(CMA_STATE)},
     )
@@ -234,29 +239,35 @@ class _MendingLock(JournalFileOpenLock):
     """The journal's lock; whoever takes it removes the half line that a writer killed in mid-write has left.
 
     Without this the next record would be appended to that half line, and no reader could pass it. The half record was
-    never acknowledged, so nothing is lost.
+    never acknowledged, so nothing is lost. Optuna's own locks would let all others wait for half a minute when a holder
+    was killed; the file has the name that they give it, so that other programs which write to the journal wait for it.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._path = Path(path)
+    def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
+        self._journal = journal
+        self._lease = filelock.SoftFileLease(self._lock_file, lease_duration=_LEASE_S, poll_interval=0.005)
 
     def acquire(self) -> bool:
         """Take the lock, then mend the journal's end."""
-        taken = super().acquire()
-        with self._path.open("rb+") as journal:
+        self._lease.acquire()
+        with self._journal.open("rb+") as journal:
             if journal.seek(0, os.SEEK_END):
                 journal.seek(-1, os.SEEK_END)
                 if journal.read(1) != b"\n":
                     journal.seek(0)
                     journal.truncate(journal.read().rfind(b"\n") + 1)
-        return taken
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lease.release()
 
 
 def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
     if url is None:
-        path = str(work_dir / JOURNAL)
-        return JournalStorage(JournalFileBackend(path, lock_obj=_MendingLock(path)))
+        journal = work_dir / JOURNAL
+        return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
     try:
         return RDBStorage(url)
     except Exception as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
