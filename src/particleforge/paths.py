@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 SHARD_FORMAT = "{:05d}"
 SPLITS = ("train", "valid", "test")
-HPO_PLOTS = ("history", "importances", "rungs")
+HPO_PLOTS = ("history", "rungs", "timeline", "parallel", "importances", "cost")
 STUDY_PLOTS = {
     "scaling_batch": ("scaling_batch", "scaling_batch_curves"),
     "fine_tuning": ("fine_tuning", "fine_tuning_curves"),
@@ -92,7 +92,7 @@ class Paths:
         return f"{self.root}/hpo/trials.csv"
 
     def hpo_plot(self, name: str) -> str:
-        """PNG of the search (history, importances, rungs; a PDF lies beside each)."""
+        """PNG of the search, one of ``HPO_PLOTS`` (a PDF lies beside each)."""
         return f"{self.root}/hpo/{name}.png"
 
     @property

@@ -1,55 +1,77 @@
-"""Plots of a search: optimisation history, importance of the parameters, learning curves with their promotions.
+"""Plots of a search: which there are, optimisation history, learning curves with promotions, importance of the parameters.
 
 Inputs -> outputs: the finished trials -> one PNG and one PDF per plot. Importances are those of fANOVA (Hutter et al.
-2014, as in Optuna) over the first rung, the only one whose values are comparable and not preselected.
+2014, as in Optuna) over trials of one first rung, the only ones whose values are comparable and not preselected.
+
+Of the plots "timeline" and "cost" show times and so differ from run to run; the others depend on the trials alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from particleforge.artefacts import atomic_output
 from particleforge.config.settings import HpoSettings
-from particleforge.hpo import dag
+from particleforge.config.space import active_parameters
+from particleforge.figures import new_figure, save_figure, styled
+from particleforge.hpo.cost import draw_cost
+from particleforge.hpo.drawing import (
+    DEFAULT_COLOUR,
+    DEFAULT_CONFIG,
+    FAILED_COLOUR,
+    LOSS,
+    WINNER_COLOUR,
+    Budgets,
+    loss_limit,
+    note,
+    plain_names,
+    scale_losses,
+)
+from particleforge.hpo.parallel import draw_parallel
 from particleforge.hpo.space import configured, contains, distributions
+from particleforge.hpo.timeline import draw_timeline
 from particleforge.hpo.trials import SearchTrial
 from particleforge.seeds import seed_of
 
 IMPORTANCE_TRIALS_MIN = 8  # below this the forest fits noise
-_LOSS = "validation loss"
 
 
 def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial, paths: Mapping[str, Path]) -> None:
-    """Write the plots named by ``paths``: "history", "importances", "rungs"."""
-    draw: dict[str, Callable[[Axes], None]] = {
-        "history": lambda axes: _history(axes, trials, winner),
-        "importances": lambda axes: _importances(axes, trials, settings),
-        "rungs": lambda axes: _rungs(axes, trials, settings, winner),
+    """Write the plots named by ``paths`` (``paths.HPO_PLOTS``)."""
+    draw: dict[str, Callable[[], Figure]] = {
+        "history": lambda: _history(trials, settings, winner),
+        "rungs": lambda: _rungs(trials, settings, winner),
+        "timeline": lambda: draw_timeline(trials, winner),
+        "parallel": lambda: draw_parallel(trials, settings, winner),
+        "importances": lambda: _importances(trials, settings),
+        "cost": lambda: draw_cost(trials, settings, winner),
     }
-    for name, path in paths.items():
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        draw[name](figure.add_subplot())
-        for target, metadata in ((path, {}), (path.with_suffix(".pdf"), {"CreationDate": None})):
-            with atomic_output(target) as temporary:
-                figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
+    with styled():
+        for name, path in paths.items():
+            save_figure(draw[name](), path)
 
 
 def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[str, float]:
-    """Return each parameter's share of the loss's variance over the first rung; empty if too little is known."""
-    where = distributions(settings.hpo)
-    defaults = configured(settings.hpo.space, settings.model, settings.training)
+    """Return each parameter's share of the loss's variance over the trials of :func:`_not_preselected`; empty if too little is known.
+
+    A parameter that a trial does not record counts with its configured value, or, if it is inactive there, with one and
+    the same value in all trials.
+    """
+    where, space = distributions(settings.hpo), settings.hpo.space
+    defaults = configured(space, settings.model, settings.training)
     study = optuna.create_study()
-    for trial in trials:
-        params = {path: {**defaults, **trial.params}[path] for path in where}
-        if trial.rung == 0 and trial.value is not None and all(contains(where[path], value) for path, value in params.items()):
+    for trial in _not_preselected(trials):
+        known = {**defaults, **trial.params}
+        active = active_parameters(space, [known], defaults)[0]
+        params = {path: known[path] if path in active else space[path].values()[0] for path in where}
+        if all(contains(where[path], value) for path, value in params.items()):
             study.add_trial(create_trial(state=TrialState.COMPLETE, value=trial.value, params=params, distributions=where))
     values = [t.value for t in study.get_trials(deepcopy=False)]
     if not where or len(values) < IMPORTANCE_TRIALS_MIN or len(set(values)) == 1:
@@ -58,63 +80,102 @@ def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[st
     return dict(get_param_importances(study, evaluator=evaluator, params=list(where)))
 
 
-def _colours(n: int) -> list[tuple[float, float, float, float]]:
-    return [colormaps["viridis"](0.85 * k / max(1, n - 1)) for k in range(n)]
+def _not_preselected(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
+    """Return the trials of a first rung that ended well, of the budget that has most of them."""
+    first = [t for t in trials if t.parent is None and t.value is not None]
+    counts = {steps: sum(t.steps == steps for t in first) for steps in {t.steps for t in first}}
+    chosen = min(counts, key=lambda steps: (-counts[steps], steps), default=None)
+    return [t for t in first if t.steps == chosen]
 
 
-def _history(axes: Axes, trials: Sequence[SearchTrial], winner: SearchTrial) -> None:
-    rungs = sorted({t.rung for t in trials})
-    for rung, colour in zip(rungs, _colours(len(rungs)), strict=True):
-        done = [t for t in trials if t.rung == rung and t.value is not None]
-        steps = next(t.steps for t in trials if t.rung == rung)
-        axes.scatter([t.number for t in done], [t.loss for t in done], color=colour, label=f"rung {rung}: {steps} steps", zorder=3)
-    top = [t for t in sorted(trials, key=lambda t: t.number) if t.rung == winner.rung and t.value is not None]
-    best = np.minimum.accumulate([t.loss for t in top])
-    axes.step([t.number for t in top], best, where="post", color="0.4", label=f"best of rung {winner.rung}")
-    for trial in trials:
-        if trial.value is None:
-            axes.axvline(trial.number, color="tab:red", alpha=0.4, lw=1, label="failed" if _first_failed(trials) is trial else None)
-    axes.scatter([winner.number], [winner.loss], marker="*", s=180, color="tab:orange", zorder=4, label="best")
-    axes.set(xlabel="trial, in order of start", ylabel=_LOSS, title="Optimisation history")
+def _history(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
+    figure = new_figure(8, 4.8)
+    axes, budgets = figure.add_subplot(), Budgets(trials)
+    done = [t for t in sorted(trials, key=lambda t: t.number) if t.value is not None]
+    top, size = loss_limit([t.loss for t in done]), 40 if len(done) < 100 else 18
+    for steps in budgets.steps:
+        here = [t for t in done if t.steps == steps]
+        inside = [t for t in here if t.loss <= top]
+        points = [t.number for t in inside], [t.loss for t in inside]
+        axes.scatter(*points, s=size, color=budgets.colour(steps), marker=budgets.marker(steps), label=budgets.label(steps), zorder=3)
+        above = [t.number for t in here if t.loss > top]
+        axes.scatter(above, [top] * len(above), s=size, marker=6, color=budgets.colour(steps), zorder=3, clip_on=False)
+    if any(t.loss > top for t in done):
+        axes.scatter([], [], s=size, marker=6, color="0.5", label="higher than drawn")
+    at_winner = [t for t in done if t.steps == winner.steps]
+    best = np.minimum.accumulate([t.loss for t in at_winner])
+    axes.step([t.number for t in at_winner], best, where="post", color="0.4", zorder=2, label=f"best of {budgets.label(winner.steps)}")
+    _mark_default(axes, [t.number for t in done if t.config == DEFAULT_CONFIG], done, settings)
+    axes.scatter([winner.number], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=5, label="best")
+    failed = [t.number for t in trials if t.value is None]
+    if failed:
+        axes.plot(failed, [0.985] * len(failed), "x", color=FAILED_COLOUR, ms=6, transform=axes.get_xaxis_transform(), label="failed")
+    axes.set(xlabel="trial, in order of start", ylabel=LOSS, title="Optimisation history")
+    scale_losses(axes, [t.loss for t in done])
+    axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize="small")
+    _legend_beside(axes)
+    return figure
 
 
-def _first_failed(trials: Sequence[SearchTrial]) -> SearchTrial | None:
-    return next((t for t in trials if t.value is None), None)
+def _mark_default(axes: Axes, x: Sequence[float], done: Sequence[SearchTrial], settings: HpoSettings) -> None:
+    """Ring the trials of the configured settings."""
+    losses = [t.loss for t in done if t.config == DEFAULT_CONFIG]
+    if settings.hpo.include_default and losses:
+        axes.scatter(x, losses, s=130, facecolors="none", edgecolors=DEFAULT_COLOUR, linewidths=1.8, zorder=4, label="configured settings")
 
 
-def _importances(axes: Axes, trials: Sequence[SearchTrial], settings: HpoSettings) -> None:
+def _legend_beside(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+
+
+def _importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> Figure:
     shares = importances(trials, settings)
-    n = sum(t.rung == 0 and t.value is not None for t in trials)
-    axes.set(xlabel="share of the loss's variance", title=f"Importance of the parameters (fANOVA, {n} configurations in the first rung)")
+    used = _not_preselected(trials)
+    figure = new_figure(8, max(3.0, 1.4 + 0.38 * len(shares)))
+    axes = figure.add_subplot()
+    axes.set_title("Importance of the parameters")
     if not shares:
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "too few different results to tell", ha="center", transform=axes.transAxes)
-        return
-    names = sorted(shares, key=lambda name: shares[name])
-    bars = axes.barh(names, [shares[name] for name in names], color="tab:blue")
+        note(axes, f"too few different results to tell (at least {IMPORTANCE_TRIALS_MIN} are needed)")
+        return figure
+    names, ordered = plain_names(shares), sorted(shares, key=lambda path: (shares[path], path))
+    bars = axes.barh([names[path] for path in ordered], [shares[path] for path in ordered], color="#0072b2")
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.margins(x=0.12)
+    axes.tick_params(axis="y", which="both", length=0)
+    after = f"{len(used)} configurations after {Budgets(used).label(used[0].steps)}"
+    axes.set_xlabel(f"share of the variance of the validation loss (fANOVA, {after})")
+    return figure
 
 
-def _rungs(axes: Axes, trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> None:
+def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
+    figure = new_figure(8, 4.8)
+    axes, budgets = figure.add_subplot(), Budgets(trials)
     by_number = {t.number: t for t in trials}
-    promoted = [by_number[t.parent] for t in trials if t.parent in by_number]
-    colours = _colours(dag.n_rungs(settings.hpo))
-    for trial in sorted(trials, key=lambda t: (t.rung, t.slot)):
-        parent = by_number.get(trial.parent) if trial.parent is not None else None
-        start = parent.steps if parent else 0
-        curve = {step: loss for step, loss in sorted(trial.curve.items()) if step > start}
-        if parent is not None and parent.value is not None:
-            curve = {parent.steps: parent.loss, **curve}
-        colour, width = colours[min(trial.rung, len(colours) - 1)], 2.5 if trial.config == winner.config else 1
-        axes.plot(list(curve), list(curve.values()), color=colour, lw=width, marker=".", ms=4)
-    steps, losses = [t.steps for t in promoted], [t.loss for t in promoted]
-    axes.scatter(steps, losses, s=50, facecolors="none", edgecolors="k", label="promoted", zorder=4)
-    axes.scatter([winner.steps], [winner.loss], marker="*", s=180, color="tab:orange", zorder=5, label="best")
-    for rung, colour in enumerate(colours):
-        axes.plot([], [], color=colour, label=f"rung {rung}: to step {dag.budget_steps(settings.hpo, rung)}")
-        axes.axvline(dag.budget_steps(settings.hpo, rung), color="0.85", lw=1, zorder=0)
-    axes.set(xlabel="optimiser steps", ylabel=_LOSS, title="Learning curves and promotions", xscale="log")
-    axes.legend(fontsize="small")
+    many = len(trials) >= 100
+    drawn: list[float] = []
+    for trial in sorted(trials, key=lambda t: (t.steps, t.number)):
+        curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
+        width, alpha, order = (2.6, 1.0, 4) if trial.config == winner.config else (0.8, 0.55, 2) if many else (1.2, 0.9, 3)
+        style: dict[str, Any] = {"color": budgets.colour(trial.steps), "lw": width, "alpha": alpha, "zorder": order}
+        axes.plot(list(curve), list(curve.values()), marker="" if many else ".", ms=4, **style)
+        drawn += curve.values()
+    promoted = [by_number[n] for n in sorted({t.parent for t in trials if t.parent is not None}) if n in by_number]
+    ends = [t.steps for t in promoted if t.value is not None], [t.loss for t in promoted if t.value is not None]
+    axes.scatter(*ends, s=16 if many else 50, facecolors="none", edgecolors="k", linewidths=0.9, label="promoted", zorder=5)
+    own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None]
+    _mark_default(axes, [t.steps for t in own], own, settings)
+    axes.scatter([winner.steps], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=6, label="best")
+    for steps in budgets.steps:
+        axes.plot([], [], color=budgets.colour(steps), label=f"to {budgets.label(steps)}")
+        axes.axvline(steps, color="0.85", lw=1, zorder=0)
+    axes.set(xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log")
+    scale_losses(axes, drawn)
+    _legend_beside(axes)
+    return figure
+
+
+def _own_curve(trial: SearchTrial, parent: SearchTrial | None) -> dict[int, float]:
+    """Return the losses of a trial's own part of its training, with the one that it starts from."""
+    curve = {step: loss for step, loss in sorted(trial.curve.items()) if parent is None or step > parent.steps}
+    return {parent.steps: parent.loss, **curve} if parent is not None and parent.value is not None else curve

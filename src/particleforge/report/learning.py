@@ -18,12 +18,19 @@ from particleforge.report.rendering import Picture, Rows, data_uri, number, pict
 
 _TRIALS_SHOWN = 40
 _HPO_CAPTIONS = {
-    "history": "Validation loss of the trials in the order of their start. Only trials of the same rung had the same budget; a low "
-    "rung's values rank configurations, they are no final losses.",
-    "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
-    "rough: read the order, not the numbers.",
+    "history": "Validation loss of the trials in the order of their start. Only trials of equal budget compare; a low budget's values "
+    "rank configurations, they are no final losses.",
     "rungs": "Learning curves of the configurations through the rungs, with their promotions. Curves that cross between rungs show "
     "what a short budget can get wrong.",
+    "timeline": "Above: the trainings that ran at one time, side by side; gaps are idle workers, thin lines the time from a slot's start "
+    "to its training's. Below: how the rungs filled. Promotions start before a rung is full, since no slot waits for a whole rung.",
+    "parallel": "One line per configuration through its parameters, to the largest budget that it reached and its validation loss there. "
+    "A larger budget outranks a smaller one. Where dark lines meet lies what the search preferred; an even spread means that the "
+    "parameter mattered little. Below the axes: parameters that a configuration does not have.",
+    "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
+    "rough: read the order, not the numbers.",
+    "cost": "Left: ranks times the time of the trainings, per budget; a rank hour is a GPU hour on GPUs, else an hour of the cores of one "
+    "process. Right: the best loss of each budget against what the search had cost by then, and how far the configured settings came.",
 }
 _CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve that turns up while the training curve
     falls means overfitting; one that still falls at the end means that more steps would help. Middle: the terms of the validation
