@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from particleforge.config.base import Block
 from particleforge.config.space import ParameterConfig, check_paths
 
+_BUDGETS = ("min_steps", "min_epochs", "min_events")
+
 
 def _without_removed(space: Any) -> Any:
     """Drop parameters set to null: how a preset takes a parameter out of the space of config.yaml."""
@@ -15,21 +17,36 @@ def _without_removed(space: Any) -> Any:
 
 
 class HpoConfig(Block):
-    """ASHA as a static DAG: rung r has ``first_rung_slots / eta**r`` slots of ``min_steps * eta**r`` steps."""
+    """A search as a static graph of jobs (:mod:`particleforge.hpo.dag`): of rung to rung eta times fewer slots of eta times the budget.
 
-    scheduler: Literal["asha", "none"] = Field("asha", description="none: one rung at the full budget")
-    sampler: Literal["tpe", "random", "gp", "cmaes", "qmc"] = Field("tpe", description="proposes the configurations of the first rung")
+    The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
+    """
+
+    scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
+        "asha", description="which slots there are, and what each waits for; none: one rung at the full budget"
+    )
+    sampler: Literal["tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"] = Field(
+        "tpe", description="proposes the configurations of the first rung"
+    )
+    grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
     promotion: Literal["rank", "predicted"] = Field(
         "rank", description="which trial goes on to the next rung: the best there, or the one that is predicted to end best"
     )
     first_rung_slots: int = Field(9, ge=1, description="configurations tried at the smallest budget")
     eta: int = Field(3, ge=2, description="reduction factor: the share of trials promoted is 1/eta")
     n_rungs: int = Field(3, ge=1)
-    min_steps: int = Field(100, ge=1, description="optimiser steps of the first rung")
+    n_brackets: int | None = Field(None, ge=1, description="brackets of hyperband; default is n_rungs")
+    min_steps: int | None = Field(None, ge=1, description="optimiser steps of the first rung; default is 100 if no other budget is given")
+    min_epochs: float | None = Field(None, gt=0, description="instead of min_steps: passes over the training events")
+    min_events: int | None = Field(None, ge=1, description="instead of min_steps: training events seen, repetitions included")
     schedule_steps: int | None = Field(
         None, ge=1, description="length of a trial's learning-rate schedule; default is the top rung's budget. Fix it to add rungs later"
     )
-    ranks: int = Field(1, ge=1, description="DDP processes of one trial")
+    schedule_rungs: int | None = Field(
+        None, ge=1, description="instead of schedule_steps: rungs that the schedule spans; default is n_rungs. Fix it to add rungs later"
+    )
+    ranks: int = Field(1, ge=1, description="DDP processes of one trial; with rasda in the first rung")
+    ranks_factor: int = Field(2, ge=1, description="with rasda: growth of ranks and elements_per_batch from rung to rung")
     include_default: bool = Field(True, description="the first configuration is the settings as configured")
     failed_fraction_max: float = Field(0.5, ge=0, le=1, description="share of failed trials from which the search is an error")
     objectives: tuple[Literal["valid_loss", "inference_gflop"], ...] = Field(
@@ -55,18 +72,61 @@ class HpoConfig(Block):
         default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"
     )
 
+    @property
+    def budget_unit(self) -> Literal["steps", "epochs", "events"]:
+        """What budgets are given in."""
+        return "steps" if self.min_steps is not None else "epochs" if self.min_epochs is not None else "events"
+
+    @property
+    def min_budget(self) -> float:
+        """Budget of the first rung, in ``budget_unit``."""
+        return next(budget for budget in (self.min_steps, self.min_epochs, self.min_events) if budget is not None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget_by_default(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and all(given.get(name) is None for name in _BUDGETS):
+            return {**given, "min_steps": 100}
+        return given
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = {name: getattr(self, name) for name in _BUDGETS if getattr(self, name) is not None}
+        if len(given) > 1:
+            shown = " and ".join(f"hpo.{name} = {value}" for name, value in given.items())
+            raise ValueError(f"{shown} are given; keep one of them and take the others back with null")
+        return self
+
     @model_validator(mode="after")
     def _rungs_fit(self) -> Self:
         needed = self.eta ** (self.n_rungs - 1)
-        if self.scheduler == "asha" and self.first_rung_slots < needed:
+        if self.scheduler != "none" and self.first_rung_slots < needed:
             raise ValueError(
                 f"hpo.first_rung_slots = {self.first_rung_slots} leaves rung {self.n_rungs - 1} without a slot; "
                 f"need at least eta**(n_rungs-1) = {needed}"
             )
-        if self.schedule_steps is not None and self.schedule_steps < self.min_steps * needed:
+        if self.scheduler == "hyperband" and (self.n_brackets or 1) > self.n_rungs:
             raise ValueError(
-                f"hpo.schedule_steps = {self.schedule_steps} ends before the top rung does, "
-                f"at min_steps * eta**(n_rungs-1) = {self.min_steps * needed}"
+                f"hpo.n_brackets = {self.n_brackets} leaves bracket {self.n_rungs} without a rung; at most n_rungs = {self.n_rungs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.schedule_rungs is not None and (self.schedule_steps is not None or self.schedule_rungs < self.n_rungs):
+            raise ValueError(
+                f"hpo.schedule_rungs = {self.schedule_rungs} must be at least n_rungs = {self.n_rungs} and goes without schedule_steps"
+            )
+        if self.schedule_steps is None:
+            return self
+        if self.min_steps is None:
+            raise ValueError(
+                f"hpo.schedule_steps = {self.schedule_steps}, but budgets are in {self.budget_unit}: give schedule_rungs instead"
+            )
+        needed = self.min_steps * self.eta ** (self.n_rungs - 1)
+        if self.schedule_steps < needed:
+            raise ValueError(
+                f"hpo.schedule_steps = {self.schedule_steps} ends before the top rung does, at min_steps * eta**(n_rungs-1) = {needed}"
             )
         return self
 

@@ -5,8 +5,8 @@ with conditions (``when``) is active in a point only while they hold; inactive, 
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, product
 from types import MappingProxyType
@@ -61,7 +61,7 @@ class ParameterConfig(Block):
             raise ValueError("log needs low > 0 and no step")
         elif self.type == "int" and any(value is not None and value % 1 for value in (self.low, self.high, self.step)):
             raise ValueError(f"type int needs whole numbers, got low={self.low}, high={self.high}, step={self.step}")
-        elif self.step is not None and (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(self.step)):
+        elif self.step is not None and (_exact(self.high) - _exact(self.low)) % _exact(self.step):
             raise ValueError(f"high - low must be a multiple of step, got low={self.low}, high={self.high}, step={self.step}")
         if not all(self.when.values()):
             raise ValueError(f"when needs at least one value of each setting, got {dict(self.when)}")
@@ -69,13 +69,25 @@ class ParameterConfig(Block):
 
     def values(self) -> tuple[Any, ...]:
         """Return all values of a discrete parameter; the two ends of a continuous one or of one with very many values."""
+        if self.choices is not None or self.n_levels <= _VALUES_MAX:
+            return self.levels(2)
+        ends = (self.low, self.high)
+        return tuple(map(int, ends)) if self.type == "int" else ends  # type: ignore[arg-type]
+
+    def levels(self, n_continuous: int) -> tuple[Any, ...]:
+        """Return all values of a discrete parameter, and so many of a continuous one, at equal distances on its scale."""
         if self.choices is not None:
             return self.choices
-        kind = int if self.type == "int" else float
-        last = self.n_levels - 1
-        levels = range(last + 1) if 0 <= last < _VALUES_MAX else (0, 1)
-        span = _decimal(self.high) - _decimal(self.low)
-        return tuple(kind(_decimal(self.low) + span * level / levels[-1]) for level in levels)
+        assert self.low is not None
+        assert self.high is not None
+        n = self.n_levels or n_continuous
+        places = [Fraction(k, n - 1) for k in range(n)] if n > 1 else [Fraction(1, 2)]
+        if self.n_levels:
+            low, span = _exact(self.low), _exact(self.high) - _exact(self.low)
+            return tuple((int if self.type == "int" else float)(low + span * place) for place in places)
+        if self.log:
+            return tuple(min(self.high, max(self.low, self.low * (self.high / self.low) ** float(place))) for place in places)
+        return tuple(self.low + (self.high - self.low) * float(place) for place in places)
 
     @property
     def n_levels(self) -> int:
@@ -83,7 +95,7 @@ class ParameterConfig(Block):
         if self.choices is not None:
             return len(self.choices)
         step = self.step or (1 if self.type == "int" else None)
-        return 0 if step is None else int((_decimal(self.high) - _decimal(self.low)) / _decimal(step)) + 1
+        return 0 if step is None else int((_exact(self.high) - _exact(self.low)) / _exact(step)) + 1
 
     def contains(self, value: Any) -> bool:
         """Return whether ``value`` is one of the parameter's."""
@@ -104,13 +116,13 @@ class ParameterConfig(Block):
             return False  # it would be searched in fewer places
         if self.choices is not None and older.choices is not None:
             return set(older.choices) <= set(self.choices)
-        on_grid = self.step is None or (_decimal(older.low) - _decimal(self.low)) % _decimal(self.step) == 0
-        return on_grid and _decimal(self.low) <= _decimal(older.low) and _decimal(older.high) <= _decimal(self.high)
+        on_grid = self.step is None or (_exact(older.low) - _exact(self.low)) % _exact(self.step) == 0
+        return on_grid and _exact(self.low) <= _exact(older.low) and _exact(older.high) <= _exact(self.high)
 
 
-def _decimal(value: float | None) -> Decimal:
+def _exact(value: float | None) -> Fraction:
     """Return a number as it is written, so that steps of 0.1 are exact."""
-    return Decimal(str(value))
+    return Fraction(str(value))
 
 
 def parents_first(space: Mapping[str, ParameterConfig]) -> list[str]:
@@ -138,8 +150,7 @@ def active_parameters(
         full: Params = {**configured, **point}
         active: Params = {}
         for name in order:
-            conditions = space[name].when.items()
-            if all(parent in (active if parent in space else full) and full[parent] in values for parent, values in conditions):
+            if _holds(space, name, active, full):
                 active[name] = full[name]
         found.append({name: active[name] for name in sorted(active)})
     return found
@@ -155,6 +166,28 @@ def apply_parameters(values: Mapping[str, Any], model: ModelConfig, training: Tr
             holder = holder[name]
         holder[leaf] = value
     return ModelConfig(**blocks["model"]), TrainingConfig(**blocks["training"])
+
+
+def _holds(space: Mapping[str, ParameterConfig], name: str, active: Mapping[str, Any], outside: Mapping[str, Any]) -> bool:
+    """Return whether a parameter's conditions hold, given the active parameters and the values of settings outside the space."""
+    where = ((active if parent in space else outside, parent, values) for parent, values in space[name].when.items())
+    return all(parent in known and known[parent] in values for known, parent, values in where)
+
+
+def grid_points(space: Mapping[str, ParameterConfig], n_continuous: int, configured: Mapping[str, Any] = _NONE) -> Iterator[Params]:
+    """Yield each point of the grid once: all values of discrete parameters, ``n_continuous`` of continuous ones."""
+    order = parents_first(space)
+    values = {name: space[name].levels(n_continuous) for name in order}
+
+    def walk(depth: int, point: Params) -> Iterator[Params]:
+        if depth == len(order):
+            yield {name: point[name] for name in sorted(point)}
+            return
+        name = order[depth]
+        for own in [{name: value} for value in values[name]] if _holds(space, name, point, configured) else [{}]:
+            yield from walk(depth + 1, {**point, **own})
+
+    return walk(0, {})
 
 
 def value_at(path: str, model: ModelConfig, training: TrainingConfig) -> Any:

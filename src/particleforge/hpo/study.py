@@ -35,7 +35,7 @@ from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.promotion import promote
-from particleforge.hpo.sampling import CMA_STATE, propose
+from particleforge.hpo.sampling import propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.transfer import Params, next_configuration
 from particleforge.hpo.trials import SearchTrial, config_name
@@ -89,7 +89,7 @@ class Study:
     def trials(self) -> list[SearchTrial]:
         """Return all trials, in order of their numbers."""
         frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return [_search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
+        return [search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
 
     def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
@@ -112,23 +112,23 @@ class Study:
             hpo, seed = self.settings.hpo, self.settings.seed
             defaults = configured(hpo.space, self.settings.model, self.settings.training)
             if rung == dag.rungs_of(hpo, bracket).start:
-                known_good = next_configuration(warm_start, trials, bracket, slot, default_first=hpo.include_default)
-                params, system = (known_good, {}) if known_good is not None else propose(hpo, seed, bracket, slot, defaults, trials)
+                known_good = next_configuration(warm_start, trials, bracket, slot, defaults, default_first=hpo.include_default)
+                params = known_good if known_good is not None else propose(hpo, seed, bracket, slot, defaults, trials)
                 attrs: dict[str, Any] = {"config": config_name(bracket, slot), "parent": None, "params": params}
             else:
                 parent = promote(hpo, seed, defaults, trials, bracket, rung)
                 if parent is None:
                     return None
-                attrs, system = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}, {}
+                attrs = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}
             attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": dag.budget_steps(hpo, rung)}
-            self._add(attrs, system)
+            self._add(attrs)
         return self.trial_of(bracket, rung, slot)
 
-    def _add(self, attrs: dict[str, Any], system_attrs: dict[str, Any]) -> None:
+    def _add(self, attrs: dict[str, Any]) -> None:
         """Create a running trial in one record; Optuna's own parameters hold only what lies in the space."""
         where = {path: dist for path, dist in distributions(self.settings.hpo).items() if contains(dist, attrs["params"].get(path))}
         params = {path: attrs["params"][path] for path in where}
-        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs, system_attrs=system_attrs)
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs)
         self._study.add_trial(trial)
 
     def finish(
@@ -170,7 +170,7 @@ class Study:
             self._study.tell(trial.number, value)
         else:  # Optuna takes the last reported value as a pruned trial's own
             self._study.tell(trial.number, state=TrialState.PRUNED)
-        return _search_trial(self._storage.get_trial(trial_id))
+        return search_trial(self._storage.get_trial(trial_id))
 
 
 def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
@@ -204,7 +204,8 @@ def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> Non
     study.set_user_attr("space", {path: parameter.model_dump(mode="json") for path, parameter in space.items()})
 
 
-def _search_trial(trial: FrozenTrial) -> SearchTrial:
+def search_trial(trial: FrozenTrial) -> SearchTrial:
+    """Return what Optuna's trial says; it must be one of a slot."""
     attrs, outcome = trial.user_attrs, trial.user_attrs.get("outcome", {})
     return SearchTrial(
         number=trial.number,
@@ -224,7 +225,6 @@ def _search_trial(trial: FrozenTrial) -> SearchTrial:
         checkpoint=outcome.get("checkpoint"),
         objectives=outcome.get("objectives", {}),
         curve=trial.intermediate_values,
-        system_attrs={key: value for key, value in trial.system_attrs.items() if key.startswith(CMA_STATE)},
     )
 
 

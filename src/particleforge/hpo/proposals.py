@@ -1,0 +1,127 @@
+"""What a sampler is asked, and the views of the search's trials that samplers share.
+
+A sampler is a function of a :class:`Request` that yields configurations, the one it likes best first; the first that no
+trial has had yet is taken (:func:`particleforge.hpo.sampling.propose`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from particleforge.config.hpo import HpoConfig
+from particleforge.config.space import ParameterConfig, active_parameters
+from particleforge.hpo import dag
+from particleforge.hpo.space import FloatArray
+from particleforge.hpo.trials import SearchTrial
+from particleforge.seeds import seed_of
+
+Params = dict[str, Any]
+_SEEDS = 1 << 32  # number of seeds of NumPy's RandomState, which Optuna and cmaes use
+
+
+@dataclass(frozen=True)
+class Request:
+    """A slot that wants a new configuration; ``defaults`` are the configured values, which unrecorded parameters had."""
+
+    hpo: HpoConfig
+    seed: int
+    bracket: int
+    slot: int
+    defaults: Mapping[str, Any]
+    trials: Sequence[SearchTrial]
+
+    @property
+    def space(self) -> Mapping[str, ParameterConfig]:
+        """The search space."""
+        return self.hpo.space
+
+    @property
+    def own_seed(self) -> int:
+        """A seed that no other slot has."""
+        return seed_of(self.seed, "hpo", self.bracket, self.slot) % _SEEDS
+
+    @property
+    def shared_seed(self) -> int:
+        """A seed that all slots have, for sequences of which each takes its part."""
+        return seed_of(self.seed, "hpo", self.hpo.sampler) % _SEEDS
+
+    @property
+    def index(self) -> int:
+        """The slot's number among those of all brackets that want new configurations."""
+        earlier = (dag.slots_of(self.hpo, bracket, dag.rungs_of(self.hpo, bracket).start) for bracket in range(self.bracket))
+        return sum(earlier) + self.slot
+
+    @property
+    def default(self) -> Params:
+        """The configuration as configured."""
+        return active_parameters(self.space, [{}], self.defaults)[0]
+
+    @property
+    def n_startup(self) -> int:
+        """How many random configurations precede a model: Optuna's ten, fewer in a search that has few slots."""
+        return min(10, max(len(self.space) + 1, self.hpo.first_rung_slots // 3))
+
+    def points(self, trials: Sequence[SearchTrial]) -> list[Params]:
+        """Return the active parameters of trials, those they do not record included."""
+        return active_parameters(self.space, [{**self.defaults, **t.params} for t in trials], self.defaults)
+
+    def usable(self) -> list[SearchTrial]:
+        """Return the trials whose configurations lie in the space; a default, or a trial of a narrower space, may not."""
+        pairs = zip(self.trials, self.points(self.trials), strict=True)
+        return [t for t, point in pairs if all(self.space[name].contains(value) for name, value in point.items())]
+
+
+def key_of(params: Params) -> frozenset[tuple[str, Any]]:
+    """Return what two configurations have in common if and only if they are the same."""
+    return frozenset(params.items())
+
+
+Sampler = Callable[[Request], Iterator[Params]]
+
+
+def new_configurations(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
+    """Return each configuration's first trial, in order of their numbers."""
+    return sorted((t for t in trials if t.parent is None), key=lambda t: t.number)
+
+
+def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTrial]:
+    """Return the trials of the largest budget that enough have been spent on well (else of the smallest), and what is pending.
+
+    The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets. Configurations are pending
+    if they run at that budget or for the first time.
+    """
+    budgets = sorted({t.steps for t in trials}, reverse=True)
+    well = [t.steps for t in trials if t.status == "complete"]
+    budget = next((steps for steps in budgets if well.count(steps) >= enough), min(budgets, default=0))
+    pending = {t.config: t for t in trials if not t.finished and (t.parent is None or t.steps == budget)}
+    chosen = {t.config: t for t in trials if t.finished and t.steps == budget}
+    return [trial for _, trial in sorted({**pending, **chosen}.items())]
+
+
+def scores(trials: Sequence[SearchTrial]) -> FloatArray:
+    """Return each trial's place among those of its budget as the quantile of a normal distribution; low is good.
+
+    Places, not losses, as losses of a few steps may be large beyond bounds. Failures share the last place, and so do trials
+    that still run: what is tried already must not look promising (a constant liar, Ginsbourger et al. 2010).
+    """
+    losses = np.array([t.value if t.status == "complete" else np.inf for t in trials], dtype=float)
+    steps = np.array([t.steps for t in trials])
+    places = np.empty(len(trials))
+    for budget in np.unique(steps):
+        here = steps == budget
+        places[here] = (rankdata(losses[here]) - 0.5) / here.sum()
+    return np.asarray(norm.ppf(places))
+
+
+def generations(trials: Sequence[SearchTrial], size: int) -> list[list[tuple[SearchTrial, float]]]:
+    """Return the configurations and their scores, ``size`` at a time in order of their numbers, as populations that evolve.
+
+    A population of which less than half has ended is left out, and so is one that is not complete.
+    """
+    first = new_configurations(trials)
+    scored = list(zip(first, scores(first).tolist(), strict=True))
+    groups = [scored[start : start + size] for start in range(0, len(scored) - size + 1, size)]
+    return [group for group in groups if 2 * sum(t.finished for t, _ in group) >= size]
