@@ -257,6 +257,35 @@ def status(
 
 
 @app.command()
+def hpo_status(
+    work: Annotated[Path | None, typer.Argument(help="A search's work folder; default is that of the configuration.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of the results; default is config.yaml's results_dir.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of a study, or its beginning; default is the present search's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Show how a search stands: its rungs, the best so far, what runs and what failed."""
+    from particleforge.hpo.progress import read_progress, read_work_folder
+    from particleforge.paths import Paths
+
+    if work is not None:
+        found = [read_work_folder(work, study)]
+    else:
+        chosen = {"detector": detector} if detector else {}
+        folder = {"results_dir": str(results)} if results else {}
+        run = load_run(config_dir, _overrides(preset, set_) | chosen | folder, "--set")
+        paths, found = Paths(run.results_dir), []
+        for name in run.detector:
+            settings = stage.HpoSettings.of(run, load_detector(config_dir, name))
+            manifest, work_dir = (Path(pattern.format(detector=name)) for pattern in (paths.manifest, paths.hpo_work))
+            found.append(read_progress(settings, manifest, work_dir, study))
+    typer.echo(json.dumps([p.plain() for p in found], indent=2) if as_json else "\n\n".join(p.text() for p in found))
+
+
+@app.command()
 def check_cluster(
     profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path("profiles/slurm"),
     kind: Annotated[list[str] | None, typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all.")] = None,
