@@ -40,7 +40,7 @@ def test_the_winner_its_table_and_its_plots(tmp_path: Path) -> None:
     best = yaml.safe_load((folder / "best.yaml").read_text())
     top = min((r for r in results if r["rung"] == 2), key=lambda r: r["value"])
     assert (best["trial"], best["config"], best["value"]) == (top["trial"], top["config"], top["value"])
-    assert {key for key, value in best.items() if isinstance(value, dict)} == {"model", "training", "against_default"}
+    assert {key for key, value in best.items() if isinstance(value, dict)} == {"model", "training", "against_default", "search"}
     model, training = apply_parameters(top["params"], search.settings.model, search.settings.training)
     assert {**search.settings.model.model_dump(), **best["model"]} == model.model_dump()
     assert {**search.settings.training.model_dump(), **best["training"]} == training.model_dump()
@@ -80,12 +80,12 @@ def trial(number: int, config: str, rung: int, value: float | None) -> SearchTri
 def test_the_default_is_compared_at_equal_budget() -> None:
     trials = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00001", 0, 0.4), trial(2, "0-00001", 1, 0.3)]
     found = compare_with_default(trials, trials[2])
-    assert (found["rung"], found["default_value"], found["best_value"], found["at_full_budget"]) == (0, 0.8, 0.4, False)
-    assert found["relative_change"] == pytest.approx(-0.5)
+    assert (found.rung, found.default_value, found.best_value, found.at_full_budget) == (0, 0.8, 0.4, False)
+    assert found.relative_change == pytest.approx(-0.5)
     found = compare_with_default([*trials, trial(3, "0-00000", 1, 0.6)], trials[2])
-    assert (found["rung"], found["steps"], found["at_full_budget"]) == (1, 20, True)
-    assert found["relative_change"] == pytest.approx(-0.5)
-    assert compare_with_default([trial(0, "0-00000", 0, None), *trials[1:]], trials[2])["rung"] is None
+    assert (found.rung, found.steps, found.at_full_budget) == (1, 20, True)
+    assert found.relative_change == pytest.approx(-0.5)
+    assert compare_with_default([trial(0, "0-00000", 0, None), *trials[1:]], trials[2]).rung is None
 
 
 def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:

@@ -1,28 +1,35 @@
 """Choose the winner of a search and write down how it was found.
 
-Inputs -> outputs: the study, once all slots have run -> ``best.yaml`` (the winning trial, how it compares with the configured
-settings, and its searched values as ``model`` and ``training`` blocks to lay over those of the final training),
+Inputs -> outputs: the study, once all slots have run, and the trainings from further seeds, if any -> ``best.yaml``
+(``config.best``: the winner's searched values as ``model`` and ``training`` blocks for the final training, and why it won),
 ``trials.csv`` (one row per trial), plots.
 
-The winner is the best trial of the highest rung that has a success. It is compared with the default configuration, where
-the search included it, at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the
-configuration, so the outcome depends on the trials and not on the order in which they ended.
+The winner is the trial that ``hpo.pick`` prefers (:mod:`particleforge.hpo.objectives`) in the highest rung that has a success,
+or the one that ``hpo.pin_trial`` names. Values are those that were measured: noise of single trainings is averaged by further
+seeds (``hpo.confirm_seeds``), never modelled away. The winner is compared with the default configuration, where the search
+included it, at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the configuration,
+so the outcome depends on the trials and not on the order in which they ended.
 """
 
-import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from particleforge.artefacts import atomic_output, write_yaml
-from particleforge.config.settings import HpoSettings
+from particleforge.artefacts import atomic_output, write_text
+from particleforge.config.best import HEADER, BestConfig, DefaultConfig, FrontConfig, SearchedConfig, SeedsConfig
+from particleforge.config.settings import SelectBestSettings
 from particleforge.config.space import apply_parameters
-from particleforge.errors import UserError
+from particleforge.errors import UserError, did_you_mean
 from particleforge.hpo import dag
+from particleforge.hpo.confirm import with_further_seeds
+from particleforge.hpo.objectives import INFERENCE_GFLOP, Candidate, pareto_front, preferred, top_candidates, with_costs
 from particleforge.hpo.plots import write_plots
+from particleforge.hpo.slot import check_slots
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
@@ -32,51 +39,83 @@ log = logging.getLogger(__name__)
 
 
 def select_best_trial(
-    settings: HpoSettings,
+    settings: SelectBestSettings,
     slots: Sequence[Path],
     work_dir: Path,
     manifest: Path,
     best: Path,
     trials: Path,
     plots: Mapping[str, Path],
+    confirmations: Sequence[Path] = (),
 ) -> None:
     """Write ``best`` (YAML), ``trials`` (CSV) and ``plots`` (PNG, and a PDF beside each) of a finished search.
 
-    ``slots`` are the results of all slots; they must belong to the study in ``work_dir``. UserError if they do not, if all
-    trials failed, or if more failed than ``hpo.failed_fraction_max``.
+    ``slots`` are the results of all slots, ``confirmations`` those of further seeds; they must belong to the study in
+    ``work_dir``. UserError if they do not, if all trials failed, if more failed than ``hpo.failed_fraction_max``, or if the
+    trial that ``hpo.pin_trial`` names cannot be trained.
     """
     study = open_study(settings, manifest, work_dir)
-    _check_slots(slots, study.name)
-    found = [t for t in study.trials() if t.finished]
-    winner = _winner(found, settings)
-    comparison = compare_with_default(found, winner) if settings.hpo.include_default else None
-    apply_parameters(winner.params, settings.model, settings.training)  # refuses what the final training would
-    write_yaml(
-        best,
-        {
-            "study": study.name,
-            "trial": winner.number,
-            "config": winner.config,
-            "value": winner.value,
-            "steps": winner.steps,
-            "against_default": comparison,
-            **nested(winner.params),
-        },
-    )
+    check_slots([*slots, *confirmations], study.name)
+    found = with_costs([t for t in study.trials() if t.finished], settings, manifest)
+    _check_failures(found, settings)
+    candidates = preferred(with_further_seeds(top_candidates(found), confirmations), settings.hpo)
+    winner, why = _pinned(found, settings, candidates) if settings.hpo.pin_trial is not None else _chosen(candidates, settings)
+    content = best_config(study.name, found, candidates, winner, why, settings)
+    told = {key: value for key, value in content.model_dump(mode="json").items() if key == "against_default" or value not in (None, [])}
+    write_text(best, HEADER + yaml.safe_dump(told, sort_keys=False, width=120))
     with atomic_output(trials) as temporary:
         trials_table(found, settings).to_csv(temporary, index=False)
     write_plots(found, settings, winner, plots)
     made = Provenance.of(
         "select_best_trial",
         settings.plain(),
-        [*index_files(manifest), *slots],
+        [*index_files(manifest), *slots, *confirmations],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
     made.record(best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values()))
-    log.info("best: configuration %s, validation loss %.6g after %d steps", winner.config, winner.loss, winner.steps)
+    log.info("best: configuration %s, validation loss %.6g after %d steps: %s", winner.config, winner.loss, winner.steps, why)
 
 
-def trials_table(trials: Sequence[SearchTrial], settings: HpoSettings) -> pd.DataFrame:
+def best_config(
+    study: str, trials: Sequence[SearchTrial], candidates: Sequence[Candidate], winner: SearchTrial, why: str, settings: SelectBestSettings
+) -> BestConfig:
+    """Return the content of ``best.yaml``; ``candidates`` in order of preference."""
+    hpo = settings.hpo
+    apply_parameters(winner.params, settings.model, settings.training)  # refuses what the final training would
+    start = {t.number: t.steps for t in trials}
+    steps = sum(t.steps - (start[t.parent] if t.parent is not None else 0) for t in trials if t.status == "complete")
+    return BestConfig(
+        study=study,
+        trial=winner.number,
+        config=winner.config,
+        value=winner.value,
+        steps=winner.steps,
+        why=why,
+        inference_gflop=winner.objectives.get(INFERENCE_GFLOP),
+        search=SearchedConfig(
+            scheduler=hpo.scheduler,
+            sampler=hpo.sampler,
+            configurations=len({t.config for t in trials}),
+            trials=dict(sorted(Counter(t.status for t in trials).items())),
+            trained_steps=steps,
+            full_trainings=round(steps / dag.top_steps(hpo), 3),
+        ),
+        against_default=compare_with_default(trials, winner) if hpo.include_default else None,
+        seeds=tuple(
+            SeedsConfig(config=c.trial.config, values=c.losses, mean=c.loss, standard_deviation=c.spread, failures=c.failures)
+            for c in candidates
+            if c.losses
+        ),
+        pareto_front=tuple(
+            FrontConfig(trial=c.trial.number, config=c.trial.config, value=c.loss, inference_gflop=c.gflop)
+            for c in pareto_front(candidates)
+            if c.gflop is not None
+        ),
+        **nested(winner.params),
+    )
+
+
+def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> pd.DataFrame:
     """Return one row per trial, rung by rung: what it was, what came of it, its parameters by dotted path.
 
     ``rank`` counts from 1 within the rung; ``default_value`` is the value of the configured settings in the same rung,
@@ -100,6 +139,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: HpoSettings) -> pd.Dat
             "promoted": t.number in promoted,
             "default_value": defaults.get(t.rung),
             "seconds": t.seconds,
+            **{name: t.objectives.get(name) for name in settings.hpo.objectives if name != "valid_loss"},
             "reason": t.reason,
             **{path: t.params.get(path) for path in sorted(settings.hpo.space)},
         }
@@ -121,24 +161,24 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return blocks
 
 
-def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> dict[str, Any]:
+def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
     """Return the winner's configuration against the default one at the highest rung where both have a value."""
     values = {(t.config, t.rung): t for t in trials if t.status == "complete"}
     common = [rung for config, rung in values if config == DEFAULT_CONFIG and (winner.config, rung) in values]
     if not common:
-        return {"rung": None, "reason": "the default configuration failed in the first rung"}
+        return DefaultConfig(rung=None, reason="the default configuration failed in the first rung")
     default, own = values[DEFAULT_CONFIG, max(common)], values[winner.config, max(common)]
-    return {
-        "rung": max(common),
-        "steps": own.steps,
-        "default_value": default.loss,
-        "best_value": own.loss,
-        "relative_change": own.loss / default.loss - 1 if default.loss else None,
-        "at_full_budget": own.number == winner.number,
-    }
+    return DefaultConfig(
+        rung=max(common),
+        steps=own.steps,
+        default_value=default.loss,
+        best_value=own.loss,
+        relative_change=own.loss / default.loss - 1 if default.loss else None,
+        at_full_budget=own.number == winner.number,
+    )
 
 
-def _winner(trials: Sequence[SearchTrial], settings: HpoSettings) -> SearchTrial:
+def _check_failures(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> None:
     failed, allowed = failed_fraction(trials), settings.hpo.failed_fraction_max
     reasons = sorted({t.reason for t in trials if t.reason})
     if failed > allowed or not any(t.status == "complete" for t in trials):
@@ -146,15 +186,37 @@ def _winner(trials: Sequence[SearchTrial], settings: HpoSettings) -> SearchTrial
             f"hpo: {failed:.0%} of {len(trials)} trials failed, hpo.failed_fraction_max allows {allowed:.0%}; reasons: "
             f"{'; '.join(reasons[:3]) or 'none recorded'}; narrow hpo.space (often: a lower learning rate)"
         )
-    top = dag.n_rungs(settings.hpo) - 1
-    rung = max(t.rung for t in trials if t.status == "complete")
+
+
+def _chosen(candidates: Sequence[Candidate], settings: SelectBestSettings) -> tuple[SearchTrial, str]:
+    """Return the trial that the rule prefers, and why."""
+    hpo, first = settings.hpo, candidates[0]
+    rung, top = first.trial.rung, dag.n_rungs(hpo) - 1
     if rung < top:
         log.warning("no trial of the top rung %d ended well; the best comes from rung %d", top, rung)
-    return succeeded(trials, rung)[0]
+    loss = f"mean validation loss over {len(first.losses)} seeds" if first.losses else "validation loss"
+    reached = "trained from further seeds" if first.losses else f"that reached {first.trial.steps} steps"
+    all_of = f"{len(candidates)} configurations {reached}"
+    if hpo.pick == "lowest_loss":
+        return first.trial, f"lowest {loss} of the {all_of}"
+    lowest = min(c.loss for c in candidates)
+    within = f"{loss} is within {hpo.pick_loss_tolerance:.3g} of the lowest, {lowest:.6g}"
+    return first.trial, f"cheapest ({first.gflop:.4g} GFLOP per event) of the {all_of} whose {within}"
 
 
-def _check_slots(slots: Sequence[Path], study: str) -> None:
-    for path in slots:
-        made_by = json.loads(path.read_text(encoding="utf-8"))["study"]
-        if made_by != study:
-            raise UserError(f"{path}: made by study {made_by}, but the settings and data belong to study {study}; run the slots again")
+def _pinned(trials: Sequence[SearchTrial], settings: SelectBestSettings, candidates: Sequence[Candidate]) -> tuple[SearchTrial, str]:
+    """Return the trial that the user names: by number, or the one of the largest budget of a configuration."""
+    pin = settings.hpo.pin_trial
+    named = [t for t in trials if pin in (t.number, t.config)]
+    done = [t for t in named if t.status == "complete"]
+    if not named:
+        known = sorted({t.config for t in trials})
+        what = f"no trial has this number (0 to {len(trials) - 1})" if isinstance(pin, int) else "no such configuration"
+        raise UserError(f"hpo.pin_trial: {pin!r}: {what}; trials.csv has all{did_you_mean(str(pin), known)}")
+    if not done:
+        raise UserError(f"hpo.pin_trial: {pin!r}: trial {named[0].number} {named[0].status}: {named[0].reason}; pin one that ended well")
+    pinned = max(done, key=lambda t: t.rung)
+    rule = candidates[0].trial
+    if pinned.rung < rule.rung:
+        log.warning("hpo.pin_trial: trial %d was trained for %d steps only, the best for %d", pinned.number, pinned.steps, rule.steps)
+    return pinned, f"pinned by hpo.pin_trial; hpo.pick = {settings.hpo.pick} prefers {rule.config} with validation loss {rule.loss:.6g}"

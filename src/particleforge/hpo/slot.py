@@ -9,6 +9,7 @@ trial's last checkpoint; one whose trial has ended writes its file again. A trai
 not a failed job.
 """
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from pydantic import ValidationError
 from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
+from particleforge.hpo.objectives import INFERENCE_GFLOP, inference_gflop
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import Study, open_study
+from particleforge.hpo.transfer import configurations
 from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
@@ -43,16 +46,18 @@ def run_hpo_slot(
     output: Path,
     train: Train = run_training,
     parents: Sequence[Path] = (),
+    warm_start: Sequence[Path] = (),
 ) -> None:
     """Run slot ``slot`` of rung ``rung`` of a bracket and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
 
-    ``parents`` are the results that the slot has waited for; they go into its record of provenance.
+    ``parents`` are the results that the slot has waited for; they go into its record of provenance, as does ``warm_start``,
+    results of other searches to begin with (:mod:`particleforge.hpo.transfer`).
     UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
     end of the job's time): the job is to be run again and goes on where it stopped.
     """
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
-        trial = study.claim(bracket, rung, slot)
+        trial = study.claim(bracket, rung, slot, configurations(warm_start, settings))
         if trial is None:
             _check_failures(study, bracket, rung)
             write_json(output, _empty_slot(study, bracket, rung, slot))
@@ -64,7 +69,7 @@ def run_hpo_slot(
     made = Provenance.of(
         "run_hpo_slot",
         settings.plain(),
-        [*index_files(manifest), *parents, *sources_of(settings.training)],
+        [*index_files(manifest), *parents, *warm_start, *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
         part={"bracket": bracket, "rung": rung, "slot": slot},
     )
@@ -89,6 +94,7 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
     if result.status == "interrupted":
         where = f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}"
         raise UserError(f"{where}: {result.reason}; run it again to go on from there")
+    asked = INFERENCE_GFLOP in study.settings.hpo.objectives
     return study.finish(
         trial,
         status=result.status,
@@ -97,6 +103,7 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
         curve={int(step): loss for step, loss in result.valid_curve},
         seconds=result.seconds,
         checkpoint=result.checkpoint,
+        objectives={INFERENCE_GFLOP: inference_gflop(own.model, manifest)} if asked else None,
     )
 
 
@@ -148,3 +155,11 @@ def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, A
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
     place = {"bracket": bracket, "rung": rung, "slot": slot}
     return {"study": study.name, **place, "status": NO_CANDIDATE, "reason": reason, **absent}
+
+
+def check_slots(slots: Sequence[Path], study: str) -> None:
+    """Raise a UserError unless the results of all slots belong to a study."""
+    for path in slots:
+        made_by = json.loads(path.read_text(encoding="utf-8"))["study"]
+        if made_by != study:
+            raise UserError(f"{path}: made by study {made_by}, but the settings and data belong to study {study}; run the slots again")

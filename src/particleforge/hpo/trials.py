@@ -14,6 +14,7 @@ class SearchTrial:
     A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and keeps that name through
     its promotions, each of which is a trial of its own. ``value`` is the validation loss after ``steps`` optimiser steps,
     None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there.
+    ``objectives`` holds what else counts (:mod:`particleforge.hpo.objectives`), by name.
     ``started`` and ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
     """
 
@@ -30,8 +31,8 @@ class SearchTrial:
     seconds: float | None = None
     checkpoint: str | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
-    system_attrs: Mapping[str, Any] = field(default_factory=dict)
     bracket: int = 0
+    objectives: Mapping[str, float] = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from particleforge.artefacts import atomic_output
 from particleforge.config import load
+from particleforge.config.best import BestConfig
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
@@ -65,8 +66,8 @@ _REMEDIES = {
 
 def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:
     """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over them."""
-    best = {name: values for name, values in load.read_yaml(best_settings).items() if name in ("model", "training")}
-    return load.validate(TrainSettings, load.merge(settings.plain(), best), str(best_settings))
+    best = load.validate(BestConfig, load.read_yaml(best_settings), str(best_settings))
+    return load.validate(TrainSettings, load.merge(settings.plain(), {"model": best.model, "training": best.training}), str(best_settings))
 
 
 def _hand_over(result: TrainingResult, output: Path, last: Path, metrics: Path) -> None:

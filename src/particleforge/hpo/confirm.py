@@ -1,0 +1,98 @@
+"""Confirm the best configurations of a finished search: train them anew from other seeds at the full budget.
+
+Inputs -> outputs: the study, once all slots have run -> one training per (place, seed) in the order that ``hpo.pick`` prefers,
+and a JSON file that says what came of it; :func:`with_further_seeds` adds these files' losses to the candidates.
+
+A training is kept in a folder named after configuration and seed, so a search that has grown trains only what newly is
+among the best. Nothing of it enters the study: samplers and promotions never see it.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from particleforge.artefacts import explaining, write_json
+from particleforge.config.settings import SelectBestSettings
+from particleforge.errors import UserError
+from particleforge.hpo.objectives import Candidate, preferred, top_candidates, with_costs
+from particleforge.hpo.slot import NO_CANDIDATE, Train, check_slots
+from particleforge.hpo.space import trial_settings
+from particleforge.hpo.study import open_study
+from particleforge.model.inputs import index_files, split_folders
+from particleforge.provenance import Provenance
+from particleforge.seeds import seed_of
+from particleforge.training.launch import TrainingSpec, run_training
+from particleforge.training.spec import sources_of
+
+log = logging.getLogger(__name__)
+
+
+def confirm_trial(
+    settings: SelectBestSettings,
+    slots: Sequence[Path],
+    work_dir: Path,
+    manifest: Path,
+    place: int,
+    seed: int,
+    output: Path,
+    train: Train = run_training,
+) -> None:
+    """Train the configuration at ``place`` (0 is the best) from the ``seed``-th further seed (from 1) and write the result.
+
+    A training that diverges or fails is a result, too. UserError if it was interrupted: the job is to be run again and goes on.
+    """
+    study = open_study(settings, manifest, work_dir)
+    check_slots(slots, study.name)
+    finished = with_costs([t for t in study.trials() if t.finished], settings, manifest)
+    ranked = preferred(top_candidates(finished), settings.hpo)
+    told = {"study": study.name, "place": place, "seed": seed}
+    if place >= len(ranked):
+        reason = f"only {len(ranked)} configurations reached the last budget"
+        log.warning("%s stays empty: %s", output, reason)
+        told |= {"status": NO_CANDIDATE, "reason": reason}
+        write_json(output, told | dict.fromkeys(("config", "steps", "value", "seconds")))
+    else:
+        trial = ranked[place].trial
+        own = trial_settings(settings, trial.params).model_copy(update={"seed": further_seed(settings.seed, seed)})
+        folder = work_dir / study.name / f"confirm-{trial.config}-{seed}"
+        with explaining(folder):
+            result = train(TrainingSpec(own, manifest, folder, trial.steps), settings.hpo.ranks)
+        if result.status == "interrupted":
+            raise UserError(f"{folder}: training interrupted at step {result.step} of {trial.steps}: {result.reason}; run it again")
+        value = result.valid_loss if result.status == "complete" else None
+        told |= {"status": result.status, "reason": result.reason, "config": trial.config, "steps": trial.steps}
+        write_json(output, {**told, "value": value, "seconds": result.seconds})
+    made = Provenance.of(
+        "confirm_trial",
+        settings.plain(),
+        [*index_files(manifest), *slots, *sources_of(settings.training)],
+        glanced_at=split_folders(manifest, "train", "valid"),
+        part={"place": place, "seed": seed},
+    )
+    made.record(output)
+
+
+def further_seed(seed: int, number: int) -> int:
+    """Return the ``number``-th further seed of a search whose own is ``seed``."""
+    return seed_of(seed, "hpo", "confirm", number) % 2**31
+
+
+def with_further_seeds(candidates: Sequence[Candidate], files: Sequence[Path]) -> list[Candidate]:
+    """Return the candidates that were trained from further seeds, with their losses; all, unchanged, if there are no files."""
+    told: dict[str, dict[int, Any]] = {}
+    for path in files:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["config"] is not None:
+            told.setdefault(found["config"], {})[found["seed"]] = found
+    if not told:
+        return list(candidates)
+    confirmed = []
+    for candidate in candidates:
+        runs = [run for _, run in sorted(told.get(candidate.trial.config, {}).items())]
+        if runs:
+            values = [run["value"] for run in runs if run["value"] is not None]
+            confirmed.append(replace(candidate, losses=(candidate.trial.loss, *values), failures=len(runs) - len(values)))
+    return confirmed
