@@ -25,7 +25,7 @@ class HpoConfig(Block):
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
         "asha", description="which slots there are, and what each waits for; none: one rung at the full budget"
     )
-    sampler: Literal["tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"] = Field(
+    sampler: Literal["joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"] = Field(
         "tpe", description="proposes the configurations of the first rung"
     )
     grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
@@ -120,9 +120,7 @@ class HpoConfig(Block):
         if self.schedule_steps is None:
             return self
         if self.min_steps is None:
-            raise ValueError(
-                f"hpo.schedule_steps = {self.schedule_steps}, but budgets are in {self.budget_unit}: give schedule_rungs instead"
-            )
+            raise ValueError(f"hpo.schedule_steps = {self.schedule_steps}, but budgets are in {self.budget_unit}; give schedule_rungs")
         needed = self.min_steps * self.eta ** (self.n_rungs - 1)
         if self.schedule_steps < needed:
             raise ValueError(

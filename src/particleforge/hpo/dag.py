@@ -1,14 +1,20 @@
 """Shape of the search's static graph: which jobs exist, what each may spend, and what it waits for.
 
-Algorithm: ASHA (Li et al., arXiv:1810.05934, Algorithm 2) promotes the best 1/eta of a rung to eta times the budget at
-any time. Here rung r of a bracket has eta times fewer slots than the rung below, and slot k of it waits for nothing but
-the slots ``eta*k ... eta*k + eta - 1`` of the rung below.
+A job is a slot (bracket, rung, slot). Rungs are numbered by their budget, which is the same in all brackets: eta times that
+of the rung below. A rung has eta times fewer slots than the rung below it, and trials are promoted within their bracket.
+
+* ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k + eta - 1`` of the rung below.
+* ``sha`` (Jamieson and Talwalkar, arXiv:1502.07943): a slot waits for the whole rung below.
+* ``hyperband`` (Li et al., arXiv:1603.06560, Algorithm 1): bracket s begins at rung s, with so many slots that brackets cost about
+  the same; within a bracket as ``asha``.
+* ``rasda`` (Aach et al., resource-adaptive successive doubling): as ``asha``, and workers and batch grow from rung to rung.
+* ``none``: one rung at the full budget.
 
 Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended, of which m-1 at most are
-promoted already. So a candidate exists unless trials failed, and no slot ever waits for a whole rung.
+promoted already. So while nothing fails there is always a trial to promote, whatever rule chooses it, and with ``rank`` it lies in
+the top 1/eta. Only ``sha`` waits for whole rungs.
 
-A slot is (bracket, rung, slot). Rungs are numbered by their budget, the same in all brackets; trials are promoted within
-their bracket. Light on purpose: the workflow's rules import it while they are parsed.
+Light on purpose: the workflow's rules import it while they are parsed.
 """
 
 from particleforge.config.hpo import HpoConfig
@@ -18,12 +24,12 @@ Slot = tuple[int, int, int]  # bracket, rung, number of the slot
 
 def n_rungs(hpo: HpoConfig) -> int:
     """Return the number of rungs; a search without scheduler has one."""
-    return hpo.n_rungs if hpo.scheduler == "asha" else 1
+    return 1 if hpo.scheduler == "none" else hpo.n_rungs
 
 
-def n_brackets(_hpo: HpoConfig) -> int:
+def n_brackets(hpo: HpoConfig) -> int:
     """Return the number of brackets."""
-    return 1
+    return (hpo.n_brackets or hpo.n_rungs) if hpo.scheduler == "hyperband" else 1
 
 
 def rungs_of(hpo: HpoConfig, bracket: int) -> range:
@@ -32,30 +38,22 @@ def rungs_of(hpo: HpoConfig, bracket: int) -> range:
 
 
 def slots_of(hpo: HpoConfig, bracket: int, rung: int) -> int:
-    """Return the number of slots of a rung."""
-    return hpo.first_rung_slots // int(hpo.eta ** (rung - bracket))
+    """Return the number of slots of a rung.
 
-
-def top_steps(hpo: HpoConfig) -> int:
-    """Return the optimiser steps after which a trial of the top rung has ended."""
-    return hpo.min_steps * int(hpo.eta ** (hpo.n_rungs - 1))
-
-
-def budget_steps(hpo: HpoConfig, rung: int) -> int:
-    """Return the optimiser steps, counted from the start of the training, that a trial has made when it leaves a rung."""
-    return hpo.min_steps * int(hpo.eta**rung) if hpo.scheduler == "asha" else top_steps(hpo)
-
-
-def schedule_steps(hpo: HpoConfig) -> int:
-    """Return the length of the learning-rate schedule of every trial, in optimiser steps."""
-    return hpo.schedule_steps or top_steps(hpo)
+    Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times the first slots of bracket 0, rounded up as in Hyperband: fewer, at
+    a larger budget, and more per rung where there are fewer rungs.
+    """
+    rungs = n_rungs(hpo)
+    first = -(-hpo.first_rung_slots * rungs // ((rungs - bracket) * hpo.eta**bracket))
+    return int(first // hpo.eta ** (rung - bracket))
 
 
 def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot, ...]:
     """Return the slots that a slot waits for; none in the first rung of a bracket."""
     if rung == rungs_of(hpo, bracket).start:
         return ()
-    return tuple((bracket, rung - 1, hpo.eta * slot + k) for k in range(hpo.eta))
+    group = range(slots_of(hpo, bracket, rung - 1)) if hpo.scheduler == "sha" else range(hpo.eta * slot, hpo.eta * (slot + 1))
+    return tuple((bracket, rung - 1, below) for below in group)
 
 
 def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
@@ -66,3 +64,40 @@ def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
         for rung in rungs_of(hpo, bracket)
         for slot in range(slots_of(hpo, bracket, rung))
     )
+
+
+def growth(hpo: HpoConfig, rung: int) -> int:
+    """Return how many times the workers, and the batch, of the first rung a rung's trainings have."""
+    return int(hpo.ranks_factor**rung) if hpo.scheduler == "rasda" else 1
+
+
+def ranks(hpo: HpoConfig, rung: int) -> int:
+    """Return the DDP processes of a rung's trainings."""
+    return hpo.ranks * growth(hpo, rung)
+
+
+def budget(hpo: HpoConfig, rung: int) -> float:
+    """Return how much a trial has trained when it leaves a rung, from the start of its training and in ``hpo.budget_unit``."""
+    return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
+
+
+def schedule_budget(hpo: HpoConfig) -> float:
+    """Return the length of the learning-rate schedule of every trial, in ``hpo.budget_unit``: the top rung's budget, or as configured."""
+    return hpo.schedule_steps or hpo.min_budget * int(hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1))
+
+
+def budget_steps(hpo: HpoConfig, rung: int) -> int:
+    """Return the budget of a rung in optimiser steps, where budgets are given in steps."""
+    assert hpo.min_steps is not None, f"how many steps {hpo.budget_unit} are depends on the trial"
+    return int(budget(hpo, rung))
+
+
+def top_steps(hpo: HpoConfig) -> int:
+    """Return the optimiser steps after which a trial of the top rung has ended, where budgets are given in steps."""
+    return budget_steps(hpo, n_rungs(hpo) - 1)
+
+
+def schedule_steps(hpo: HpoConfig) -> int:
+    """Return the length of the learning-rate schedule in optimiser steps, where budgets are given in steps."""
+    assert hpo.min_steps is not None, f"how many steps {hpo.budget_unit} are depends on the trial"
+    return int(schedule_budget(hpo))

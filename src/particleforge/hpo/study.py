@@ -71,7 +71,8 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         "model": default.model.model_dump(mode="json"),
         "training": default.training.model_dump(mode="json", exclude=immaterial) | ({"init_from": source} if source else {}),
         "first_rung_steps": dag.budget_steps(hpo, 0),
-        "eta": hpo.eta if hpo.scheduler == "asha" else None,
+        "eta": hpo.eta if hpo.scheduler != "none" else None,
+        "growth": dag.growth(hpo, 1),
     }
 
 
