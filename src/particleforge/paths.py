@@ -82,6 +82,11 @@ class Paths:
         return f"{self.root}/hpo/slots/{{bracket}}/{{rung}}/{{slot}}.json"
 
     @property
+    def hpo_confirmation(self) -> str:
+        """JSON result of a training of one of the search's best configurations from a further seed."""
+        return f"{self.root}/hpo/confirm/{{place}}-{{seed}}.json"
+
+    @property
     def hpo_best(self) -> str:
         """YAML with the winning model and training settings."""
         return f"{self.root}/hpo/best.yaml"

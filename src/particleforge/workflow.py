@@ -19,9 +19,14 @@ from particleforge.hpo import dag
 from particleforge.paths import SHARD_FORMAT, Paths
 from particleforge.studies.points import StudyPoint, points_of
 
-Resource = int | str | Callable[..., int]
+Resource = int | str | Callable[..., Any]
 _LOCK = ".workflow.lock"
-_RANKS_KEYS = {"run_hpo_slot": "hpo.ranks", "train_model": "training.ranks", "run_study_training": "studies.ranks"}
+_RANKS_KEYS = {
+    "run_hpo_slot": "hpo.ranks",
+    "confirm_trial": "hpo.ranks",
+    "train_model": "training.ranks",
+    "run_study_training": "studies.ranks",
+}
 RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
 
 
@@ -33,10 +38,11 @@ class Workflow:
         config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
         self.run = load_run(config_dir, overrides)
         source = self.run.studies.fine_tuning.from_detector
-        names = dict.fromkeys([*self.run.detector, *([source] if source else [])])
+        self.paths = Paths(self.run.results_dir)
+        self._other_searches = {file: self._searched(file) for file in self.run.hpo.warm_start}
+        names = dict.fromkeys([*self.run.detector, *([source] if source else []), *filter(None, self._other_searches.values())])
         self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in names}
         self._points = cache(partial(points_of, self.run))
-        self.paths = Paths(self.run.results_dir)
         self._check_nodes()
         self._check_initial_weights()
         for detector in self.detectors.values():
@@ -127,6 +133,28 @@ class Workflow:
         """Input function: results of all slots of the search."""
         return [self.slot_file(wildcards.detector, slot) for slot in dag.all_slots(self.run.hpo)]
 
+    def slot_warm_start(self, wildcards: Any) -> list[str]:
+        """Input function: results of other searches that a slot with a new configuration may begin with.
+
+        Those of this results folder are made first. A detector among them does not itself begin with them: nothing may wait for itself.
+        """
+        if (wildcards.bracket, wildcards.rung) != ("0", "0"):
+            return []
+        circular = wildcards.detector in self._other_searches.values()
+        files = []
+        for file, detector in self._other_searches.items():
+            if detector is None:
+                files.append(file)
+            elif not circular:
+                files.append((self.paths.hpo_best if file.endswith(".yaml") else self.paths.hpo_trials).format(detector=detector))
+        return files
+
+    def confirmations(self, wildcards: Any) -> list[str]:
+        """Input function: results of the trainings from further seeds; none unless ``hpo.confirm_seeds`` asks for them."""
+        hpo = self.run.hpo
+        further = [(place, seed) for place in range(hpo.confirm_trials) for seed in range(1, hpo.confirm_seeds)]
+        return [self.paths.hpo_confirmation.format(detector=wildcards.detector, place=place, seed=seed) for place, seed in further]
+
     def slot_file(self, detector: str, place: dag.Slot) -> str:
         """Return the result file of one slot."""
         bracket, rung, slot = place
@@ -184,18 +212,46 @@ class Workflow:
             pattern.format(detector=detector, study=study) for pattern in (self.paths.study, self.paths.study_table, self.paths.study_plots)
         ]
 
-    def threads(self, rule: str) -> int:
+    def threads(self, rule: str) -> int | Callable[..., int]:
         """Return the cores of a rule's jobs: at least one per DDP process."""
-        return max(self._asked(rule).threads, self._ranks.get(rule, 1))
+        found = [self._threads(rule, growth) for growth in self._growths(rule)]
+        return found[0] if len(set(found)) == 1 else lambda wildcards: found[int(wildcards.rung)]
 
-    def _asked(self, rule: str) -> RuleResources:
+    def _threads(self, rule: str, growth: int) -> int:
+        return max(self._asked(rule, growth).threads, self._ranks.get(rule, 1) * growth)
+
+    def _asked(self, rule: str, growth: int = 1) -> RuleResources:
+        """Return the resources of a rule's jobs that have ``growth`` times the configured ranks.
+
+        Nodes are added where there would be more ranks on one than ``hpo.ranks_per_node_max``.
+        """
         asked: RuleResources = getattr(self.run.resources, rule)
-        return asked
+        most, on_a_node = self.run.hpo.ranks_per_node_max, self._ranks.get(rule, 1) // asked.nodes
+        fits = (n for n in range(1, growth + 1) if growth % n == 0 and (most is None or on_a_node * growth // n <= most))
+        nodes = next(fits, growth)
+        own = growth // nodes
+        grown = {"nodes": asked.nodes * nodes, "threads": asked.threads * growth, "gpus": asked.gpus * own, "mem_mb": asked.mem_mb * own}
+        return asked.model_copy(update=grown)
+
+    def _growths(self, rule: str) -> list[int]:
+        """Return how many times the configured ranks a rule's jobs have, by rung where there are rungs."""
+        hpo = self.run.hpo
+        growths = [dag.growth(hpo, rung) for rung in range(dag.n_rungs(hpo))]
+        return {"run_hpo_slot": growths, "confirm_trial": growths[-1:]}.get(rule, [1])
+
+    def priority(self, wildcards: Any) -> int:
+        """Return the priority of a slot of the search: promotions go before new configurations, the furthest first."""
+        return int(wildcards.rung) - int(wildcards.bracket)
 
     @property
     def _ranks(self) -> dict[str, int]:
         """DDP processes of the rules that train."""
-        return {"run_hpo_slot": self.run.hpo.ranks, "train_model": self.run.training.ranks, "run_study_training": self.run.studies.ranks}
+        return {
+            "run_hpo_slot": self.run.hpo.ranks,
+            "confirm_trial": self.run.hpo.ranks,
+            "train_model": self.run.training.ranks,
+            "run_study_training": self.run.studies.ranks,
+        }
 
     def _check_nodes(self) -> None:
         """Raise a UserError for jobs on several nodes that cannot be."""
@@ -216,9 +272,25 @@ class Workflow:
         if Path(source).resolve().is_relative_to(Path(self.run.results_dir).resolve()):
             raise UserError(f"training.init_from: {source}: lies in results_dir, where a run may make it anew; copy it to another folder")
 
+    def _searched(self, file: str) -> str | None:
+        """Return the detector whose search in this results folder writes a file of ``hpo.warm_start``; UserError if nothing does."""
+        path, results = Path(file).resolve(), Path(self.run.results_dir).resolve()
+        if path.is_relative_to(results) and path.parts[len(results.parts) + 1 :] in (("hpo", "trials.csv"), ("hpo", "best.yaml")):
+            return path.parts[len(results.parts)]
+        if not path.is_file():
+            raise UserError(f"hpo.warm_start: {file}: no such file; give the trials.csv or best.yaml of a search")
+        return None
+
     def resources(self, rule: str) -> dict[str, Resource]:
-        """Return Snakemake resources of a rule; memory and run time grow with each attempt."""
-        asked = self._asked(rule)
+        """Return Snakemake resources of a rule; memory and run time grow with each attempt, workers with the rung if the search says so."""
+        by_rung = [self._resources(rule, growth) for growth in self._growths(rule)]
+        if len(by_rung) == 1 or dag.growth(self.run.hpo, 1) == 1:
+            return by_rung[0]
+        names = dict.fromkeys(name for found in by_rung for name in found)
+        return {name: _per_rung([found.get(name) for found in by_rung]) for name in names}
+
+    def _resources(self, rule: str, growth: int) -> dict[str, Resource]:
+        asked = self._asked(rule, growth)
         found: dict[str, Resource] = {
             "mem_mb": _per_attempt(asked.mem_mb),
             "runtime": _per_attempt(asked.runtime_min),
@@ -226,8 +298,8 @@ class Workflow:
         if rule in self._ranks:
             found["stop_before_limit_s"] = self.run.resources.stop_before_limit_s
         if asked.nodes > 1:
-            ranks = self._ranks[rule]
-            found |= {"mpi": "srun", "nodes": asked.nodes, "tasks": ranks, "cpus_per_task": -(-self.threads(rule) // ranks)}
+            ranks = self._ranks[rule] * growth
+            found |= {"mpi": "srun", "nodes": asked.nodes, "tasks": ranks, "cpus_per_task": -(-self._threads(rule, growth) // ranks)}
         if asked.gpus and asked.nodes > 1:  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
             found |= {"gres": f"gpu:{asked.gpus}", "tasks_per_gpu": 0}
         elif asked.gpus:
@@ -240,6 +312,16 @@ class Workflow:
 def _numbered(pattern: str, detector: str, sample: str, numbers: Iterable[int]) -> list[str]:
     """Return ``pattern`` filled for the numbered shards of one sample."""
     return [pattern.format(detector=detector, sample=sample, shard=SHARD_FORMAT.format(number)) for number in numbers]
+
+
+def _per_rung(values: list[Any]) -> Callable[..., Any]:
+    """Return a Snakemake resource function that asks for the value of a job's rung; None is not asked for."""
+
+    def asked(wildcards: Any, attempt: int) -> Any:
+        value = values[int(wildcards.rung)]
+        return value(wildcards, attempt) if callable(value) else value
+
+    return asked
 
 
 def _per_attempt(amount: int) -> Callable[..., int]:

@@ -29,6 +29,8 @@ wildcard_constraints:
     bracket="[0-9]+",
     rung="[0-9]+",
     slot="[0-9]+",
+    place="[0-9]+",
+    seed="[0-9]+",
     study="|".join(STUDY_PLOTS),
     point="[a-z0-9_]+",
 

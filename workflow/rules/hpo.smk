@@ -9,12 +9,14 @@ rule run_hpo_slot:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
         parents=RUN.slot_parents,
+        warm_start=RUN.slot_warm_start,
     output:
         PATHS.hpo_slot,
     log:
         PATHS.log("run_hpo_slot", "bracket", "rung", "slot"),
     benchmark:
         PATHS.benchmark("run_hpo_slot", "bracket", "rung", "slot")
+    priority: RUN.priority
     threads: RUN.threads("run_hpo_slot")
     resources:
         **RUN.resources("run_hpo_slot"),
@@ -27,11 +29,36 @@ rule run_hpo_slot:
         "../scripts/run_hpo_slot.py"
 
 
+rule confirm_trial:
+    """One of the best configurations of a finished search, trained from a further seed."""
+    input:
+        **RUN.training_data("train", "valid"),
+        **RUN.initial_weights(),
+        slots=RUN.all_slots,
+    output:
+        PATHS.hpo_confirmation,
+    log:
+        PATHS.log("confirm_trial", "place", "seed"),
+    benchmark:
+        PATHS.benchmark("confirm_trial", "place", "seed")
+    threads: RUN.threads("confirm_trial")
+    resources:
+        **RUN.resources("confirm_trial"),
+    params:
+        settings=RUN.settings(stage.SelectBestSettings),
+        work=PATHS.hpo_work,
+    message:
+        "{wildcards.detector}: search, confirm place {wildcards.place} from seed {wildcards.seed}"
+    script:
+        "../scripts/confirm_trial.py"
+
+
 rule select_best_trial:
     """The winner's settings, the table of trials and the plots of the search."""
     input:
         **RUN.training_data("train", "valid"),
         slots=RUN.all_slots,
+        confirmations=RUN.confirmations,
     output:
         **{
             name: report(
@@ -49,7 +76,7 @@ rule select_best_trial:
     resources:
         **RUN.resources("select_best_trial"),
     params:
-        settings=RUN.settings(stage.HpoSettings),
+        settings=RUN.settings(stage.SelectBestSettings),
         work=PATHS.hpo_work,
     message:
         "{wildcards.detector}: select the best trial"

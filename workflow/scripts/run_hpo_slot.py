@@ -19,4 +19,5 @@ with job_log(snakemake.log[0]):
         Path(snakemake.output[0]),
         partial(run_training, placement=Placement.of(snakemake.resources)),
         list(map(Path, snakemake.input.parents)),
+        list(map(Path, snakemake.input.warm_start)),
     )

@@ -28,6 +28,7 @@ class ResourcesConfig(Block):
     gather_cutflows: RuleResources = RuleResources()
     write_shards: RuleResources = RuleResources(mem_mb=4000)
     run_hpo_slot: RuleResources = RuleResources(mem_mb=4000, runtime_min=120)
+    confirm_trial: RuleResources = RuleResources(mem_mb=4000, runtime_min=240)
     select_best_trial: RuleResources = RuleResources()
     train_model: RuleResources = RuleResources(threads=2, mem_mb=8000, runtime_min=600)
     run_study_training: RuleResources = RuleResources(mem_mb=4000, runtime_min=120)

@@ -162,7 +162,7 @@ class SelectBestSettings(HpoSettings):
         return super().of(run, detector, hpo=run.hpo, **own)
 
 
-_CHOICE = ("pick", "pick_loss_tolerance", "pin_trial", "confirm_seeds", "confirm_trials")  # keys of hpo that no slot reads
+_CHOICE = ("pick", "pick_loss_tolerance", "pin_trial", "confirm_seeds", "confirm_trials", "warm_start")  # keys of hpo that no slot reads
 
 
 def _searched(training: TrainingConfig) -> TrainingConfig:
