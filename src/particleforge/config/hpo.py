@@ -47,6 +47,9 @@ class HpoConfig(Block):
     )
     ranks: int = Field(1, ge=1, description="DDP processes of one trial; with rasda in the first rung")
     ranks_factor: int = Field(2, ge=1, description="with rasda: growth of ranks and elements_per_batch from rung to rung")
+    ranks_per_node_max: int | None = Field(
+        None, ge=1, description="with rasda: most ranks on one node, beyond which a rung takes more nodes; default is no limit"
+    )
     include_default: bool = Field(True, description="the first configuration is the settings as configured")
     failed_fraction_max: float = Field(0.5, ge=0, le=1, description="share of failed trials from which the search is an error")
     objectives: tuple[Literal["valid_loss", "inference_gflop"], ...] = Field(
