@@ -1,0 +1,139 @@
+"""Propose and promote by what a configuration is expected to reach at the full budget.
+
+Inputs -> outputs: the trials so far -> a new configuration for a first-rung slot, or the trial that a slot above promotes.
+Both ask the same model (:mod:`particleforge.hpo.surrogate`), which sees the values of all rungs and of the validations on
+the way, never takes a low rung's value for a final one, and expects of trials under way what it predicts for them.
+
+Rules:
+
+* a new configuration is the point of largest expected improvement at the full budget, over the best prediction for any
+  configuration tried, times the probability that its training does not fail;
+* a promotion is the candidate of largest expected improvement, by the same measure;
+* failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended;
+* nothing is learnt from the order in which jobs ended, nor from names of parameters.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from particleforge.config.hpo import HpoConfig
+from particleforge.hpo import dag
+from particleforge.hpo.model_free import sample_qmc
+from particleforge.hpo.proposals import Params, Request
+from particleforge.hpo.space import encode, encoded_width, unit_points_to_params
+from particleforge.hpo.surrogate import Array, JointGP, expected_improvement
+from particleforge.hpo.trials import SearchTrial
+
+_DRAWN, _KEPT, _NEAR = 1000, 8, 60  # points drawn anywhere; of them those searched around, with so many each
+_STEPS = 0.2, 0.07, 0.02  # widths of the searches around them, in units of the cube
+_CURVE_POINTS = 3  # values of a trial that are used beside its last: more say little and cost time
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the model has been told of a search."""
+
+    model: JointGP
+    fails: JointGP | None
+    best: float  # smallest prediction for the full budget of any configuration tried
+
+    @classmethod
+    def of(cls, hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> Self | None:
+        """Learn from the trials; None if none ended well."""
+        values = [(t, share, value) for t in trials if t.status == "complete" for share, value in _curve(hpo, t)]
+        if not values:
+            return None
+        x = encode(hpo.space, [t.params for t, *_ in values], defaults)
+        y = standardised(np.array([value for *_, value in values]))
+        model = JointGP.fit(x, np.array([share for _, share, _ in values]), y, rng)
+        pending = encode(hpo.space, [t.params for t in trials if not t.finished], defaults)
+        best = float(model.predict(x)[0].min())
+        return cls(model.expecting(pending), _failures(hpo, defaults, trials, rng), best)
+
+    def improvement(self, x: Array) -> Array:
+        """Return the expected improvement of points (m, d) times the probability that they succeed."""
+        gain = expected_improvement(*self.model.predict(x), self.best)
+        if self.fails is not None:
+            gain = gain * np.clip(1 - self.fails.predict(x)[0], 0.01, 1)
+        return gain
+
+
+def sample_joint_gp(request: Request) -> Iterator[Params]:
+    """Yield new configurations, the most promising first; points of a Sobol sequence while little is known."""
+    rng = np.random.default_rng(request.own_seed)
+    trials = request.usable()
+    seen = None
+    if sum(t.parent is None for t in trials) >= request.n_startup:
+        seen = _Seen.of(request.hpo, request.defaults, trials, rng)
+    if seen is None:
+        yield from sample_qmc(request)
+        return
+    points = _valid(request, rng.random((_DRAWN, encoded_width(request.space))))
+    points = np.concatenate([points, encode(request.space, request.points(trials), request.defaults)])
+    for step in _STEPS:
+        top = points[np.argsort(-seen.improvement(points), kind="stable")[:_KEPT]]
+        points = _valid(request, np.concatenate([top, _moved(request, np.repeat(top, _NEAR, axis=0), step, rng)]))
+    order = np.argsort(-seen.improvement(points), kind="stable")
+    yield from unit_points_to_params(request.space, points[order], request.defaults)
+
+
+def most_promising(
+    hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], candidates: Sequence[SearchTrial], rng: np.random.Generator
+) -> SearchTrial | None:
+    """Return the candidate whose promotion is expected to gain most, the first of equals; None if there is none."""
+    seen = _Seen.of(hpo, defaults, trials, rng) if len(candidates) > 1 else None
+    if seen is None:
+        return next(iter(candidates), None)
+    return candidates[int(np.argmax(seen.improvement(encode(hpo.space, [t.params for t in candidates], defaults))))]
+
+
+def _moved(request: Request, points: Array, step: float, rng: np.random.Generator) -> Array:
+    """Return points (m, d) with some of their parameters changed: numbers by about ``step``, categoricals to any choice."""
+    choices = [len(parameter.choices or ()) for _, parameter in sorted(request.space.items())]
+    group = np.repeat(np.arange(len(choices)), np.maximum(choices, 1))
+    categorical = (np.array(choices) > 0)[group]
+    changed = (rng.random((len(points), len(choices))) < rng.random((len(points), 1)))[:, group]
+    new = np.where(categorical, rng.random(points.shape), points + step * rng.standard_normal(points.shape))
+    return np.clip(np.where(changed, new, points), 0, 1)
+
+
+def standardised(losses: Array) -> Array:
+    """Return losses (n) on a logarithmic scale, with mean 0 and variance 1.
+
+    The unit is the distance from the best to the median, so that bad configurations do not set the scale on which the good
+    ones differ.
+    """
+    best = losses.min()
+    unit = np.median(losses) - best
+    scaled = np.log1p((losses - best) / unit) if unit > 0 else losses - best
+    deviation = scaled.std()
+    return np.asarray((scaled - scaled.mean()) / (deviation if deviation > 0 else 1.0))
+
+
+def _share(hpo: HpoConfig, rung: int) -> float:
+    return float(hpo.eta) ** (rung - dag.n_rungs(hpo) + 1)
+
+
+def _curve(hpo: HpoConfig, trial: SearchTrial) -> list[tuple[float, float]]:
+    """Return a trial's last value and some before it, with their budgets as shares of the full one."""
+    end = _share(hpo, trial.rung)
+    return [(end, trial.loss)]
+
+
+def _failures(hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> JointGP | None:
+    """Return a model of the probability that a configuration fails, or None if none did."""
+    ended = {t.config: t for t in sorted(trials, key=lambda t: t.rung) if t.finished}
+    failed = np.array([float(t.status != "complete") for t in ended.values()])
+    if not failed.any():
+        return None
+    x = encode(hpo.space, [t.params for t in ended.values()], defaults)
+    return JointGP.fit(x, np.ones(len(x)), failed, rng)
+
+
+def _valid(request: Request, points: Array) -> Array:
+    """Return points rounded to configurations that exist, without doubles."""
+    rounded = encode(request.space, unit_points_to_params(request.space, points, request.defaults), request.defaults)
+    return np.unique(rounded.round(12), axis=0)

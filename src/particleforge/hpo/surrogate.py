@@ -1,0 +1,173 @@
+"""A Gaussian process over configurations and budgets, which predicts what a training would reach at the full budget.
+
+Model: a configuration x, trained for budget b, has loss  f(x) + g(x) s(b) + noise,  where s falls from 1 at the smallest
+budget seen to 0 at the full one as a power law b**-beta: f is what training to the end reaches, g what is still to be gained.
+Both are Gaussian processes with Matern-5/2 kernels, a length scale per dimension and a constant of unknown size. Part of the
+noise falls with s(b): what curves of other shapes than a power law leave unexplained at low budgets. Related models: Swersky
+et al., freeze-thaw (arXiv:1406.3896); Klein et al., MOBSTER (arXiv:2003.10865).
+
+All hyperparameters are those of the largest posterior density under log-normal priors, found by L-BFGS with exact gradients.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+Array = npt.NDArray[np.float64]
+
+_LEARNT_FROM_MAX = 250  # observations that hyperparameters are learnt from; predictions use all
+_JITTER = 1e-6
+_CONSTANT = 1.0  # variance of the constants of f and g, in units of the standardised losses
+_ROOT_5 = math.sqrt(5)
+
+
+@dataclass(frozen=True)
+class _Prior:
+    """Medians and widths of the hyperparameters, which are kept as logarithms in one vector.
+
+    Order: length scales of f, length scales of g, variances of f and g, beta, noise, noise of the smallest budget
+    (standard deviations).
+    """
+
+    mean: Array
+    width: Array
+
+    @classmethod
+    def of(cls, n_dims: int) -> Self:
+        """Return the prior for points of the unit cube and losses of unit variance."""
+        scale = 0.7 * math.sqrt(n_dims)
+        return cls(
+            np.log([*[scale] * (2 * n_dims), 1.0, 0.5, 0.7, 0.05, 0.1]),
+            np.array([0.8] * (2 * n_dims) + [0.7, 1.0, 0.5, 1.0, 1.0]),
+        )
+
+
+def _matern(x: Array, other: Array, scales: Array) -> tuple[Array, Array]:
+    """Return the Matern-5/2 correlation of two sets of points, and the factor that its gradient has for every length scale."""
+    a, b = x / scales, other / scales
+    squared = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)
+    root = _ROOT_5 * np.sqrt(squared)
+    decay = np.exp(-root)
+    return (1 + root + 5 / 3 * squared) * decay, 5 / 3 * (1 + root) * decay
+
+
+def _remaining(budget: Array, smallest: float, beta: float) -> tuple[Array, Array]:
+    """Return s(b) for budgets as shares of the full one, and its derivative by the logarithm of beta."""
+    if smallest >= 1:
+        return np.zeros_like(budget), np.zeros_like(budget)
+    top, ends = budget**-beta - 1, smallest**-beta - 1
+    d_top, d_ends = -np.log(budget) * budget**-beta, -math.log(smallest) * smallest**-beta
+    return top / ends, beta * (d_top * ends - top * d_ends) / ends**2
+
+
+class JointGP:
+    """The model, conditioned on losses that were seen; make it with :meth:`fit`."""
+
+    def __init__(self, x: Array, budget: Array, y: Array, hyper: Array) -> None:
+        """Condition on ``y`` (n), the standardised losses of points ``x`` (n, d) at budgets (n), shares of the full one."""
+        self.x, self.budget, self.y, self.hyper = x, budget, y, hyper
+        kernel, *_ = _kernel(hyper, x, budget)
+        self._factor = cho_factor(kernel, lower=True)
+        self._weights = cho_solve(self._factor, y)
+
+    @classmethod
+    def fit(cls, x: Array, budget: Array, y: Array, rng: np.random.Generator) -> Self:
+        """Learn the hyperparameters, from a random part of very many observations, and condition on all of them."""
+        n, n_dims = x.shape
+        prior = _Prior.of(n_dims)
+        chosen = np.arange(n)
+        if n > _LEARNT_FROM_MAX:  # the highest budgets are few and tell most: they stay
+            order = rng.permutation(n)
+            order = order[np.argsort(-budget[order], kind="stable")]
+            half = _LEARNT_FROM_MAX // 2
+            chosen = np.concatenate([order[:half], rng.choice(order[half:], _LEARNT_FROM_MAX - half, replace=False)])
+        data = x[chosen], budget[chosen], y[chosen]
+        starts = [prior.mean, np.concatenate([prior.mean[: 2 * n_dims] - 0.7, prior.mean[2 * n_dims :]])]
+        bounds = list(zip(prior.mean - 4 * prior.width, prior.mean + 4 * prior.width, strict=True))
+        found = [
+            minimize(_loss, start, args=(*data, prior), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+            for start in starts
+        ]
+        return cls(x, budget, y, min(found, key=lambda result: result.fun).x)
+
+    def predict(self, x: Array) -> tuple[Array, Array]:
+        """Return mean and standard deviation of f, the loss at the full budget, at points (m, d)."""
+        n_dims = x.shape[1]
+        variance = math.exp(2 * self.hyper[2 * n_dims])
+        cross = _CONSTANT + variance * _matern(x, self.x, np.exp(self.hyper[:n_dims]))[0]
+        explained = solve_triangular(self._factor[0], cross.T, lower=True)
+        mean: Array = cross @ self._weights
+        return mean, np.sqrt(np.maximum(_CONSTANT + variance - (explained**2).sum(0), 1e-12))
+
+    def expecting(self, x: Array) -> Self:
+        """Return the model as if points (m, d) had been seen to reach their means: what is under way teaches nothing anew."""
+        if not len(x):
+            return self
+        y = self.predict(x)[0]
+        return type(self)(
+            np.concatenate([self.x, x]), np.concatenate([self.budget, np.ones(len(x))]), np.concatenate([self.y, y]), self.hyper
+        )
+
+
+def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Return by how much each point is expected to fall below ``best`` (Jones et al. 1998, eq. 15, for a minimum)."""
+    z = (best - mean) / deviation
+    return deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+
+
+def _kernel(hyper: Array, x: Array, budget: Array) -> tuple[Array, ...]:
+    """Return the covariance of all observations, and its parts that the gradient needs."""
+    n_dims = x.shape[1]
+    variance_f, variance_g = np.exp(2 * hyper[2 * n_dims : 2 * n_dims + 2])
+    beta, noise, noise_low = np.exp(hyper[2 * n_dims + 2 :])
+    s, ds = _remaining(budget, float(budget.min()), beta)
+    f, df = _matern(x, x, np.exp(hyper[:n_dims]))
+    g, dg = _matern(x, x, np.exp(hyper[n_dims : 2 * n_dims]))
+    f, df, g, dg = variance_f * f, variance_f * df, variance_g * g, variance_g * dg
+    outer = np.outer(s, s)
+    covariance = _CONSTANT + f + outer * (_CONSTANT + g)
+    covariance[np.diag_indices_from(covariance)] += noise**2 + (noise_low * s) ** 2 + _JITTER
+    return covariance, f, df, g, dg, outer, s, ds
+
+
+def _loss(hyper: Array, x: Array, budget: Array, y: Array, prior: _Prior) -> tuple[float, Array]:
+    """Return the negative logarithm of the posterior density and its gradient."""
+    n_dims = x.shape[1]
+    covariance, f, df, g, dg, outer, s, ds = _kernel(hyper, x, budget)
+    noise, noise_low = np.exp(hyper[2 * n_dims + 3 :])
+    try:
+        factor = cho_factor(covariance, lower=True)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(hyper)
+    weights = cho_solve(factor, y)
+    inner = cho_solve(factor, np.eye(len(y))) - np.outer(weights, weights)  # d(loss)/d(covariance), times 2
+
+    def by_scales(part: Array, scales: Array) -> Array:
+        scaled, rows = x / scales, part.sum(1)
+        total: Array = 2 * (rows @ scaled**2 - np.einsum("nd,nd->d", scaled, part @ scaled))
+        return total
+
+    diagonal = np.diag(inner)
+    through_s = 2 * ((inner * (_CONSTANT + g)) @ s) @ ds + 2 * noise_low**2 * (diagonal * s) @ ds
+    gradient = 0.5 * np.concatenate(
+        [
+            by_scales(inner * df, np.exp(hyper[:n_dims])),
+            by_scales(inner * outer * dg, np.exp(hyper[n_dims : 2 * n_dims])),
+            [
+                2 * (inner * f).sum(),
+                2 * (inner * outer * g).sum(),
+                through_s,
+                2 * noise**2 * diagonal.sum(),
+                2 * noise_low**2 * (diagonal * s**2).sum(),
+            ],
+        ]
+    )
+    offset = (hyper - prior.mean) / prior.width
+    value = 0.5 * y @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * (offset**2).sum()
+    return float(value), gradient + offset / prior.width
