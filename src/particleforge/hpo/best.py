@@ -82,8 +82,9 @@ def best_config(
     """Return the content of ``best.yaml``; ``candidates`` in order of preference."""
     hpo = settings.hpo
     apply_parameters(winner.params, settings.model, settings.training)  # refuses what the final training would
-    start = {t.number: t.steps for t in trials}
-    steps = sum(t.steps - (start[t.parent] if t.parent is not None else 0) for t in trials if t.status == "complete")
+    by_number = {t.number: t for t in trials}
+    done = [(t, by_number.get(-1 if t.parent is None else t.parent)) for t in trials if t.status == "complete"]
+    budgets = sum(dag.budget(hpo, t.rung) - (dag.budget(hpo, parent.rung) if parent else 0) for t, parent in done)
     return BestConfig(
         study=study,
         trial=winner.number,
@@ -97,8 +98,8 @@ def best_config(
             sampler=hpo.sampler,
             configurations=len({t.config for t in trials}),
             trials=dict(sorted(Counter(t.status for t in trials).items())),
-            trained_steps=steps,
-            full_trainings=round(steps / dag.top_steps(hpo), 3),
+            trained_steps=sum(t.steps - (parent.steps if parent else 0) for t, parent in done),
+            full_trainings=round(budgets / dag.budget(hpo, dag.n_rungs(hpo) - 1), 3),
         ),
         against_default=compare_with_default(trials, winner) if hpo.include_default else None,
         seeds=tuple(
