@@ -5,6 +5,7 @@ counts as the first point if it is tried at all.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy.stats.qmc import Sobol
@@ -46,5 +47,7 @@ def sample_grid(request: Request) -> Iterator[Params]:
 
 def _after_default(request: Request, points: list[Params]) -> list[Params]:
     """Return the points without repetitions, after the default configuration if the search tries that."""
-    first = [request.default] if request.hpo.include_default else []
-    return list({key_of(point): point for point in [*points[::-1], *first]}.values())[::-1]
+    distinct: dict[Any, Params] = {}
+    for point in [request.default] * request.hpo.include_default + points:
+        distinct.setdefault(key_of(point), point)
+    return list(distinct.values())

@@ -13,6 +13,7 @@ All but ``tpe`` see places among trials, not losses; see :func:`particleforge.hp
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import cmaes
@@ -27,7 +28,10 @@ from particleforge.hpo.proposals import Params, Request, budget_to_model, genera
 from particleforge.hpo.space import FloatArray, distributions, encode, encoded_width, one_hot, unit_points_to_params
 from particleforge.hpo.trials import SearchTrial, furthest
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 _ASKS = 20  # proposals of one model until one is new
+_CHOICE = 4  # proposals from a population of which the farthest from pending trials is taken
 _GP_TRIALS_MAX = 250  # what Optuna's Gaussian process learns from in a second
 _GENERATION = NSGAIISampler._get_generation_key()  # Optuna has no public name for it
 _TREES = 50
@@ -68,7 +72,7 @@ def sample_nsgaii(request: Request) -> Iterator[Params]:
         for trial, score in group
     ]
     view = _view(request, [trial for trial, _ in counted], TrialState.COMPLETE, [form for _, form in counted])
-    yield from _asked(request, NSGAIISampler(population_size=size, seed=request.own_seed), view)
+    yield from _away_from_pending(request, _asked(request, NSGAIISampler(population_size=size, seed=request.own_seed), view))
 
 
 def sample_cmaes(request: Request) -> Iterator[Params]:
@@ -81,7 +85,8 @@ def sample_cmaes(request: Request) -> Iterator[Params]:
     for group in generations(request.usable(), strategy.population_size):
         rows = encode(request.space, request.points([trial for trial, _ in group]), request.defaults)
         strategy.tell([(row, score) for row, (_, score) in zip(rows, group, strict=True)])
-    yield from unit_points_to_params(request.space, np.array([strategy.ask() for _ in range(_ASKS)]), request.defaults)
+    drawn = unit_points_to_params(request.space, np.array([strategy.ask() for _ in range(_ASKS)]), request.defaults)
+    yield from _away_from_pending(request, iter(drawn))
 
 
 def sample_forest(request: Request) -> Iterator[Params]:
@@ -122,6 +127,15 @@ def _asked(request: Request, sampler: BaseSampler, view: Sequence[FrozenTrial]) 
     for _ in range(_ASKS):
         asked = [dict(study.ask(where).params)]  # through the cube and back: inactive parameters are dropped, steps rounded
         yield from unit_points_to_params(request.space, encode(request.space, asked, request.defaults), request.defaults)
+
+
+def _away_from_pending(request: Request, proposals: Iterator[Params]) -> Iterator[Params]:
+    """Yield the farthest of every few proposals from what is pending first, as a population knows nothing of that."""
+    pending = encode(request.space, request.points([trial for trial in request.trials if not trial.finished]), request.defaults)
+    while few := list(islice(proposals, _CHOICE)):
+        rows = encode(request.space, few, request.defaults)
+        nearest = np.square(rows[:, None] - pending[None]).sum(axis=2).min(axis=1, initial=np.inf)
+        yield from (few[k] for k in np.argsort(-nearest, kind="stable"))
 
 
 def _complete(request: Request, trials: Sequence[SearchTrial]) -> list[Params]:
