@@ -23,8 +23,9 @@ from particleforge.studies.gather import gather_study
 from particleforge.studies.points import points_of, with_steps
 from particleforge.studies.power_law import PowerLaw, fit_power_law
 from particleforge.studies.results import PointResult, mean_loss
-from particleforge.studies.train import events_after_steps, n_parameters, run_study_training
+from particleforge.studies.train import n_parameters, run_study_training
 from particleforge.tables import write_table
+from particleforge.training.budget import events_after_steps
 from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import metrics_table
 from particleforge.training.spec import TrainingResult

@@ -23,6 +23,7 @@ from particleforge.config.settings import HpoSettings, TrainSettings
 from particleforge.config.space import ParameterConfig, active_parameters, apply_parameters, value_at
 from particleforge.config.training import TrainingConfig
 from particleforge.hpo import dag
+from particleforge.hpo.budgets import Lengths, lengths_in_steps
 
 FloatArray = NDArray[np.float64]
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -58,8 +59,10 @@ def configured(space: Mapping[str, ParameterConfig], model: ModelConfig, trainin
     return {path: value_at(path, model, training) for path in sorted({*space, *named})}
 
 
-def trial_settings(settings: HpoSettings, params: Mapping[str, Any]) -> TrainSettings:
-    """Return the settings of a trial's training, the same in every rung: only the step at which it stops differs.
+def trial_settings(settings: HpoSettings, params: Mapping[str, Any], rung: int = 0, lengths: Lengths | None = None) -> TrainSettings:
+    """Return the settings of a trial's training: those of all rungs differ only in where they stop, with ``rasda`` in batch and ranks, too.
+
+    ``lengths`` (:func:`particleforge.hpo.budgets.lengths_of`) may be left out where budgets are in steps.
 
     pydantic's ValidationError if the parameters make no valid settings.
 
@@ -68,12 +71,13 @@ def trial_settings(settings: HpoSettings, params: Mapping[str, Any]) -> TrainSet
     """
     hpo = settings.hpo
     model, training = apply_parameters(params, settings.model, settings.training)
-    first = dag.budget_steps(hpo, 0)
+    lengths = lengths or lengths_in_steps(hpo)
+    first, schedule = lengths.ends[0], lengths.schedule
     every = training.valid_every_steps if first % training.valid_every_steps == 0 else first
-    schedule = dag.schedule_steps(hpo)
     shrunk = min(1.0, schedule / training.schedule_length) if training.schedule_length else 1.0
     own = {
-        "ranks": hpo.ranks,
+        "ranks": dag.ranks(hpo, rung),
+        "elements_per_batch": training.elements_per_batch * dag.growth(hpo, rung),
         "max_steps": schedule,
         "schedule_steps": None,
         "warmup_steps": round(training.warmup_steps * shrunk),

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from particleforge.artefacts import write_json
@@ -26,9 +24,9 @@ from particleforge.model.inputs import ModelInputs, index_files, read_manifest, 
 from particleforge.model.network import SetTransformer
 from particleforge.provenance import Provenance
 from particleforge.studies.points import StudyPoint, with_steps
+from particleforge.training.budget import events_after_steps, train_loader
 from particleforge.training.init_from import read_source
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
-from particleforge.training.loader import ShardLoader
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ def run_study_training(
     n_train_events = _train_events(point, manifest)
     if source is not None:
         point = _like_source(point, source)
-    seen = events_after_steps(_loader(point.settings, manifest), point.events_seen)
+    seen = events_after_steps(train_loader(point.settings, manifest), point.events_seen)
     settings = with_steps(point, len(seen))
     log.info("%s: %d steps, %d events seen of %d", point.name, len(seen), seen[-1], n_train_events)
     result = train(TrainingSpec(settings, manifest, work_dir, len(seen)), settings.training.ranks)
@@ -79,31 +77,6 @@ def run_study_training(
         part={"study": point.study, "point": point.name},
     )
     made.record(output)
-
-
-def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.int64]:
-    """Return the number of events seen after each step, as far as its last value comes nearest to ``events_seen``; one step at least."""
-    sizes: list[int] = []
-    epoch = total = 0
-    while total < events_seen:
-        epoch_sizes = [len(batch.events) for batch in loader.plan(epoch)]
-        sizes += epoch_sizes
-        epoch, total = epoch + 1, total + sum(epoch_sizes)
-    seen = np.cumsum(sizes)
-    return seen[: max(1, int(np.abs(seen - events_seen).argmin()) + 1)]
-
-
-def _loader(settings: TrainSettings, manifest: Path) -> ShardLoader:
-    training = settings.training
-    return ShardLoader(
-        manifest,
-        "train",
-        ModelInputs.from_manifest(manifest),
-        budget=training.elements_per_batch,
-        shards_in_memory=training.shuffle_shards,
-        seed=settings.seed,
-        max_events=training.max_train_events,
-    )
 
 
 def n_parameters(settings: TrainSettings, manifest: Path) -> int:

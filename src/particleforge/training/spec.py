@@ -43,7 +43,7 @@ class TrainingSpec:
 
     ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value goes on where this one
     stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
-    same settings wrote it. ``tensorboard`` is a folder for event files.
+    same settings, or of the same with another batch, wrote it. ``tensorboard`` is a folder for event files.
     """
 
     settings: TrainSettings

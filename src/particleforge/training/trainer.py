@@ -131,6 +131,7 @@ class Trainer:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
+            "elements_per_batch": self.training.elements_per_batch,
             "network": self.layout.weights(self.network),
             "averaged": self.layout.weights(self.averaged) if self.averaged else None,
             "optimiser": self.layout.optimiser_state(self.network, self.optimiser),
@@ -141,13 +142,15 @@ class Trainer:
         }
 
     def restore(self, state: State) -> None:
-        """Go back to a state; one of another architecture is a RuntimeError of torch."""
+        """Go back to a state; one of another architecture is a RuntimeError. After one with another batch the next epoch begins."""
         self.layout.load_weights(self.network, state["network"])
         if self.averaged:
             self.layout.load_weights(self.averaged, state["averaged"])
         self.layout.load_optimiser_state(self.network, self.optimiser, state["optimiser"])
         for name in ("step", "epoch", "batch", "best", "valid_curve", "stale_validations", "sums", "execution"):
             setattr(self, name, state[name])
+        if self.batch and state.get("elements_per_batch", self.training.elements_per_batch) != self.training.elements_per_batch:
+            self.epoch, self.batch = self.epoch + 1, 0  # the position is one among batches that this training does not have
 
     def _note_execution(self) -> None:
         """Take down how steps are computed from here on, and say so if they were computed otherwise before."""
