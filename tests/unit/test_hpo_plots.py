@@ -70,7 +70,7 @@ def test_costs_add_up() -> None:
     settings = search_settings(27, ranks=4)
     trials = finished_search(settings, 5, failing=0.3)
     found = costs(trials, settings)
-    assert [cost.steps for cost in found] == sorted({t.steps for t in trials})
+    assert [cost.rung for cost in found] == sorted({t.rung for t in trials})
     assert sum(cost.n_trials for cost in found) == len(trials)
     assert sum(cost.rank_hours for cost in found) == pytest.approx(4 * sum(t.seconds or 0 for t in trials) / 3600)
     assert sum(cost.failed for cost in found) == pytest.approx(4 * sum(t.seconds or 0 for t in trials if t.value is None) / 3600)
@@ -98,7 +98,7 @@ def test_plain_names_tell_settings_apart() -> None:
 
 
 def test_budgets_have_colours_of_their_own() -> None:
-    trials = finished_search(search_settings(9), 3, failing=0.0)
-    budgets = Budgets(trials)
-    assert budgets.steps == [60, 180, 540]
-    assert len({budgets.colour(steps) for steps in budgets.steps}) == len({budgets.marker(steps) for steps in budgets.steps}) == 3
+    settings = search_settings(9)
+    budgets = Budgets(finished_search(settings, 3, failing=0.0), settings.hpo)
+    assert [budgets.label(rung) for rung in budgets.rungs] == ["60 steps", "180 steps", "540 steps"]
+    assert len({budgets.colour(rung) for rung in budgets.rungs}) == len({budgets.marker(rung) for rung in budgets.rungs}) == 3

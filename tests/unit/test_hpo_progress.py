@@ -42,10 +42,10 @@ def half_done(folder: Path) -> Search:
 def test_a_search_at_work(tmp_path: Path) -> None:
     search = half_done(tmp_path)
     found = read_progress(search.settings, search.manifest, search.work)
-    assert [(r.bracket, r.rung, r.steps, r.slots, r.complete, r.running, r.failed) for r in found.rungs] == [
-        (0, 0, 5, 4, 2, 1, 1),
-        (0, 1, 10, 2, 1, 0, 0),
-        (0, 2, 20, 1, 0, 0, 0),
+    assert [(r.bracket, r.rung, r.budget, r.slots, r.complete, r.running, r.failed) for r in found.rungs] == [
+        (0, 0, "5 steps", 4, 2, 1, 1),
+        (0, 1, "10 steps", 2, 1, 0, 0),
+        (0, 2, "20 steps", 1, 0, 0, 0),
     ]
     study = open_study(search.settings, search.manifest, search.work)
     top = next(t for t in study.trials() if t.rung == 1)

@@ -1,6 +1,6 @@
 """What a search cost and what that bought.
 
-Inputs -> outputs: trials -> cost per budget (:func:`costs`) and a figure. The unit is the rank hour: one process of a
+Inputs -> outputs: trials -> cost per rung (:func:`costs`) and a figure. The unit is the rank hour: one process of a
 training for an hour, so a GPU hour on GPUs, and on CPUs the hours of the cores that a rank has. A trial costs ranks times
 the seconds of its training; what a killed job had done before another went on with its trial is in no record.
 """
@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
-from particleforge.hpo.drawing import DEFAULT_COLOUR, DEFAULT_CONFIG, LOSS, WINNER_COLOUR, Budgets, note, scale_losses
-from particleforge.hpo.trials import SearchTrial
+from particleforge.hpo import dag
+from particleforge.hpo.drawing import DEFAULT_COLOUR, LOSS, WINNER_COLOUR, Budgets, note, scale_losses
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Rank hours of the trials of one budget, and of those the ones of trials that failed."""
+    """Rank hours of the trials of one rung, and of those the ones of trials that failed."""
 
-    steps: int
+    rung: int
     n_trials: int
     rank_hours: float
     failed: float
@@ -30,24 +31,24 @@ class Cost:
 
 def rank_hours(trial: SearchTrial, settings: HpoSettings) -> float:
     """Return the cost of one trial; 0 while its seconds are unknown."""
-    return settings.hpo.ranks * (trial.seconds or 0.0) / 3600
+    return dag.ranks(settings.hpo, trial.rung) * (trial.seconds or 0.0) / 3600
 
 
 def costs(trials: Sequence[SearchTrial], settings: HpoSettings) -> list[Cost]:
-    """Return the cost per budget, ascending."""
+    """Return the cost per rung, ascending."""
     found = []
-    for steps in sorted({t.steps for t in trials}):
-        here = [t for t in trials if t.steps == steps]
+    for rung in sorted({t.rung for t in trials}):
+        here = [t for t in trials if t.rung == rung]
         failed = sum(rank_hours(t, settings) for t in here if t.finished and t.value is None)
-        found.append(Cost(steps, len(here), sum(rank_hours(t, settings) for t in here), failed))
+        found.append(Cost(rung, len(here), sum(rank_hours(t, settings) for t in here), failed))
     return found
 
 
 def draw_cost(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
-    """Draw the cost per budget, and the best loss of each budget against the cost up to there."""
+    """Draw the cost per rung, and the best loss of each rung against the cost up to there."""
     figure = new_figure(11, 4.6)
     bars, bought = figure.subplots(1, 2, width_ratios=(1, 1.2))
-    found, budgets = costs(trials, settings), Budgets(trials)
+    found, budgets = costs(trials, settings), Budgets(trials, settings.hpo)
     total = sum(cost.rank_hours for cost in found)
     if not total:
         for axes in (bars, bought):
@@ -63,9 +64,9 @@ def draw_cost(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Sear
 
 
 def _draw_bars(axes: Axes, found: Sequence[Cost], budgets: Budgets, scale: float) -> None:
-    labels = [f"{budgets.label(c.steps)}\n{c.n_trials} training{'s' * (c.n_trials > 1)}" for c in found]
+    labels = [f"{budgets.label(c.rung)}\n{c.n_trials} training{'s' * (c.n_trials > 1)}" for c in found]
     good = [scale * (c.rank_hours - c.failed) for c in found]
-    axes.barh(labels, good, color=[budgets.colour(c.steps) for c in found])
+    axes.barh(labels, good, color=[budgets.colour(c.rung) for c in found])
     lost = axes.barh(labels, [scale * c.failed for c in found], left=good, color="white", edgecolor="0.2", hatch="////", linewidth=0.5)
     total = sum(c.rank_hours for c in found)
     axes.bar_label(lost, [f"{scale * c.rank_hours:.3g} ({c.rank_hours / total:.0%})" for c in found], padding=3, fontsize=9.5)
@@ -76,23 +77,23 @@ def _draw_bars(axes: Axes, found: Sequence[Cost], budgets: Budgets, scale: float
 def _draw_bought(
     axes: Axes, trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial, budgets: Budgets, scale: float
 ) -> None:
-    """Draw the best loss so far of each budget, and how far the configured settings came."""
+    """Draw the best loss so far of each rung, and how far the configured settings came."""
     order = sorted(trials, key=lambda t: (t.number if t.ended is None else t.ended, t.number))
     spent = dict(zip((t.number for t in order), scale * np.cumsum([rank_hours(t, settings) for t in order]), strict=True))
     end, drawn = max(spent.values()), []
-    for steps in budgets.steps:
-        done = [t for t in order if t.steps == steps and t.value is not None]
+    for rung in budgets.rungs:
+        done = [t for t in order if t.rung == rung and t.value is not None]
         if done:
             best = np.minimum.accumulate([t.loss for t in done])
             x = [*(spent[t.number] for t in done), end]
-            axes.step(x, [*best, best[-1]], where="post", color=budgets.colour(steps), label=f"best after {budgets.label(steps)}")
-            axes.plot(x[:1], best[:1], marker=budgets.marker(steps), color=budgets.colour(steps), ms=6)
+            axes.step(x, [*best, best[-1]], where="post", color=budgets.colour(rung), label=f"best after {budgets.label(rung)}")
+            axes.plot(x[:1], best[:1], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6)
             drawn += list(best)
     own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None] if settings.hpo.include_default else []
     if own:
-        last = max(own, key=lambda t: t.steps)
+        last = max(own, key=lambda t: t.rung)
         drawn.append(last.loss)
-        axes.axhline(last.loss, color=DEFAULT_COLOUR, ls="--", label=f"configured settings, {budgets.label(last.steps)}")
+        axes.axhline(last.loss, color=DEFAULT_COLOUR, ls="--", label=f"configured settings, {budgets.label(last.rung)}")
     axes.plot([spent[winner.number]], [winner.loss], marker="*", ms=15, color=WINNER_COLOUR, mec="white", ls="", label="best", zorder=5)
     axes.set(xlim=(0, end * 1.03))
     scale_losses(axes, drawn)

@@ -1,8 +1,7 @@
-"""What the plots of a search share: one colour and marker per budget, plain names of parameters, axes that outliers do not squash.
+"""What the plots of a search share: one colour and marker per rung, plain names of parameters, axes that outliers do not squash.
 
-Trials are told apart by their budget (optimiser steps) and not by their rung, since rungs of different brackets may have
-the same budget, and trials compare where budgets are equal. Colours are viridis without its pale end, in order of the
-budget; markers repeat what colours say, for prints in grey.
+Trials are told apart by their rung, which has the same budget in all brackets: trials compare where budgets are equal.
+Colours are viridis without its pale end, in order of the budget; markers repeat what colours say, for prints in grey.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +11,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from particleforge.hpo.trials import SearchTrial, config_name
+from particleforge.config.hpo import HpoConfig
+from particleforge.hpo import dag
+from particleforge.hpo.trials import SearchTrial
 
 LOSS = "validation loss"
-DEFAULT_CONFIG = config_name(0, 0)
 WINNER_COLOUR, DEFAULT_COLOUR, FAILED_COLOUR = "#d55e00", "#cc79a7", "#222222"
 _MARKERS = "os^Dvph<>*"
 _OUTLIER = 4.0  # losses above the upper quartile by this many times the span below it are drawn at the axis' end
@@ -25,22 +25,29 @@ Colour = tuple[float, float, float, float]
 
 
 class Budgets:
-    """The budgets of some trials in optimiser steps, ascending, with their colours, markers and labels."""
+    """The rungs of some trials, ascending, with their colours and markers, and their budgets as labels."""
 
-    def __init__(self, trials: Sequence[SearchTrial]) -> None:
-        self.steps = sorted({trial.steps for trial in trials})
+    def __init__(self, trials: Sequence[SearchTrial], hpo: HpoConfig) -> None:
+        self.rungs = sorted({trial.rung for trial in trials})
+        self._hpo = hpo
 
-    def colour(self, steps: int) -> Colour:
-        """Return the colour of a budget."""
-        return colormaps["viridis"](0.85 * self.steps.index(steps) / max(1, len(self.steps) - 1))
+    def colour(self, rung: int) -> Colour:
+        """Return the colour of a rung."""
+        return colormaps["viridis"](0.85 * self.rungs.index(rung) / max(1, len(self.rungs) - 1))
 
-    def marker(self, steps: int) -> str:
-        """Return the marker of a budget."""
-        return _MARKERS[self.steps.index(steps) % len(_MARKERS)]
+    def marker(self, rung: int) -> str:
+        """Return the marker of a rung."""
+        return _MARKERS[self.rungs.index(rung) % len(_MARKERS)]
 
-    def label(self, steps: int) -> str:
-        """Return the label of a budget."""
-        return f"{steps:,} steps".replace(",", "\u202f")
+    def label(self, rung: int) -> str:
+        """Return the budget of a rung as text."""
+        return f"{budget_text(self._hpo, rung)} {self._hpo.budget_unit}"
+
+
+def budget_text(hpo: HpoConfig, rung: int) -> str:
+    """Return the number of steps, epochs or events of a rung's budget, with thin groups."""
+    budget = dag.budget(hpo, rung)
+    return f"{budget:,.0f}".replace(",", "\u202f") if float(budget).is_integer() else f"{budget:.3g}"
 
 
 def plain_names(paths: Iterable[str]) -> dict[str, str]:
@@ -90,14 +97,14 @@ def note(axes: Axes, text: str) -> None:
 
 
 def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration, its trial of the largest budget that ended well; configurations without one are left out."""
+    """Return, by configuration, its trial of the highest rung that ended well; configurations without one are left out."""
     best: dict[str, SearchTrial] = {}
     for trial in trials:
-        if trial.value is not None and (trial.config not in best or trial.steps > best[trial.config].steps):
+        if trial.value is not None and (trial.config not in best or trial.rung > best[trial.config].rung):
             best[trial.config] = trial
     return best
 
 
 def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
-    """Return the trials best first: larger budgets before smaller ones, then by loss."""
-    return sorted(best.values(), key=lambda trial: (-trial.steps, *trial.rank_key))
+    """Return the trials best first: higher rungs before lower ones, then by loss."""
+    return sorted(best.values(), key=lambda trial: (-trial.rung, *trial.rank_key))

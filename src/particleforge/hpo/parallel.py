@@ -23,15 +23,15 @@ from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
-    DEFAULT_CONFIG,
     FAILED_COLOUR,
     WINNER_COLOUR,
+    budget_text,
     furthest_of,
     loss_limit,
     plain_names,
     ranked,
 )
-from particleforge.hpo.trials import SearchTrial
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 
 _ABSENT = -0.16  # height of what a configuration does not have, below the axis from 0 to 1
 _SPREAD = 0.035  # lines through one category are drawn side by side over this height to each side
@@ -80,13 +80,21 @@ def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     scales = [_scale_of(path, settings, [*order, *failed]) for path in paths]
     limit = loss_limit([t.loss for t in order])
     losses = [min(t.loss, limit) for t in order]
-    scales += [category_scale(sorted({t.steps for t in order})), number_scale(losses, log=max(losses) > 8 * min(losses) > 0)]
+    scales += [
+        category_scale([budget_text(settings.hpo, rung) for rung in sorted({t.rung for t in order})]),
+        number_scale(losses, log=max(losses) > 8 * min(losses) > 0),
+    ]
     names = plain_names(paths)
     figure = new_figure(max(8.0, 2.0 + 1.15 * len(scales)), 5.0)
     axes = figure.add_subplot(title="Parallel coordinates of the configurations")
-    _draw_axes(axes, scales, [*(names[path] for path in paths), "steps\nreached", "validation\nloss there"])
+    _draw_axes(axes, scales, [*(names[path] for path in paths), f"{settings.hpo.budget_unit}\nreached", "validation\nloss there"])
     heights = {
-        t.config: [*_heights(t.params, paths, scales), scales[-2].place(t.steps), scales[-1].place(min(t.loss, limit))] for t in order
+        t.config: [
+            *_heights(t.params, paths, scales),
+            scales[-2].place(budget_text(settings.hpo, t.rung)),
+            scales[-1].place(min(t.loss, limit)),
+        ]
+        for t in order
     }
     heights |= {t.config: [*_heights(t.params, paths, scales), np.nan, np.nan] for t in failed}
     offsets = _offsets(list(heights))

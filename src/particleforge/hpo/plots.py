@@ -24,7 +24,6 @@ from particleforge.figures import new_figure, save_figure, styled
 from particleforge.hpo.cost import draw_cost
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
-    DEFAULT_CONFIG,
     FAILED_COLOUR,
     LOSS,
     WINNER_COLOUR,
@@ -37,7 +36,7 @@ from particleforge.hpo.drawing import (
 from particleforge.hpo.parallel import draw_parallel
 from particleforge.hpo.space import configured, contains, distributions
 from particleforge.hpo.timeline import draw_timeline
-from particleforge.hpo.trials import SearchTrial
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 from particleforge.seeds import seed_of
 
 IMPORTANCE_TRIALS_MIN = 8  # below this the forest fits noise
@@ -48,7 +47,7 @@ def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Se
     draw: dict[str, Callable[[], Figure]] = {
         "history": lambda: _history(trials, settings, winner),
         "rungs": lambda: _rungs(trials, settings, winner),
-        "timeline": lambda: draw_timeline(trials, winner),
+        "timeline": lambda: draw_timeline(trials, settings, winner),
         "parallel": lambda: draw_parallel(trials, settings, winner),
         "importances": lambda: _importances(trials, settings),
         "cost": lambda: draw_cost(trials, settings, winner),
@@ -81,30 +80,30 @@ def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[st
 
 
 def _not_preselected(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
-    """Return the trials of a first rung that ended well, of the budget that has most of them."""
+    """Return the trials of a first rung that ended well, of the rung that has most of them."""
     first = [t for t in trials if t.parent is None and t.value is not None]
-    counts = {steps: sum(t.steps == steps for t in first) for steps in {t.steps for t in first}}
-    chosen = min(counts, key=lambda steps: (-counts[steps], steps), default=None)
-    return [t for t in first if t.steps == chosen]
+    counts = {rung: sum(t.rung == rung for t in first) for rung in {t.rung for t in first}}
+    chosen = min(counts, key=lambda rung: (-counts[rung], rung), default=None)
+    return [t for t in first if t.rung == chosen]
 
 
 def _history(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
     figure = new_figure(8, 4.8)
-    axes, budgets = figure.add_subplot(), Budgets(trials)
+    axes, budgets = figure.add_subplot(), Budgets(trials, settings.hpo)
     done = [t for t in sorted(trials, key=lambda t: t.number) if t.value is not None]
     top, size = loss_limit([t.loss for t in done]), 40 if len(done) < 100 else 18
-    for steps in budgets.steps:
-        here = [t for t in done if t.steps == steps]
+    for rung in budgets.rungs:
+        here = [t for t in done if t.rung == rung]
         inside = [t for t in here if t.loss <= top]
         points = [t.number for t in inside], [t.loss for t in inside]
-        axes.scatter(*points, s=size, color=budgets.colour(steps), marker=budgets.marker(steps), label=budgets.label(steps), zorder=3)
+        axes.scatter(*points, s=size, color=budgets.colour(rung), marker=budgets.marker(rung), label=budgets.label(rung), zorder=3)
         above = [t.number for t in here if t.loss > top]
-        axes.scatter(above, [top] * len(above), s=size, marker=6, color=budgets.colour(steps), zorder=3, clip_on=False)
+        axes.scatter(above, [top] * len(above), s=size, marker=6, color=budgets.colour(rung), zorder=3, clip_on=False)
     if any(t.loss > top for t in done):
         axes.scatter([], [], s=size, marker=6, color="0.5", label="higher than drawn")
-    at_winner = [t for t in done if t.steps == winner.steps]
+    at_winner = [t for t in done if t.rung == winner.rung]
     best = np.minimum.accumulate([t.loss for t in at_winner])
-    axes.step([t.number for t in at_winner], best, where="post", color="0.4", zorder=2, label=f"best of {budgets.label(winner.steps)}")
+    axes.step([t.number for t in at_winner], best, where="post", color="0.4", zorder=2, label=f"best of {budgets.label(winner.rung)}")
     _mark_default(axes, [t.number for t in done if t.config == DEFAULT_CONFIG], done, settings)
     axes.scatter([winner.number], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=5, label="best")
     failed = [t.number for t in trials if t.value is None]
@@ -143,21 +142,21 @@ def _importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> Figure
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.margins(x=0.12)
     axes.tick_params(axis="y", which="both", length=0)
-    after = f"{len(used)} configurations after {Budgets(used).label(used[0].steps)}"
+    after = f"{len(used)} configurations after {Budgets(used, settings.hpo).label(used[0].rung)}"
     axes.set_xlabel(f"share of the variance of the validation loss (fANOVA, {after})")
     return figure
 
 
 def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
     figure = new_figure(8, 4.8)
-    axes, budgets = figure.add_subplot(), Budgets(trials)
+    axes, budgets = figure.add_subplot(), Budgets(trials, settings.hpo)
     by_number = {t.number: t for t in trials}
     many = len(trials) >= 100
     drawn: list[float] = []
-    for trial in sorted(trials, key=lambda t: (t.steps, t.number)):
+    for trial in sorted(trials, key=lambda t: (t.rung, t.number)):
         curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
         width, alpha, order = (2.6, 1.0, 4) if trial.config == winner.config else (0.8, 0.55, 2) if many else (1.2, 0.9, 3)
-        style: dict[str, Any] = {"color": budgets.colour(trial.steps), "lw": width, "alpha": alpha, "zorder": order}
+        style: dict[str, Any] = {"color": budgets.colour(trial.rung), "lw": width, "alpha": alpha, "zorder": order}
         axes.plot(list(curve), list(curve.values()), marker="" if many else ".", ms=4, **style)
         drawn += curve.values()
     promoted = [by_number[n] for n in sorted({t.parent for t in trials if t.parent is not None}) if n in by_number]
@@ -166,9 +165,11 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None]
     _mark_default(axes, [t.steps for t in own], own, settings)
     axes.scatter([winner.steps], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=6, label="best")
-    for steps in budgets.steps:
-        axes.plot([], [], color=budgets.colour(steps), label=f"to {budgets.label(steps)}")
-        axes.axvline(steps, color="0.85", lw=1, zorder=0)
+    for rung in budgets.rungs:
+        axes.plot([], [], color=budgets.colour(rung), label=f"to {budgets.label(rung)}")
+        ends_at = {t.steps for t in trials if t.rung == rung}
+        if len(ends_at) == 1:  # budgets in epochs or events are different steps for different batches
+            axes.axvline(ends_at.pop(), color="0.85", lw=1, zorder=0)
     axes.set(xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log")
     scale_losses(axes, drawn)
     _legend_beside(axes)

@@ -27,9 +27,9 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
-from particleforge.hpo.drawing import DEFAULT_CONFIG, furthest_of, ranked
+from particleforge.hpo.drawing import budget_text, furthest_of, ranked
 from particleforge.hpo.study import JOURNAL, identity, search_trial
-from particleforge.hpo.trials import SearchTrial
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 
 _WIDTH = 120
 _LISTED = 5  # trials or reasons per list
@@ -41,7 +41,7 @@ class RungProgress:
 
     bracket: int
     rung: int
-    steps: int
+    budget: str
     slots: int | None
     complete: int
     running: int
@@ -52,7 +52,7 @@ class RungProgress:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best trial of the largest budget, and the configured settings at the largest budget that both have."""
+    """The best trial of the highest rung, and the configured settings at the highest rung that both have."""
 
     trial: int
     config: str
@@ -130,12 +130,12 @@ class Progress:
         )
 
     def _table(self) -> list[str]:
-        heads = ("bracket", "rung", "steps", "slots", "complete", "running", "failed", "to come", "best loss", "configuration")
+        heads = ("bracket", "rung", "budget", "slots", "complete", "running", "failed", "to come", "best loss", "configuration")
         rows = [heads]
         for r in self.rungs:
             left = "-" if r.slots is None else str(max(0, r.slots - r.complete - r.running - r.failed))
             best = ("-", "-") if r.best_loss is None else (f"{r.best_loss:.5g}", str(r.best_config))
-            counts = (r.bracket, r.rung, r.steps, "-" if r.slots is None else r.slots, r.complete, r.running, r.failed)
+            counts = (r.bracket, r.rung, r.budget, "-" if r.slots is None else r.slots, r.complete, r.running, r.failed)
             rows.append((*map(str, counts), left, *best))  # type: ignore[arg-type]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -269,7 +269,7 @@ def _progress(storage: BaseStorage, study: str, work_dir: Path, where: str, hpo:
         ],
         failures=failures,
         elapsed_s=max(0.0, until - min(started)) if started else 0.0,
-        rank_hours=hpo.ranks * sum(t.seconds or 0.0 for t in ended) / 3600 if hpo else None,
+        rank_hours=sum(dag.ranks(hpo, t.rung) * (t.seconds or 0.0) for t in ended) / 3600 if hpo else None,
         notes=[f"in {where}", *notes],
     )
 
@@ -277,9 +277,11 @@ def _progress(storage: BaseStorage, study: str, work_dir: Path, where: str, hpo:
 def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungProgress]:
     """Return one row per rung that the search has, or of which there is a trial."""
     slots = Counter((bracket, rung) for bracket, rung, _ in dag.all_slots(hpo)) if hpo else Counter()
-    steps = {(t.bracket, t.rung): t.steps for t in trials} | ({key: dag.budget_steps(hpo, key[1]) for key in slots} if hpo else {})
+    budgets = {(t.bracket, t.rung): f"{t.steps} steps" for t in trials}
+    if hpo:
+        budgets |= {(bracket, rung): f"{budget_text(hpo, rung)} {hpo.budget_unit}" for bracket, rung in {*slots, *budgets}}
     rows = []
-    for bracket, rung in sorted(steps):
+    for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
         best = min((t for t in here if t.value is not None), key=lambda t: t.rank_key, default=None)
         n_running, n_complete = sum(not t.finished for t in here), sum(t.value is not None for t in here)
@@ -287,7 +289,7 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
             RungProgress(
                 bracket=bracket,
                 rung=rung,
-                steps=steps[bracket, rung],
+                budget=budgets[bracket, rung],
                 slots=slots[bracket, rung] if hpo else None,
                 complete=n_complete,
                 running=n_running,
@@ -305,9 +307,9 @@ def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> 
         return None
     best = order[0]
     known = {path: _configured(made_for, path) for t in trials for path in t.params}
-    losses = {(t.config, t.steps): t.loss for t in trials if t.value is not None}
+    losses = {(t.config, t.rung): t for t in trials if t.value is not None}
     default = next((t for t in trials if t.config == DEFAULT_CONFIG and all(known[p] == v for p, v in t.params.items())), None)
-    common = [steps for config, steps in losses if default is not None and config == default.config and (best.config, steps) in losses]
+    common = [rung for config, rung in losses if default is not None and config == default.config and (best.config, rung) in losses]
     at = max(common, default=None)
     return BestSoFar(
         trial=best.number,
@@ -316,9 +318,9 @@ def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> 
         loss=best.loss,
         params=dict(sorted(best.params.items())),
         configured={path: known[path] for path in sorted(best.params)},
-        default_steps=at,
-        default_loss=None if at is None else losses[DEFAULT_CONFIG, at],
-        loss_at_default_steps=None if at is None else losses[best.config, at],
+        default_steps=None if at is None else losses[best.config, at].steps,
+        default_loss=None if at is None else losses[DEFAULT_CONFIG, at].loss,
+        loss_at_default_steps=None if at is None else losses[best.config, at].loss,
     )
 
 

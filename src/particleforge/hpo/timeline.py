@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
 from particleforge.hpo.drawing import FAILED_COLOUR, WINNER_COLOUR, Budgets, note
 from particleforge.hpo.trials import SearchTrial
@@ -49,7 +50,7 @@ def time_unit(span_s: float) -> tuple[float, str]:
     return next((seconds, name) for at_least, seconds, name in _UNITS if span_s >= at_least)
 
 
-def draw_timeline(trials: Sequence[SearchTrial], winner: SearchTrial) -> Figure:
+def draw_timeline(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
     """Draw when the trials ran, coloured by budget, and how many of each budget had ended."""
     timed = sorted((t for t in trials if t.started is not None and t.ended is not None), key=lambda t: (t.started or 0.0, t.number))
     if not timed:
@@ -63,13 +64,13 @@ def draw_timeline(trials: Sequence[SearchTrial], winner: SearchTrial) -> Figure:
     n_lanes = max(rows) + 1
     figure = new_figure(9, 3.4 + 2.2 * min(1.0, n_lanes / _LANES_TALL) + 0.8)
     bars, ended = figure.subplots(2, 1, sharex=True, height_ratios=(1.2 + n_lanes / _LANES_TALL, 1))
-    budgets = Budgets(timed)
+    budgets = Budgets(timed, settings.hpo)
     _draw_lanes(bars, timed, np.asarray(spans) / scale, rows, budgets, winner)
     bars.set_title(f"The search over time: {n_lanes} trainings at once at most, {n_lanes * busy_share(spans, n_lanes):.3g} on average")
-    for steps in budgets.steps:
-        times = np.sort([end / scale for (_, end), t in zip(spans, timed, strict=True) if t.steps == steps])
-        ended.step([0.0, *times], range(len(times) + 1), where="post", color=budgets.colour(steps), label=budgets.label(steps))
-        ended.plot(times[-1:], [len(times)], marker=budgets.marker(steps), color=budgets.colour(steps), ms=6)
+    for rung in budgets.rungs:
+        times = np.sort([end / scale for (_, end), t in zip(spans, timed, strict=True) if t.rung == rung])
+        ended.step([0.0, *times], range(len(times) + 1), where="post", color=budgets.colour(rung), label=budgets.label(rung))
+        ended.plot(times[-1:], [len(times)], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6)
     ended.set(xlabel=f"time since the first start [{unit}]", ylabel="trainings ended", ylim=(0, None))
     ended.yaxis.set_major_locator(MaxNLocator(integer=True))
     ended.margins(x=0.01)
@@ -91,7 +92,7 @@ def _draw_lanes(
             trained,
             left=end - trained,
             height=0.8,
-            facecolor="white" if failed else budgets.colour(trial.steps),
+            facecolor="white" if failed else budgets.colour(trial.rung),
             edgecolor=WINNER_COLOUR if own else FAILED_COLOUR if failed else "white",
             linewidth=2.0 if own else 0.4,
             hatch="////" if failed else None,
@@ -100,7 +101,7 @@ def _draw_lanes(
     axes.set(ylabel="trainings side by side", ylim=(max(rows) + 0.6, -0.6))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.minorticks_off()
-    handles = [Patch(facecolor=budgets.colour(steps), label=f"to {budgets.label(steps)}") for steps in budgets.steps]
+    handles = [Patch(facecolor=budgets.colour(rung), label=f"to {budgets.label(rung)}") for rung in budgets.rungs]
     handles.append(Patch(facecolor="white", edgecolor=WINNER_COLOUR, linewidth=2.0, label="best configuration"))
     if any(t.value is None for t in trials):
         handles.append(Patch(facecolor="white", edgecolor=FAILED_COLOUR, hatch="////", linewidth=0.4, label="failed"))
