@@ -34,12 +34,14 @@ Params = dict[str, Any]
 def configurations(files: Sequence[Path], settings: HpoSettings) -> list[Params]:
     """Return the best ``hpo.warm_start_trials`` distinct configurations of other searches that lie in this search's space.
 
+    The default configuration is none of them where the search begins with it anyway.
     UserError if a file is none of a search's results, or if none of its configurations lies in this space.
     """
     lists = [_fitting(path, settings) for path in files]
+    tried_anyway = [_own({}, settings)] if settings.hpo.include_default else []
     found: list[Params] = []
     for params in chain.from_iterable(zip_longest(*lists)):
-        if params is not None and params not in found:
+        if params is not None and params not in [*tried_anyway, *found]:
             found.append(params)
     return found[: settings.hpo.warm_start_trials]
 
@@ -88,7 +90,7 @@ def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype={"config": str}, float_precision="round_trip")
+        table = pd.read_csv(path, dtype={"config": str})
         done = table[table["status"] == "complete"].sort_values(["steps", "value", "config"], ascending=[False, True, True])
         best_of_each = done.drop_duplicates("config")
     except (OSError, ValueError, KeyError) as error:
