@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
@@ -16,6 +15,7 @@ from optuna.trial import TrialState
 
 from particleforge.errors import UserError
 from particleforge.hpo import dag, study
+from particleforge.hpo.lock import SharedLock
 from particleforge.hpo.study import JOURNAL, open_study
 
 from .hpo_fixtures import SPACE, FormulaTraining, Killed, Search, loss_at, make_manifest, make_settings
@@ -319,13 +319,13 @@ def test_a_claim_whose_holder_was_killed_is_taken_over(tmp_path: Path) -> None:
     work.mkdir()
 
     def hold_and_die() -> None:
-        lease = filelock.SoftFileLease(work / study._CLAIM_LOCK, lease_duration=study._LEASE_S)
-        lease.acquire()
+        held = SharedLock(work / study.CLAIM_LOCK)
+        held.acquire()
         os.kill(os.getpid(), signal.SIGKILL)
 
     process = multiprocessing.get_context("fork").Process(target=hold_and_die)
     process.start()
     process.join(10)
     assert process.exitcode == -signal.SIGKILL
-    assert (work / study._CLAIM_LOCK).exists()
+    assert (work / study.CLAIM_LOCK).exists()
     assert Search(tmp_path).run(0, 0)["status"] == "complete"

@@ -1,9 +1,8 @@
 """The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung, slot).
 
 By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock, and the one that makes
-a claim atomic, are files created with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour, with a heartbeat
-(``filelock.SoftFileLease``), so neither needs ``fcntl`` locks. Any other Optuna storage can be
-named in ``hpo.storage_url``; the work folder, with checkpoints and the claim's lock, must be shared by all jobs anyway.
+a claim atomic, are those of :mod:`particleforge.hpo.lock`. Any other Optuna storage can be named in ``hpo.storage_url``;
+the work folder, with checkpoints and the claim's lock, must be shared by all jobs anyway.
 
 Invariants:
 
@@ -18,12 +17,10 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -34,6 +31,7 @@ from particleforge.config.settings import HpoSettings
 from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.lock import SharedLock, holding
 from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
@@ -43,8 +41,7 @@ from particleforge.training.spec import checksum_of_source
 
 JOURNAL = "journal.log"
 _RECORD = 2  # form of a trial's record; a study of another form is left alone
-_CLAIM_LOCK = "claim.lock"
-_LEASE_S = 60.0  # a lock whose holder's host died is taken over after this; one whose process died at once
+CLAIM_LOCK = "claim.lock"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -105,7 +102,7 @@ class Study:
 
         ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the rung below can be promoted.
         """
-        with _claiming(self.work_dir):
+        with holding(self.work_dir / CLAIM_LOCK):
             known = self.trial_of(bracket, rung, slot)
             if known is not None:
                 return known
@@ -179,8 +176,8 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
     work_dir.mkdir(parents=True, exist_ok=True)
     made_for = identity(settings, manifest)
     space = settings.hpo.space
-    with _claiming(work_dir):  # of jobs that meet an empty database only one may make its tables
-        storage = _open_storage(settings.hpo.storage_url, work_dir)
+    storage = _open_storage(settings.hpo.storage_url, work_dir)
+    with holding(work_dir / CLAIM_LOCK):
         existing = {study.study_name: study for study in storage.get_all_studies()}
         for generation in itertools.count():
             name = f"{settings_hash(made_for)}-{generation}"
@@ -229,13 +226,6 @@ def search_trial(trial: FrozenTrial) -> SearchTrial:
     )
 
 
-@contextmanager
-def _claiming(work_dir: Path) -> Iterator[None]:
-    """Hold the lock under which a slot reads the study, chooses and claims."""
-    with filelock.SoftFileLease(work_dir / _CLAIM_LOCK, lease_duration=_LEASE_S, poll_interval=0.02):
-        yield
-
-
 class _MendingLock(JournalFileOpenLock):
     """The journal's lock; whoever takes it removes the half line that a writer killed in mid-write has left.
 
@@ -247,11 +237,11 @@ class _MendingLock(JournalFileOpenLock):
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal))
         self._journal = journal
-        self._lease = filelock.SoftFileLease(self._lock_file, lease_duration=_LEASE_S, poll_interval=0.005)
+        self._lock = SharedLock(Path(self._lock_file))
 
     def acquire(self) -> bool:
         """Take the lock, then mend the journal's end."""
-        self._lease.acquire()
+        self._lock.acquire()
         with self._journal.open("rb+") as journal:
             if journal.seek(0, os.SEEK_END):
                 journal.seek(-1, os.SEEK_END)
@@ -262,7 +252,7 @@ class _MendingLock(JournalFileOpenLock):
 
     def release(self) -> None:
         """Give the lock back."""
-        self._lease.release()
+        self._lock.release()
 
 
 def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
@@ -270,6 +260,7 @@ def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
         journal = work_dir / JOURNAL
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
     try:
-        return RDBStorage(url)
+        with holding(work_dir / CLAIM_LOCK):  # of jobs that meet an empty database only one may make its tables
+            return RDBStorage(url)
     except Exception as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {url!r} cannot be opened: {error}") from error
