@@ -26,8 +26,8 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def table(path: Path, rows: list[tuple[Any, ...]]) -> Path:
-    """Write a table of trials; rows are config, steps, status, value and the parameters."""
-    columns = ["config", "steps", "status", "value", RATE, LAYERS, WIDTH]
+    """Write a table of trials; rows are config, rung, status, value and the parameters."""
+    columns = ["config", "rung", "status", "value", RATE, LAYERS, WIDTH]
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
     return path
 
@@ -39,12 +39,12 @@ def run_first(search: Search, slot: int, files: list[Path]) -> dict[str, Any]:
 
 def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path) -> None:
     rows = [
-        ("0-00000", 5, "complete", 0.1, 1e-2, 1, 16),
-        ("0-00001", 5, "complete", 0.2, 1e-3, 2, 16),
-        ("0-00001", 10, "complete", 0.5, 1e-3, 2, 16),
-        ("0-00002", 10, "complete", 0.4, 2e-3, 3, None),
-        ("0-00003", 10, "diverged", None, 9e-2, 1, 16),
-        ("0-00004", 10, "complete", 0.9, 2e-3, 3, 64),  # the same as 0-00002, whose width was not searched
+        ("0-00000", 0, "complete", 0.1, 1e-2, 1, 16),
+        ("0-00001", 0, "complete", 0.2, 1e-3, 2, 16),
+        ("0-00001", 1, "complete", 0.5, 1e-3, 2, 16),
+        ("0-00002", 1, "complete", 0.4, 2e-3, 3, None),
+        ("0-00003", 1, "diverged", None, 9e-2, 1, 16),
+        ("0-00004", 1, "complete", 0.9, 2e-3, 3, 64),  # the same as 0-00002, whose width was not searched
     ]
     found = configurations([table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9))
     assert found == [{RATE: 2e-3, LAYERS: 3, WIDTH: 64}, {RATE: 1e-3, LAYERS: 2, WIDTH: 16}, {RATE: 1e-2, LAYERS: 1, WIDTH: 16}]
@@ -52,7 +52,7 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
 
 
 def test_files_take_turns(tmp_path: Path) -> None:
-    one = table(tmp_path / "one.csv", [(f"0-{k:05d}", 10, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)])
+    one = table(tmp_path / "one.csv", [(f"0-{k:05d}", 1, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)])
     best = tmp_path / "best.yaml"
     best.write_text(yaml.safe_dump({"model": {"n_layers": 6, "width": 32}, "training": {"learning_rate": 5e-3}}))
     found = configurations([one, best], make_settings())
@@ -60,14 +60,14 @@ def test_files_take_turns(tmp_path: Path) -> None:
 
 
 def test_what_lies_outside_of_the_space_is_passed_over_never_clipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    outside = ("0-00000", 10, "complete", 0.1, 0.5, 1, 16)
-    inside = ("0-00001", 10, "complete", 0.2, 1e-3, 1, 16)
+    outside = ("0-00000", 1, "complete", 0.1, 0.5, 1, 16)
+    inside = ("0-00001", 1, "complete", 0.2, 1e-3, 1, 16)
     assert configurations([table(tmp_path / "a.csv", [outside, inside])], make_settings()) == [{RATE: 1e-3, LAYERS: 1, WIDTH: 16}]
     assert f"1 of 2 configurations lie outside of hpo.space, e.g. {RATE} = 0.5" in caplog.text
     with pytest.raises(UserError, match=r"hpo.warm_start: .*b.csv: none of 1 configurations.*learning_rate = 0.5; widen the space"):
         configurations([table(tmp_path / "b.csv", [outside])], make_settings())
     with pytest.raises(UserError, match="the best: no trial ended well"):
-        configurations([table(tmp_path / "c.csv", [("0-00000", 10, "failed", None, 1e-3, 1, 16)])], make_settings())
+        configurations([table(tmp_path / "c.csv", [("0-00000", 1, "failed", None, 1e-3, 1, 16)])], make_settings())
 
 
 @pytest.mark.parametrize("content", ["event,pt\n1,2\n", "", "\x00\x01"])
@@ -110,7 +110,7 @@ def test_a_running_study_takes_winners_into_its_next_new_slots(tmp_path: Path) -
     first = [run_first(search, slot, []) for slot in range(4)]
     search.settings = grown(search.settings, first_rung_slots=8)
     known = first[2]
-    rows = [("0-00000", 10, "complete", 0.1, 3e-3, 5, 32), ("0-00001", 10, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH])]
+    rows = [("0-00000", 1, "complete", 0.1, 3e-3, 5, 32), ("0-00001", 1, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH])]
     files = [table(tmp_path / "trials.csv", rows)]
     assert [run_first(search, slot, files) for slot in range(4)] == first
     assert run_first(search, 6, files) == {RATE: 3e-3, LAYERS: 5, WIDTH: 32}

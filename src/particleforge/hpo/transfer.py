@@ -91,7 +91,7 @@ def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
 
     try:
         table = pd.read_csv(path, dtype={"config": str})
-        done = table[table["status"] == "complete"].sort_values(["steps", "value", "config"], ascending=[False, True, True])
+        done = table[table["status"] == "complete"].sort_values(["rung", "value", "config"], ascending=[False, True, True])
         best_of_each = done.drop_duplicates("config")
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"hpo.warm_start: {path}: not a trials.csv or best.yaml of a search: {error!r}") from error
