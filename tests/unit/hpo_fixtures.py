@@ -15,6 +15,7 @@ from particleforge.config.training import TrainingConfig
 from particleforge.hpo import dag
 from particleforge.hpo.slot import run_hpo_slot
 from particleforge.training.launch import TrainingResult, TrainingSpec
+from particleforge.training.spec import CHECKPOINTS
 
 SPACE = {
     "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
@@ -68,12 +69,16 @@ class FormulaTraining:
             self.steps_made.append((spec.work_dir.name, step))
             settings = spec.settings
             curve[step] = loss_at(settings.training.learning_rate, settings.model.n_layers, step)
-            checkpoint = spec.work_dir / f"{step:05d}.json"
+            checkpoint = self._checkpoint(spec, step)
+            checkpoint.parent.mkdir(exist_ok=True)
             checkpoint.write_text(json.dumps({"step": step, "curve": curve}))
-        return self._result(spec, "complete", "", step, curve, spec.work_dir / f"{step:05d}.json")
+        return self._result(spec, "complete", "", step, curve, self._checkpoint(spec, step))
+
+    def _checkpoint(self, spec: TrainingSpec, step: int) -> Path:
+        return spec.work_dir / CHECKPOINTS / f"step_{step:09d}_0.pt"
 
     def _resume(self, spec: TrainingSpec) -> tuple[int, dict[int, float]]:
-        own = sorted(spec.work_dir.glob("*.json"))
+        own = sorted((spec.work_dir / CHECKPOINTS).glob("step_*.pt"))
         source = own[-1] if own else spec.parent_checkpoint
         if source is None:
             return 0, {}

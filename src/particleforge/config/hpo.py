@@ -70,6 +70,12 @@ class HpoConfig(Block):
         (), description="trials.csv or best.yaml of other searches, whose best configurations are tried first"
     )
     warm_start_trials: int = Field(3, ge=1, description="how many configurations are taken from warm_start")
+    attempts_max: int = Field(
+        5, ge=1, description="jobs of one slot that may be lost at the same step, as by a node that fails, until the trial is a failed one"
+    )
+    slot_minutes_max: float | None = Field(
+        None, gt=0, description="minutes of training in one job, after which the trial is a failed one; default is no limit"
+    )
     storage_url: str | None = Field(None, description="Optuna storage; default is a journal file in the results")
     space: Annotated[dict[str, ParameterConfig], BeforeValidator(_without_removed)] = Field(
         default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"

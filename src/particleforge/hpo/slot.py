@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
+from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.objectives import INFERENCE_GFLOP, inference_gflop
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import Study, open_study
@@ -28,12 +29,13 @@ from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
-from particleforge.training.spec import sources_of
+from particleforge.training.spec import newest_step, sources_of
 
 log = logging.getLogger(__name__)
 
 Train = Callable[[TrainingSpec, int], TrainingResult]
 NO_CANDIDATE = "no_candidate"
+LOST = "lost"  # how the reason of such a failure begins
 
 
 def run_hpo_slot(
@@ -62,7 +64,7 @@ def run_hpo_slot(
             _check_failures(study, bracket, rung)
             write_json(output, _empty_slot(study, bracket, rung, slot))
         else:
-            log.info("%s: configuration %s to step %d: %s", output, trial.config, trial.steps, dict(trial.params))
+            log.info("%s: configuration %s: %s", output, trial.config, dict(trial.params))
             if not trial.finished:
                 trial = _train(study, trial, manifest, train)
             write_json(output, _result(study, trial))
@@ -77,9 +79,11 @@ def run_hpo_slot(
 
 
 def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> SearchTrial:
-    """Train to the end of the trial's rung and record how it went."""
+    """Train to the end of the trial's rung and record how it went; jobs that were lost too often at one step are a failure."""
+    hpo = study.settings.hpo
     try:
-        own = trial_settings(study.settings, trial.params)
+        lengths = lengths_of(study.settings, trial.params, manifest)
+        own = trial_settings(study.settings, trial.params, trial.rung, lengths)
     except ValidationError as error:
         reason = f"settings refused: {error.errors()[0]['msg']}"
         return study.finish(trial, status="failed", reason=reason)
@@ -87,11 +91,22 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
         settings=own,
         manifest=manifest,
         work_dir=study.folder(trial),
-        until_step=trial.steps,
+        until_step=lengths.ends[trial.rung],
         parent_checkpoint=_parent_checkpoint(study, trial),
+        time_limit_s=hpo.slot_minutes_max and 60 * hpo.slot_minutes_max,
     )
-    result = train(spec, study.settings.hpo.ranks)
+    done = newest_step(spec.work_dir)
+    if trial.starts[-hpo.attempts_max :] == (done,) * hpo.attempts_max:
+        reason = f"{LOST}: {hpo.attempts_max} jobs ended without a word after step {done}; their logs and the cluster's may say why"
+        return study.finish(trial, status="failed", reason=reason)
+    trial = study.begin(trial, spec.until_step, done)
+    try:
+        result = train(spec, own.training.ranks)
+    except (Exception, KeyboardInterrupt):
+        study.stopped(trial)
+        raise
     if result.status == "interrupted":
+        study.stopped(trial)
         where = f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}"
         raise UserError(f"{where}: {result.reason}; run it again to go on from there")
     asked = INFERENCE_GFLOP in study.settings.hpo.objectives

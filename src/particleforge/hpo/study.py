@@ -31,6 +31,7 @@ from particleforge.config.settings import HpoSettings
 from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.budgets import Lengths
 from particleforge.hpo.lock import SharedLock, holding
 from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import propose
@@ -57,7 +58,10 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         data.pop("provenance", None)
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
-    hpo, default = settings.hpo, trial_settings(settings, {})
+    hpo = settings.hpo
+    final = settings.training
+    lengths = None if hpo.min_steps is not None else Lengths((1,), final.schedule_length or final.max_steps)  # steps depend on the trial
+    default = trial_settings(settings, {}, lengths=lengths)
     immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps", "max_train_events"}
     source = checksum_of_source(default.training)
     return {
@@ -67,7 +71,8 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         "training_version": default.version,
         "model": default.model.model_dump(mode="json"),
         "training": default.training.model_dump(mode="json", exclude=immaterial) | ({"init_from": source} if source else {}),
-        "first_rung_steps": dag.budget_steps(hpo, 0),
+        "budget": {hpo.budget_unit: dag.budget(hpo, 0)},
+        "schedule": dag.schedule_budget(hpo),
         "eta": hpo.eta if hpo.scheduler != "none" else None,
         "growth": dag.growth(hpo, 1),
     }
@@ -118,7 +123,8 @@ class Study:
                 if parent is None:
                     return None
                 attrs = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}
-            attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": dag.budget_steps(hpo, rung)}
+            steps = dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0  # the trial's first job counts them
+            attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": steps}
             self._add(attrs)
         return self.trial_of(bracket, rung, slot)
 
@@ -128,6 +134,19 @@ class Study:
         params = {path: attrs["params"][path] for path in where}
         trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs)
         self._study.add_trial(trial)
+
+    def begin(self, trial: SearchTrial, steps: int, done: int) -> SearchTrial:
+        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are done, and return the trial."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        if trial.steps != steps:
+            self._storage.set_trial_user_attr(trial_id, "steps", steps)
+        self._storage.set_trial_user_attr(trial_id, "starts", [*trial.starts, done])
+        return search_trial(self._storage.get_trial(trial_id))
+
+    def stopped(self, trial: SearchTrial) -> None:
+        """Record that the job that began last to train a trial ended in good order: it is no attempt that failed."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        self._storage.set_trial_user_attr(trial_id, "starts", list(trial.starts[:-1]))
 
     def finish(
         self,
@@ -213,6 +232,7 @@ def search_trial(trial: FrozenTrial) -> SearchTrial:
         slot=attrs["slot"],
         parent=attrs["parent"],
         steps=attrs["steps"],
+        starts=tuple(attrs.get("starts", ())),
         params=attrs["params"],
         status=outcome["status"] if trial.state.is_finished() else "running",
         value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,

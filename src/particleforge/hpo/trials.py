@@ -13,8 +13,10 @@ class SearchTrial:
 
     A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and keeps that name through
     its promotions, each of which is a trial of its own. ``value`` is the validation loss after ``steps`` optimiser steps,
-    None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there.
+    None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there. ``steps`` is 0 until the first
+    job of a trial has counted them, where budgets are in events or epochs.
     ``objectives`` holds what else counts (:mod:`particleforge.hpo.objectives`), by name.
+    ``starts`` holds, for each job that began to train it and was lost, how many steps had been done.
     ``started`` and ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
     """
 
@@ -35,6 +37,7 @@ class SearchTrial:
     objectives: Mapping[str, float] = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
+    starts: tuple[int, ...] = ()
 
     @property
     def place(self) -> tuple[int, int, int]:

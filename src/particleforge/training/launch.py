@@ -19,6 +19,7 @@ Rules:
 import fcntl
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,9 +45,11 @@ from particleforge.training.spec import (
     LOST_RANK,
     RESULT_FILE,
     STOP_AT_VARIABLE,
+    TIMED_OUT,
     Status,
     TrainingResult,
     TrainingSpec,
+    newest_step,
 )
 
 __all__ = ["Placement", "TrainingResult", "TrainingSpec", "run_training"]
@@ -66,6 +70,7 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
     if not 1 <= spec.until_step <= training.max_steps:
         raise UserError(f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked for; raise it")
     started = time.monotonic()
+    limit = math.inf if spec.time_limit_s is None else time.time() + spec.time_limit_s
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     with _locked(spec.work_dir) as lock:
         identity = spec.identity()
@@ -77,9 +82,14 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
         for stale in (RESULT_FILE, *(path.name for path in spec.work_dir.glob(FAILURE_PATTERN.format("*")))):
             (spec.work_dir / stale).unlink(missing_ok=True)
         stop_at = slurm_job.stop_at(placement.stop_before_limit_s)
-        signalled = _run_workers(spec.write(), ranks, placement, lock, stop_at)
+        first = limit if stop_at is None else min(stop_at, limit)
+        signalled = _run_workers(spec.write(), ranks, placement, lock, first if math.isfinite(first) else None)
         result = TrainingResult.read(spec.work_dir, identity, spec.until_step)
     if result is not None:
+        if result.status == "interrupted" and time.time() >= limit and not signalled:
+            return replace(
+                result, status="failed", reason=f"{TIMED_OUT}: {result.step} of {spec.until_step} steps in {spec.time_limit_s:g} s"
+            )
         if result.status == "interrupted" and stop_at is not None and time.time() >= stop_at:
             slurm_job.requeue()
         return result
@@ -105,8 +115,7 @@ def _locked(work_dir: Path) -> Iterator[int]:
 def _make_room(spec: TrainingSpec) -> None:
     """Empty the folder if what it holds is no beginning of this training; say from which step that goes on, or why from none."""
     work_dir, marker, origin = spec.work_dir, spec.work_dir / _ORIGIN_FILE, spec.origin()
-    checkpoints = sorted((work_dir / CHECKPOINTS).glob("step_*.pt"))
-    step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+    step = newest_step(work_dir)
     found = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
     if found == origin and step <= spec.until_step:
         if 0 < step < spec.until_step:

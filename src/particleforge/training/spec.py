@@ -18,6 +18,7 @@ STOP_AT_VARIABLE = "PARTICLEFORGE_STOP_AT_UNIX_S"  # when ranks must save their 
 FAILURE_PATTERN = "failure_rank{}.json"
 LOST_RANK = "lost rank"  # kind of a failure that only follows from another rank's end
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
+TIMED_OUT = "timed out"  # likewise
 Status = Literal["complete", "diverged", "interrupted", "failed"]
 
 
@@ -37,6 +38,12 @@ def sources_of(training: TrainingConfig) -> list[Path]:
     return [Path(training.init_from)] if training.init_from else []
 
 
+def newest_step(work_dir: Path) -> int:
+    """Return the step of the newest checkpoint in a work folder, 0 if there is none."""
+    checkpoints = sorted((work_dir / CHECKPOINTS).glob("step_*.pt"))
+    return int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+
+
 @dataclass(frozen=True)
 class TrainingSpec:
     """A training: its settings, data, and how far to go.
@@ -44,6 +51,7 @@ class TrainingSpec:
     ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value goes on where this one
     stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
     same settings, or of the same with another batch, wrote it. ``tensorboard`` is a folder for event files.
+    ``time_limit_s`` seconds after its start a training that has not ended is saved and is a failed one.
     """
 
     settings: TrainSettings
@@ -52,6 +60,7 @@ class TrainingSpec:
     until_step: int
     parent_checkpoint: Path | None = None
     tensorboard: Path | None = None
+    time_limit_s: float | None = None
 
     def origin(self) -> dict[str, Any]:
         """Return all that shapes the state after a given step beyond rounding: not folders, nor where and how steps are computed.
