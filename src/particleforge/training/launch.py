@@ -87,9 +87,8 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
         result = TrainingResult.read(spec.work_dir, identity, spec.until_step)
     if result is not None:
         if result.status == "interrupted" and time.time() >= limit and not signalled:
-            return replace(
-                result, status="failed", reason=f"{TIMED_OUT}: {result.step} of {spec.until_step} steps in {spec.time_limit_s:g} s"
-            )
+            reason = f"{TIMED_OUT}: {result.step} of {spec.until_step} steps in {spec.time_limit_s:g} s"
+            return replace(result, status="failed", reason=reason)
         if result.status == "interrupted" and stop_at is not None and time.time() >= stop_at:
             slurm_job.requeue()
         return result

@@ -99,8 +99,8 @@ class TrainingSpec:
         """Read what ``write`` wrote."""
         plain = json.loads(path.read_text(encoding="utf-8"))
         settings = TrainSettings.model_validate(plain["settings"])
-        optional = {name: Path(plain[name]) if plain[name] else None for name in ("parent_checkpoint", "tensorboard")}
-        return cls(settings, Path(plain["manifest"]), Path(plain["work_dir"]), plain["until_step"], **optional)
+        parent, tensorboard = (Path(plain[name]) if plain[name] else None for name in ("parent_checkpoint", "tensorboard"))
+        return cls(settings, Path(plain["manifest"]), Path(plain["work_dir"]), plain["until_step"], parent, tensorboard)
 
 
 @dataclass(frozen=True)
