@@ -3,19 +3,25 @@
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
+from particleforge.config.best import BestConfig
+from particleforge.config.hpo import HpoConfig
+from particleforge.config.settings import SelectBestSettings, TrainSettings
 from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError
 from particleforge.hpo.best import compare_with_default, nested, select_best_trial
 from particleforge.hpo.plots import importances
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import SearchTrial
+from particleforge.training.train import with_best_settings
 
 from .hpo_fixtures import SPACE, FormulaTraining, Search, make_manifest, make_settings
+from .synthetic_shards import write_synthetic
 
 PLOTS = ("history", "importances", "rungs")
 
@@ -126,3 +132,84 @@ def test_importances_find_the_parameter_that_matters(tmp_path: Path) -> None:
 def test_nested() -> None:
     assert nested({"training.loss.momentum": 2.0, "model.width": 8}) == {"model": {"width": 8}, "training": {"loss": {"momentum": 2.0}}}
     assert nested({}) == {"model": {}, "training": {}}
+
+
+def chosen(search: Search, **hpo: Any) -> dict[str, Any]:
+    """Select with other settings of the choice and return the content of best.yaml."""
+    search.settings = SelectBestSettings(**{**dict(search.settings), "hpo": HpoConfig(**{**search.settings.hpo.model_dump(), **hpo})})
+    return dict(yaml.safe_load((select(search) / "best.yaml").read_text()))
+
+
+def test_a_user_pins_another_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name == "0-0-00001" else ""))
+    results = search.run_all()
+    best = chosen(search)
+    other = next(r for r in results if r["rung"] == 1 and r["config"] != best["config"])
+    pinned = chosen(search, pin_trial=other["config"])
+    assert (pinned["trial"], pinned["value"]) == (other["trial"], other["value"]), "the trial of its largest budget"
+    assert pinned["why"].startswith(f"pinned by hpo.pin_trial; hpo.pick = lowest_loss prefers {best['config']}")
+    assert f"trial {other['trial']} was trained for 10 steps only, the best for 20" in caplog.text
+    first = next(r for r in results if r["rung"] == 0 and r["config"] == other["config"])
+    assert chosen(search, pin_trial=first["trial"])["value"] == first["value"], "a number means that very trial"
+    assert chosen(search, pin_trial=best["config"])["trial"] == best["trial"]
+    for pin, expected in (
+        ("0-00099", r"hpo.pin_trial: '0-00099': no such configuration; trials.csv has all; did you mean '0-0000\d'"),
+        (99, r"hpo.pin_trial: 99: no trial has this number \(0 to \d\)"),
+        ("0-00001", "trial 1 failed: out of memory; pin one that ended well"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            chosen(search, pin_trial=pin)
+
+
+def test_two_objectives_give_a_front_and_the_cheapest_may_win(tmp_path: Path) -> None:
+    manifest = write_synthetic(tmp_path, train=(20,), valid=2, test=2)
+    space = {"model.n_layers": {"type": "int", "low": 1, "high": 6}}
+    search = Search(tmp_path, make_settings(scheduler="none", sampler="grid", first_rung_slots=6, min_steps=50, space=space))
+    assert search.manifest == manifest
+    search.run_all()
+    trained = len(search.train.steps_made)
+    lowest = chosen(search, objectives=("valid_loss", "inference_gflop"))
+    assert lowest["model"] == {"n_layers": 6}
+    front = lowest["pareto_front"]
+    assert len(front) == 6, "each layer costs more and lowers the loss"
+    assert [point["value"] for point in front] == sorted(point["value"] for point in front)
+    assert [point["inference_gflop"] for point in front] == sorted((point["inference_gflop"] for point in front), reverse=True)
+    assert (front[0]["trial"], front[0]["inference_gflop"]) == (lowest["trial"], lowest["inference_gflop"])
+    cheap = chosen(search, pick="cheapest", pick_loss_tolerance=0.2)
+    assert cheap["value"] <= 1.2 * lowest["value"]
+    assert cheap["trial"] == min((p for p in front if p["value"] <= 1.2 * lowest["value"]), key=lambda p: p["inference_gflop"])["trial"]
+    assert cheap["trial"] != lowest["trial"]
+    assert f"whose validation loss is within 0.2 of the lowest, {lowest['value']:.6g}" in cheap["why"]
+    table = pd.read_csv(tmp_path / "out/trials.csv")
+    assert table.sort_values("model.n_layers")["inference_gflop"].is_monotonic_increasing
+    assert len(search.train.steps_made) == trained, "an added objective trains nothing"
+    assert search.run(0, 0, 0)["value"] == next(p["value"] for p in front if p["config"] == "0-00000")
+
+
+def test_the_file_explains_itself_and_is_checked_when_it_is_read(tmp_path: Path) -> None:
+    search = Search(tmp_path)
+    search.run_all()
+    folder = select(search)
+    text = (folder / "best.yaml").read_text()
+    assert text.startswith("# The settings that the search found.")
+    best = BestConfig.model_validate(yaml.safe_load(text))
+    assert best.search is not None
+    assert best.search.model_dump() == {
+        **{"scheduler": "asha", "sampler": search.settings.hpo.sampler, "configurations": 4, "trials": {"complete": 7}},
+        **{"trained_steps": 4 * 5 + 2 * 5 + 10, "full_trainings": 2.0},
+    }
+    assert best.why == "lowest validation loss of the 1 configurations that reached 20 steps"
+    own = TrainSettings(seed=7, model=search.settings.model, training=search.settings.training)
+    final = with_best_settings(own, folder / "best.yaml")
+    assert final.training.learning_rate == best.training["learning_rate"]
+    for broken, expected in (
+        ("modle: {width: 8}", "best.yaml: modle: unknown key; .*did you mean 'model'"),
+        ("model: {widht: 8}", "best.yaml: model.widht: unknown key; .*did you mean 'width'"),
+        ("model: 3", "best.yaml: model: "),
+        ("model: {width: 7}", "best.yaml: model: model.n_heads = 4 must divide model.width = 7"),
+        ("value: .nan", "best.yaml: value: "),
+        ("- 1", "must hold keys and values"),
+    ):
+        (folder / "best.yaml").write_text(broken)
+        with pytest.raises(UserError, match=expected):
+            with_best_settings(own, folder / "best.yaml")

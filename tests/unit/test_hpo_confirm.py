@@ -99,8 +99,7 @@ def test_a_grown_search_trains_only_what_is_newly_among_the_best(tmp_path: Path)
     search.run_all()
     second = choose(search, luck, confirm_seeds=2, confirm_trials=2)
     known, now = ({entry["config"] for entry in found["seeds"]} for found in (first, second))
-    steps = luck.plain.steps_made[0:]
-    assert {name for name, _ in steps[made:]} == {f"confirm-{config}-1" for config in now - known}
+    assert {name for name, _ in luck.plain.steps_made[made:]} == {f"confirm-{config}-1" for config in now - known}
 
 
 def test_places_without_a_configuration_stay_empty_and_interruptions_are_told(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_places_without_a_configuration_stay_empty_and_interruptions_are_told(tm
     best = choose(search, Luck({}), confirm_seeds=2, confirm_trials=3)
     assert len(best["seeds"]) == 1, "one trial reached the top rung"
     told = json.loads((tmp_path / "confirm/2-1.json").read_text())
-    assert (told["status"], told["reason"]) == ("no_candidate", "only 1 configurations reached the last budget")
+    assert (told["status"], told["reason"]) == ("no_candidate", "configurations that reached the last budget: 1")
 
     def interrupted(spec: TrainingSpec, ranks: int) -> TrainingResult:
         return replace(FormulaTraining()(spec, ranks), status="interrupted", reason="SIGTERM")

@@ -50,7 +50,7 @@ def confirm_trial(
     ranked = preferred(top_candidates(finished), settings.hpo)
     told = {"study": study.name, "place": place, "seed": seed}
     if place >= len(ranked):
-        reason = f"only {len(ranked)} configurations reached the last budget"
+        reason = f"configurations that reached the last budget: {len(ranked)}"
         log.warning("%s stays empty: %s", output, reason)
         told |= {"status": NO_CANDIDATE, "reason": reason}
         write_json(output, told | dict.fromkeys(("config", "steps", "value", "seconds")))
