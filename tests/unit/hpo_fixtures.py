@@ -30,7 +30,8 @@ class Killed(BaseException):
 
 def make_settings(**hpo: Any) -> HpoSettings:
     """Settings of a small search; keywords go to the ``hpo`` block."""
-    block = {"first_rung_slots": 4, "eta": 2, "n_rungs": 3, "min_steps": 5, "space": SPACE, **hpo}
+    fixed = {"scheduler": "asha", "sampler": "tpe", "promotion": "rank"}
+    block = {**fixed, "first_rung_slots": 4, "eta": 2, "n_rungs": 3, "min_steps": 5, "space": SPACE, **hpo}
     return HpoSettings(seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block))
 
 

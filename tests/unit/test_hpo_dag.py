@@ -1,20 +1,26 @@
-"""The static graph, and the promotion rule on it under random orders of starts, ends and failures."""
+"""The static graph of every scheduler, and promotions on it under random orders of starts, ends, failures and kills."""
 
 import random
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from graphlib import TopologicalSorter
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.hpo import dag
-from particleforge.hpo.promotion import promote
+from particleforge.hpo.promotion import candidates, promote
 from particleforge.hpo.trials import SearchTrial, config_name, failed_fraction, succeeded
 
 
 def test_budgets_and_slots_of_a_usual_search() -> None:
-    hpo = HpoConfig(first_rung_slots=27, eta=3, n_rungs=4, min_steps=10)
+    hpo = HpoConfig(scheduler="asha", first_rung_slots=27, eta=3, n_rungs=4, min_steps=10)
     assert [dag.slots_of(hpo, 0, rung) for rung in range(4)] == [27, 9, 3, 1]
     assert [dag.budget_steps(hpo, rung) for rung in range(4)] == [10, 30, 90, 270]
     assert dag.parents_of(hpo, 0, 2, 1) == ((0, 1, 3), (0, 1, 4), (0, 1, 5))
@@ -29,85 +35,209 @@ def test_without_scheduler_every_slot_has_the_full_budget() -> None:
     assert dag.budget_steps(hpo, 0) == 90 == dag.schedule_steps(hpo)
 
 
-@pytest.mark.parametrize("slots", range(9, 40))
-def test_every_parent_exists(slots: int) -> None:
-    hpo = HpoConfig(first_rung_slots=slots, eta=3, n_rungs=3, min_steps=1)
-    known = set(dag.all_slots(hpo))
-    assert all(parent in known for place in known for parent in dag.parents_of(hpo, *place))
-
-
 def test_nothing_heavy_is_imported_for_the_graph() -> None:
     code = "import sys, particleforge.hpo.dag; print(sorted({'optuna', 'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
 
 
-class Cluster:
-    """Slots that start and end in a random order; a slot may start once its parents have ended."""
+def test_brackets_of_hyperband_have_the_slots_of_the_paper_and_like_costs() -> None:
+    """Table 1 of arXiv:1603.06560: eta = 3, 81 units at most; the paper's first bracket is ours, too."""
+    hpo = HpoConfig(scheduler="hyperband", first_rung_slots=81, eta=3, n_rungs=5, min_steps=1)
+    found = [[(dag.slots_of(hpo, s, r), dag.budget_steps(hpo, r)) for r in dag.rungs_of(hpo, s)] for s in range(dag.n_brackets(hpo))]
+    assert found == [
+        [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
+        [(34, 3), (11, 9), (3, 27), (1, 81)],
+        [(15, 9), (5, 27), (1, 81)],
+        [(8, 27), (2, 81)],
+        [(5, 81)],
+    ]
+    costs = [sum(slots * steps for slots, steps in bracket) for bracket in found]
+    assert max(costs) < 1.5 * min(costs)
+    assert dag.parents_of(hpo, 1, 2, 3) == ((1, 1, 9), (1, 1, 10), (1, 1, 11))
+    assert dag.parents_of(hpo, 1, 1, 3) == ()
+    assert dag.n_brackets(hpo.model_copy(update={"n_brackets": 2})) == 2
 
-    def __init__(self, hpo: HpoConfig, seed: int, failing: float) -> None:
-        self.hpo, self.order, self.failing = hpo, random.Random(seed), failing
+
+def test_successive_halving_waits_for_the_whole_rung_below() -> None:
+    hpo = HpoConfig(scheduler="sha", first_rung_slots=10, eta=3, n_rungs=3, min_steps=1)
+    assert dag.parents_of(hpo, 0, 1, 2) == tuple((0, 0, slot) for slot in range(10))
+    assert dag.parents_of(hpo, 0, 2, 0) == ((0, 1, 0), (0, 1, 1), (0, 1, 2))
+
+
+def test_workers_and_batch_grow_with_rasda_only() -> None:
+    shape = {"first_rung_slots": 8, "eta": 2, "n_rungs": 4, "min_steps": 1, "ranks": 3}
+    assert [dag.ranks(HpoConfig(scheduler="rasda", **shape), rung) for rung in range(4)] == [3, 6, 12, 24]
+    assert [dag.ranks(HpoConfig(scheduler="rasda", ranks_factor=3, **shape), rung) for rung in range(3)] == [3, 9, 27]
+    assert [dag.ranks(HpoConfig(scheduler="asha", **shape), rung) for rung in range(4)] == [3] * 4
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({"min_steps": 10, "min_events": 5}, "hpo.min_steps = 10 and hpo.min_events = 5 are given; keep one of them"),
+        ({"scheduler": "hyperband", "first_rung_slots": 8}, "hpo.first_rung_slots = 8 leaves rung 2 without a slot; need at least .* = 9"),
+        ({"scheduler": "sha", "eta": 4, "first_rung_slots": 15}, "hpo.first_rung_slots = 15 leaves rung 2 .* = 16"),
+        ({"scheduler": "hyperband", "n_brackets": 4}, "hpo.n_brackets = 4 leaves bracket 3 without a rung; at most n_rungs = 3"),
+        ({"min_epochs": 0.5, "schedule_steps": 50}, "hpo.schedule_steps = 50, but budgets are in epochs; give schedule_rungs"),
+        ({"schedule_rungs": 2}, "hpo.schedule_rungs = 2 must be at least n_rungs = 3"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused_with_one_line(block: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told) as refused:
+        HpoConfig(**block)
+    assert len(refused.value.errors()) == 1
+
+
+def test_a_schedule_may_span_rungs_that_are_added_later() -> None:
+    shape = {"first_rung_slots": 8, "eta": 2, "n_rungs": 2, "schedule_rungs": 4}
+    assert dag.schedule_steps(HpoConfig(min_steps=5, **shape)) == 40
+    assert dag.schedule_budget(HpoConfig(min_epochs=0.5, **shape)) == 4
+    assert HpoConfig(min_events=7, **shape).budget_unit == "events"
+    assert HpoConfig().min_budget == HpoConfig(**HpoConfig().model_dump()).min_steps == 100
+
+
+SCHEDULERS = ("asha", "sha", "hyperband", "rasda", "none")
+
+
+@st.composite
+def searches(draw: st.DrawFn, **fixed: Any) -> HpoConfig:
+    eta, n_rungs = draw(st.integers(2, 4)), draw(st.integers(1, 4))
+    least = eta ** (n_rungs - 1)
+    shape = {
+        "scheduler": draw(st.sampled_from(SCHEDULERS)),
+        "eta": eta,
+        "n_rungs": n_rungs,
+        "first_rung_slots": draw(st.integers(least, max(12, 2 * least))),
+        "n_brackets": draw(st.one_of(st.none(), st.integers(1, n_rungs))),
+    }
+    return HpoConfig(**{**shape, "min_steps": draw(st.integers(1, 9)), "promotion": "rank", **fixed})
+
+
+@given(searches())
+@settings(max_examples=60, deadline=None)
+def test_the_graph_has_no_circle_and_every_parent_exists(hpo: HpoConfig) -> None:
+    graph = {place: dag.parents_of(hpo, *place) for place in dag.all_slots(hpo)}
+    assert len(graph) == len(dag.all_slots(hpo))
+    tuple(TopologicalSorter(graph).static_order())  # a CycleError otherwise
+    assert {parent for parents in graph.values() for parent in parents} <= set(graph)
+    for bracket in range(dag.n_brackets(hpo)):
+        assert all(dag.slots_of(hpo, bracket, rung) >= 1 for rung in dag.rungs_of(hpo, bracket))
+
+
+@given(searches(), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_more_first_slots_leave_the_slots_that_there_were(hpo: HpoConfig, factor: int) -> None:
+    """A search grows: no slot goes, and none waits for less than before, so that nothing that was computed is asked for again."""
+    larger = hpo.model_copy(update={"first_rung_slots": factor * hpo.first_rung_slots})
+    assert set(dag.all_slots(hpo)) <= set(dag.all_slots(larger))
+    assert all(set(dag.parents_of(hpo, *place)) <= set(dag.parents_of(larger, *place)) for place in dag.all_slots(hpo))
+
+
+class Cluster:
+    """Slots that start, end, fail and are killed in a random order; a slot may start once its parents have ended.
+
+    A killed job leaves its trial running, and its slot starts again; with ``any_rule`` a random candidate is promoted, as a
+    rule that predicts may.
+    """
+
+    def __init__(self, hpo: HpoConfig, seed: int, failing: float, killing: float = 0.0, *, any_rule: bool = False) -> None:
+        self.hpo, self.order, self.failing, self.killing, self.any_rule = hpo, random.Random(seed), failing, killing, any_rule
         self.trials: list[SearchTrial] = []
         self.empty: set[dag.Slot] = set()
         self.ended: set[dag.Slot] = set()
+        self.running: list[dag.Slot] = []
         self.waiting = set(dag.all_slots(hpo))
 
     def run(self) -> None:
-        while self.waiting or any(not t.finished for t in self.trials):
-            ready = sorted(s for s in self.waiting if all(p in self.ended for p in dag.parents_of(self.hpo, *s)))
-            running = [t for t in self.trials if not t.finished]
-            assert ready or running, "the graph is stuck"
-            if ready and (not running or self.order.random() < 0.5):
-                self._start(*self.order.choice(ready))
+        while self.waiting or self.running:
+            ready = sorted(place for place in self.waiting if all(p in self.ended for p in dag.parents_of(self.hpo, *place)))
+            assert ready or self.running, "the graph is stuck"
+            if ready and (not self.running or self.order.random() < 0.5):
+                self._start(self.order.choice(ready))
+            elif self.order.random() < self.killing:
+                self._kill(self.order.choice(self.running))
             else:
-                self._end(self.order.choice(running))
+                self._end(self.order.choice(self.running))
 
-    def _start(self, bracket: int, rung: int, slot: int) -> None:
-        self.waiting.remove((bracket, rung, slot))
-        parent = promote(self.hpo, 0, {}, self.trials, bracket, rung) if rung else None
-        if rung and parent is None:
-            self._check_empty(rung)
-            self.empty.add((bracket, rung, slot))
-            self.ended.add((bracket, rung, slot))
+    def _claim(self, place: dag.Slot) -> SearchTrial | None:
+        """Return the slot's trial as the study does: the one that there is, or a new one, or None."""
+        known = next((t for t in self.trials if t.place == place), None)
+        bracket, rung, slot = place
+        if known is not None:
+            return known
+        if rung == dag.rungs_of(self.hpo, bracket).start:
+            config, number = config_name(bracket, slot), None
+        else:
+            parent = self._promoted(bracket, rung)
+            if parent is None:
+                return None
+            self._check_promotion(parent, bracket, rung)
+            config, number = parent.config, parent.number
+        steps = dag.budget_steps(self.hpo, rung)
+        self.trials.append(SearchTrial(len(self.trials), config, rung, slot, number, steps, {}, bracket=bracket))
+        return self.trials[-1]
+
+    def _promoted(self, bracket: int, rung: int) -> SearchTrial | None:
+        found = candidates(self.trials, bracket, rung)
+        if self.any_rule:
+            return self.order.choice(found) if found else None
+        best = promote(self.hpo, 0, {}, self.trials, bracket, rung)
+        assert best is next(iter(found), None)
+        return best
+
+    def _start(self, place: dag.Slot) -> None:
+        self.waiting.remove(place)
+        if self._claim(place) is not None:
+            self.running.append(place)
             return
-        if parent is not None:
-            self._check_promotion(parent, rung)
-        config = parent.config if parent else config_name(bracket, slot)
-        number = parent.number if parent else None
-        self.trials.append(SearchTrial(len(self.trials), config, rung, slot, number, dag.budget_steps(self.hpo, rung), {}))
-
-    def _check_empty(self, rung: int) -> None:
-        promoted = {t.parent for t in self.trials if t.rung == rung}
-        assert {t.number for t in succeeded(self.trials, rung - 1)} <= promoted
         assert self.failing, "without failures there is always a candidate"
+        self.empty.add(place)
+        self.ended.add(place)
 
-    def _check_promotion(self, parent: SearchTrial, rung: int) -> None:
-        assert parent.rung == rung - 1
+    def _check_promotion(self, parent: SearchTrial, bracket: int, rung: int) -> None:
+        assert (parent.bracket, parent.rung) == (bracket, rung - 1)
         assert parent.steps * self.hpo.eta == dag.budget_steps(self.hpo, rung)
-        below = succeeded(self.trials, rung - 1)
-        if not self.failing:
+        below = succeeded([t for t in self.trials if t.bracket == bracket], rung - 1)
+        if not self.failing and not self.any_rule:
             assert below.index(parent) < len(below) // self.hpo.eta, "promoted from outside the top 1/eta"
+        if not self.failing and self.hpo.scheduler == "sha":
+            assert len(below) == dag.slots_of(self.hpo, bracket, rung - 1), "promoted before the rung below had ended"
 
-    def _end(self, trial: SearchTrial) -> None:
+    def _kill(self, place: dag.Slot) -> None:
+        self.running.remove(place)
+        self.waiting.add(place)
+
+    def _end(self, place: dag.Slot) -> None:
+        trial = self._claim(place)
+        assert trial is not None
+        self.running.remove(place)
         failed = self.order.random() < self.failing
         value = None if failed else round(self.order.random(), 2)  # ties happen
         self.trials[trial.number] = replace(trial, status="failed" if failed else "complete", value=value)
-        self.ended.add(trial.place)
+        self.ended.add(place)
 
 
-@pytest.mark.parametrize("failing", [0.0, 0.15, 0.6])
-@pytest.mark.parametrize(("slots", "eta", "rungs"), [(9, 3, 3), (8, 2, 4), (13, 3, 2), (32, 2, 3)])
-def test_promotions_hold_in_any_order(slots: int, eta: int, rungs: int, failing: float) -> None:
-    hpo = HpoConfig(first_rung_slots=slots, eta=eta, n_rungs=rungs, min_steps=4)
-    for seed in range(25):
-        cluster = Cluster(hpo, seed, failing)
-        cluster.run()
-        for rung in range(rungs):
-            configs = [t.config for t in cluster.trials if t.rung == rung]
-            assert len(configs) == len(set(configs)), "a configuration is twice in a rung"
-            assert len(configs) + sum(r == rung for _, r, _ in cluster.empty) == dag.slots_of(hpo, 0, rung)
-        if not failing:
-            assert not cluster.empty
+@given(searches(), st.integers(0, 2**32), st.sampled_from([0.0, 0.15, 0.6]), st.sampled_from([0.0, 0.3]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_promises_hold_in_any_order(hpo: HpoConfig, seed: int, failing: float, killing: float, any_rule: bool) -> None:
+    cluster = Cluster(hpo, seed, failing, killing, any_rule=any_rule)
+    cluster.run()
+    assert max(Counter((t.config, t.rung) for t in cluster.trials).values()) == 1, "a configuration is twice in a rung"
+    assert max(Counter(t.parent for t in cluster.trials if t.parent is not None).values(), default=1) == 1, "a trial is promoted twice"
+    assert Counter([*(t.place for t in cluster.trials), *cluster.empty]) == Counter(dag.all_slots(hpo)), "a slot is lost or made twice"
+    assert all(t.finished and t.steps == dag.budget_steps(hpo, t.rung) for t in cluster.trials)
+    assert failing or not cluster.empty
+
+
+@given(searches(scheduler="sha"), st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_with_barriers_the_best_are_promoted_whatever_the_order(hpo: HpoConfig, seed: int) -> None:
+    cluster = Cluster(hpo, seed, failing=0.0, killing=0.2)
+    cluster.run()
+    for rung in range(1, hpo.n_rungs):
+        best = [t.config for t in succeeded(cluster.trials, rung - 1)[: dag.slots_of(hpo, 0, rung)]]
+        assert sorted(t.config for t in cluster.trials if t.rung == rung) == sorted(best)
 
 
 def test_ties_go_by_name_and_failures_are_passed_over() -> None:
@@ -118,6 +248,6 @@ def test_ties_go_by_name_and_failures_are_passed_over() -> None:
     assert [t.number for t in succeeded(trials, 0)] == [2, 1, 0]
     assert failed_fraction(trials) == 0.25
     running = SearchTrial(4, "00007", 1, 0, 2, 8, {})
-    best = promote(HpoConfig(), 0, {}, [*trials, running], 0, 1)
+    best = promote(HpoConfig(promotion="rank"), 0, {}, [*trials, running], 0, 1)
     assert best is not None
     assert best.number == 1
