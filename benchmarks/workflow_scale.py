@@ -26,7 +26,7 @@ from particleforge.config.load import load_detector, load_run
 
 ROOT = Path(__file__).parents[1]
 DETECTOR = "clic"
-HPO = "{first_rung_slots: 243, eta: 3, n_rungs: 6}"
+HPO = "{scheduler: asha, first_rung_slots: 243, eta: 3, n_rungs: 6}"
 # Snakemake's own --touch, without the pause that it makes for each job
 TOUCH = "import sys, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main(sys.argv[1:])"
 

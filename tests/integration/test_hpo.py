@@ -45,7 +45,7 @@ def settings() -> HpoSettings:
         seed=3,
         model=ModelConfig(width=16, n_layers=1, n_heads=2),
         training=TrainingConfig(warmup_steps=2, elements_per_batch=512, max_steps=8, valid_every_steps=2),
-        hpo=HpoConfig(first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, ranks=2, space=space),
+        hpo=HpoConfig(scheduler="asha", first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, ranks=2, space=space),
     )
 
 

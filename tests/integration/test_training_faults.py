@@ -151,7 +151,7 @@ def little_memory() -> Iterator[None]:
 def search(manifest: Path, folder: Path, **space: Any) -> dict[tuple[int, int], dict[str, Any]]:
     """Run a search of two rungs, whose first configuration is a good one, and return its slots."""
     good = settings_of(gradient_clip=1e30)
-    hpo = HpoConfig(first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, space=space)
+    hpo = HpoConfig(scheduler="asha", first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, space=space)
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     results = {}
     for bracket, rung, slot in dag.all_slots(hpo):

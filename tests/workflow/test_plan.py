@@ -132,8 +132,10 @@ def test_shipped_presets_plan_for_every_detector(tmp_path, detector, preset):
 
 
 def test_the_search_is_a_static_dag(tmp_path):
-    hpo = "hpo={first_rung_slots: 9, eta: 3, n_rungs: 3}"
-    assert Chain.new(tmp_path / "new").planned("hpo", config=(hpo,))["run_hpo_slot"] == 9 + 3 + 1
+    chain = Chain.new(tmp_path / "new")
+    for scheduler, slots in (("asha", 9 + 3 + 1), ("hyperband", 9 + 3 + 1 + 5 + 1 + 3)):
+        hpo = f"hpo={{scheduler: {scheduler}, first_rung_slots: 9, eta: 3, n_rungs: 3}}"
+        assert chain.planned("hpo", config=(hpo,))["run_hpo_slot"] == slots
 
 
 def test_several_detectors_share_one_results_folder(tmp_path):
