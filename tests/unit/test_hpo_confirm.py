@@ -115,3 +115,22 @@ def test_places_without_a_configuration_stay_empty_and_interruptions_are_told(tm
 
     with pytest.raises(UserError, match=r"confirm-0-0000\d-1: training interrupted .* SIGTERM; run it again"):
         choose(search, interrupted, confirm_seeds=2, confirm_trials=1)
+
+
+def test_with_growing_workers_it_is_trained_rung_by_rung_as_the_search_did(tmp_path: Path) -> None:
+    search = Search(tmp_path, make_settings(scheduler="rasda", n_rungs=2, first_rung_slots=2, space=SPACE))
+    search.run_all()
+    specs: list[tuple[TrainingSpec, int]] = []
+
+    def train(spec: TrainingSpec, ranks: int) -> TrainingResult:
+        specs.append((spec, ranks))
+        return FormulaTraining()(spec, ranks)
+
+    choose(search, train, confirm_seeds=2, confirm_trials=1)
+    (first, ranks), (second, ranks_again) = specs
+    assert (first.until_step, second.until_step) == (5, 10)
+    assert second.settings.training.elements_per_batch == 2 * first.settings.training.elements_per_batch
+    assert second.parent_checkpoint is not None
+    assert second.parent_checkpoint.is_relative_to(first.work_dir)
+    assert ranks == ranks_again == 2, "the job has the workers of the last rung"
+    assert first.settings.seed == second.settings.seed == further_seed(7, 1)

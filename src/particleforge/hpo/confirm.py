@@ -17,14 +17,17 @@ from typing import Any
 from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import SelectBestSettings
 from particleforge.errors import UserError
+from particleforge.hpo import dag
+from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.objectives import Candidate, preferred, top_candidates, with_costs
 from particleforge.hpo.slot import NO_CANDIDATE, Train, check_slots
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import open_study
+from particleforge.hpo.trials import SearchTrial
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.seeds import seed_of
-from particleforge.training.launch import TrainingSpec, run_training
+from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import sources_of
 
 log = logging.getLogger(__name__)
@@ -56,10 +59,10 @@ def confirm_trial(
         write_json(output, told | dict.fromkeys(("config", "steps", "value", "seconds")))
     else:
         trial = ranked[place].trial
-        own = trial_settings(settings, trial.params).model_copy(update={"seed": further_seed(settings.seed, seed)})
+        own = settings.model_copy(update={"seed": further_seed(settings.seed, seed)})
         folder = work_dir / study.name / f"confirm-{trial.config}-{seed}"
         with explaining(folder):
-            result = train(TrainingSpec(own, manifest, folder, trial.steps), settings.hpo.ranks)
+            result = _train(own, trial, folder, manifest, train)
         if result.status == "interrupted":
             raise UserError(f"{folder}: training interrupted at step {result.step} of {trial.steps}: {result.reason}; run it again")
         value = result.valid_loss if result.status == "complete" else None
@@ -73,6 +76,23 @@ def confirm_trial(
         part={"place": place, "seed": seed},
     )
     made.record(output)
+
+
+def _train(settings: SelectBestSettings, trial: SearchTrial, folder: Path, manifest: Path, train: Train) -> TrainingResult:
+    """Train to the trial's budget: in one go, but with ``rasda`` rung by rung, whose batches grow."""
+    hpo = settings.hpo
+    lengths = lengths_of(settings, trial.params, manifest)
+    stages = [(rung, folder / str(rung)) for rung in range(trial.rung + 1)] if hpo.scheduler == "rasda" else [(trial.rung, folder)]
+    checkpoint = None
+    for rung, stage_folder in stages:
+        own = trial_settings(settings, trial.params, rung, lengths)
+        limit = hpo.slot_minutes_max and 60 * hpo.slot_minutes_max
+        spec = TrainingSpec(own, manifest, stage_folder, lengths.ends[rung], checkpoint, time_limit_s=limit)
+        result = train(spec, dag.ranks(hpo, trial.rung))
+        checkpoint = result.checkpoint
+        if result.status != "complete":
+            break
+    return result
 
 
 def further_seed(seed: int, number: int) -> int:
