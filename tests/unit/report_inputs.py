@@ -86,16 +86,19 @@ def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_parti
 
 def _write_search(folder: Path) -> dict[str, object]:
     rows = [
-        {"trial": i, "config": f"{i % 4:05d}", "rung": i // 4, "slot": i % 4, "parent": None, "steps": 5 * 2 ** (i // 4)}
+        {"trial": i, "config": f"0-{i % 4:05d}", "bracket": 0, "rung": i // 4, "slot": i % 4, "parent": None, "steps": 5 * 2 ** (i // 4)}
         | {"status": "complete" if i != 2 else "diverged", "value": 1 / (1 + i) if i != 2 else None, "rank": 4 - i % 4, "promoted": i == 3}
-        | {"default_value": 1.0, "seconds": 2.0, "reason": "" if i != 2 else "loss is nan", "model.width": 16 * (1 + i % 2)}
+        | {"default_value": 1.0, "ranks": 2, "seconds": 2.0, "reason": "" if i != 2 else "loss is nan", "model.width": 16 * (1 + i % 2)}
         for i in range(6)
     ]
     best = {
-        "config": "00001",
+        "config": "0-00001",
         "trial": 5,
         "value": 1 / 6,
         "steps": 10,
+        "why": "lowest validation loss of the 2 configurations that reached 10 steps",
+        "seeds": [{"config": "0-00001", "values": [0.15, 0.17], "mean": 0.16, "standard_deviation": 0.0141, "failures": 0}],
+        "pareto_front": [{"trial": 5, "config": "0-00001", "value": 0.16, "inference_gflop": 0.031}],
         "model": {"width": 32},
         "training": {"learning_rate": 0.002},
         "against_default": {

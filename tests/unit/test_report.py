@@ -104,6 +104,15 @@ def test_page_of_nothing(tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("loss is nan", "").replace("resonance", "")
 
 
+def test_the_search_tells_its_cost(built: tuple[ReportInputs, str]) -> None:
+    """Six trainings of two ranks and two seconds each; the best configuration had two of them."""
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", built[1]))
+    assert "Cost: 0.006667 rank hours, ranks times the time of the trainings; that is 3 times the trainings of the best" in text
+    assert "0 5 4 1 0.004444 66.67 % 0.001111" in text
+    assert "0-00001 0.16 0.0141 0.15, 0.17 0" in text
+    assert "5 0-00001 0.16 0.031" in text
+
+
 def test_numbers_as_text() -> None:
     assert measured(None) == measured({"value": None, "low": None, "high": None}) == "-"
     assert measured({"value": 0.10432, "error": 0.0031}) == "0.1043 ± 0.0031"

@@ -207,7 +207,7 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 1
+    version: int = 2
     title: str
     preset: str
     seed: int

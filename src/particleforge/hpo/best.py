@@ -139,6 +139,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
             "rank": ranks.get(t.number),
             "promoted": t.number in promoted,
             "default_value": defaults.get(t.rung),
+            "ranks": dag.ranks(settings.hpo, t.rung),
             "seconds": t.seconds,
             **{name: t.objectives.get(name) for name in settings.hpo.objectives if name != "valid_loss"},
             "reason": t.reason,

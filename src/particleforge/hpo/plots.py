@@ -142,8 +142,8 @@ def _importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> Figure
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.margins(x=0.12)
     axes.tick_params(axis="y", which="both", length=0)
-    after = f"{len(used)} configurations after {Budgets(used, settings.hpo).label(used[0].rung)}"
-    axes.set_xlabel(f"share of the variance of the validation loss (fANOVA, {after})")
+    at = f"{len(used)} configurations, {Budgets(used, settings.hpo).label(used[0].rung)}"
+    axes.set_xlabel(f"share of the loss's variance (fANOVA; {at})")
     return figure
 
 

@@ -5,7 +5,7 @@ of the export -> tables, pictures and text.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from particleforge.figures import new_figure, png_bytes, styled
-from particleforge.report.rendering import Picture, Rows, data_uri, number, picture
+from particleforge.report.rendering import Picture, Rows, data_uri, number, percent, picture
 
 _TRIALS_SHOWN = 40
 _HPO_CAPTIONS = {
@@ -47,6 +47,10 @@ class Learning:
     against_default: str
     trials: Rows
     trials_text: str
+    cost: Rows
+    cost_text: str
+    seeds: Rows | None
+    front: Rows | None
     search_plots: list[Picture]
     curves: Picture
     training: Rows
@@ -60,15 +64,21 @@ def gather_learning(
     """Read the results of search, training and export."""
     best = yaml.safe_load(hpo_best.read_text(encoding="utf-8"))
     searched = {name: best[name] for name in ("model", "training") if name in best}
-    trials, trials_text = _trials(pd.read_csv(hpo_trials, dtype={"config": str}))
+    table = pd.read_csv(hpo_trials, dtype={"config": str})
+    trials, trials_text = _trials(table)
+    cost, cost_text = _cost(table, best["config"])
     found = pd.read_parquet(metrics)
     return Learning(
         best=Rows(("setting", "value"), [(path, number(value)) for path, value in _flat(searched).items()]),
         best_text=f"Configuration {best['config']}, trial {best['trial']}: validation loss {number(best['value'])} "
-        f"after {number(best['steps'])} steps.",
+        f"after {number(best['steps'])} steps" + (f"; {best['why']}." if best.get("why") else "."),
         against_default=_against_default(best["against_default"]),
         trials=trials,
         trials_text=trials_text,
+        cost=cost,
+        cost_text=cost_text,
+        seeds=_seeds(best.get("seeds", [])),
+        front=_front(best.get("pareto_front", [])),
         search_plots=[picture(path, _HPO_CAPTIONS[name]) for name, path in hpo_plots.items()],
         curves=Picture("training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())),
         training=_training(found),
@@ -92,6 +102,38 @@ def _against_default(comparison: Mapping[str, Any] | None) -> str:
     return text + ("." if comparison["at_full_budget"] else "; the configured settings were not promoted further.")
 
 
+def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
+    """Return the cost by rung in rank hours, and against what it cost to train the best configuration alone."""
+    cost = table["ranks"] * table["seconds"].fillna(0.0) / 3600
+    failed = table["value"].isna()
+    rows = []
+    for rung, chosen in [*((str(r), table["rung"] == r) for r in sorted(set(table["rung"]))), ("all", table["rung"] >= 0)]:
+        own, lost = cost[chosen], cost[chosen & failed]
+        hours = (number(own.sum()), percent(own.sum(), cost.sum()), number(lost.sum()))
+        rows.append((rung, number(int(table.loc[chosen, "steps"].max())), str(len(own)), str(len(lost)), *hours))
+    text = f"Cost: {number(cost.sum())} rank hours, ranks times the time of the trainings"
+    alone = cost[table["config"] == best].sum()
+    if alone > 0:
+        text += f"; that is {number(cost.sum() / alone)} times the trainings of the best configuration alone"
+    heads = ("rung", "to step", "trials", "failed", "rank hours", "share", "of them failed")
+    return Rows(heads, rows), text + "."
+
+
+def _seeds(found: Sequence[Mapping[str, Any]]) -> Rows | None:
+    """Return the configurations that were trained from further seeds, if any were."""
+    rows = []
+    for s in found:
+        values = ", ".join(map(number, s["values"]))
+        rows.append((s["config"], number(s["mean"]), number(s["standard_deviation"]), values, str(s["failures"])))
+    return Rows(("configuration", "mean validation loss", "standard deviation", "by seed", "failed"), rows) if rows else None
+
+
+def _front(found: Sequence[Mapping[str, Any]]) -> Rows | None:
+    """Return the trials that no other beats in loss and cost, if cost was an objective."""
+    rows = [(str(f["trial"]), f["config"], number(f["value"]), number(f["inference_gflop"])) for f in found]
+    return Rows(("trial", "configuration", "validation loss", "GFLOP per event"), rows) if rows else None
+
+
 def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
     """Return the trials best first within each rung, the top rung first."""
     counts = table["status"].value_counts().to_dict()
@@ -99,7 +141,9 @@ def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
     if len(table) > _TRIALS_SHOWN:
         text += f" The first {_TRIALS_SHOWN} are shown; hpo/trials.csv has all."
     shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(_TRIALS_SHOWN)
-    hidden = {"trial", "slot", "parent", "default_value", "seconds"}
+    hidden = {"trial", "slot", "parent", "default_value", "ranks", "seconds"}
+    if len(set(table["bracket"])) == 1:
+        hidden.add("bracket")
     if set(counts) == {"complete"}:
         hidden.add("reason")  # the same for all: the budget was used up
     columns = [name for name in shown.columns if name not in hidden and not shown[name].isna().all()]
