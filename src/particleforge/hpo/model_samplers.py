@@ -1,10 +1,10 @@
 """Samplers that learn from the trials so far, each from what it can honestly use.
 
 * ``tpe`` (Bergstra et al. 2011, multivariate, constant liar): each configuration at the highest rung it reached, as a
-  pruned trial; Optuna ranks pruned trials by step first, so a low-rung value never passes for a final one. Failures
+  trial pruned at that step; Optuna ranks pruned trials by step first, so a low-rung value never passes for a final one. Failures
   rank last, pending configurations repel.
-* ``gp`` (Optuna's, expected improvement in view of what is pending) and ``forest`` (a random forest with expected
-  improvement, as in SMAC, Hutter et al. 2011): one budget only, the largest with enough results.
+* ``gp`` (Optuna's, expected improvement in view of what is pending) and ``forest`` (random trees with expected
+  improvement, after SMAC, Hutter et al. 2011): one budget only, the largest with enough results.
 * ``cmaes`` (Hansen 2016, of the library cmaes) and ``nsgaii`` (Deb et al. 2002, Optuna's): populations of configurations
   at their first budget, replayed from the first trial on, so nothing has to be kept.
 
@@ -36,6 +36,7 @@ _GP_TRIALS_MAX = 250  # what Optuna's Gaussian process learns from in a second
 _GENERATION = NSGAIISampler._get_generation_key()  # Optuna has no public name for it
 _TREES = 50
 _CANDIDATES = 1000  # of the forest: at random, and as many near the ten best trials
+_REPELS = 0.15  # distance in the unit cube within which a pending trial makes a candidate of the forest less likely
 _KEPT = 0.7  # chance that a candidate near a trial has a parameter from it
 
 
@@ -43,7 +44,7 @@ def sample_tpe(request: Request) -> Iterator[Params]:
     """Yield proposals of Optuna's tree-structured Parzen estimator."""
     sampler = TPESampler(seed=request.own_seed, multivariate=True, constant_liar=True, n_startup_trials=request.n_startup)
     reached = list(furthest(request.usable()).values())
-    values = ({} if trial.value is None else {"intermediate_values": {trial.steps: trial.value}} for trial in reached)
+    values = ({} if trial.value is None else {"intermediate_values": {trial.rung: trial.value}} for trial in reached)
     yield from _asked(request, sampler, _view(request, reached, TrialState.PRUNED, values))
 
 
@@ -90,24 +91,27 @@ def sample_cmaes(request: Request) -> Iterator[Params]:
 
 
 def sample_forest(request: Request) -> Iterator[Params]:
-    """Yield candidates in order of their expected improvement by a random forest, in which pending trials count as bad."""
-    known = budget_to_model(request.usable(), request.n_startup)
+    """Yield candidates in order of their expected improvement by a forest of extremely randomised trees (Geurts et al. 2006).
+
+    Near pending trials it counts less (local penalisation, Gonzalez et al. 2016).
+    """
+    known = [trial for trial in budget_to_model(request.usable(), request.n_startup) if trial.finished]
     if sum(trial.status == "complete" for trial in known) < request.n_startup:
         yield from sample_at_random(request)
         return
-    from sklearn.ensemble import RandomForestRegressor  # a second to import
+    from sklearn.ensemble import ExtraTreesRegressor  # a second to import
 
     rng = np.random.default_rng(request.own_seed)
     rows, places = encode(request.space, request.points(known), request.defaults), scores(known)
-    forest = RandomForestRegressor(_TREES, min_samples_leaf=2, max_features=5 / 6, random_state=request.own_seed)
-    forest.fit(rows, places)
+    forest = ExtraTreesRegressor(_TREES, random_state=request.own_seed).fit(rows, places)
     anywhere = one_hot(request.space, rng.random((_CANDIDATES, len(request.space))))
     columns = [len(parameter.choices or (None,)) for _, parameter in sorted(request.space.items())]
     kept = np.repeat(rng.random((_CANDIDATES, len(columns))) < _KEPT, columns, axis=1)
     near = rows[np.argsort(places, kind="stable")[:10]][rng.integers(min(10, len(rows)), size=_CANDIDATES)]
     near = np.where(kept, near + 0.05 * rng.standard_normal(near.shape), anywhere)
     points = unit_points_to_params(request.space, np.concatenate([anywhere, near]), request.defaults)
-    improvement = _expected_improvement(forest, encode(request.space, points, request.defaults), places.min())
+    rows = encode(request.space, points, request.defaults)
+    improvement = _expected_improvement(forest, rows, places.min()) * -np.expm1(-_to_pending(request, rows) / (2 * _REPELS**2))
     yield from (points[k] for k in np.argsort(-improvement, kind="stable"))
 
 
@@ -131,11 +135,16 @@ def _asked(request: Request, sampler: BaseSampler, view: Sequence[FrozenTrial]) 
 
 def _away_from_pending(request: Request, proposals: Iterator[Params]) -> Iterator[Params]:
     """Yield the farthest of every few proposals from what is pending first, as a population knows nothing of that."""
-    pending = encode(request.space, request.points([trial for trial in request.trials if not trial.finished]), request.defaults)
     while few := list(islice(proposals, _CHOICE)):
         rows = encode(request.space, few, request.defaults)
-        nearest = np.square(rows[:, None] - pending[None]).sum(axis=2).min(axis=1, initial=np.inf)
-        yield from (few[k] for k in np.argsort(-nearest, kind="stable"))
+        yield from (few[k] for k in np.argsort(-_to_pending(request, rows), kind="stable"))
+
+
+def _to_pending(request: Request, rows: FloatArray) -> FloatArray:
+    """Return the squared distance in the unit cube to the nearest pending trial, infinite if there is none."""
+    pending = encode(request.space, request.points([trial for trial in request.trials if not trial.finished]), request.defaults)
+    squares = (rows**2).sum(axis=1)[:, None] + (pending**2).sum(axis=1) - 2 * rows @ pending.T
+    return np.asarray(squares.min(axis=1, initial=np.inf).clip(min=0))
 
 
 def _complete(request: Request, trials: Sequence[SearchTrial]) -> list[Params]:

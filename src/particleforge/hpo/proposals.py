@@ -88,30 +88,30 @@ def new_configurations(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
 
 
 def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTrial]:
-    """Return the trials of the largest budget that enough have been spent on well (else of the smallest), and what is pending.
+    """Return the trials of the highest rung in which enough ended well (else of the lowest), and what is pending.
 
     The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets. Configurations are pending
-    if they run at that budget or for the first time.
+    if they run in that rung or for the first time.
     """
-    budgets = sorted({t.steps for t in trials}, reverse=True)
-    well = [t.steps for t in trials if t.status == "complete"]
-    budget = next((steps for steps in budgets if well.count(steps) >= enough), min(budgets, default=0))
-    pending = {t.config: t for t in trials if not t.finished and (t.parent is None or t.steps == budget)}
-    chosen = {t.config: t for t in trials if t.finished and t.steps == budget}
+    rungs = sorted({t.rung for t in trials}, reverse=True)
+    well = [t.rung for t in trials if t.status == "complete"]
+    rung = next((rung for rung in rungs if well.count(rung) >= enough), min(rungs, default=0))
+    pending = {t.config: t for t in trials if not t.finished and (t.parent is None or t.rung == rung)}
+    chosen = {t.config: t for t in trials if t.finished and t.rung == rung}
     return [trial for _, trial in sorted({**pending, **chosen}.items())]
 
 
 def scores(trials: Sequence[SearchTrial]) -> FloatArray:
-    """Return each trial's place among those of its budget as the quantile of a normal distribution; low is good.
+    """Return each trial's place among those of its rung as the quantile of a normal distribution; low is good.
 
     Places, not losses, as losses of a few steps may be large beyond bounds. Failures share the last place, and so do trials
     that still run: what is tried already must not look promising (a constant liar, Ginsbourger et al. 2010).
     """
     losses = np.array([t.value if t.status == "complete" else np.inf for t in trials], dtype=float)
-    steps = np.array([t.steps for t in trials])
+    rungs = np.array([t.rung for t in trials])
     places = np.empty(len(trials))
-    for budget in np.unique(steps):
-        here = steps == budget
+    for rung in np.unique(rungs):
+        here = rungs == rung
         places[here] = (rankdata(losses[here]) - 0.5) / here.sum()
     return np.asarray(norm.ppf(places))
 
