@@ -26,7 +26,16 @@ SPACE = {
 
 def search_settings(first_rung_slots: int, **hpo: Any) -> HpoSettings:
     rungs = 1 + round(math.log(first_rung_slots, 3))
-    block = {"first_rung_slots": first_rung_slots, "eta": 3, "n_rungs": rungs, "min_steps": 60, "space": SPACE, **hpo}
+    block = {
+        "scheduler": "asha",
+        "sampler": "random",
+        "first_rung_slots": first_rung_slots,
+        "eta": 3,
+        "n_rungs": rungs,
+        "min_steps": 60,
+        "space": SPACE,
+        **hpo,
+    }
     return HpoSettings(seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block))
 
 

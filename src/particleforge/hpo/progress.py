@@ -350,7 +350,8 @@ def _running(trial: SearchTrial, folder: Path, now: float) -> RunningTrial:
 def _running_line(trial: RunningTrial) -> str:
     at = "" if trial.checkpoint_step is None else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
     place = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
-    return f"trial {trial.trial}, configuration {trial.config} ({place}): to {trial.steps} steps for {_duration(trial.since_start_s)}{at}"
+    to = f"to {trial.steps} steps, " if trial.steps else ""  # budgets in epochs or events are counted when the training begins
+    return f"trial {trial.trial}, configuration {trial.config} ({place}): {to}begun {_duration(trial.since_start_s)} ago{at}"
 
 
 def _ended_line(trial: EndedTrial) -> str:
