@@ -24,11 +24,12 @@ _INTRODUCTION = """# Configuration
 
 | file | holds |
 |---|---|
-| `config.yaml` | what to run: preset, detectors, seed, the search space |
+| `config.yaml` | what to run: preset, detectors, seed, search space |
 | `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `study` |
 | `detectors/<name>.yaml` | everything that differs between detectors |
+| `spaces/<name>.yaml` | a search space, which `hpo.space_from` names: `small`, `full` |
 
-Later wins: defaults below < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
+Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
 deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
 wrong key, type or range stops the run with one line that names file, key, value and what is allowed.
 

@@ -77,6 +77,7 @@ class HpoConfig(Block):
         None, gt=0, description="minutes of training in one job, after which the trial is a failed one; default is no limit"
     )
     storage_url: str | None = Field(None, description="Optuna storage; default is a journal file in the results")
+    space_from: str | None = Field(None, description="file of config/spaces that space adds to and changes")
     space: Annotated[dict[str, ParameterConfig], BeforeValidator(_without_removed)] = Field(
         default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"
     )

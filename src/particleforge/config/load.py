@@ -1,7 +1,7 @@
 """Read, merge and validate the configuration; every mistake becomes one line that names file, key, value and what is allowed.
 
-Order of precedence: defaults of the models < ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < overrides
-(Snakemake's ``--config``, the command line's ``--set``).
+Order of precedence: defaults of the models < ``config/spaces/<hpo.space_from>.yaml`` < ``config/config.yaml`` <
+``config/presets/<preset>.yaml`` < overrides (Snakemake's ``--config``, the command line's ``--set``).
 """
 
 from collections.abc import Mapping
@@ -74,12 +74,31 @@ def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None, sourc
     preset = str(merge(base, overrides).get("preset", RunConfig.model_fields["preset"].default))
     preset_file = config_dir / "presets" / f"{preset}.yaml"
     preset_content = _with_detectors_as_list(read_yaml(preset_file))
-    layers = ((config_dir / "config.yaml", base), (preset_file, preset_content), (source_of_overrides, overrides))
+    layers = [
+        (config_dir / "config.yaml", base),
+        *_shipped_space(config_dir, base, preset_content, overrides),
+        (preset_file, preset_content),
+        (source_of_overrides, overrides),
+    ]
     content: Tree = {}
     for source, layer in layers:  # validated one by one so that a mistake is laid to its file
         content = merge(content, layer)
         run = validate(RunConfig, content, str(source))
     return run
+
+
+def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path, Tree]]:
+    """Return the layer of the file that ``hpo.space_from`` names, if it names one, with what ``base`` says of the space over it."""
+    merged = base
+    for layer in over:
+        merged = merge(merged, layer)
+    block, own = merged.get("hpo"), base.get("hpo")
+    name = block.get("space_from") if isinstance(block, Mapping) else None
+    if not isinstance(name, str):
+        return []
+    path = config_dir / "spaces" / f"{name}.yaml"
+    shipped: Tree = {"hpo": {"space": read_yaml(path)}}
+    return [(path, merge(shipped, {"hpo": {"space": own["space"]}}) if isinstance(own, Mapping) and "space" in own else shipped)]
 
 
 def load_detector(config_dir: Path, name: str) -> DetectorConfig:
