@@ -23,14 +23,14 @@ class HpoConfig(Block):
     """
 
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
-        "asha", description="which slots there are, and what each waits for; none: one rung at the full budget"
+        "hyperband", description="which slots there are, and what each waits for; none: one rung at the full budget"
     )
     sampler: Literal["joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"] = Field(
-        "tpe", description="proposes the configurations of the first rung"
+        "joint_gp", description="proposes the configurations of the first rung"
     )
     grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
     promotion: Literal["rank", "predicted"] = Field(
-        "rank", description="which trial goes on to the next rung: the best there, or the one that is predicted to end best"
+        "predicted", description="which trial goes on to the next rung: the best there, or the one that is predicted to end best"
     )
     first_rung_slots: int = Field(9, ge=1, description="configurations tried at the smallest budget")
     eta: int = Field(3, ge=2, description="reduction factor: the share of trials promoted is 1/eta")

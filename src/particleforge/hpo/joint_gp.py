@@ -1,16 +1,16 @@
 """Propose and promote by what a configuration is expected to reach at the full budget.
 
 Inputs -> outputs: the trials so far -> a new configuration for a first-rung slot, or the trial that a slot above promotes.
-Both ask the same model (:mod:`particleforge.hpo.surrogate`), which sees the values of all rungs and of the validations on
-the way, never takes a low rung's value for a final one, and expects of trials under way what it predicts for them.
+Both ask the same model (:mod:`particleforge.hpo.surrogate`), which sees the values of all rungs, never takes a low rung's
+value for a final one, and expects of trials under way what it predicts for them.
 
 Rules:
 
 * a new configuration is the point of largest expected improvement at the full budget, over the best prediction for any
-  configuration tried, times the probability that its training does not fail;
+  configuration tried, times the squared probability that its training does not fail (squared, as losses are extrapolated
+  without bounds to where none can be);
 * a promotion is the candidate of largest expected improvement, by the same measure;
-* failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended;
-* nothing is learnt from the order in which jobs ended, nor from names of parameters.
+* failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ from particleforge.hpo.trials import SearchTrial
 
 _DRAWN, _KEPT, _NEAR = 1000, 8, 60  # points drawn anywhere; of them those searched around, with so many each
 _STEPS = 0.2, 0.07, 0.02  # widths of the searches around them, in units of the cube
-_CURVE_POINTS = 3  # values of a trial that are used beside its last: more say little and cost time
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,21 @@ class _Seen:
     @classmethod
     def of(cls, hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> Self | None:
         """Learn from the trials; None if none ended well."""
-        values = [(t, share, value) for t in trials if t.status == "complete" for share, value in _curve(hpo, t)]
-        if not values:
+        done = [t for t in trials if t.status == "complete"]
+        if not done:
             return None
-        x = encode(hpo.space, [t.params for t, *_ in values], defaults)
-        y = standardised(np.array([value for *_, value in values]))
-        model = JointGP.fit(x, np.array([share for _, share, _ in values]), y, rng)
+        x = encode(hpo.space, [t.params for t in done], defaults)
+        y = standardised(np.array([t.loss for t in done]))
+        model = JointGP.fit(x, np.array([_share(hpo, t.rung) for t in done]), y, rng)
         pending = encode(hpo.space, [t.params for t in trials if not t.finished], defaults)
         best = float(model.predict(x)[0].min())
         return cls(model.expecting(pending), _failures(hpo, defaults, trials, rng), best)
 
     def improvement(self, x: Array) -> Array:
-        """Return the expected improvement of points (m, d) times the probability that they succeed."""
+        """Return the expected improvement of points (m, d), less where trainings are expected to fail."""
         gain = expected_improvement(*self.model.predict(x), self.best)
         if self.fails is not None:
-            gain = gain * np.clip(1 - self.fails.predict(x)[0], 0.01, 1)
+            gain = gain * np.clip(1 - self.fails.predict(x)[0], 0.01, 1) ** 2
         return gain
 
 
@@ -114,13 +113,8 @@ def standardised(losses: Array) -> Array:
 
 
 def _share(hpo: HpoConfig, rung: int) -> float:
-    return float(hpo.eta) ** (rung - dag.n_rungs(hpo) + 1)
-
-
-def _curve(hpo: HpoConfig, trial: SearchTrial) -> list[tuple[float, float]]:
-    """Return a trial's last value and some before it, with their budgets as shares of the full one."""
-    end = _share(hpo, trial.rung)
-    return [(end, trial.loss)]
+    """Return a rung's budget as a share of the full one."""
+    return dag.budget(hpo, rung) / dag.budget(hpo, dag.n_rungs(hpo) - 1)
 
 
 def _failures(hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> JointGP | None:
