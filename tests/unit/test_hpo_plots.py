@@ -33,7 +33,7 @@ def test_plots_without_times_depend_on_the_trials_alone(tmp_path: Path) -> None:
     settings = search_settings(3)
     trials = finished_search(settings, 2)
     later = [replace(t, started=(t.started or 0) + 9, ended=(t.ended or 0) + 99, seconds=2 * (t.seconds or 0)) for t in trials]
-    names = ("history", "rungs", "parallel", "importances")
+    names = ("rungs", "parallel")
     for folder, found in (("one", trials), ("two", later)):
         (tmp_path / folder).mkdir()
         write_plots(found, settings, ranked(furthest_of(found))[0], {name: tmp_path / folder / f"{name}.png" for name in names})
