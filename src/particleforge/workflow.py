@@ -16,7 +16,7 @@ from particleforge.config.settings import StageSettings, n_dataset_shards, n_sha
 from particleforge.config.studies import StudyName
 from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
-from particleforge.paths import SHARD_FORMAT, Paths
+from particleforge.paths import HPO_PLOTS, SHARD_FORMAT, Paths
 from particleforge.studies.points import StudyPoint, points_of
 
 Resource = int | str | Callable[..., Any]
@@ -154,6 +154,11 @@ class Workflow:
         hpo = self.run.hpo
         further = [(place, seed) for place in range(hpo.confirm_trials) for seed in range(1, hpo.confirm_seeds)]
         return [self.paths.hpo_confirmation.format(detector=wildcards.detector, place=place, seed=seed) for place, seed in further]
+
+    @property
+    def hpo_plots(self) -> tuple[str, ...]:
+        """Names of the plots of the search: loss against cost if both are objectives."""
+        return HPO_PLOTS + (("pareto",) if len(self.run.hpo.objectives) > 1 else ())
 
     def slot_file(self, detector: str, place: dag.Slot) -> str:
         """Return the result file of one slot."""

@@ -180,6 +180,7 @@ def test_two_objectives_give_a_front_and_the_cheapest_may_win(tmp_path: Path) ->
     assert cheap["trial"] == min((p for p in front if p["value"] <= 1.2 * lowest["value"]), key=lambda p: p["inference_gflop"])["trial"]
     assert cheap["trial"] != lowest["trial"]
     assert f"whose validation loss is within 0.2 of the lowest, {lowest['value']:.6g}" in cheap["why"]
+    assert (select(search, plot_names=("pareto",)) / "pareto.png").stat().st_size > 5000
     table = pd.read_csv(tmp_path / "out/trials.csv")
     assert table.sort_values("model.n_layers")["inference_gflop"].is_monotonic_increasing
     assert len(search.train.steps_made) == trained, "an added objective trains nothing"

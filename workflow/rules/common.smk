@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from particleforge.config import settings as stage
 from particleforge.errors import UserError
-from particleforge.paths import HPO_PLOTS, SPLITS, STUDY_PLOTS
+from particleforge.paths import SPLITS, STUDY_PLOTS
 from particleforge.workflow import Workflow
 
 try:

@@ -1,6 +1,6 @@
 rule hpo:
     input:
-        RUN.every(PATHS.hpo_best, PATHS.hpo_trials, *map(PATHS.hpo_plot, HPO_PLOTS)),
+        RUN.every(PATHS.hpo_best, PATHS.hpo_trials, *map(PATHS.hpo_plot, RUN.hpo_plots)),
 
 
 rule run_hpo_slot:
@@ -64,7 +64,7 @@ rule select_best_trial:
             name: report(
                 PATHS.hpo_plot(name), caption="../report/hpo.rst", category="Search"
             )
-            for name in HPO_PLOTS
+            for name in RUN.hpo_plots
         },
         best=PATHS.hpo_best,
         trials=report(PATHS.hpo_trials, caption="../report/hpo.rst", category="Search"),

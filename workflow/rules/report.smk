@@ -14,7 +14,7 @@ rule build_report:
         manifest=PATHS.manifest,
         hpo_best=PATHS.hpo_best,
         hpo_trials=PATHS.hpo_trials,
-        hpo_plots=[PATHS.hpo_plot(name) for name in HPO_PLOTS],
+        hpo_plots=[PATHS.hpo_plot(name) for name in RUN.hpo_plots],
         metrics=PATHS.metrics,
         parity=PATHS.parity,
         model_card=PATHS.model_card,

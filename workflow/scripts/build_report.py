@@ -4,7 +4,6 @@ from pathlib import Path
 
 from particleforge.config.settings import ReportSettings
 from particleforge.logs import job_log
-from particleforge.paths import HPO_PLOTS
 from particleforge.report.build import ReportInputs, build_report
 
 files = snakemake.input
@@ -18,7 +17,7 @@ with job_log(snakemake.log[0]):
         reconstructed=list(map(Path, files.reconstructed)),
         studies=list(map(Path, files.studies)),
         study_plots=list(map(Path, files.study_plots)),
-        hpo_plots=dict(zip(HPO_PLOTS, map(Path, files.hpo_plots), strict=True)),
+        hpo_plots={path.stem: path for path in map(Path, files.hpo_plots)},
         **{name: Path(files[name]) for name in single},
     )
     build_report(ReportSettings.model_validate(snakemake.params.settings), inputs, Path(snakemake.output[0]))

@@ -5,7 +5,6 @@ from pathlib import Path
 from particleforge.config.settings import SelectBestSettings
 from particleforge.hpo.best import select_best_trial
 from particleforge.logs import job_log
-from particleforge.paths import HPO_PLOTS
 
 with job_log(snakemake.log[0]):
     select_best_trial(
@@ -15,6 +14,6 @@ with job_log(snakemake.log[0]):
         Path(snakemake.input.manifest),
         Path(snakemake.output.best),
         Path(snakemake.output.trials),
-        {name: Path(snakemake.output[name]) for name in HPO_PLOTS},
+        {name: Path(file) for name, file in snakemake.output.items() if name not in ("best", "trials")},
         list(map(Path, snakemake.input.confirmations)),
     )

@@ -34,6 +34,7 @@ from particleforge.hpo.drawing import (
     scale_losses,
 )
 from particleforge.hpo.parallel import draw_parallel
+from particleforge.hpo.pareto import draw_pareto
 from particleforge.hpo.space import configured, contains, distributions
 from particleforge.hpo.timeline import draw_timeline
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
@@ -43,7 +44,7 @@ IMPORTANCE_TRIALS_MIN = 8  # below this the forest fits noise
 
 
 def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial, paths: Mapping[str, Path]) -> None:
-    """Write the plots named by ``paths`` (``paths.HPO_PLOTS``)."""
+    """Write the plots named by ``paths`` (``paths.HPO_PLOTS``, and "pareto" of two objectives)."""
     draw: dict[str, Callable[[], Figure]] = {
         "history": lambda: _history(trials, settings, winner),
         "rungs": lambda: _rungs(trials, settings, winner),
@@ -51,6 +52,7 @@ def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Se
         "parallel": lambda: draw_parallel(trials, settings, winner),
         "importances": lambda: _importances(trials, settings),
         "cost": lambda: draw_cost(trials, settings, winner),
+        "pareto": lambda: draw_pareto(trials, settings, winner),
     }
     with styled():
         for name, path in paths.items():

@@ -27,6 +27,8 @@ _HPO_CAPTIONS = {
     "parallel": "One line per configuration through its parameters, to the largest budget that it reached and its validation loss there. "
     "A larger budget outranks a smaller one. Where dark lines meet lies what the search preferred; an even spread means that the "
     "parameter mattered little. Below the axes: parameters that a configuration does not have.",
+    "pareto": "Validation loss against what the network costs on an event of mean length: floating-point operations of its matrix "
+    "products. On the line, trials of the last rung that no other beats in both; hpo.pick chooses among these.",
     "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
     "rough: read the order, not the numbers.",
     "cost": "Left: ranks times the time of the trainings, per budget; a rank hour is a GPU hour on GPUs, else an hour of the cores of one "
