@@ -21,7 +21,7 @@ from scipy.special import ndtr
 
 Array = npt.NDArray[np.float64]
 
-_LEARNT_FROM_MAX = 250  # observations that hyperparameters are learnt from; predictions use all
+_LEARNT_FROM_MAX = 150  # observations that hyperparameters are learnt from; predictions use all
 _JITTER = 1e-6
 _CONSTANT = 1.0  # variance of the constants of f and g, in units of the standardised losses
 _ROOT_5 = math.sqrt(5)
