@@ -130,14 +130,23 @@ class Search:
         run_hpo_slot(self.settings, self.manifest, self.work, bracket, rung, slot, output, self.train)
         return json.loads(output.read_text())
 
-    def run_all(self, order: random.Random | None = None) -> list[dict[str, Any]]:
-        """Run every slot as soon as its parents have run: rung by rung, or in a random order that the graph allows."""
+    def run_all(self, order: random.Random | None = None, *, again_after_kills: bool = False) -> list[dict[str, Any]]:
+        """Run every slot as soon as its parents have run: rung by rung, or in a random order that the graph allows.
+
+        With ``again_after_kills`` a slot whose training was killed runs again at once.
+        """
         waiting, done, results = list(dag.all_slots(self.settings.hpo)), set(), []
         while waiting:
             ready = [s for s in waiting if all(p in done for p in dag.parents_of(self.settings.hpo, *s))]
             chosen = order.choice(ready) if order else ready[0]
             bracket, rung, slot = chosen
-            results.append(self.run(rung, slot, bracket))
+            while True:
+                try:
+                    results.append(self.run(rung, slot, bracket))
+                    break
+                except Killed:
+                    if not again_after_kills:
+                        raise
             waiting.remove(chosen)
             done.add(chosen)
         return results

@@ -15,10 +15,14 @@ from optuna.trial import TrialState
 
 from particleforge.errors import UserError
 from particleforge.hpo import dag, study
+from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.lock import SharedLock
+from particleforge.hpo.slot import LOST
 from particleforge.hpo.study import JOURNAL, open_study
+from particleforge.training.launch import TrainingResult, TrainingSpec
 
 from .hpo_fixtures import SPACE, FormulaTraining, Killed, Search, loss_at, make_manifest, make_settings
+from .synthetic_shards import write_synthetic
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +31,11 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-def trials_by_slot(search: Search) -> dict[tuple[int, int], dict[str, Any]]:
+def trials_by_slot(search: Search) -> dict[dag.Slot, dict[str, Any]]:
     """What the study says of each slot, apart from times."""
     trials = open_study(search.settings, search.manifest, search.work).trials()
     return {
-        (t.rung, t.slot): {"config": t.config, "params": t.params, "value": t.value, "status": t.status, "curve": t.curve, "n": t.number}
+        t.place: {"config": t.config, "params": t.params, "value": t.value, "status": t.status, "curve": t.curve, "n": t.number}
         for t in trials
     }
 
@@ -154,23 +158,64 @@ def test_an_interrupted_training_is_an_error_that_the_next_run_mends(tmp_path: P
     assert len(trials_by_slot(search)) == 1
 
 
-def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path) -> None:
-    untouched = Search(tmp_path / "whole")
-    untouched.run_all()
+@pytest.mark.parametrize("scheduler", ["asha", "sha", "hyperband", "rasda", "none"])
+def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path, scheduler: str) -> None:
+    """Nor does it count as a failure, though one lost job is all that a step may cost here."""
+    settings = make_settings(scheduler=scheduler, attempts_max=2)
+    untouched = Search(tmp_path / "whole", settings)
+    untouched.run_all(order=random.Random(1))
     expected = trials_by_slot(untouched)
-    for seed in range(3):
-        dice = random.Random(seed)
-        search = Search(tmp_path / str(seed), train=FormulaTraining(dies_before=lambda spec, step, dice=dice: dice.random() < 0.1))
-        for _, rung, slot in dag.all_slots(search.settings.hpo):
-            while True:
-                try:
-                    search.run(rung, slot)
-                    break
-                except Killed:
-                    continue
+    assert len(expected) == len(dag.all_slots(settings.hpo))
+    for seed in range(3 if scheduler == "asha" else 1):
+        dice, order = random.Random(seed), random.Random(1)
+        died: set[tuple[str, int]] = set()
+
+        def dies(spec: TrainingSpec, step: int, dice: random.Random = dice, died: set[tuple[str, int]] = died) -> bool:
+            again = (spec.work_dir.name, step) in died
+            died.add((spec.work_dir.name, step))
+            return not again and dice.random() < 0.3
+
+        search = Search(tmp_path / str(seed), settings, FormulaTraining(dies_before=dies))
+        search.run_all(order=order, again_after_kills=True)
         assert trials_by_slot(search) == expected
         steps = search.train.steps_made
         assert len(steps) == len(set(steps)), "no step is made twice"
+
+
+@pytest.mark.fault("slot lost again and again")
+def test_a_slot_whose_jobs_are_lost_again_and_again_is_a_failed_trial(tmp_path: Path) -> None:
+    """Three jobs die before the fourth step: a failure. Progress in between, or an end in good order, starts the count anew."""
+    settings = make_settings(attempts_max=3, failed_fraction_max=0.9)
+    search = Search(tmp_path, settings, FormulaTraining(dies_before=lambda spec, step: spec.work_dir.name == "0-0-00001" and step == 4))
+    for _ in range(4):  # the first one makes three steps
+        with pytest.raises(Killed):
+            search.run(0, 1)
+    lost = search.run(0, 1)
+    assert (lost["status"], lost["trial"]) == ("failed", 0)
+    assert lost["reason"].startswith(f"{LOST}: 3 jobs ended without a word after step 3")
+    assert [r["status"] for r in search.run_all()] == ["complete", "failed", *["complete"] * 5]
+    whole = search.train
+
+    def refused(spec: TrainingSpec, ranks: int) -> TrainingResult:
+        raise UserError("the disk is full")
+
+    search = Search(tmp_path / "mended", settings, refused)  # type: ignore[arg-type]
+    for _ in range(5):
+        with pytest.raises(UserError, match="the disk is full"):
+            search.run(0, 0)
+    search.train = whole
+    assert search.run(0, 0)["status"] == "complete"
+
+
+def test_budgets_in_events_are_counted_by_the_first_job(tmp_path: Path) -> None:
+    settings = make_settings(min_steps=None, min_events=100)
+    search = Search(tmp_path, settings)
+    manifest = write_synthetic(search.folder)
+    results = {(r["rung"], r["slot"]): r for r in search.run_all()}
+    for (rung, _), result in results.items():
+        assert result["steps"] == lengths_of(settings, result["params"], manifest).ends[rung]
+    trials = open_study(settings, manifest, search.work).trials()
+    assert {t.place[1:]: t.steps for t in trials} == {place: result["steps"] for place, result in results.items()}
 
 
 @pytest.mark.parametrize("torn", [None, 0.0, 0.5], ids=["after", "before", "amidst"])
