@@ -107,6 +107,19 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(network: 
     assert not gradient[1].any()
 
 
+def test_empty_padding_gives_the_event_term_no_gradient(network: SetTransformer) -> None:
+    """Elements that are all zeros, as the loader pads with, where the network corrects nothing: their momentum is 0."""
+    batch = make_batch([4, 2], padding=3)
+    real = batch.element_type > 0
+    empty = Batch(*(torch.where(real.unsqueeze(-1) if column.ndim == 3 else real, column, 0) for column in batch))
+    momentum = torch.zeros(2, 7, N_CORRECTIONS, requires_grad=True)
+    outputs = network(empty.features, empty.element_type)._replace(momentum=momentum)
+    loss_sums(outputs, empty, network.host_columns, LossConfig(event=1.0))[TERMS.index("event")].backward()
+    assert momentum.grad.isfinite().all()
+    assert momentum.grad[real].any()
+    assert not momentum.grad[~real].any()
+
+
 def test_uncertainty_is_learnt_where_the_error_is(network: SetTransformer) -> None:
     """At its minimum sigma is the error (beta 0); with beta 1 the mean's gradient is that of the squared error."""
     batch = make_batch([20])

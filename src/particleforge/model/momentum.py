@@ -57,6 +57,7 @@ def to_p4(corrections: Tensor, host: tuple[Tensor, ...]) -> Tensor:
     px = pt * (host_cos * cos_d_phi - host_sin * sin_d_phi) / norm
     py = pt * (host_sin * cos_d_phi + host_cos * sin_d_phi) / norm
     pz = pt * torch.sinh((host_eta + d_eta).clamp(-_ABS_ETA_MAX, _ABS_ETA_MAX))
-    momentum = torch.sqrt(px * px + py * py + pz * pz)
+    # padding has no momentum, and the root no finite gradient at 0
+    momentum = torch.sqrt((px * px + py * py + pz * pz).clamp(min=_SMALLEST_GEV**2))
     energy = host_energy * log_energy.clamp(-_LOG_RATIO_MAX, _LOG_RATIO_MAX).exp()
     return torch.stack((px, py, pz, torch.maximum(energy, momentum)), -1)
