@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 SHARD_FORMAT = "{:05d}"
 SPLITS = ("train", "valid", "test")
-HPO_PLOTS = ("history", "rungs", "timeline", "parallel", "importances", "cost")
+HPO_PLOTS = ("history", "rungs", "timeline", "importances", "parallel", "cost")
 STUDY_PLOTS = {
     "scaling_batch": ("scaling_batch", "scaling_batch_curves"),
     "fine_tuning": ("fine_tuning", "fine_tuning_curves"),

@@ -17,13 +17,14 @@ from particleforge.figures import new_figure, png_bytes, styled
 from particleforge.report.rendering import Picture, Rows, data_uri, number, percent, picture
 
 _TRIALS_SHOWN = 40
+_WIDE = ("parallel", "cost")  # plots of the search whose labels are small otherwise
 _HPO_CAPTIONS = {
     "history": "Validation loss of the trials in the order of their start. Only trials of equal budget compare; a low budget's values "
     "rank configurations, they are no final losses.",
     "rungs": "Learning curves of the configurations through the rungs, with their promotions. Curves that cross between rungs show "
     "what a short budget can get wrong.",
     "timeline": "Above: the trainings that ran at one time, side by side; gaps are idle workers, thin lines the time from a slot's start "
-    "to its training's. Below: how the rungs filled. Promotions start before a rung is full, since no slot waits for a whole rung.",
+    "to its training's. Below: how the rungs filled. Promotions start before a rung is full, unless the scheduler is sha.",
     "parallel": "One line per configuration through its parameters, to the largest budget that it reached and its validation loss there. "
     "A larger budget outranks a smaller one. Where dark lines meet lies what the search preferred; an even spread means that the "
     "parameter mattered little. Below the axes: parameters that a configuration does not have.",
@@ -81,7 +82,7 @@ def gather_learning(
         cost_text=cost_text,
         seeds=_seeds(best.get("seeds", [])),
         front=_front(best.get("pareto_front", [])),
-        search_plots=[picture(path, _HPO_CAPTIONS[name]) for name, path in hpo_plots.items()],
+        search_plots=[picture(path, _HPO_CAPTIONS[name], wide=name in _WIDE) for name, path in hpo_plots.items()],
         curves=Picture("training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())),
         training=_training(found),
         parity=_parity(json.loads(parity.read_text(encoding="utf-8"))),

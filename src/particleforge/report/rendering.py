@@ -19,11 +19,12 @@ _DIGITS_MAX = 4  # no figure of the validation is known better
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with the sentence that tells how to read it."""
+    """An image with the sentence that tells how to read it; a wide one takes the width of the page."""
 
     name: str
     data_uri: str
     caption: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def picture(path: Path, caption: str) -> Picture:
+def picture(path: Path, caption: str, *, wide: bool = False) -> Picture:
     """Return a PNG file as a picture."""
-    return Picture(path.stem, data_uri(path.read_bytes()), caption)
+    return Picture(path.stem, data_uri(path.read_bytes()), caption, wide)
 
 
 def measured(figure: Mapping[str, Any] | None) -> str:
