@@ -8,7 +8,7 @@ with the train split's mean number of elements (torch's ``FlopCounterMode``; a m
 is no time: what is not a matrix product is free. But it is the same on every machine and in every run, while measured times
 of one network differ by more than those of neighbouring configurations do (docs/hpo.md).
 
-Rungs promote by the loss alone, whatever the objectives: cost chooses among those that got to the top.
+Samplers and promotions see the loss alone, whatever the objectives: cost chooses among those that got to the top.
 """
 
 from collections.abc import Iterable, Sequence
