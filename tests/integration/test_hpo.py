@@ -18,9 +18,12 @@ from particleforge.config.space import apply_parameters
 from particleforge.config.training import TrainingConfig
 from particleforge.hpo import dag
 from particleforge.hpo.best import select_best_trial
+from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.slot import run_hpo_slot
 from particleforge.hpo.space import configured, trial_settings
+from particleforge.training.checkpoint import latest_state
 from particleforge.training.launch import TrainingSpec, run_training
+from particleforge.training.spec import CHECKPOINTS
 from particleforge.training.train import with_best_settings
 
 from ..unit.synthetic_shards import write_synthetic
@@ -63,6 +66,23 @@ def test_promotion_is_bit_identical_to_never_having_stopped(search: Path, manife
     spec = TrainingSpec(trial_settings(settings, promoted["params"]), manifest, tmp_path, until_step=promoted["steps"])
     straight = run_training(spec, settings.hpo.ranks)
     assert straight.valid_loss == promoted["value"]
+
+
+def test_workers_double_and_the_same_checkpoint_goes_on(manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+    """Rasda on real processes: two workers go on from the checkpoint of one, with twice the batch, to twice the events."""
+    block = {"scheduler": "rasda", "first_rung_slots": 2, "eta": 2, "n_rungs": 2, "min_events": 200, "sampler": "random"}
+    rasda = settings.model_copy(update={"hpo": HpoConfig(**block, space=settings.hpo.space)})
+    for place in dag.all_slots(rasda.hpo):
+        run_hpo_slot(rasda, manifest, tmp_path / "work", *place, tmp_path / f"{place[1]}-{place[2]}.json")
+    promoted = json.loads((tmp_path / "1-0.json").read_text())
+    assert promoted["status"] == "complete", promoted["reason"]
+    ends = lengths_of(rasda, promoted["params"], manifest).ends
+    assert promoted["steps"] == ends[1] < 2 * ends[0], "a larger batch needs fewer steps for as many events"
+    (folder,) = (tmp_path / "work").glob("*/0-1-00000")
+    state = latest_state(folder / CHECKPOINTS)
+    assert state is not None
+    assert [(now["from_step"], now["ranks"]) for now in state["execution"]] == [(0, 1), (ends[0], 2)]
+    assert (state["step"], state["elements_per_batch"]) == (ends[1], 2 * settings.training.elements_per_batch)
 
 
 def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import resource
 import signal
 import time
@@ -193,6 +194,19 @@ def test_a_final_training_without_memory_names_the_remedy(manifest: Path, tmp_pa
     settings = settings.model_copy(update={"model": settings.model.model_copy(update={"width": TOO_WIDE})})
     with pytest.raises(UserError, match=r"training failed: out of memory: .*lower training\.elements_per_batch or model\.width"):
         train_model(settings, manifest, tmp_path / "work", *hand_over_of(tmp_path), None)
+
+
+@pytest.mark.fault("training that takes too long")
+def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(manifest: Path, tmp_path: Path) -> None:
+    good = settings_of()
+    hpo = HpoConfig(scheduler="none", first_rung_slots=1, n_rungs=1, min_steps=10**6, slot_minutes_max=0.05)
+    settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
+    run_hpo_slot(settings, manifest, tmp_path / "work", 0, 0, 0, tmp_path / "slot.json")
+    slot = json.loads((tmp_path / "slot.json").read_text())
+    assert slot["status"] == "failed"
+    assert re.fullmatch(r"timed out: \d+ of 1000000 steps in 3 s", slot["reason"])
+    (folder,) = (tmp_path / "work").glob("*/0-0-00000")
+    assert f"step_{int(slot['reason'].split()[2]):09d}" in str(list_checkpoints(folder / CHECKPOINTS)[-1])
 
 
 # ---- ranks that die

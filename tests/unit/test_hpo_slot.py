@@ -17,7 +17,6 @@ from particleforge.errors import UserError
 from particleforge.hpo import dag, study
 from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.lock import SharedLock
-from particleforge.hpo.slot import LOST
 from particleforge.hpo.study import JOURNAL, open_study
 from particleforge.training.launch import TrainingResult, TrainingSpec
 
@@ -192,7 +191,7 @@ def test_a_slot_whose_jobs_are_lost_again_and_again_is_a_failed_trial(tmp_path: 
             search.run(0, 1)
     lost = search.run(0, 1)
     assert (lost["status"], lost["trial"]) == ("failed", 0)
-    assert lost["reason"].startswith(f"{LOST}: 3 jobs ended without a word after step 3")
+    assert lost["reason"].startswith("lost: 3 jobs ended without a word after step 3")
     assert [r["status"] for r in search.run_all()] == ["complete", "failed", *["complete"] * 5]
     whole = search.train
 
