@@ -16,7 +16,7 @@ from particleforge.config.report import ReportConfig
 from particleforge.config.resources import ResourcesConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
-from particleforge.config.space import check_space
+from particleforge.config.space import check_grid, check_space
 from particleforge.config.studies import StudiesConfig
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
@@ -46,6 +46,8 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _space_fits(self) -> Self:
         check_space(self.hpo.space, self.model, self.training)
+        if self.hpo.sampler == "grid":
+            check_grid(self.hpo.space, self.hpo.grid_points, self.hpo.first_rung_slots, self.model, self.training)
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
-from itertools import combinations, product
+from itertools import combinations, count, islice, product
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +24,7 @@ DECIDED_BY_SEARCH = frozenset(
     for name in EXECUTION
     | {"max_steps", "schedule_steps", "valid_every_steps", "log_every_steps", "early_stopping_patience", "init_from", "max_train_events"}
 )
+GRID_POINTS_MAX = 10_000
 _VALUES_MAX = 64  # values of one discrete parameter that are checked one by one
 _ON_GRID = 1e-8  # distance from a multiple of the step that rounding explains
 
@@ -221,6 +222,24 @@ def check_space(space: Mapping[str, ParameterConfig], model: ModelConfig, traini
             (point,) = active_parameters(space, [{**around, **own}], configured)
             if set(own) <= set(point):
                 _check_point(point, own, model, training)
+
+
+def check_grid(
+    space: Mapping[str, ParameterConfig], n_continuous: int, n_wanted: int, model: ModelConfig, training: TrainingConfig
+) -> None:
+    """Raise a ValueError unless the grid has at least ``n_wanted`` points, and not so many that no search visits them."""
+    named = {*space, *(parent for parameter in space.values() for parent in parameter.when)}
+    small = all(parameter.n_levels <= GRID_POINTS_MAX for parameter in space.values())
+    points = grid_points(space, n_continuous, {path: value_at(path, model, training) for path in named}) if small else count()
+    n = sum(1 for _ in islice(points, GRID_POINTS_MAX + 1))
+    if n > GRID_POINTS_MAX:
+        raise ValueError(
+            f"hpo.sampler: the grid has more than {GRID_POINTS_MAX} points; fix parameters with null, or give steps or choices"
+        )
+    if n < n_wanted:
+        raise ValueError(
+            f"hpo.first_rung_slots = {n_wanted} configurations are wanted, but the grid has {n} points; lower the one or widen the other"
+        )
 
 
 def _needed(space: Mapping[str, ParameterConfig], paths: Sequence[str]) -> dict[str, tuple[Value, ...]]:
