@@ -131,7 +131,8 @@ class Recorded:
         features = self._features(table.to_dict("records"))
         self._forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1).fit(features, curves)
         pairs = [group.index for _, group in table.reset_index(drop=True).groupby(list(self.space)) if len(group) == 2]
-        self.noise = float(np.std([curves[a, -1] - curves[b, -1] for a, b in pairs]) / math.sqrt(2))
+        apart = np.abs([curves[a, -1] - curves[b, -1] for a, b in pairs])
+        self.noise = float(1.4826 * np.median(apart) / math.sqrt(2))  # robust: trainings that go badly scatter far more
         self._known: dict[tuple[float, ...], np.ndarray] = {}
 
     def _features(self, configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
