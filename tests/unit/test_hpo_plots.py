@@ -9,10 +9,11 @@ import pytest
 from matplotlib.image import imread
 
 from particleforge.hpo.cost import costs
-from particleforge.hpo.drawing import Budgets, furthest_of, loss_limit, plain_names, ranked
+from particleforge.hpo.drawing import Budgets, loss_limit, plain_names
 from particleforge.hpo.parallel import category_scale, number_scale
 from particleforge.hpo.plots import importances, write_plots
 from particleforge.hpo.timeline import busy_share, lanes, time_unit
+from particleforge.hpo.trials import furthest_of, ranked
 from particleforge.paths import HPO_PLOTS
 
 from .hpo_trials import finished_search, search_settings

@@ -81,6 +81,12 @@ def budget(hpo: HpoConfig, rung: int) -> float:
     return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
 
 
+def budget_text(hpo: HpoConfig, rung: int) -> str:
+    """Return the number of steps, epochs or events of a rung's budget, with thin groups."""
+    amount = budget(hpo, rung)
+    return f"{amount:,.0f}".replace(",", "\u202f") if float(amount).is_integer() else f"{amount:.3g}"
+
+
 def schedule_budget(hpo: HpoConfig) -> float:
     """Return the length of the learning-rate schedule of every trial, in ``hpo.budget_unit``: the top rung's budget, or as configured."""
     return hpo.schedule_steps or hpo.min_budget * int(hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1))

@@ -4,7 +4,7 @@ Trials are told apart by their rung, which has the same budget in all brackets: 
 Colours are viridis without its pale end, in order of the budget; markers repeat what colours say, for prints in grey.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -41,13 +41,7 @@ class Budgets:
 
     def label(self, rung: int) -> str:
         """Return the budget of a rung as text."""
-        return f"{budget_text(self._hpo, rung)} {self._hpo.budget_unit}"
-
-
-def budget_text(hpo: HpoConfig, rung: int) -> str:
-    """Return the number of steps, epochs or events of a rung's budget, with thin groups."""
-    budget = dag.budget(hpo, rung)
-    return f"{budget:,.0f}".replace(",", "\u202f") if float(budget).is_integer() else f"{budget:.3g}"
+        return f"{dag.budget_text(self._hpo, rung)} {self._hpo.budget_unit}"
 
 
 def plain_names(paths: Iterable[str]) -> dict[str, str]:
@@ -94,17 +88,3 @@ def note(axes: Axes, text: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.minorticks_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
-
-
-def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration, its trial of the highest rung that ended well; configurations without one are left out."""
-    best: dict[str, SearchTrial] = {}
-    for trial in trials:
-        if trial.value is not None and (trial.config not in best or trial.rung > best[trial.config].rung):
-            best[trial.config] = trial
-    return best
-
-
-def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
-    """Return the trials best first: higher rungs before lower ones, then by loss."""
-    return sorted(best.values(), key=lambda trial: (-trial.rung, *trial.rank_key))

@@ -21,17 +21,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
-from particleforge.hpo.drawing import (
-    DEFAULT_COLOUR,
-    FAILED_COLOUR,
-    WINNER_COLOUR,
-    budget_text,
-    furthest_of,
-    loss_limit,
-    plain_names,
-    ranked,
-)
-from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
+from particleforge.hpo import dag
+from particleforge.hpo.drawing import DEFAULT_COLOUR, FAILED_COLOUR, WINNER_COLOUR, loss_limit, plain_names
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
 
 _ABSENT = -0.16  # height of what a configuration does not have, below the axis from 0 to 1
 _SPREAD = 0.035  # lines through one category are drawn side by side over this height to each side
@@ -81,7 +73,7 @@ def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     limit = loss_limit([t.loss for t in order])
     losses = [min(t.loss, limit) for t in order]
     scales += [
-        category_scale([budget_text(settings.hpo, rung) for rung in sorted({t.rung for t in order})]),
+        category_scale([dag.budget_text(settings.hpo, rung) for rung in sorted({t.rung for t in order})]),
         number_scale(losses, log=max(losses) > 8 * min(losses) > 0),
     ]
     names = plain_names(paths)
@@ -91,7 +83,7 @@ def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     heights = {
         t.config: [
             *_heights(t.params, paths, scales),
-            scales[-2].place(budget_text(settings.hpo, t.rung)),
+            scales[-2].place(dag.budget_text(settings.hpo, t.rung)),
             scales[-1].place(min(t.loss, limit)),
         ]
         for t in order

@@ -27,9 +27,8 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
-from particleforge.hpo.drawing import budget_text, furthest_of, ranked
 from particleforge.hpo.study import JOURNAL, identity, search_trial
-from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
 
 _WIDTH = 120
 _LISTED = 5  # trials or reasons per list
@@ -279,7 +278,7 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
     slots = Counter((bracket, rung) for bracket, rung, _ in dag.all_slots(hpo)) if hpo else Counter()
     budgets = {(t.bracket, t.rung): f"{t.steps} steps" for t in trials}
     if hpo:
-        budgets |= {(bracket, rung): f"{budget_text(hpo, rung)} {hpo.budget_unit}" for bracket, rung in {*slots, *budgets}}
+        budgets |= {(bracket, rung): f"{dag.budget_text(hpo, rung)} {hpo.budget_unit}" for bracket, rung in {*slots, *budgets}}
     rows = []
     for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]

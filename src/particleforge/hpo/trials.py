@@ -90,3 +90,17 @@ def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
         if trial.parent is None or trial.status == "complete":
             best[trial.config] = trial
     return best
+
+
+def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
+    """Return, by configuration, its trial of the highest rung that ended well; configurations without one are left out."""
+    best: dict[str, SearchTrial] = {}
+    for trial in trials:
+        if trial.value is not None and (trial.config not in best or trial.rung > best[trial.config].rung):
+            best[trial.config] = trial
+    return best
+
+
+def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
+    """Return the trials best first: higher rungs before lower ones, then by loss."""
+    return sorted(best.values(), key=lambda trial: (-trial.rung, *trial.rank_key))
