@@ -118,7 +118,8 @@ class JointGP:
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     """Return by how much each point is expected to fall below ``best`` (Jones et al. 1998, eq. 15, for a minimum)."""
     z = (best - mean) / deviation
-    return deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+    gain: Array = deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+    return gain
 
 
 def _kernel(hyper: Array, x: Array, budget: Array) -> tuple[Array, ...]:
