@@ -16,7 +16,7 @@ take the next training themselves, which may be the one they have just ended and
 Columns: hours to the result; training's share of the worker time that jobs hold (what a batch system accounts); the share of all
 workers' time that was training, until the last new configuration has started and until the end; checkpoints loaded.
 
-Prints tables; the last line is one JSON object.
+Figures are means over ``--seeds`` searches. Prints tables; the last line is one JSON object.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from particleforge.hpo.study import JOURNAL, Study, open_study
 
 SCHEDULERS = ("asha", "sha", "hyperband", "rasda")
 RUNGS, ETA = 4, 3
-SIZES_MEASURED = (40, 120, 360)  # trials in the study
+SIZES_MEASURED = (100, 300, 1000)  # trials in the study
 SPACE = {
     "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
     "training.weight_decay": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
@@ -72,43 +72,50 @@ class Costs:
         return float(max(0.0, constant + slope * n_trials))
 
 
-def study_costs(sampler: str) -> tuple[dict[str, tuple[float, float]], list[dict[str, float]]]:
-    """Return the lines through the measured costs of opening, claiming and finishing, and the measurements.
+def study_costs(samplers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what opening, claiming and finishing cost at several sizes of the study, by sampler.
 
     A cost is CPU time, which other work on the machine changes little, and for each record the time of one sync to the disk.
     """
-    block = {"scheduler": "asha", "first_rung_slots": max(SIZES_MEASURED) + 30, "n_rungs": 1, "space": SPACE}
-    quick, settings = (
-        HpoSettings(seed=1, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block, sampler=name))
-        for name in ("random", sampler)
-    )
+    block = {"scheduler": "asha", "first_rung_slots": 2 * max(SIZES_MEASURED), "n_rungs": 1, "space": SPACE}
     measured = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "manifest.json"
         manifest.write_text(json.dumps({"splits": {}}))
-        filling, filled, sync = open_study(quick, manifest, folder / "work"), 0, sync_seconds(folder)
+        chosen = {
+            sampler: HpoSettings(seed=1, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block, sampler=sampler))
+            for sampler in {"random", *samplers}
+        }
+        filling, sync, slot = open_study(chosen["random"], manifest, folder / "work"), sync_seconds(folder), 0
         journal = folder / "work" / JOURNAL
         for size in SIZES_MEASURED:
             with mock.patch("os.fsync"):
-                for slot in range(filled, size):
+                while slot < size:
                     one_slot(filling, slot)
-            repeats = []
-            for slot in range(size, size + 7):
-                records, start = len(journal.read_bytes().splitlines()), time.process_time()
-                fresh = open_study(settings, manifest, folder / "work")
-                opened = time.process_time() - start
-                claim, finish = one_slot(fresh, slot)
-                records = len(journal.read_bytes().splitlines()) - records
-                repeats.append((opened, claim + sync, finish + (records - 1) * sync, records))
-            filled = size + 7
-            opened, claim, finish, records = np.median(repeats, axis=0)
-            measured.append({"n": size, "open": opened, "claim": claim, "finish": finish, "records": records, "sync": sync})
+                    slot += 1
+            for sampler in samplers:
+                repeats = []
+                for _ in range(5):
+                    records, start = len(journal.read_bytes().splitlines()), time.process_time()
+                    fresh = open_study(chosen[sampler], manifest, folder / "work")
+                    opened = time.process_time() - start
+                    claim, finish = one_slot(fresh, slot)
+                    slot += 1
+                    records = len(journal.read_bytes().splitlines()) - records
+                    repeats.append((opened, claim + sync, finish + (records - 1) * sync, records))
+                costs = dict(zip(("open", "claim", "finish", "records"), np.median(repeats, axis=0).tolist(), strict=True))
+                measured.append({"sampler": sampler, "n": slot, **costs, "sync": sync})
+    return measured
+
+
+def lines_through(measured: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Return each part's cost at no trial and per trial, by least squares."""
     lines = {}
     for part in ("open", "claim", "finish"):
         slope, constant = np.polyfit([m["n"] for m in measured], [m[part] for m in measured], 1)
         lines[part] = (float(constant), float(slope))
-    return lines, measured
+    return lines
 
 
 def one_slot(study: Study, slot: int) -> tuple[float, float]:
@@ -208,7 +215,7 @@ class Record:
         return {
             "hours": self.end / 3600,
             "of_held": trained / self.held,
-            "busy_before_tail": self.busy(self.last_new) if self.last_new else None,
+            "busy_before_tail": self.busy(self.last_new) if self.last_new > self.trainings[0][0] else None,
             "busy": self.busy(self.end),
             "loads": self.loads,
         }
@@ -217,10 +224,10 @@ class Record:
 class Search:
     """One search by jobs of a graph on so many workers."""
 
-    def __init__(self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int) -> None:
+    def __init__(self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int, seed: int) -> None:
         self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
         self.clock, self.record = Clock(), Record(workers)
-        self.dice = np.random.default_rng(options.seed)
+        self.dice = np.random.default_rng(seed)
         slots = dag.all_slots(hpo)
         self.waits = {slot: set(dag.parents_of(hpo, *slot)) for slot in slots}
         self.children: dict[dag.Slot, list[dag.Slot]] = {slot: [] for slot in slots}
@@ -307,9 +314,9 @@ class Search:
 class Pool:
     """ASHA as published: workers as long-lived as the search."""
 
-    def __init__(self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int) -> None:
+    def __init__(self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int, seed: int) -> None:
         self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
-        self.clock, self.record, self.dice = Clock(), Record(workers), np.random.default_rng(options.seed)
+        self.clock, self.record, self.dice = Clock(), Record(workers), np.random.default_rng(seed)
         self.rungs: list[list[tuple[float, float]]] = [[] for _ in range(RUNGS)]  # (loss, factor) of what has ended there, best first
         self.promoted: list[set[float]] = [set() for _ in range(RUNGS)]
         self.new, self.n_trials, self.lock_free_at = hpo.first_rung_slots, 0, 0.0
@@ -365,14 +372,18 @@ def spread_factor(dice: np.random.Generator, spread: float) -> float:
 
 
 def searches(options: argparse.Namespace, costs: Costs) -> Iterator[dict[str, Any]]:
-    """Play every search and yield its figures."""
+    """Play every search with several seeds and yield the means of its figures."""
     for slots in options.slots:
         for name in (*SCHEDULERS, "pool"):
             scheduler = "asha" if name == "pool" else name
             hpo = HpoConfig(scheduler=scheduler, first_rung_slots=slots, eta=ETA, n_rungs=RUNGS, min_events=1000)
             for workers in options.workers:
-                record = (Pool if name == "pool" else Search)(hpo, costs, options, workers).run()
-                yield {"slots": slots, "scheduler": name, "workers": workers, "jobs": len(record.trainings), **record.summary()}
+                played = []
+                for seed in range(options.seeds):
+                    record = (Pool if name == "pool" else Search)(hpo, costs, options, workers, seed).run()
+                    played.append({"jobs": len(record.trainings), **record.summary()})
+                means = {key: None if played[0][key] is None else float(np.mean([p[key] for p in played])) for key in played[0]}
+                yield {"slots": slots, "scheduler": name, "workers": workers, **means}
 
 
 # ---- output
@@ -388,7 +399,7 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
             shares = " | ".join(
                 "-" if row[name] is None else f"{100 * row[name]:.1f} %" for name in ("of_held", "busy_before_tail", "busy")
             )
-            print(f"| {row['scheduler']} | {row['workers']} | {row['jobs']} | {row['hours']:.1f} | {shares} | {row['loads']} |")
+            print(f"| {row['scheduler']} | {row['workers']} | {row['jobs']:.0f} | {row['hours']:.1f} | {shares} | {row['loads']:.0f} |")
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -424,20 +435,19 @@ def main() -> None:
     parser.add_argument("--reaction-s", type=float, default=20.0, help="longest time until the workflow sees a job's end (profiles/slurm)")
     parser.add_argument("--efficiency", type=float, default=0.87, help="of a training on twice the workers, docs/performance.md")
     parser.add_argument("--order", choices=["fifo", "deepest"], default="fifo", help="of jobs in the queue")
-    parser.add_argument("--sampler", default=HpoConfig().sampler)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--samplers", nargs="+", default=[HpoConfig().sampler], help="measured; the first one is simulated")
+    parser.add_argument("--seeds", type=int, default=5, help="searches over which figures are averaged")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
 
-    lines, measured = study_costs(options.sampler)
+    measured = study_costs(options.samplers)
     load, size_mb = checkpoint_seconds()
-    costs = Costs(start=options.start_s, load=load, **lines)
-    print(f"Seconds of a slot's access to the study, sampler {options.sampler}:\n")
-    print("| trials in the study | open | claim | finish | records, each synced | of a sync |\n|---|---|---|---|---|---|")
+    costs = Costs(start=options.start_s, load=load, **lines_through([m for m in measured if m["sampler"] == options.samplers[0]]))
+    print("Seconds of a slot's access to the study:\n")
+    print("| sampler | trials in the study | open | claim | finish | records, each synced | of a sync |\n|---|---|---|---|---|---|---|")
     for row in measured:
-        print(
-            f"| {row['n']:.0f} | {row['open']:.3f} | {row['claim']:.3f} | {row['finish']:.3f} | {row['records']:.0f} | {row['sync']:.4f} |"
-        )
+        parts = " | ".join(f"{row[part]:.3f}" for part in ("open", "claim", "finish"))
+        print(f"| {row['sampler']} | {row['n']} | {parts} | {row['records']:.0f} | {row['sync']:.4f} |")
     print(f"\nA checkpoint of {size_mb:.1f} MB is read in {load:.3f} s; a job's stage starts {options.start_s:g} s after the job.")
     rows = list(searches(options, costs))
     print_tables(rows)
@@ -445,7 +455,10 @@ def main() -> None:
         draw(rows, options.figure)
     asha = [row for row in rows if row["scheduler"] == "asha" and row["workers"] <= 96]
     result = {
-        "asha_min_busy_before_tail_to_96": min(row["busy_before_tail"] for row in asha),
+        "asha_min_busy_before_tail_to_96": min(
+            (row["busy_before_tail"] for row in asha if row["busy_before_tail"] is not None), default=None
+        ),
+        "asha_min_busy_to_96": min(row["busy"] for row in asha),
         "asha_min_of_held_to_96": min(row["of_held"] for row in asha),
         "checkpoint_load_s": load,
         "study": measured,
