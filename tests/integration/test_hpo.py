@@ -5,13 +5,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from particleforge.config.hpo import HpoConfig
-from particleforge.config.load import load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import HpoSettings, TrainSettings
 from particleforge.config.space import apply_parameters
@@ -20,7 +18,7 @@ from particleforge.hpo import dag
 from particleforge.hpo.best import select_best_trial
 from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.slot import run_hpo_slot
-from particleforge.hpo.space import configured, trial_settings
+from particleforge.hpo.space import trial_settings
 from particleforge.training.checkpoint import latest_state
 from particleforge.training.launch import TrainingSpec, run_training
 from particleforge.training.spec import CHECKPOINTS
@@ -28,7 +26,6 @@ from particleforge.training.train import with_best_settings
 
 from ..unit.synthetic_shards import write_synthetic
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
 
 
@@ -115,33 +112,3 @@ def test_best_feeds_the_final_training(search: Path, manifest: Path, settings: H
     assert yaml.safe_load(best.read_text())["value"] == winner["value"]
     final = with_best_settings(TrainSettings(seed=3, model=settings.model, training=settings.training), best)
     assert (final.model, final.training) == apply_parameters(winner["params"], settings.model, settings.training)
-
-
-@pytest.mark.parametrize("preset", ["smoke", "demo", "study"])
-def test_every_parameter_of_the_shipped_spaces_reaches_the_network_or_its_optimiser(preset: str, manifest: Path) -> None:
-    from particleforge.model.inputs import ModelInputs
-    from particleforge.model.loss import term_weights
-    from particleforge.model.network import SetTransformer
-    from particleforge.training.optimiser import learning_rate, make_optimiser
-
-    run = load_run(ROOT / "config", {"preset": preset})
-    settings = HpoSettings(seed=run.seed, model=run.model, training=run.training, hpo=run.hpo)
-    default = configured(run.hpo.space, run.model, run.training)
-
-    def built(params: dict[str, Any]) -> dict[str, Any]:
-        own = trial_settings(settings, params)
-        training = own.training
-        network = SetTransformer(own.model, ModelInputs.from_manifest(manifest))
-        groups = make_optimiser(training, network).state_dict()["param_groups"]
-        return {
-            "layers": str(network),
-            "optimiser": [{key: value for key, value in group.items() if key != "params"} for group in groups],
-            "schedule": [learning_rate(training, step) for step in range(0, training.max_steps, max(1, training.max_steps // 50))],
-            "loss": term_weights(training.loss).tolist(),
-            "batch": training.elements_per_batch,
-        }
-
-    before = built(default)
-    for path, parameter in run.hpo.space.items():
-        other = next(value for value in parameter.values() if value != default[path])
-        assert built({**default, path: other}) != before, path
