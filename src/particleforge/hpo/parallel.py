@@ -101,7 +101,7 @@ def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     _draw_special(axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed))
     tones = ScalarMappable(Normalize(1, worst + 1), shades.reversed())
     tones.set_array([])
-    bar = figure.colorbar(tones, ax=axes, pad=0.01, fraction=0.03)
+    bar = figure.colorbar(tones, ax=axes, pad=0.01, fraction=0.03, ticks=MaxNLocator(integer=True))
     bar.set_label("rank of the configuration (1: best)")
     bar.ax.invert_yaxis()
     return figure

@@ -66,7 +66,7 @@ def draw_timeline(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     bars, ended = figure.subplots(2, 1, sharex=True, height_ratios=(1.2 + n_lanes / _LANES_TALL, 1))
     budgets = Budgets(timed, settings.hpo)
     _draw_lanes(bars, timed, np.asarray(spans) / scale, rows, budgets, winner)
-    bars.set_title(f"The search over time: {n_lanes} trainings at once at most, {n_lanes * busy_share(spans, n_lanes):.3g} on average")
+    bars.set_title(f"The search over time: trainings at once: {n_lanes} at most, {n_lanes * busy_share(spans, n_lanes):.3g} on average")
     for rung in budgets.rungs:
         times = np.sort([end / scale for (_, end), t in zip(spans, timed, strict=True) if t.rung == rung])
         ended.step([0.0, *times], range(len(times) + 1), where="post", color=budgets.colour(rung), label=budgets.label(rung))
@@ -99,7 +99,7 @@ def _draw_lanes(
             zorder=3 if own else 2,
         )
     axes.set(ylabel="trainings side by side", ylim=(max(rows) + 0.6, -0.6))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.minorticks_off()
     handles = [Patch(facecolor=budgets.colour(rung), label=f"to {budgets.label(rung)}") for rung in budgets.rungs]
     handles.append(Patch(facecolor="white", edgecolor=WINNER_COLOUR, linewidth=2.0, label="best configuration"))
