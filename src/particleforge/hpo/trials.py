@@ -94,11 +94,7 @@ def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
 
 def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
     """Return, by configuration, its trial of the highest rung that ended well; configurations without one are left out."""
-    best: dict[str, SearchTrial] = {}
-    for trial in trials:
-        if trial.value is not None and (trial.config not in best or trial.rung > best[trial.config].rung):
-            best[trial.config] = trial
-    return best
+    return {config: trial for config, trial in furthest(trials).items() if trial.status == "complete"}
 
 
 def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
