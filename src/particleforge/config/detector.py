@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from particleforge import schema
 from particleforge.config.base import Block
+from particleforge.config.delphes import DelphesConfig
 from particleforge.config.expressions import parse_expression
 from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
 from particleforge.errors import UserError, did_you_mean
@@ -194,6 +195,7 @@ class DetectorConfig(Block):
     clustering: ClusteringConfig
     particle_flow: ParticleFlowConfig
     collections: CollectionsConfig = CollectionsConfig()
+    delphes: DelphesConfig = DelphesConfig()
     elements: ElementsConfig
     particle_classes: tuple[ParticleClassConfig, ...] = Field(min_length=1)
     samples: dict[Name, SampleConfig] = Field(min_length=1)

@@ -102,9 +102,15 @@ def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path
 
 
 def load_detector(config_dir: Path, name: str) -> DetectorConfig:
-    """Return the configuration of one detector."""
+    """Return the configuration of one detector; one that ``extends`` another is laid over it."""
     path = config_dir / "detectors" / f"{name}.yaml"
-    return validate(DetectorConfig, read_yaml(path), str(path))
+    content = read_yaml(path)
+    if (base := content.pop("extends", None)) is not None:
+        below = read_yaml(path.with_name(f"{base}.yaml"))
+        if "extends" in below:
+            raise UserError(f"{path}: extends: {base} extends another itself; name a detector that stands alone")
+        content = merge(below, content)
+    return validate(DetectorConfig, content, str(path))
 
 
 def _with_detectors_as_list(content: Mapping[str, Any]) -> Tree:

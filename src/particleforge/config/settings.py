@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from particleforge.config.base import Block
 from particleforge.config.dataset import DatasetConfig
+from particleforge.config.delphes import DelphesConfig
 from particleforge.config.detector import (
     BeamConfig,
     CollectionsConfig,
@@ -82,13 +83,16 @@ class DatasetSettings(StageSettings):
     b_field_tesla: float
     calorimeter: CalorimeterConfig
     collections: CollectionsConfig
+    delphes: DelphesConfig
     particle_classes: tuple[ParticleClassConfig, ...]
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings; what concerns hits is none where clusters are the elements, so that it reruns nothing there."""
+        """Return the settings, without what concerns nothing here: hits where clusters are elements, Delphes' branches if none is renamed."""
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
             del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
+        if self.delphes == DelphesConfig():
+            del found["delphes"]
         return found
 
 

@@ -27,9 +27,9 @@ from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
 from particleforge.dataset.identity import event_ids
 from particleforge.dataset.truth import Balance, build_truth
-from particleforge.edm4hep.reader import read_chunks
 from particleforge.edm4hep.records import Array, RawEvents, Table
 from particleforge.errors import UserError
+from particleforge.inputs.formats import read_chunks
 from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
 
 def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
     try:
-        for raw in read_chunks(path, settings.collections, settings.dataset.chunk_events):
+        for raw in read_chunks(path, settings):
             if settings.dataset.calorimeter_elements == "hits" and not raw.linked_hits:
                 raise UserError(
                     f"{path}: no calorimeter hits with links to particles; correct the detector's 'collections', or set "

@@ -1,0 +1,113 @@
+"""An open Delphes ROOT file: the leaves of its tree, and the references in them.
+
+Inputs -> outputs: a path -> ``DelphesFile``, which gives the values of any leaf for a range of events. Whatever makes a file
+unusable (not ROOT, truncated, a mandatory branch missing or of another type) is a UserError that names it.
+
+A branch is an array of objects per event (TClonesArray), its members are leaves ``Branch.Member``. References are read as what
+Delphes wrote, ``TRef`` (member ``Particle``) and ``TRefArray`` (``Particles``), whatever type the file claims for them.
+"""
+
+import errno
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import awkward as ak
+import numpy as np
+import uproot
+from uproot.containers import AsArray
+from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.objects import AsObjects
+from uproot.models.TRef import Model_TRef, Model_TRefArray
+
+from particleforge.edm4hep.records import Array, IntArray
+from particleforge.errors import UserError
+
+TREE = "Delphes"
+_FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+
+
+class DelphesFile:
+    """An open Delphes file; a context manager."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file and look at its leaves; what is no readable Delphes file is a UserError."""
+        self.path = str(path)
+        try:
+            self._file = uproot.open(path)
+        except Exception as error:  # uproot raises whatever broken bytes lead it to
+            raise self.unreadable(error) from error
+        try:
+            self._tree = self._file[TREE]
+            if not isinstance(self._tree, uproot.TTree):
+                raise UserError(f"{self.path}: '{TREE}' is a {type(self._tree).__name__}, not a tree; give a Delphes file")
+            self.n_events = int(self._tree.num_entries)
+            self._leaves: dict[str, Any] = {}
+            for name, leaf in self._tree.items(recursive=True, full_paths=False):
+                self._leaves[name.split("[")[0]] = leaf
+        except UserError:
+            self._file.close()
+            raise
+        except Exception as error:
+            self._file.close()
+            raise self.unreadable(error) from error
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def has(self, branch: str) -> bool:
+        """Tell whether the file has a branch."""
+        return any(leaf.startswith(f"{branch}.") for leaf in self._leaves)
+
+    def first(self, branches: tuple[str, ...]) -> str | None:
+        """Return the first of alternative branches that the file has."""
+        return next((branch for branch in branches if self.has(branch)), None)
+
+    def member(self, branch: str, *names: str) -> str | None:
+        """Return the leaf of a member that went by any of ``names``, or None."""
+        return next((leaf for name in names if (leaf := f"{branch}.{name}") in self._leaves), None)
+
+    def require(self, branch: str, *names: str) -> str:
+        """Return the leaf of a member; a missing one is a UserError."""
+        leaf = self.member(branch, *names)
+        if leaf is None:
+            spelled = " or ".join(f"{branch}.{name}" for name in names)
+            raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'delphes'")
+        return leaf
+
+    def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
+        """Return a leaf's number of objects per event, and its values of all events."""
+        return self._numbers(leaf, self._leaves[leaf].array(entry_start=start, entry_stop=stop))
+
+    def references(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
+        """Return a TRef leaf's number of objects per event, and the reference of each."""
+        # A file reader is not needed: how a TRef lies in the file does not depend on it.
+        how = AsJagged(Model_TRef.strided_interpretation(None))
+        return self._numbers(leaf, self._leaves[leaf].array(how, entry_start=start, entry_stop=stop)["ref"])
+
+    def reference_lists(self, leaf: str, start: int, stop: int) -> tuple[IntArray, IntArray, Array]:
+        """Return a TRefArray leaf's number of objects per event, the length of each object's list, and all references."""
+        branch = self._leaves[leaf]
+        how = AsObjects(AsArray(False, False, Model_TRefArray), branch)
+        lists = branch.array(how, entry_start=start, entry_stop=stop)["refs"]
+        lengths = ak.num(lists, axis=2)
+        return *self._numbers(leaf, lengths), ak.to_numpy(ak.flatten(lists, axis=None))
+
+    def _numbers(self, leaf: str, array: ak.Array) -> tuple[IntArray, Array]:
+        if array.ndim == 2:
+            values: Array = ak.to_numpy(ak.flatten(array))
+            if values.dtype.kind in "iufb":
+                return ak.to_numpy(ak.num(array)).astype(np.int64), values
+        raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+
+    def unreadable(self, error: Exception) -> UserError:
+        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+            raise error
+        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        return UserError(f"{self.path}: not a readable Delphes ROOT file ({said[0][:120]}); fetch or simulate it again")
