@@ -26,10 +26,15 @@ RELATION_NUMBERS = {
     ("MCParticle", "parents"): 0,
     ("Track", "trackerHits"): 0,
     ("Cluster", "hits"): 1,
+    ("SimTrackerHit", "particle"): 0,
+    ("SimCalorimeterHit", "contributions"): 0,
+    ("CaloHitContribution", "particle"): 0,
+    ("RecDqdx", "track"): 0,
     ("ReconstructedParticle", "clusters"): 0,
     ("ReconstructedParticle", "tracks"): 1,
 }
-VECTOR_NUMBERS = {("Track", "trackStates"): 1, ("Cluster", "subdetectorEnergies"): 2}
+VECTOR_NUMBERS = {("Track", "trackStates"): 1, ("Track", "dxQuantities"): 2, ("Cluster", "subdetectorEnergies"): 2}
+_RENAMED = {"particle": ("particle", "MCParticle")}  # relations that went by other names
 _LINK_ENDS = {"from": ("_{}_from", "_{}_rec", "{}#0"), "to": ("_{}_to", "_{}_sim", "{}#1")}
 
 
@@ -47,14 +52,11 @@ class Layout:
     def __init__(self, path: str, leaves: Iterable[str]) -> None:
         self.path = path
         self.leaves = frozenset(leaves)
+        self.collections = frozenset(leaf.split(".")[0] for leaf in self.leaves if "." in leaf)
 
     def has(self, collection: str) -> bool:
         """Tell whether the file holds a collection at all."""
-        return any(leaf.startswith(f"{collection}.") for leaf in self.leaves)
-
-    def first(self, collections: Iterable[str]) -> str | None:
-        """Return the first collection of the alternatives that the file holds."""
-        return next((name for name in collections if self.has(name)), None)
+        return collection in self.collections
 
     def member(self, collection: str, *names: str) -> str | None:
         """Return the leaf of a member that went by any of ``names``, or None."""
@@ -71,7 +73,8 @@ class Layout:
     def relation(self, kind: str, collection: str, name: str) -> Reference | None:
         """Return the references of a one-to-many relation, e.g. ``("Cluster", "PandoraClusters", "hits")``, or None."""
         number = RELATION_NUMBERS.get((kind, name))
-        return self._reference((f"_{collection}_{name}", f"{collection}#{number}"))
+        spelled = [f"_{collection}_{spelling}" for spelling in _RENAMED.get(name, (name,))]
+        return self._reference((*spelled, f"{collection}#{number}"))
 
     def link_end(self, collection: str, end: str) -> Reference | None:
         """Return the references of one end (``from``: reconstructed, ``to``: simulated) of a link collection, or None."""
@@ -80,6 +83,8 @@ class Layout:
     def vector(self, kind: str, collection: str, name: str) -> str | None:
         """Return what a vector member's leaves start with: the leaf itself, or the part before its members' dot."""
         number = VECTOR_NUMBERS[kind, name]
+        if name == "subdetectorEnergies" and self.member(collection, "hitContributions_begin") is None:
+            number -= 1  # EDM4hep 0.4 took the vector before it away
         for stem in (f"_{collection}_{name}", f"{collection}_{number}"):
             if stem in self.leaves or self.has(stem):
                 return stem

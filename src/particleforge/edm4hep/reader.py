@@ -7,8 +7,10 @@ Inputs -> outputs: a ROOT file and the detector's collection names -> ``records.
 * ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``: calorimeter hits, with time (ns);
 * ``candidates``: pdg, charge, four-momentum;
 
-and the relations between them. Names differ between versions; ``layout`` knows how. A collection that is not there gives
-an empty table; what no truth can do without (particles with parents, tracks or clusters, a link) is a UserError.
+and the relations between them. Names differ between versions; ``layout`` knows how. Which collections mean what is the detector's branch
+map, settled for the file by ``mapping``; several collections of one meaning become one table. A collection that is not there gives
+an empty table; what no truth can do without (particles with parents, tracks or clusters, a link) is a UserError. Where links from
+hits, clusters or tracks are missing, ``fallbacks`` derives them from simulated hits or from the candidates' links.
 References that point nowhere, or at a collection that is not read, are left out and counted.
 
 Invariant: after ``read`` every row number of every relation lies within its table.
@@ -20,8 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from particleforge.config.detector import CollectionsConfig
+from particleforge.edm4hep import fallbacks
+from particleforge.edm4hep.datamodel import AT_IP
+from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import Array, IntArray, Pairs, RawEvents, Table
+from particleforge.edm4hep.records import Array, IntArray, Pairs, RawEvents, Table, combined, summed
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 
@@ -36,6 +41,7 @@ STATE_COLUMNS = {
     "y": ("referencePoint.y",),
     "z": ("referencePoint.z",),
 }
+_POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
 _SUBDETECTORS = ("energy_ecal", "energy_hcal")  # first entries of Pandora's subdetectorEnergies; the rest is "other"
 
 
@@ -44,7 +50,7 @@ def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int)
     with EventFile(path, collections) as file:
         for start in range(0, file.n_events, n_events):
             try:
-                events = _Chunk(file, start, min(start + n_events, file.n_events)).events()
+                events = Chunk(file, start, min(start + n_events, file.n_events)).events()
             except UserError:
                 raise
             except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -52,8 +58,8 @@ def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int)
             yield events
 
 
-class _Chunk:
-    """Reads one range of events; keeps what relations need to become row numbers."""
+class Chunk:
+    """Reads one range of events."""
 
     def __init__(self, file: EventFile, start: int, stop: int) -> None:
         self.file, self.layout, self.names = file, file.layout, file.names
@@ -62,41 +68,50 @@ class _Chunk:
         self.counts = {"references_dropped": 0}
 
     def events(self) -> RawEvents:
+        """Read everything."""
         names, run_event = self.names, self.file.numbers
-        particles = self.particles()
+        particles = Group.of({names.particles: self.particles()}, Table.empty(self.n_events, {}), names.particle_aliases)
         tracks, states, track_states = self.tracks()
-        clusters, hits, cluster_hits, hit_targets = self.calorimeter()
-        particle_target = dict.fromkeys((names.particles, *names.particle_aliases), (0, particles))
-        track_target, cluster_target = {names.tracks: (0, tracks)}, {names.clusters: (0, clusters)}
-        hit_links, track_links, cluster_links = (
-            self.links(alternatives, origin, particle_target)
-            for alternatives, origin in (
-                (names.hit_links, hit_targets),
-                (names.track_links, track_target),
-                (names.cluster_links, cluster_target),
-            )
-        )
+        hits = self.hits()
+        clusters, cluster_hits = self.clusters(hits)
         candidates = self.candidates()
+        candidate_tracks = self.relation("ReconstructedParticle", "tracks", candidates, tracks)
+        candidate_clusters = self.relation("ReconstructedParticle", "clusters", candidates, clusters)
+        hit_links = self.links(names.hit_links, hits, particles)
+        track_links = self.links(names.track_links, tracks, particles)
+        cluster_links = self.links(names.cluster_links, clusters, particles)
+        if not names.hit_links and names.hit_sim_links:
+            hit_links = fallbacks.hit_links(self, hits, particles)
+        if not names.track_links and names.tracker_hit_sim_links:
+            track_links = fallbacks.track_links(self, tracks, particles)
+        if names.candidate_links:
+            candidate_links = self.links(names.candidate_links, candidates, particles)
+            if not names.track_links and not names.tracker_hit_sim_links:
+                track_links = fallbacks.through_candidates(candidate_tracks, candidate_links, candidates.table.n_rows)
+            if not names.cluster_links and not names.linked_hits:
+                cluster_links = fallbacks.through_candidates(
+                    candidate_clusters, candidate_links, candidates.table.n_rows, particles.table["energy"]
+                )
         return RawEvents(
             run_number=run_event[0][self.start : self.stop],
             event_number=run_event[1][self.start : self.stop],
             weight=self.weights(),
-            particles=particles,
-            parents=self.relation("MCParticle", names.particles, "parents", particles, particle_target),
-            tracks=tracks,
+            particles=particles.table,
+            parents=self.relation("MCParticle", "parents", particles, particles, (names.particles,)),
+            tracks=tracks.table,
             states=states,
             track_states=track_states,
-            clusters=clusters,
-            hits=hits,
+            clusters=clusters.table,
+            hits=hits.table,
             cluster_hits=cluster_hits,
             hit_links=hit_links,
             cluster_links=cluster_links,
             track_links=track_links,
-            candidates=candidates,
-            candidate_tracks=self.relation("ReconstructedParticle", names.candidates, "tracks", candidates, track_target),
-            candidate_clusters=self.relation("ReconstructedParticle", names.candidates, "clusters", candidates, cluster_target),
-            linked_hits=self.linked_hits(),
-            truth_from_hits=self.linked_hits() and self.layout.relation("Cluster", names.clusters, "hits") is not None,
+            candidates=candidates.table,
+            candidate_tracks=candidate_tracks,
+            candidate_clusters=candidate_clusters,
+            linked_hits=names.linked_hits,
+            truth_from_hits=names.linked_hits and any(self.layout.relation("Cluster", name, "hits") for name in names.clusters),
             counts=self.counts,
         )
 
@@ -126,6 +141,7 @@ class _Chunk:
         return Table(offsets, columns)
 
     def weights(self) -> Array:
+        """Return the events' weights, 1 where the file has none."""
         leaf = self.layout.member("EventHeader", "weight")
         if leaf is None:
             return np.ones(self.n_events)
@@ -135,6 +151,7 @@ class _Chunk:
         return weights
 
     def particles(self) -> Table:
+        """Read the particles."""
         columns = {"pdg": "PDG", "status": "generatorStatus", "charge": "charge", "mass": "mass"}
         columns |= {f"p{axis}": f"momentum.{axis}" for axis in "xyz"}
         table = self.table(self.names.particles, {name: (member,) for name, member in columns.items()})
@@ -148,8 +165,21 @@ class _Chunk:
             | {"px": px, "py": py, "pz": pz, "energy": energy},
         )
 
-    def tracks(self) -> tuple[Table, Table, Pairs]:
-        name, layout = self.names.tracks, self.layout
+    def tracks(self) -> tuple[Group, Table, Pairs]:
+        """Read the tracks and their states, of all collections."""
+        read = {name: self.tracks_of(name) for name in self.names.tracks}
+        columns = dict.fromkeys(("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit"), float)
+        tracks = Group.of({name: table for name, (table, _, _) in read.items()}, Table.empty(self.n_events, columns))
+        empty = Table.empty(self.n_events, dict.fromkeys(STATE_COLUMNS, float))
+        states = Group.of({name: states for name, (_, states, _) in read.items()}, empty)
+        owned = [(tracks.rows_of(name)[pairs.left], states.rows_of(name)[pairs.right]) for name, (_, _, pairs) in read.items()]
+        if not owned:
+            return tracks, states.table, Pairs.none()
+        return tracks, states.table, Pairs.of(*(np.concatenate(ends) for ends in zip(*owned, strict=True)))
+
+    def tracks_of(self, name: str) -> tuple[Table, Table, Pairs]:
+        """Read the tracks of one collection, their states, and which are whose."""
+        layout = self.layout
         columns = {"chi2": ("chi2",), "ndf": ("ndf",), "dedx": ("dEdx",), "radius_innermost_hit": ("radiusOfInnermostHit",)}
         table = self.table(name, columns, optional=("dedx", "radius_innermost_hit"))
         zeros = np.zeros(table.n_rows)
@@ -158,71 +188,80 @@ class _Chunk:
         if begin and end:
             edges = self.leaves({"begin": begin, "end": end})
             n_hits = edges["end"].astype(np.float64) - edges["begin"].astype(np.float64)
-        dedx = table["dedx"] if "dedx" in table else self.dedx(table)
+        dedx = table["dedx"] if "dedx" in table else self.dedx(name, table)
         radius = table.columns.get("radius_innermost_hit", zeros)
         tracks = Table(
             table.offsets,
             {"chi2": table["chi2"], "ndf": table["ndf"], "n_hits": n_hits, "dedx": dedx, "radius_innermost_hit": radius},
         )
         stem = layout.vector("Track", name, "trackStates")
-        if not layout.has(name):
-            return tracks, Table.empty(self.n_events, dict.fromkeys(STATE_COLUMNS, float)), Pairs.none()
         if stem is None:
             raise UserError(f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have no momentum")
         states = self.table(stem, STATE_COLUMNS)
+        if self.names.track_state_at_ip != AT_IP:
+            at_ip = np.where(states["location"] == self.names.track_state_at_ip, AT_IP, 0)
+            states = Table(states.offsets, {**states.columns, "location": at_ip})
         owner, member = self.ranges(name, "trackStates", tracks, states.offsets)
         return tracks, states, Pairs.of(owner, member)
 
-    def dedx(self, tracks: Table) -> Array:
-        """Return dE/dx from the collection beside the tracks, or zeros."""
-        beside = f"{self.names.tracks}_dQdx"
+    def dedx(self, name: str, tracks: Table) -> Array:
+        """Return the specific ionisation: the track's first quantity, else that of a collection beside the tracks, else zeros."""
         values = np.zeros(tracks.n_rows)
-        leaf, ends = self.layout.member(beside, "dQdx.value"), self.layout.relation("RecDqdx", beside, "track")
-        if leaf is not None and ends is not None:
-            value = self.leaves({"value": leaf})
-            rows = self.rows(ends, {self.names.tracks: (0, tracks)})
-            if len(rows) == value.n_rows:
-                values[rows[rows >= 0]] = value["value"][rows >= 0]
+        stem = self.layout.vector("Track", name, "dxQuantities")
+        if stem is not None and (leaf := self.layout.member(stem, "value")) is not None:
+            quantities = self.leaves({"value": leaf})
+            owner, member = self.ranges(name, "dxQuantities", tracks, quantities.offsets)
+            values[owner[::-1]] = quantities["value"][member[::-1]]  # in reverse, so that a track's first stays
+            return values
+        of_this = Group.of({name: tracks}, tracks)
+        for beside in self.names.dqdx:
+            leaf, ends = self.layout.member(beside, "dQdx.value"), self.layout.relation("RecDqdx", beside, "track")
+            if leaf is not None and ends is not None:
+                value = self.leaves({"value": leaf})
+                rows = self.rows(ends, of_this)
+                if len(rows) == value.n_rows:
+                    values[rows[rows >= 0]] = value["value"][rows >= 0]
         return values
 
-    def calorimeter(self) -> tuple[Table, Table, Pairs, dict[str, tuple[int, Table]]]:
-        """Read clusters and hits; the hits of all collections become one table, event by event."""
-        name, names = self.names.clusters, self.names
-        position = {axis: (f"position.{axis}",) for axis in "xyz"}
-        clusters = self.table(name, {"energy": ("energy",), **position})
-        clusters = self.with_subdetectors(clusters)
-        tables, systems = {}, {}
-        for system, collections in enumerate((names.ecal_hits, names.hcal_hits, names.other_hits)):
-            for collection in collections:
-                if self.layout.has(collection):
-                    tables[collection] = self.table(collection, {"energy": ("energy",), **position, "time": ("time",)}, optional=("time",))
-                    systems[collection] = system
-        columns = {
-            column: np.concatenate([np.zeros(0), *(table[column] for table in tables.values())]) for column in ("energy", "x", "y", "z")
-        }
-        times = [table["time"] if "time" in table else np.zeros(table.n_rows) for table in tables.values()]
-        columns["time"] = np.concatenate([np.zeros(0), *times])
-        columns["system"] = np.concatenate([np.zeros(0, int), *(np.full(table.n_rows, systems[key]) for key, table in tables.items())])
-        event = np.concatenate([np.zeros(0, int), *(table.events() for table in tables.values())])
-        order = np.argsort(event, kind="stable")
-        counts = np.bincount(event, minlength=self.n_events)
-        hits = Table(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), {key: value[order] for key, value in columns.items()})
-        self.hit_rows = np.empty(len(order), np.int64)  # from the order of collections to that of the table
-        self.hit_rows[order] = np.arange(len(order))
-        targets, first = {}, 0
-        for collection, table in tables.items():
-            targets[collection] = (first, table)
-            first += table.n_rows
-        cluster_hits = self.relation("Cluster", name, "hits", clusters, targets)
-        return clusters, hits, cluster_hits.renumber(right=self.hit_rows), targets
+    def hits(self) -> Group:
+        """Read the calorimeter hits of all collections as one table."""
+        tables = {}
+        for collection, system in self.names.hits.items():
+            table = self.table(collection, {"energy": ("energy",), **_POSITION, "time": ("time",)}, optional=("time",))
+            time = table.columns.get("time", np.zeros(table.n_rows))
+            tables[collection] = Table(table.offsets, {**table.columns, "time": time, "system": np.full(table.n_rows, system)})
+        columns = {**dict.fromkeys(("energy", *"xyz", "time"), float), "system": int}
+        return Group.of(tables, Table.empty(self.n_events, columns))
 
-    def with_subdetectors(self, clusters: Table) -> Table:
+    def clusters(self, hits: Group) -> tuple[Group, Pairs]:
+        """Read the clusters of all collections, and their hits; those without a position get that of their hits."""
+        tables = {
+            name: self.with_subdetectors(name, self.table(name, {"energy": ("energy",), **_POSITION})) for name in self.names.clusters
+        }
+        if len({frozenset(table.columns) for table in tables.values()}) > 1:  # some tell sub-detector energies: they count for none
+            kept = ("energy", *_POSITION)
+            tables = {name: Table(table.offsets, {key: table[key] for key in kept}) for name, table in tables.items()}
+        clusters = Group.of(tables, Table.empty(self.n_events, dict.fromkeys(("energy", *_POSITION), float)))
+        cluster_hits = self.relation("Cluster", "hits", clusters, hits)
+        table = clusters.table
+        unplaced = (table["x"] == 0) & (table["y"] == 0) & (table["z"] == 0)
+        if np.any(unplaced) and len(cluster_hits.left):
+            energy = hits.table["energy"][cluster_hits.right].astype(np.float64)
+            total = summed(cluster_hits.left, energy, table.n_rows)
+            columns = dict(table.columns)
+            for axis in "xyz":
+                moment = summed(cluster_hits.left, energy * hits.table[axis][cluster_hits.right], table.n_rows)
+                columns[axis] = np.where(unplaced & (total > 0), moment / np.where(total > 0, total, 1), table[axis])
+            clusters = Group(Table(table.offsets, columns), clusters.members, clusters.order)
+        return clusters, cluster_hits
+
+    def with_subdetectors(self, name: str, clusters: Table) -> Table:
         """Add the sub-detector energies that the clusters carry themselves, where they do."""
-        stem = self.layout.vector("Cluster", self.names.clusters, "subdetectorEnergies")
+        stem = self.layout.vector("Cluster", name, "subdetectorEnergies")
         if stem is None or stem not in self.layout.leaves:
             return clusters
         energies = self.leaves({"energy": stem})
-        owner, member = self.ranges(self.names.clusters, "subdetectorEnergies", clusters, energies.offsets)
+        owner, member = self.ranges(name, "subdetectorEnergies", clusters, energies.offsets)
         place = np.arange(len(owner)) - np.searchsorted(owner, owner)
         columns = {}
         for number, column in enumerate((*_SUBDETECTORS, "energy_other")):
@@ -230,21 +269,20 @@ class _Chunk:
             columns[column] = np.bincount(owner[chosen], energies["energy"][member[chosen]], clusters.n_rows)
         return Table(clusters.offsets, {**clusters.columns, **columns})
 
-    def candidates(self) -> Table:
+    def candidates(self) -> Group:
+        """Read the baseline's candidates."""
         columns = {"pdg": ("PDG", "type"), "charge": ("charge",), "energy": ("energy",)}
-        return self.table(self.names.candidates, columns | {f"p{axis}": (f"momentum.{axis}",) for axis in "xyz"})
+        columns |= {f"p{axis}": (f"momentum.{axis}",) for axis in "xyz"}
+        return Group.of(
+            {name: self.table(name, columns) for name in self.names.candidates}, Table.empty(self.n_events, dict.fromkeys(columns, float))
+        )
 
-    def linked_hits(self) -> bool:
-        """Tell whether hits and their links are in the file."""
-        names, layout = self.names, self.layout
-        has_hits = layout.first((*names.ecal_hits, *names.hcal_hits, *names.other_hits)) is not None
-        return has_hits and layout.first(names.hit_links) is not None
+    def links(self, collections: Sequence[str], origin: Group, target: Group) -> Pairs:
+        """Read link collections as weighted pairs of rows."""
+        return combined([self.links_of(name, origin, target) for name in collections])
 
-    def links(self, alternatives: Sequence[str], origin: dict[str, tuple[int, Table]], target: dict[str, tuple[int, Table]]) -> Pairs:
-        """Read a link collection as weighted pairs of rows."""
-        name = self.layout.first(alternatives)
-        if name is None:
-            return Pairs.none()
+    def links_of(self, name: str, origin: Group, target: Group) -> Pairs:
+        """Read one link collection; pairs that point nowhere are left out and counted."""
         ends = self.layout.link_end(name, "from"), self.layout.link_end(name, "to")
         if ends[0] is None or ends[1] is None:
             raise UserError(f"{self.file.path}: link {name} lacks its ends (_{name}_from.index, _{name}_to.index); the file is damaged")
@@ -252,32 +290,25 @@ class _Chunk:
         left, right = self.rows(ends[0], origin), self.rows(ends[1], target)
         if not len(left) == len(right) == len(weight):
             raise UserError(f"{self.file.path}: link {name} disagrees with its ends on the number of entries; the file is damaged")
-        if alternatives is self.names.hit_links:
-            left = np.where(left >= 0, self.hit_rows[left] if len(self.hit_rows) else -1, -1)
         return self.kept(Pairs.of(left, right, weight))
 
-    def relation(self, kind: str, collection: str, name: str, owners: Table, targets: dict[str, tuple[int, Table]]) -> Pairs:
-        """Read a one-to-many relation as pairs (row of the collection, row of the target)."""
-        reference = self.layout.relation(kind, collection, name)
-        if reference is None or owners.n_rows == 0 or not targets:
-            return Pairs.none()
-        counts = self.file.jagged(reference.index, self.start, self.stop)[0]
-        rows = self.rows(reference, targets)
-        owner, member = self.ranges(collection, name, owners, np.concatenate([[0], np.cumsum(counts)]))
-        return self.kept(Pairs.of(owner, rows[member]))
+    def relation(self, kind: str, name: str, owners: Group, targets: Group, collections: Sequence[str] | None = None) -> Pairs:
+        """Read a one-to-many relation as pairs (row of the owners, row of the targets)."""
+        found = []
+        for collection in owners.members if collections is None else collections:
+            reference, table = self.layout.relation(kind, collection, name), owners.members[collection][1]
+            if reference is None or table.n_rows == 0 or not targets.members:
+                continue
+            counts = self.file.jagged(reference.index, self.start, self.stop)[0]
+            rows = self.rows(reference, targets)
+            owner, member = self.ranges(collection, name, table, np.concatenate([[0], np.cumsum(counts)]))
+            found.append(self.kept(Pairs.of(owners.rows_of(collection)[owner], rows[member])))
+        return combined(found)
 
-    def rows(self, reference: Reference, targets: dict[str, tuple[int, Table]]) -> IntArray:
-        """Turn references into row numbers of the target tables (each shifted by its number); -1 where they point nowhere."""
+    def rows(self, reference: Reference, targets: Group) -> IntArray:
+        """Turn references into row numbers of the target table; -1 where they point nowhere."""
         table = self.leaves({"index": reference.index, "id": reference.collection_id})
-        index, event = table["index"].astype(np.int64), table.events()
-        ids = table["id"].astype(np.int64) & 0xFFFFFFFF  # 32 bits, signed in some versions
-        rows = np.full(len(index), -1, np.int64)
-        for collection_id, name in self.file.collection_ids.items():
-            if name in targets:
-                first, target = targets[name]
-                valid = (ids == collection_id & 0xFFFFFFFF) & (index >= 0) & (index < target.counts[event])
-                rows[valid] = first + target.offsets[event[valid]] + index[valid]
-        return rows
+        return targets.resolve(table["index"].astype(np.int64), table["id"], table.events(), self.file.collection_ids)
 
     def ranges(self, collection: str, name: str, owners: Table, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Expand ``name_begin`` ... ``name_end`` of every owner into (owner row, row of the member list)."""

@@ -5,7 +5,7 @@ All rows of a collection, of all events of the chunk, lie in one NumPy array per
 operation for all events at once. Energies and momenta in GeV, lengths in mm, angles in rad.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -96,6 +96,13 @@ class Pairs:
         """Replace row numbers by maps from old to new ones; pairs with a dropped end (-1) go."""
         pairs = replace(self, left=self.left if left is None else left[self.left], right=self.right if right is None else right[self.right])
         return pairs.where((pairs.left >= 0) & (pairs.right >= 0))
+
+
+def combined(parts: Sequence[Pairs]) -> Pairs:
+    """Return the pairs of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    return Pairs(*(np.concatenate([empty, *(getattr(part, key) for part in parts)]) for key, empty in vars(Pairs.none()).items()))
 
 
 def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:

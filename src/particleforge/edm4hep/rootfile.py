@@ -15,7 +15,9 @@ import numpy as np
 import uproot
 
 from particleforge.config.detector import CollectionsConfig
-from particleforge.edm4hep.layout import Layout
+from particleforge.edm4hep.identities import implied_ids, table_of_ids
+from particleforge.edm4hep.layout import Layout, Reference
+from particleforge.edm4hep.mapping import BranchMap, require_usable
 from particleforge.edm4hep.records import Array, IntArray
 from particleforge.errors import UserError
 
@@ -30,7 +32,7 @@ class EventFile:
     def __init__(self, path: str | Path, collections: CollectionsConfig) -> None:
         """Open the file and look at its branches; what is not a readable EDM4hep file is a UserError."""
         self.path = str(path)
-        self.names = collections
+        self.collections = collections
         try:
             self._file = uproot.open(path)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -61,7 +63,8 @@ class EventFile:
             options = {"recursive": True, "full_paths": False} if isinstance(self._tree, uproot.TTree) else {"recursive": True}
             self._branches = dict(self._tree.items(**options))
             self.layout = Layout(self.path, self._branches)
-            self._check()
+            self.names = BranchMap.of(self.layout, self.collections)
+            require_usable(self.layout, self.names, self.collections)
             self.collection_ids = self._collection_ids()
             self.numbers = self._event_numbers()
         except UserError:
@@ -69,34 +72,27 @@ class EventFile:
         except Exception as error:
             raise self.unreadable(error) from error
 
-    def _check(self) -> None:
-        """Refuse a file from which no truth can be built, naming what it lacks."""
-        names, layout = self.names, self.layout
-        layout.require(names.particles, "PDG")
-        if layout.relation("MCParticle", names.particles, "parents") is None:
-            raise UserError(f"{self.path}: branch _{names.particles}_parents.index is missing; truth needs the particles' parents")
-        if not layout.has(names.tracks) and not layout.has(names.clusters):
-            raise UserError(f"{self.path}: neither {names.tracks} nor {names.clusters} is there; correct the detector's 'collections'")
-        if layout.first((*names.hit_links, *names.cluster_links, *names.track_links)) is None:
-            raise UserError(f"{self.path}: no truth link ({', '.join(names.hit_links)}, ...); correct the detector's 'collections'")
-
     def _collection_ids(self) -> dict[int, str]:
-        """Return collection ID -> name from whichever table this version of podio wrote."""
-        for tree_name in ("podio_metadata", "metadata"):
-            if tree_name not in self._file:
-                continue
-            leaves = dict(self._file[tree_name].items(recursive=True))
-            for stem, name_leaf, id_leaf in (
-                ("events___idTable", "m_names", "m_collectionIDs"),
-                ("events___CollectionTypeInfo", "name", "collectionID"),
-                ("CollectionIDs", "m_names", "m_collectionIDs"),
-            ):
-                for pattern in (f"{stem}/{{}}", f"{stem}/{stem}.{{}}", f"{stem}.{{}}"):  # TTree, TTree of split records, RNTuple
-                    names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
-                    if names is not None and ids is not None:
-                        named = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
-                        return dict(named)
-        raise UserError(f"{self.path}: no table of collection IDs (podio_metadata/events___idTable); the file is not podio output")
+        """Return collection ID -> name from the file's table, or from what its references imply."""
+        table = table_of_ids(self._file)
+        return implied_ids(self.layout, self._references(), self.jagged, self.n_events) if table is None else table
+
+    def _references(self) -> dict[str, Reference]:
+        """Return the references from which the IDs of a file without table can be told, by ``type of target:place``."""
+        names, layout = self.names, self.layout
+        places = {f"MCParticle:{names.particles}": layout.relation("MCParticle", names.particles, "parents")}
+        for link in (*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links):
+            places[f"MCParticle:{link}"] = layout.link_end(link, "to")
+        for kind, links in (
+            ("Cluster", names.cluster_links),
+            ("Track", names.track_links),
+            ("ReconstructedParticle", names.candidate_links),
+        ):
+            places |= {f"{kind}:{link}": layout.link_end(link, "from") for link in links}
+        for candidates in names.candidates:
+            for kind, relation in (("Track", "tracks"), ("Cluster", "clusters")):
+                places[f"{kind}:{candidates}"] = layout.relation("ReconstructedParticle", candidates, relation)
+        return {place: reference for place, reference in places.items() if reference is not None}
 
     def _event_numbers(self) -> tuple[Array, Array]:
         """Return run and event numbers of the file; events that share theirs are numbered by position."""

@@ -30,12 +30,12 @@ import uproot
 from awkward.contents import Content, ListOffsetArray, NumpyArray, RecordArray
 from awkward.index import Index64
 from numpy.typing import NDArray
-from sklearn.utils import murmurhash3_32
 from uproot.writing import _cascade, _cascadentuple, _cascadetree, writable
 
 from particleforge.artefacts import atomic_output
 from particleforge.edm4hep import datamodel
 from particleforge.edm4hep.datamodel import TYPES, DataType
+from particleforge.edm4hep.identities import collection_id
 
 PROVENANCE_KEY = "particleforge_provenance"
 HEADER = "EventHeader"
@@ -119,11 +119,6 @@ def event_headers(run_number: int, event_numbers: Ints, weights: NDArray[np.floa
             "weight": np.ones(n_events) if weights is None else weights,
         },
     )
-
-
-def collection_id(name: str) -> int:
-    """Return podio's ID of a collection: the 32-bit MurmurHash3 of its name."""
-    return int(murmurhash3_32(name, seed=0, positive=True))
 
 
 def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.detector import CollectionsConfig
+from particleforge.config.detector import CollectionsConfig, first_name
 from particleforge.edm4hep import datamodel
 from particleforge.edm4hep.writer import HEADER, Chunk, Collection, Relation, Vector, event_headers
 from particleforge.simulation import helix
@@ -39,11 +39,11 @@ class Batch:
 def hit_names(names: CollectionsConfig) -> dict[HitCollection, str]:
     """Return the collection that hits of each kind go to; a detector that names one collection for barrel and endcap gets one."""
     return {
-        HitCollection.ECAL_BARREL: names.ecal_hits[0],
-        HitCollection.ECAL_ENDCAP: names.ecal_hits[:2][-1],
-        HitCollection.HCAL_BARREL: names.hcal_hits[0],
-        HitCollection.HCAL_ENDCAP: names.hcal_hits[:2][-1],
-        HitCollection.MUON: names.other_hits[0],
+        HitCollection.ECAL_BARREL: first_name(names.ecal_hits[0]),
+        HitCollection.ECAL_ENDCAP: first_name(names.ecal_hits[:2][-1]),
+        HitCollection.HCAL_BARREL: first_name(names.hcal_hits[0]),
+        HitCollection.HCAL_ENDCAP: first_name(names.hcal_hits[:2][-1]),
+        HitCollection.MUON: first_name(names.other_hits[0]),
     }
 
 
@@ -51,21 +51,21 @@ def types_of(names: CollectionsConfig) -> dict[str, str]:
     """Return the EDM4hep type of every collection of a simulated file."""
     return {
         HEADER: datamodel.EVENT_HEADER,
-        names.particles: datamodel.MCPARTICLE,
-        names.tracks: datamodel.TRACK,
+        first_name(names.particles): datamodel.MCPARTICLE,
+        first_name(names.tracks): datamodel.TRACK,
         dqdx_name(names): datamodel.RECDQDX,
         **dict.fromkeys(hit_names(names).values(), datamodel.CALORIMETER_HIT),
-        names.clusters: datamodel.CLUSTER,
-        names.candidates: datamodel.RECONSTRUCTED_PARTICLE,
-        names.hit_links[0]: datamodel.LINK,
-        names.cluster_links[0]: datamodel.LINK,
-        names.track_links[0]: datamodel.LINK,
+        first_name(names.clusters): datamodel.CLUSTER,
+        first_name(names.candidates): datamodel.RECONSTRUCTED_PARTICLE,
+        first_name(names.hit_links): datamodel.LINK,
+        first_name(names.cluster_links): datamodel.LINK,
+        first_name(names.track_links): datamodel.LINK,
     }
 
 
 def dqdx_name(names: CollectionsConfig) -> str:
     """Return the name of the collection of specific ionisations, which follows that of the tracks."""
-    return f"{names.tracks}_dQdx"
+    return first_name(names.dqdx) if names.dqdx else f"{first_name(names.tracks)}_dQdx"
 
 
 def to_chunk(batch: Batch, run_number: int, b_field_tesla: float, names: CollectionsConfig) -> Chunk:
@@ -75,15 +75,15 @@ def to_chunk(batch: Batch, run_number: int, b_field_tesla: float, names: Collect
     dqdx = {"dQdx.value": tracks.dedx, "dQdx.error": tracks.dedx_error}
     collections = {
         HEADER: event_headers(run_number, batch.event_numbers),
-        names.particles: _particles(batch.particles, names),
-        names.tracks: _tracks(tracks, b_field_tesla),
-        dqdx_name(names): Collection(tracks.event, dqdx, {"track": Relation((names.tracks,), np.arange(len(tracks)))}),
+        first_name(names.particles): _particles(batch.particles, names),
+        first_name(names.tracks): _tracks(tracks, b_field_tesla),
+        dqdx_name(names): Collection(tracks.event, dqdx, {"track": Relation((first_name(names.tracks),), np.arange(len(tracks)))}),
         **places.collections(),
-        names.clusters: _clusters(batch.clusters, places),
-        names.candidates: _candidates(batch.candidates, names),
-        names.hit_links[0]: _hit_links(batch.hits, places, names),
-        names.cluster_links[0]: _cluster_links(batch, names),
-        names.track_links[0]: _track_links(tracks, names),
+        first_name(names.clusters): _clusters(batch.clusters, places),
+        first_name(names.candidates): _candidates(batch.candidates, names),
+        first_name(names.hit_links): _hit_links(batch.hits, places, names),
+        first_name(names.cluster_links): _cluster_links(batch, names),
+        first_name(names.track_links): _track_links(tracks, names),
     }
     return Chunk(len(batch.event_numbers), collections)
 
@@ -101,7 +101,7 @@ def _particles(particles: Particles, names: CollectionsConfig) -> Collection:
         **{f"momentum.{axis}": getattr(particles, f"p{axis}") for axis in "xyz"},
     }
     relations = {
-        name: Relation((names.particles,), getattr(particles, f"{name}_index"), np.diff(getattr(particles, f"{name}_offsets")))
+        name: Relation((first_name(names.particles),), getattr(particles, f"{name}_index"), np.diff(getattr(particles, f"{name}_offsets")))
         for name in ("parents", "daughters")
     }
     return Collection(particles.event, members, relations)
@@ -199,7 +199,10 @@ def _candidates(candidates: Candidates, names: CollectionsConfig) -> Collection:
     }
     relations = {
         relation: Relation((target,), rows[rows >= 0], (rows >= 0).astype(np.int64))
-        for relation, target, rows in (("tracks", names.tracks, candidates.track), ("clusters", names.clusters, candidates.cluster))
+        for relation, target, rows in (
+            ("tracks", first_name(names.tracks), candidates.track),
+            ("clusters", first_name(names.clusters), candidates.cluster),
+        )
     }
     return Collection(candidates.event, members, relations)
 
@@ -207,7 +210,7 @@ def _candidates(candidates: Candidates, names: CollectionsConfig) -> Collection:
 def _hit_links(hits: Hits, places: _HitPlaces, names: CollectionsConfig) -> Collection:
     order = np.argsort(hits.contribution_hit, kind="stable")
     hit = hits.contribution_hit[order]
-    relations = {"from": places.relation(hit), "to": Relation((names.particles,), hits.contribution_particle[order])}
+    relations = {"from": places.relation(hit), "to": Relation((first_name(names.particles),), hits.contribution_particle[order])}
     return Collection(hits.event[hit], {"weight": hits.contribution_energy[order]}, relations)
 
 
@@ -220,10 +223,13 @@ def _cluster_links(batch: Batch, names: CollectionsConfig) -> Collection:
     energy = np.bincount(where, hits.contribution_energy[inside], len(pair))
     cluster, particle = pair // max(n_particles, 1), pair % max(n_particles, 1)
     weight = energy / np.bincount(cluster, energy, len(clusters))[cluster]
-    relations = {"from": Relation((names.clusters,), cluster), "to": Relation((names.particles,), particle)}
+    relations = {"from": Relation((first_name(names.clusters),), cluster), "to": Relation((first_name(names.particles),), particle)}
     return Collection(clusters.event[cluster], {"weight": weight}, relations)
 
 
 def _track_links(tracks: Tracks, names: CollectionsConfig) -> Collection:
-    relations = {"from": Relation((names.tracks,), tracks.link_track), "to": Relation((names.particles,), tracks.link_particle)}
+    relations = {
+        "from": Relation((first_name(names.tracks),), tracks.link_track),
+        "to": Relation((first_name(names.particles),), tracks.link_particle),
+    }
     return Collection(tracks.event[tracks.link_track], {"weight": tracks.link_weight}, relations)

@@ -1,0 +1,97 @@
+"""Collection IDs: which collection a reference means, in every generation of podio.
+
+Inputs -> outputs: an open ROOT file -> collection ID -> name. In this order:
+
+1. the file's table: ``podio_metadata/events___idTable``, ``events___CollectionTypeInfo``, or ``metadata/CollectionIDs`` (podio 0.10 - 1.x);
+2. without a table (skims and merges lose the metadata) and with 32-bit IDs: since podio 0.17 an ID is the MurmurHash3 of the name;
+3. without a table and with small IDs, which count collections in the order of their making: what the relations themselves imply. A
+   relation's target has a known type, and no index may lie beyond its collection's rows in any event. If this leaves one collection for
+   an ID, that is it (and no other ID's); else the file is refused, because a guess would be wrong truth.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from sklearn.utils import murmurhash3_32
+
+from particleforge.edm4hep.layout import Layout, Reference
+from particleforge.edm4hep.records import Array, IntArray
+from particleforge.errors import UserError
+
+EVENTS_LOOKED_AT = 1000  # of a file without table
+_TABLES = (
+    ("events___idTable", "m_names", "m_collectionIDs"),
+    ("events___CollectionTypeInfo", "name", "collectionID"),
+    ("CollectionIDs", "m_names", "m_collectionIDs"),
+)
+_MEMBER_OF_TYPE = {  # a member that only this type has, of those that relations point at
+    "MCParticle": "generatorStatus",
+    "Track": "trackStates_begin",
+    "Cluster": "iTheta",
+    "ReconstructedParticle": "goodnessOfPID",
+}
+Jagged = Callable[[str, int, int], tuple[IntArray, Array]]
+
+
+def collection_id(name: str) -> int:
+    """Return podio's ID of a collection: the 32-bit MurmurHash3 of its name."""
+    return int(murmurhash3_32(name, seed=0, positive=True))
+
+
+def table_of_ids(file: Any) -> dict[int, str] | None:
+    """Return collection ID -> name from whichever table this version of podio wrote, or None."""
+    for tree_name in ("podio_metadata", "metadata"):
+        if tree_name not in file:
+            continue
+        leaves = dict(file[tree_name].items(recursive=True))
+        for stem, name_leaf, id_leaf in _TABLES:
+            for pattern in (f"{stem}/{{}}", f"{stem}/{stem}.{{}}", f"{stem}.{{}}"):  # TTree, TTree of split records, RNTuple
+                names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
+                if names is not None and ids is not None:
+                    named = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
+                    return {int(number) & 0xFFFFFFFF: str(name) for number, name in named}
+    return None
+
+
+def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagged, n_events: int) -> dict[int, str]:
+    """Return collection ID -> name of a file without table; ``relations`` maps target type and place to references."""
+    seen: dict[int, list[tuple[str, IntArray, Array]]] = {}  # ID -> (target's type, event, index) of the references
+    stop = min(n_events, EVENTS_LOOKED_AT)
+    for place, reference in relations.items():
+        (counts, index), (_, ids) = jagged(reference.index, 0, stop), jagged(reference.collection_id, 0, stop)
+        event, ids = np.repeat(np.arange(len(counts)), counts), ids.astype(np.int64) & 0xFFFFFFFF
+        for number in np.unique(ids[index >= 0]):
+            chosen = (ids == number) & (index >= 0)
+            seen.setdefault(int(number), []).append((place.split(":")[0], event[chosen], index[chosen]))
+    hashed = {collection_id(name): name for name in layout.collections}
+    if seen and all(number in hashed for number in seen):
+        return hashed
+    possible = {number: _possible(layout, references, jagged, stop) for number, references in seen.items()}
+    names: dict[int, str] = {}
+    while settled := {number: found for number, found in possible.items() if len(found) == 1}:
+        for number, found in settled.items():
+            names[number] = found.pop()
+            del possible[number]
+        possible = {number: found - set(names.values()) for number, found in possible.items()}
+    if possible or len(set(names.values())) < len(names):
+        raise UserError(
+            f"{layout.path}: no table of collection IDs (podio_metadata/events___idTable), and what {sorted(possible or names)} mean "
+            "does not follow from the references; use the file as podio wrote it, not a skim"
+        )
+    return names
+
+
+def _possible(layout: Layout, references: list[tuple[str, IntArray, Array]], jagged: Jagged, stop: int) -> set[str]:
+    """Return the collections that all references of one ID could mean."""
+    possible = set()
+    kinds = {kind for kind, _, _ in references}
+    for name in layout.collections:
+        members = [layout.member(name, _MEMBER_OF_TYPE[kind]) for kind in kinds]
+        if (leaf := members[0]) is None or len(members) > 1:
+            continue
+        counts = jagged(leaf, 0, stop)[0]
+        if all(np.all(index < counts[event]) for _, event, index in references):
+            possible.add(name)
+    return possible

@@ -1,0 +1,91 @@
+"""Which of a file's collections mean what: the detector's branch map applied to one file.
+
+Inputs -> outputs: the leaves of a file (``Layout``) and the detector's ``collections`` -> ``BranchMap``, which names for each meaning the
+collections that are there, after alternatives are settled (the first found wins).
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from particleforge.config.detector import CollectionsConfig, Names, alternatives, first_name
+from particleforge.edm4hep.layout import Layout
+from particleforge.errors import UserError
+
+SYSTEMS = ("ecal_hits", "hcal_hits", "other_hits")  # in the order of RawEvents.hits' column system
+
+
+def found(layout: Layout, names: Names) -> tuple[str, ...]:
+    """Return the collections of the first alternative of which the file has any; empty if it has none."""
+    for together in alternatives(names):
+        if there := tuple(name for name in together if layout.has(name)):
+            return there
+    return ()
+
+
+@dataclass(frozen=True)
+class BranchMap:
+    """Collections of one file by meaning; ``hits`` tells each collection's calorimeter (0 ECAL, 1 HCAL, 2 other)."""
+
+    particles: str
+    particle_aliases: tuple[str, ...]
+    tracks: tuple[str, ...]
+    track_state_at_ip: int
+    dqdx: tuple[str, ...]
+    clusters: tuple[str, ...]
+    candidates: tuple[str, ...]
+    hits: dict[str, int]
+    hit_links: tuple[str, ...]
+    cluster_links: tuple[str, ...]
+    track_links: tuple[str, ...]
+    hit_sim_links: tuple[str, ...]
+    tracker_hit_sim_links: tuple[str, ...]
+    candidate_links: tuple[str, ...]
+
+    @classmethod
+    def of(cls, layout: Layout, names: CollectionsConfig) -> Self:
+        """Settle the alternatives for one file."""
+        tracks = found(layout, names.tracks)
+        dqdx = found(layout, names.dqdx or " + ".join(f"{name}_dQdx" for name in tracks))
+        hits = {
+            collection: system for system, key in enumerate(SYSTEMS) for entry in getattr(names, key) for collection in found(layout, entry)
+        }
+        return cls(
+            particles=next(iter(found(layout, names.particles)), first_name(names.particles)),
+            particle_aliases=names.particle_aliases,
+            tracks=tracks,
+            track_state_at_ip=names.track_state_at_ip,
+            dqdx=dqdx,
+            clusters=found(layout, names.clusters),
+            candidates=found(layout, names.candidates),
+            hits=hits,
+            hit_links=found(layout, names.hit_links),
+            cluster_links=found(layout, names.cluster_links),
+            track_links=found(layout, names.track_links),
+            hit_sim_links=tuple(name for name in names.hit_sim_links if layout.has(name)),
+            tracker_hit_sim_links=tuple(name for name in names.tracker_hit_sim_links if layout.has(name)),
+            candidate_links=found(layout, names.candidate_links),
+        )
+
+    @property
+    def has_truth(self) -> bool:
+        """Tell whether anything links what was reconstructed to particles."""
+        hits = self.hits and (self.hit_links or self.hit_sim_links)
+        tracks = self.tracks and (self.track_links or self.tracker_hit_sim_links)
+        return bool(hits or tracks or (self.clusters and self.cluster_links) or (self.candidates and self.candidate_links))
+
+    @property
+    def linked_hits(self) -> bool:
+        """Tell whether there are hits and something that says which particles left them."""
+        return bool(self.hits and (self.hit_links or self.hit_sim_links))
+
+
+def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) -> None:
+    """Refuse, with a UserError, a file from which no truth can be built, naming what it lacks."""
+    layout.require(chosen.particles, "PDG")
+    if layout.relation("MCParticle", chosen.particles, "parents") is None:
+        raise UserError(f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the particles' parents")
+    if not chosen.tracks and not chosen.clusters:
+        spelled = " nor ".join(" or ".join(" + ".join(parts) for parts in alternatives(key)) for key in (names.tracks, names.clusters))
+        raise UserError(f"{layout.path}: neither {spelled} is there; correct the detector's 'collections'")
+    if not chosen.has_truth:
+        raise UserError(f"{layout.path}: no truth link ({', '.join(names.hit_links)}, ...); correct the detector's 'collections'")
