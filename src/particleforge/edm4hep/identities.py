@@ -26,11 +26,12 @@ _TABLES = (
     ("events___CollectionTypeInfo", "name", "collectionID"),
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
-_MEMBER_OF_TYPE = {  # a member that only this type has, of those that relations point at
-    "MCParticle": "generatorStatus",
-    "Track": "trackStates_begin",
-    "Cluster": "iTheta",
-    "ReconstructedParticle": "goodnessOfPID",
+_MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
+    "MCParticle": ("generatorStatus",),
+    "Track": ("trackStates_begin",),
+    "Cluster": ("iTheta",),
+    "CalorimeterHit": ("cellID", "energy"),
+    "ReconstructedParticle": ("goodnessOfPID",),
 }
 Jagged = Callable[[str, int, int], tuple[IntArray, Array]]
 
@@ -85,13 +86,14 @@ def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagg
 
 def _possible(layout: Layout, references: list[tuple[str, IntArray, Array]], jagged: Jagged, stop: int) -> set[str]:
     """Return the collections that all references of one ID could mean."""
-    possible = set()
     kinds = {kind for kind, _, _ in references}
+    if len(kinds) > 1:
+        return set()
+    members = _MEMBERS_OF_TYPE[kinds.pop()]
+    possible = set()
     for name in layout.collections:
-        members = [layout.member(name, _MEMBER_OF_TYPE[kind]) for kind in kinds]
-        if (leaf := members[0]) is None or len(members) > 1:
-            continue
-        counts = jagged(leaf, 0, stop)[0]
-        if all(np.all(index < counts[event]) for _, event, index in references):
-            possible.add(name)
+        if all(layout.member(name, member) for member in members):
+            counts = jagged(f"{name}.{members[0]}", 0, stop)[0]
+            if all(np.all(index < counts[event]) for _, event, index in references):
+                possible.add(name)
     return possible

@@ -247,6 +247,7 @@ class Chunk:
         unplaced = (table["x"] == 0) & (table["y"] == 0) & (table["z"] == 0)
         if np.any(unplaced) and len(cluster_hits.left):
             energy = hits.table["energy"][cluster_hits.right].astype(np.float64)
+            energy = np.where(np.isfinite(energy) & (energy > 0), energy, 1e-9)  # Delphes' hits have none
             total = summed(cluster_hits.left, energy, table.n_rows)
             columns = dict(table.columns)
             for axis in "xyz":

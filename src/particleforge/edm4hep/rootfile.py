@@ -92,6 +92,7 @@ class EventFile:
         for candidates in names.candidates:
             for kind, relation in (("Track", "tracks"), ("Cluster", "clusters")):
                 places[f"{kind}:{candidates}"] = layout.relation("ReconstructedParticle", candidates, relation)
+        places |= {f"CalorimeterHit:{clusters}": layout.relation("Cluster", clusters, "hits") for clusters in names.clusters}
         return {place: reference for place, reference in places.items() if reference is not None}
 
     def _event_numbers(self) -> tuple[Array, Array]:
