@@ -243,6 +243,23 @@ def provenance(
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="An EDM4hep or Delphes ROOT file.", exists=True, dir_okay=False)],
+    detector: Annotated[str | None, typer.Option(help="Whose branch map to apply; default is the first of config.yaml.")] = None,
+    config_dir: Annotated[Path, typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/.")] = _CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print what a file holds, what the detector's map reads as what, what is missing and what that costs; status 1 if it is unusable."""
+    from particleforge.inspection import inspect_file
+
+    name = detector or load_run(config_dir).detector[0]
+    found = inspect_file(file, load_detector(config_dir, name))
+    typer.echo(json.dumps(found.plain(), indent=2) if as_json else found.text())
+    if found.refused is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
 def status(
     detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
     preset: Preset = None,

@@ -64,6 +64,16 @@ class DelphesFile:
         """Tell whether the file has a branch."""
         return any(leaf.startswith(f"{branch}.") for leaf in self._leaves)
 
+    def branches(self, n_events: int) -> list[tuple[str, str, float]]:
+        """Return name, class and mean number of objects in the first events of every branch of objects."""
+        found = []
+        for name, branch in self._tree.items(recursive=False):
+            if f"{name}_size" in self._tree:
+                sizes = self._tree[f"{name}_size"].array(entry_stop=n_events, library="np")
+                kind = str(getattr(branch.streamer, "typename", "") or branch.typename)
+                found.append((name, kind, float(np.mean(sizes)) if len(sizes) else 0.0))
+        return found
+
     def first(self, branches: tuple[str, ...]) -> str | None:
         """Return the first of alternative branches that the file has."""
         return next((branch for branch in branches if self.has(branch)), None)

@@ -56,6 +56,17 @@ def table_of_ids(file: Any) -> dict[int, str] | None:
     return None
 
 
+def types_of_collections(file: Any) -> dict[str, str]:
+    """Return collection -> type, from an RNTuple file's ``events___CollectionTypeInfo``."""
+    if "podio_metadata" not in file:
+        return {}
+    leaves = dict(file["podio_metadata"].items(recursive=True))
+    names, types = (leaves.get(f"events___CollectionTypeInfo.{leaf}") for leaf in ("name", "dataType"))
+    if names is None or types is None:
+        return {}
+    return dict(zip(ak.to_list(names.array(entry_stop=1)[0]), ak.to_list(types.array(entry_stop=1)[0]), strict=True))
+
+
 def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagged, n_events: int) -> dict[int, str]:
     """Return collection ID -> name of a file without table; ``relations`` maps target type and place to references."""
     seen: dict[int, list[tuple[str, IntArray, Array]]] = {}  # ID -> (target's type, event, index) of the references

@@ -15,7 +15,7 @@ import numpy as np
 import uproot
 
 from particleforge.config.detector import CollectionsConfig
-from particleforge.edm4hep.identities import implied_ids, table_of_ids
+from particleforge.edm4hep.identities import implied_ids, table_of_ids, types_of_collections
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.mapping import BranchMap, require_usable
 from particleforge.edm4hep.records import Array, IntArray
@@ -26,21 +26,20 @@ log = logging.getLogger(__name__)
 _FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
-class EventFile:
-    """An open EDM4hep file; a context manager."""
+class TreeFile:
+    """An open ROOT file with an ``events`` tree, whatever that holds; a context manager."""
 
-    def __init__(self, path: str | Path, collections: CollectionsConfig) -> None:
-        """Open the file and look at its branches; what is not a readable EDM4hep file is a UserError."""
+    def __init__(self, path: str | Path) -> None:
+        """Open the file and look at its branches; what is not a ROOT file with such a tree is a UserError."""
         self.path = str(path)
-        self.collections = collections
         try:
-            self._file = uproot.open(path)
+            self.root = uproot.open(path)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise self.unreadable(error) from error
         try:
             self._open_tree()
         except BaseException:
-            self._file.close()
+            self.root.close()
             raise
 
     def __enter__(self) -> Self:
@@ -49,32 +48,77 @@ class EventFile:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Close the file."""
-        self._file.close()
+        self.root.close()
 
     def _open_tree(self) -> None:
         try:
-            keys = {key.split(";")[0] for key in self._file.keys(recursive=False)}
+            keys = {key.split(";")[0] for key in self.root.keys(recursive=False)}
             if "events" not in keys:
                 raise UserError(f"{self.path}: holds no 'events' tree (found: {', '.join(sorted(keys)) or 'nothing'}); give EDM4hep")
-            self._tree = self._file["events"]
+            self._tree = self.root["events"]
             if not hasattr(self._tree, "num_entries"):
                 raise UserError(f"{self.path}: 'events' is a {type(self._tree).__name__}, not a tree; give an EDM4hep file")
+            self.kind = "TTree" if isinstance(self._tree, uproot.TTree) else "RNTuple"
             self.n_events = int(self._tree.num_entries)
             options = {"recursive": True, "full_paths": False} if isinstance(self._tree, uproot.TTree) else {"recursive": True}
             self._branches = dict(self._tree.items(**options))
             self.layout = Layout(self.path, self._branches)
-            self.names = BranchMap.of(self.layout, self.collections)
-            require_usable(self.layout, self.names, self.collections)
-            self.collection_ids = self._collection_ids()
-            self.numbers = self._event_numbers()
+            self._look()
         except UserError:
             raise
         except Exception as error:
             raise self.unreadable(error) from error
 
+    def _look(self) -> None:
+        """Look at what else is wanted at the opening; whatever goes wrong there is laid to the file."""
+
+    def type_of(self, collection: str) -> str:
+        """Return a collection's type as the file tells it, e.g. ``Cluster``; empty if it does not."""
+        if not hasattr(self, "_types"):
+            self._types = types_of_collections(self.root) if self.kind == "RNTuple" else {}
+        branch = self._tree.get(collection) if self.kind == "TTree" else None
+        told = self._types.get(collection) or str(getattr(branch, "typename", ""))
+        return told.removeprefix("std::").removeprefix("vector<").split("::")[-1].rstrip("> ").removesuffix("Data")
+
+    def column(self, leaf: str, start: int, stop: int) -> Array:
+        """Return a leaf's values of all events, without their boundaries."""
+        return self.jagged(leaf, start, stop)[1]
+
+    def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
+        """Return a leaf's entries per event, and its values of all events."""
+        array = self._branches[leaf].array(entry_start=start, entry_stop=stop)
+        if array.ndim != 2:
+            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+        values: Array = ak.to_numpy(ak.flatten(array))
+        if values.dtype.kind not in "iufb":
+            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+        return ak.to_numpy(ak.num(array)).astype(np.int64), values
+
+    def unreadable(self, error: Exception) -> UserError:
+        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+            raise error
+        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        return UserError(f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it again")
+
+
+class EventFile(TreeFile):
+    """An open EDM4hep file that truth can be built from; a context manager."""
+
+    def __init__(self, path: str | Path, collections: CollectionsConfig) -> None:
+        """Open the file and settle the branch map; what cannot be used is a UserError."""
+        self.collections = collections
+        super().__init__(path)
+
+    def _look(self) -> None:
+        self.names = BranchMap.of(self.layout, self.collections)
+        require_usable(self.layout, self.names, self.collections)
+        self.collection_ids = self._collection_ids()
+        self.numbers = self._event_numbers()
+
     def _collection_ids(self) -> dict[int, str]:
         """Return collection ID -> name from the file's table, or from what its references imply."""
-        table = table_of_ids(self._file)
+        table = table_of_ids(self.root)
         return implied_ids(self.layout, self._references(), self.jagged, self.n_events) if table is None else table
 
     def _references(self) -> dict[str, Reference]:
@@ -109,24 +153,3 @@ class EventFile:
             log.warning("%s: events share run and event number; they are numbered by their position in the file", self.path)
             events = position
         return runs, events
-
-    def column(self, leaf: str, start: int, stop: int) -> Array:
-        """Return a leaf's values of all events, without their boundaries."""
-        return self.jagged(leaf, start, stop)[1]
-
-    def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return a leaf's entries per event, and its values of all events."""
-        array = self._branches[leaf].array(entry_start=start, entry_stop=stop)
-        if array.ndim != 2:
-            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
-        values: Array = ak.to_numpy(ak.flatten(array))
-        if values.dtype.kind not in "iufb":
-            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
-        return ak.to_numpy(ak.num(array)).astype(np.int64), values
-
-    def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
-        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
-            raise error
-        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        return UserError(f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it again")

@@ -1,0 +1,255 @@
+"""What a file of simulated events holds, and what the dataset stage makes of it: ``particleforge inspect``.
+
+Inputs -> outputs: a ROOT file and a detector's branch map -> ``Inspection``: versions, kind of tree, number of events, every collection
+with its type and mean size (of the first ``EVENTS_LOOKED_AT`` events), which collection the map reads as what, what is missing and
+what that costs, and the reason if no dataset can be built. A file that is neither EDM4hep nor Delphes is a UserError.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from particleforge.config.detector import DetectorConfig
+from particleforge.delphes import reader as delphes
+from particleforge.delphes.rootfile import TREE as DELPHES_TREE
+from particleforge.delphes.rootfile import DelphesFile
+from particleforge.edm4hep import reader as edm4hep
+from particleforge.edm4hep.datamodel import AT_CALORIMETER
+from particleforge.edm4hep.identities import table_of_ids
+from particleforge.edm4hep.mapping import SYSTEMS, BranchMap
+from particleforge.edm4hep.records import RawEvents
+from particleforge.edm4hep.rootfile import TreeFile
+from particleforge.errors import UserError
+from particleforge.inputs.formats import is_delphes
+
+EVENTS_LOOKED_AT = 100
+_VERSIONS = {"podio": ("PodioBuildVersion", "PodioVersion"), "EDM4hep": ("edm4hep___Version",)}
+
+
+@dataclass(frozen=True)
+class CollectionFound:
+    """A collection of the file; ``mean_size`` is per event."""
+
+    name: str
+    type: str
+    mean_size: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``particleforge inspect`` tells; ``refused`` is the reason why no dataset can be built, or None."""
+
+    file: str
+    format: str
+    versions: dict[str, str]
+    tree: str
+    n_events: int
+    collections: list[CollectionFound]
+    mapped: dict[str, list[str]]
+    missing: list[str]
+    read: dict[str, int]
+    refused: str | None
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as plain data, for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return everything as lines for people."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items()) or "version not recorded"
+        yield f"{self.file}: {self.format} ({versions}), {self.tree}, {self.n_events} events"
+        yield ""
+        yield "collections (mean number per event)"
+        for found in self.collections:
+            yield f"  {found.name:<40} {found.mean_size:>10.1f}  {found.type}"
+        yield ""
+        yield "read as"
+        for meaning, names in self.mapped.items():
+            yield f"  {meaning:<20} {' + '.join(names) or '-'}"
+        yield ""
+        yield "missing, and what that costs" if self.missing else "nothing is missing"
+        yield from (f"  {line}" for line in self.missing)
+        yield ""
+        if self.refused is not None:
+            yield f"no dataset can be built: {self.refused}"
+        else:
+            counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.read.items())
+            yield f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage reads them: {counts}"
+
+
+def inspect_file(path: Path, detector: DetectorConfig) -> Inspection:
+    """Look at a file with a detector's branch map; what is neither EDM4hep nor Delphes is a UserError."""
+    return _inspect_delphes(path, detector) if is_delphes(path) else _inspect_edm4hep(path, detector)
+
+
+def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
+    with TreeFile(path) as file:
+        chosen = BranchMap.of(file.layout, detector.collections)
+        try:
+            collections, versions = _collections(file), _versions(file)
+            has_table = table_of_ids(file.root) is not None
+        except Exception as error:  # uproot raises whatever broken bytes lead it to
+            raise file.unreadable(error) from error
+        events, refused = _first(edm4hep.read_chunks(path, detector.collections, EVENTS_LOOKED_AT))
+        missing = _missing_in_edm4hep(file, chosen, events)
+        if not has_table:
+            missing.append("no table of collection IDs: what they mean is told from names and references")
+        return Inspection(
+            file=file.path,
+            format="EDM4hep",
+            versions=versions,
+            tree=file.kind,
+            n_events=file.n_events,
+            collections=collections,
+            mapped=_mapped(chosen),
+            missing=missing,
+            read=_counts(events),
+            refused=refused,
+        )
+
+
+def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
+    names = detector.delphes
+    with DelphesFile(path) as file:
+        eflow = (names.eflow_tracks, names.eflow_photons, names.eflow_neutral_hadrons)
+        mapped = {
+            "particles": [name for name in (file.first(names.particles),) if name],
+            "tracks": [name for name in (file.first(names.tracks),) if name],
+            "clusters": [name for name in names.clusters if file.has(name)],
+            "candidates": [name for name in eflow if file.has(name)],
+        }
+        costs = {
+            "tracks": "no tracks: every target stands on a cluster",
+            "clusters": "no clusters: neutral particles find no element",
+            "candidates": "no e-flow: no baseline to compare with",
+        }
+        chunks = delphes.read_chunks(path, names, detector.b_field_tesla, detector.calorimeter.ecal, EVENTS_LOOKED_AT)
+        events, refused = _first(chunks)
+        return Inspection(
+            file=file.path,
+            format="Delphes",
+            versions={},
+            tree=f"TTree {DELPHES_TREE}",
+            n_events=file.n_events,
+            collections=[CollectionFound(*found) for found in file.branches(EVENTS_LOOKED_AT)],
+            mapped=mapped,
+            missing=[cost for meaning, cost in costs.items() if not mapped[meaning]],
+            read=_counts(events),
+            refused=refused,
+        )
+
+
+def _first(chunks: Iterator[RawEvents]) -> tuple[RawEvents | None, str | None]:
+    """Return the first chunk that a reader gives, and the line with which it refuses the file."""
+    try:
+        return next(chunks, None), None
+    except UserError as error:
+        return None, str(error)
+
+
+def _versions(file: TreeFile) -> dict[str, str]:
+    """Return the versions of podio and EDM4hep that the file records."""
+    if "podio_metadata" not in file.root:
+        return {}
+    leaves, found = dict(file.root["podio_metadata"].items(recursive=True)), {}
+    for package, stems in _VERSIONS.items():
+        for stem, separator in itertools.product(stems, "/."):
+            parts = [leaves.get(f"{stem}{separator}{part}") for part in ("major", "minor", "patch")]
+            if all(part is not None for part in parts):
+                found[package] = ".".join(str(int(np.ravel(part.array(entry_stop=1))[0])) for part in parts if part is not None)
+    return found
+
+
+def _collections(file: TreeFile) -> list[CollectionFound]:
+    """Return the collections with their types and mean sizes; relations and vector members are not listed."""
+    stop = min(file.n_events, EVENTS_LOOKED_AT)
+    leaves: dict[str, list[str]] = {}
+    for leaf in sorted(file.layout.leaves):
+        name, _, member = leaf.partition(".")
+        if member and "[" not in member and not name.startswith("_") and "#" not in name:
+            leaves.setdefault(name, []).append(leaf)
+    found = []
+    for name, of_this in leaves.items():
+        owner, _, number = name.rpartition("_")
+        if not (number.isdigit() and owner in leaves):  # a vector member of 2021
+            size = next((size for leaf in of_this if (size := _mean_size(file, leaf, stop)) is not None), None)
+            if size is not None:
+                found.append(CollectionFound(name, file.type_of(name), size))
+    return found
+
+
+def _mean_size(file: TreeFile, leaf: str, stop: int) -> float | None:
+    """Return a leaf's mean number of entries per event; None if it is no list of numbers (a record, a map)."""
+    try:
+        counts = file.jagged(leaf, 0, stop)[0]
+    except UserError:
+        return None
+    return float(np.mean(counts)) if stop else 0.0
+
+
+def _mapped(chosen: BranchMap) -> dict[str, list[str]]:
+    """Return meaning -> collections."""
+    hits = {key: [name for name, system in chosen.hits.items() if system == number] for number, key in enumerate(SYSTEMS)}
+    keys = ("tracks", "dqdx", "clusters", "candidates", "hit_links", "cluster_links", "track_links")
+    optional = ("hit_sim_links", "tracker_hit_sim_links", "candidate_links")
+    named = {"particles": [chosen.particles]} | {key: list(getattr(chosen, key)) for key in keys}
+    return named | hits | {key: list(getattr(chosen, key)) for key in optional if getattr(chosen, key)}
+
+
+def _missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | None) -> list[str]:
+    """Return a line for each thing that is not there, with what that costs."""
+    layout = file.layout
+    lines = []
+    if not layout.has("EventHeader"):
+        lines.append("no EventHeader: events are numbered by their position, weights are 1")
+    if not chosen.tracks:
+        lines.append("no tracks: every target stands on a cluster")
+    elif not chosen.track_links:
+        instead = "tracker hits" if chosen.tracker_hit_sim_links else "candidates' links" if chosen.candidate_links else ""
+        lines.append(f"no track links: track truth from {instead}" if instead else "no track links: no track gets a target")
+    if not chosen.clusters:
+        lines.append("no clusters: neutral particles find no element")
+    if not chosen.hits:
+        lines.append("no calorimeter hits: n_hits, widths and depth of clusters are 0; dataset.calorimeter_elements: hits is not possible")
+    elif not chosen.hit_links and chosen.hit_sim_links:
+        lines.append("no hit links: hit truth from the contributions to simulated hits")
+    if chosen.clusters and not chosen.linked_hits:
+        instead = "cluster links" if chosen.cluster_links else "candidates' links" if chosen.candidate_links else ""
+        lines.append(f"no hit links: cluster truth from {instead}" if instead else "no hit and no cluster links: no cluster gets a target")
+    if not chosen.candidates:
+        lines.append("no candidates: no baseline to compare with")
+    return lines if events is None else lines + _missing_values(chosen, events)
+
+
+def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
+    """Return a line for each thing that has a place but no values."""
+    lines = []
+    if events.tracks.n_rows:
+        if not np.any(events.tracks["dedx"]):
+            lines.append("no dE/dx: feature dedx is 0")
+        if not np.any(events.states["location"] == AT_CALORIMETER):
+            lines.append("no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi")
+        if not np.any(events.tracks["n_hits"]):
+            lines.append("tracks name no hits: feature n_hits is 0")
+    if events.clusters.n_rows and "energy_ecal" not in events.clusters and not chosen.hits:
+        lines.append("no sub-detector energies: energy_ecal, energy_hcal and energy_other of clusters are 0")
+    if events.hits.n_rows and not np.any(events.hits["energy"] > 0):
+        lines.append("hits have no energy: they give clusters a position, no truth and no shape")
+    return lines
+
+
+def _counts(events: RawEvents | None) -> dict[str, int]:
+    """Return how much was read."""
+    if events is None:
+        return {}
+    tables = ("particles", "tracks", "clusters", "hits", "candidates")
+    relations = ("track_links", "cluster_links", "hit_links")
+    counts = {name: getattr(events, name).n_rows for name in tables} | {name: len(getattr(events, name).left) for name in relations}
+    return counts | events.counts
