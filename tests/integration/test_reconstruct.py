@@ -1,6 +1,5 @@
 """Selected events -> shards -> exported network -> reconstructed files, and the same for a real full-simulation file."""
 
-import os
 from pathlib import Path
 
 import awkward as ak
@@ -23,6 +22,7 @@ from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.selection.select import select_events
 
+from ..unit.real_files import real_file
 from ..unit.synthetic import synthetic_events, write_dataset
 
 pytestmark = pytest.mark.integration
@@ -73,10 +73,7 @@ def test_reconstruction_equals_the_network_event_by_event(exported: tuple[Path, 
 
 
 def test_a_real_file_is_reconstructed(exported: tuple[Path, Decoder, Path], tmp_path: Path) -> None:
-    folder = os.environ.get("PARTICLEFORGE_REAL_DATA")
-    if folder is None:
-        pytest.skip("PARTICLEFORGE_REAL_DATA is not set")
-    source, dataset = Path(folder) / "cld_hbb_full_rec_1ev.edm4hep.root", tmp_path / "dataset.parquet"
+    source, dataset = real_file("cld_hbb_full_rec_1ev.edm4hep.root"), tmp_path / "dataset.parquet"
     build_dataset(DatasetSettings.of(RUN, DETECTOR, sample_name="files"), [source], dataset)
     reconstruct_events(SETTINGS, dataset, exported[2], tmp_path / "reco.parquet", tmp_path / "reco.root")
     elements = tables.read_table(dataset)

@@ -1,8 +1,5 @@
 """Building a dataset from files: real ones (PARTICLEFORGE_REAL_DATA), broken ones, empty ones, the same ones twice."""
 
-import os
-from pathlib import Path
-
 import awkward as ak
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,9 +17,8 @@ from particleforge.tables import DATASET_SCHEMA, read_metadata, read_table
 
 from .dataset_settings import dataset_settings
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
+from .real_files import real_file
 
-REAL = os.environ.get("PARTICLEFORGE_REAL_DATA")
-needs_real_data = pytest.mark.skipif(not REAL, reason="PARTICLEFORGE_REAL_DATA is not set")
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
 TOLERANT = DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
 
@@ -38,9 +34,8 @@ def build(settings, inputs, output):
     return read_table(output), read_metadata(output)
 
 
-@needs_real_data
 def test_full_simulation_file(tmp_path):
-    table, metadata = build(dataset_settings("cld"), [Path(REAL) / CLD], tmp_path / "out.parquet")
+    table, metadata = build(dataset_settings("cld"), [real_file(CLD)], tmp_path / "out.parquet")
     n_tracks = ak.num(table["tracks"])[0]
     assert (n_tracks, ak.num(table["clusters"])[0], ak.num(table["candidates"])[0]) == (24, 48, 52)
     particles, targets, candidates = table["particles"][0], table["targets"][0], table["candidates"][0]
@@ -64,12 +59,11 @@ def test_full_simulation_file(tmp_path):
     assert ak.all(targets["charge"][hosted] == 1)
 
 
-@needs_real_data
 def test_hits_of_a_full_simulation_file(tmp_path):
     by_elements = {}
     for kind in ("clusters", "hits"):
         settings = dataset_settings("cld", dataset=DatasetConfig(calorimeter_elements=kind))
-        by_elements[kind] = build(settings, [Path(REAL) / CLD], tmp_path / f"{kind}.parquet")
+        by_elements[kind] = build(settings, [real_file(CLD)], tmp_path / f"{kind}.parquet")
     (clusters, _), (hits, metadata) = by_elements["clusters"], by_elements["hits"]
     assert (ak.num(hits["tracks"])[0], ak.num(hits["clusters"])[0]) == (24, 3767)
     balance = metadata["energy_balance_gev"]
@@ -84,9 +78,8 @@ def test_hits_of_a_full_simulation_file(tmp_path):
     assert min(elements) >= 0
 
 
-@needs_real_data
 def test_file_of_2021_without_tracks(tmp_path):
-    table, _ = build(dataset_settings(), [Path(REAL) / CLIC_2021], tmp_path / "out.parquet")
+    table, _ = build(dataset_settings(), [real_file(CLIC_2021)], tmp_path / "out.parquet")
     assert ak.num(table["tracks"]).to_list() == [0, 0, 0]
     assert ak.num(table["clusters"]).to_list() == [1, 1, 1]
     assert table["targets", "class_id"].to_list() == [[3], [3], [3]]

@@ -104,7 +104,10 @@ def _possible(layout: Layout, references: list[tuple[str, IntArray, Array]], jag
     possible = set()
     for name in layout.collections:
         if all(layout.member(name, member) for member in members):
-            counts = jagged(f"{name}.{members[0]}", 0, stop)[0]
+            try:
+                counts = jagged(f"{name}.{members[0]}", 0, stop)[0]
+            except UserError:  # no list of numbers per event, so no collection
+                continue
             if all(np.all(index < counts[event]) for _, event, index in references):
                 possible.add(name)
     return possible

@@ -1,0 +1,88 @@
+"""``particleforge inspect``: what it says about files of both generations, incomplete ones, and what is no such file."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from particleforge.cli import app
+from particleforge.config.load import load_detector
+from particleforge.errors import UserError
+from particleforge.inspection import inspect_file
+
+from .dataset_settings import CONFIG
+from .edm4hep_events import leaves_of, random_event, write_leaves
+
+DETECTOR = load_detector(CONFIG, "clic")
+LINKS = ("SiTracksMCTruthLink", "ClusterMCTruthLink", "CalohitMCTruthLink")
+
+
+@pytest.fixture(scope="module")
+def events():
+    rng = np.random.default_rng(1)
+    return [random_event(rng, 5, 3, 4, 6) for _ in range(8)]
+
+
+def inspect(path, leaves, modern=True):
+    write_leaves(path, leaves, modern)
+    return inspect_file(path, DETECTOR)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+def test_collections_sizes_and_meanings(tmp_path, events, modern):
+    found = inspect(tmp_path / "events.root", leaves_of(events, modern), modern)
+    assert (found.format, found.n_events, found.tree, found.refused) == ("EDM4hep", 8, "RNTuple" if modern else "TTree", None)
+    sizes = {collection.name: collection.mean_size for collection in found.collections}
+    assert {name: sizes[name] for name in ("MCParticles", "SiTracks_Refitted", "ECALBarrel")} == {
+        "MCParticles": 5,
+        "SiTracks_Refitted": 3,
+        "ECALBarrel": 6,
+    }
+    assert found.mapped["ecal_hits"] == ["ECALBarrel"]
+    assert found.mapped["hit_links"] == ["CalohitMCTruthLink"]
+    assert (found.read["tracks"], found.read["clusters"], found.read["hits"]) == (24, 32, 144)
+    assert found.missing == [
+        "no dE/dx: feature dedx is 0",
+        "no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi",
+        "tracks name no hits: feature n_hits is 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("EventHeader.", "no EventHeader: events are numbered by their position, weights are 1"),
+        (("SiTracks_Refitted.", "_SiTracks_Refitted_"), "no tracks: every target stands on a cluster"),
+        (("PandoraClusters.", "_PandoraClusters_"), "no clusters: neutral particles find no element"),
+        ("PandoraPFOs.", "no candidates: no baseline to compare with"),
+        ("SiTracksMCTruthLink.", "no track links: no track gets a target"),
+        ("CalohitMCTruthLink.", "no hit links: cluster truth from cluster links"),
+        (("CalohitMCTruthLink.", "ClusterMCTruthLink."), "no hit and no cluster links: no cluster gets a target"),
+        (("ECALBarrel.", "HCALBarrel.", "MUON."), "no calorimeter hits: n_hits, widths and depth of clusters are 0"),
+    ],
+)
+def test_what_is_missing_is_told_with_its_cost(tmp_path, events, missing, said):
+    found = inspect(tmp_path / "events.root", {leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(missing)})
+    assert found.refused is None
+    assert any(line.startswith(said) for line in found.missing)
+
+
+@pytest.mark.fault("missing branch")
+def test_an_unusable_file_is_shown_with_the_reason(tmp_path, events):
+    leaves = {leaf: values for leaf, values in leaves_of(events).items() if not any(link in leaf for link in LINKS)}
+    write_leaves(tmp_path / "events.root", leaves)
+    arguments = ["inspect", str(tmp_path / "events.root"), "--detector", "clic", "--config", str(CONFIG)]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 1
+    assert shown.stdout.splitlines()[-1].startswith(f"no dataset can be built: {tmp_path}/events.root: no truth link")
+    assert "  MCParticles " in shown.stdout
+    as_json = CliRunner().invoke(app, [*arguments, "--json"])
+    assert json.loads(as_json.stdout)["refused"] == shown.stdout.splitlines()[-1].removeprefix("no dataset can be built: ")
+
+
+@pytest.mark.fault("file that is not EDM4hep")
+def test_what_is_no_file_of_events_is_one_line(tmp_path):
+    (tmp_path / "page.root").write_text("<html></html>")
+    with pytest.raises(UserError, match=r"page\.root: not a readable EDM4hep ROOT file"):
+        inspect_file(tmp_path / "page.root", DETECTOR)
