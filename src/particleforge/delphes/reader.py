@@ -209,7 +209,8 @@ class _Chunk:
 
     def clusters(self, ecal: SamplingConfig) -> tuple[Table, Pairs]:
         """Read what stands for clusters as one table, event by event, and (cluster, key of a particle in it)."""
-        read, refs = [], [Pairs.none()]
+        read: list[Table] = []
+        refs = [Pairs.none()]
         for branch in self.branches.clusters:
             if self.file.has(branch):
                 table, pairs = self.towers(branch)
