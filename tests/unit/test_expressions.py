@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge.config.detector import CutConfig, DetectorCutsConfig
-from particleforge.config.expressions import parse_expression
+from particleforge.config.cuts import CutConfig, DetectorCutsConfig
+from particleforge.config.expressions import parse_condition
 from particleforge.config.load import validate
 from particleforge.errors import UserError
 from particleforge.selection.expressions import passes
@@ -46,7 +46,7 @@ EVIL = [
 @pytest.mark.parametrize("text", EVIL)
 def test_anything_but_arithmetic_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"allowed|parsed|unknown|member|argument"):
-        parse_expression(text)
+        parse_condition(text)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_anything_but_arithmetic_is_refused(text: str) -> None:
 )
 def test_mistakes_are_explained(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        parse_expression(text)
+        parse_condition(text)
 
 
 def test_a_wrong_cut_is_one_line_when_the_configuration_is_read() -> None:

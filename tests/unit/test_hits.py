@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from particleforge.config.cuts import ClusterCutConfig, CutConfig, DetectorCutsConfig, ObjectCutsConfig, TrackCutConfig
 from particleforge.config.dataset import DatasetConfig
-from particleforge.config.detector import CutConfig, DetectorCutsConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import DatasetSettings, SelectSettings, ShardSettings
 from particleforge.dataset.build import build_dataset
@@ -32,7 +32,12 @@ HITS = load_run(
         "dataset": {"calorimeter_elements": "hits", "dropped_energy_fraction_max": 1.0, "dropped_objects_fraction_max": 1.0},
     },
 )
-CUTS = DetectorCutsConfig(track_pt_min_gev=2.0, cluster_energy_min_gev=1e6)
+CUTS = DetectorCutsConfig(
+    objects=ObjectCutsConfig(
+        tracks=(TrackCutConfig(name="pt", expression="tracks.pt >= 2"),),
+        clusters=(ClusterCutConfig(name="energy", expression="clusters.energy > 1e6"),),
+    )
+)
 
 
 def some_events(n=40):

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particleforge import tables
-from particleforge.config.detector import CutConfig, DetectorCutsConfig, SampleConfig
+from particleforge.config.cuts import ClusterCutConfig, CutConfig, DetectorCutsConfig, ObjectCutsConfig, TrackCutConfig
+from particleforge.config.detector import SampleConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.settings import CutflowSettings, SelectSettings
 from particleforge.errors import UserError
@@ -29,9 +30,10 @@ CUTS = DetectorCutsConfig(
         CutConfig(name="elements", expression="num(tracks.pt) + num(clusters.energy) >= 8"),
         CutConfig(name="energy", expression="sum(targets.energy) > 40"),
     ),
-    track_pt_min_gev=1.5,
-    track_abs_eta_max=1.8,
-    cluster_energy_min_gev=1.0,
+    objects=ObjectCutsConfig(
+        tracks=(TrackCutConfig(name="pt", expression="tracks.pt >= 1.5 and abs(tracks.eta) <= 1.8"),),
+        clusters=(ClusterCutConfig(name="energy", expression="clusters.energy >= 1"),),
+    ),
 )
 
 

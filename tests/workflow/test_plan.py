@@ -47,7 +47,7 @@ RUN_KEYS = [
 ]
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
-    ({"cuts": {"cluster_energy_min_gev": 0.06}}, STAGES[2:]),
+    ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, STAGES[2:]),
     ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
     ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),

@@ -1,22 +1,31 @@
 """Everything that differs between detectors: the content of ``config/detectors/<name>.yaml``."""
 
 import itertools
+import re
+from collections.abc import Sized
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from particleforge import schema
 from particleforge.config.base import Block
+from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.delphes import DelphesConfig
-from particleforge.config.expressions import parse_expression
 from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
 from particleforge.errors import UserError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
-def _is_empty(features: tuple[object, ...]) -> bool:
-    return not features
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
+
+
+def _is_empty(values: Sized) -> bool:
+    return not values
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class BeamConfig(Block):
@@ -37,11 +46,41 @@ class PileUpConfig(Block):
 
 
 class SampleConfig(Block):
-    """One simulated process."""
+    """One process, simulated or read from files."""
 
     label: str = Field(description="text for plots")
-    pythia: tuple[str, ...] = Field(min_length=1, description="Pythia8 settings that define the process")
+    pythia: tuple[str, ...] = Field(
+        (), exclude_if=_is_empty, description="Pythia8 settings that define the process; needed with simulation.backend parametric"
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="events of this sample as a fraction of simulation.events_per_sample")
+    files: tuple[str, ...] = Field(
+        (),
+        exclude_if=_is_empty,
+        description="with simulation.backend files: paths, globs, folders (their *.root), http(s)://, root://, zenodo://record/<id>/<glob>",
+    )
+    checksums: dict[str, str] = Field(
+        {}, exclude_if=_is_empty, description="by name of a file, sha256:<hex> or md5:<hex> that it must have"
+    )
+    events_per_file_max: int | None = Field(
+        None, ge=1, exclude_if=_is_none, description="events that are read of each file, from its first on; none: all"
+    )
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_file_is_a_list(cls, files: object) -> object:
+        return (files,) if isinstance(files, str) else files
+
+    @field_validator("checksums")
+    @classmethod
+    def _checksums_are_known(cls, checksums: dict[str, str]) -> dict[str, str]:
+        for name, checksum in checksums.items():
+            if not _CHECKSUM.fullmatch(checksum):
+                raise ValueError(f"checksum {checksum!r} of {name}: must read sha256:<64 hex digits> or md5:<32 hex digits>")
+        return checksums
+
+    def without_files(self) -> Self:
+        """Return what a stage may know of the sample: not where its data lie."""
+        return self.model_copy(update={"files": (), "checksums": {}, "events_per_file_max": None})
 
 
 Names = str | tuple[str, ...]  # of a collection: alternatives of which the first found wins; 'A + B' are read together
@@ -75,7 +114,9 @@ class CollectionsConfig(Block):
     )
     clusters: Names = "PandoraClusters"
     candidates: Names = "PandoraPFOs"
-    ecal_hits: tuple[Names, ...] = Field(("ECALBarrel", "ECALEndcap", "ECALOther"), description="all are read; an entry may be alternatives")
+    ecal_hits: tuple[Names, ...] = Field(
+        ("ECALBarrel", "ECALEndcap", "ECALOther"), description="all are read; an entry may be alternatives"
+    )
     hcal_hits: tuple[Names, ...] = ("HCALBarrel", "HCALEndcap", "HCALOther")
     other_hits: tuple[Names, ...] = ("MUON",)
     hit_links: tuple[str, ...] = Field(
@@ -181,35 +222,6 @@ class PlotConfig(Block):
             edges = getattr(self, name)
             if any(b <= a for a, b in itertools.pairwise(edges)):
                 raise ValueError(f"plots.{name}: edges must rise, got {list(edges)}")
-        return self
-
-
-class CutConfig(Block):
-    """One cut on events, applied after the object cuts."""
-
-    name: Name = Field(description="row of the cutflow")
-    expression: str = Field(description="condition over the dataset's columns, e.g. 'num(tracks.pt) >= 2' or 'sum(clusters.energy) > 10'")
-
-    @field_validator("expression")
-    @classmethod
-    def _expression_is_valid(cls, expression: str) -> str:
-        parse_expression(expression)
-        return expression
-
-
-class DetectorCutsConfig(Block):
-    """Object cuts, then event cuts in order; what is selected away loses its targets, and the cutflow counts it."""
-
-    events: tuple[CutConfig, ...] = Field((), description="cuts on events; each sees the objects that pass the object cuts")
-    track_pt_min_gev: float = Field(0.0, ge=0, description="tracks below are removed")
-    track_abs_eta_max: float = Field(10.0, gt=0, description="tracks beyond are removed")
-    cluster_energy_min_gev: float = Field(0.0, ge=0, description="clusters below are removed")
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        names = [cut.name for cut in self.events]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"cuts.events: the name {repeated[0]!r} repeats; name each cut differently")
         return self
 
 

@@ -1,11 +1,13 @@
-"""Expressions over the dataset's columns that select events: grammar and check, without reading any data.
+"""Expressions over the dataset's columns that select events and objects: grammar and check, without reading any data.
 
 Text such as ``num(tracks.pt) + num(clusters.energy) >= 2`` -> syntax tree that ``selection.expressions`` evaluates for all
 events at once. Allowed are numbers, event columns (``weight``), members of collections (``tracks.pt``), ``+ - * / **``,
 comparisons, ``and or not``, and the functions below; anything else is refused before it is evaluated, so that a
 configuration file cannot run code. Each node has a *level*: one value per event, or one per object of a collection. Values
-of different collections do not mix, reductions (num, sum, max, min, any, all) lead from objects to the event, and a cut is
-one yes or no per event. All columns are known to ``schema``, hence a mistake shows when the configuration is read.
+of different collections do not mix, reductions (num, sum, max, min, any, all) lead from objects to the event, and values of the
+event join those of any object. A cut on events is one yes or no per event, a cut on objects one per object of its collection.
+Where hits are elements, ``clusters`` holds them, as in the table; ``hits`` is the same with the members that only hits have. All
+columns are known to ``schema``, hence a mistake shows when the configuration is read.
 """
 
 import ast
@@ -19,7 +21,7 @@ REDUCTIONS = ("num", "sum", "max", "min", "any", "all")
 ELEMENTWISE = ("abs", "sqrt", "log")
 LENGTH_MAX = 1000  # longer text could exhaust the parser's stack
 
-_COLLECTIONS = {collection.name: collection.names for collection in schema.DATASET}
+_COLLECTIONS = {collection.name: collection.names for collection in schema.DATASET} | {"hits": schema.HITS.names}
 _EVENT_COLUMNS = tuple(field.name for field in schema.EVENT)
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 _COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
@@ -33,20 +35,60 @@ class _Value:
     is_boolean: bool
 
 
-def parse_expression(text: str) -> ast.expr:
-    """Return the checked syntax tree of a cut; a mistake is a ValueError that says what is allowed."""
+def parse_condition(text: str, per: str | None = None) -> ast.expr:
+    """Return the checked syntax tree of a cut on events, or on the objects of ``per``; a mistake is a ValueError with the remedy."""
+    tree, value = _parse(text)
+    if not value.is_boolean:
+        raise ValueError("a cut is yes or no, this is a number; compare it, e.g. '... > 0'")
+    _check_level(value, per, "a cut")
+    return tree
+
+
+def parse_number(text: str, per: str) -> ast.expr:
+    """Return the checked syntax tree of a number per object of ``per``; a mistake is a ValueError with the remedy."""
+    tree, value = _parse(text)
+    if value.is_boolean:
+        raise ValueError(f"a number is needed, this is a condition; give e.g. '{per}.{_COLLECTIONS[per][0]}'")
+    _check_level(value, per, "the number")
+    return tree
+
+
+def check_calorimeter(text: str, calorimeter_elements: str) -> None:
+    """Raise a ValueError if an expression asks for what a dataset of ``clusters`` or ``hits`` does not have."""
+    for node in ast.walk(parse_any(text)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="hits")) if calorimeter_elements == "clusters":
+                raise ValueError("there are no hits with dataset.calorimeter_elements: clusters; take it out, or set that to hits")
+            case ast.Attribute(value=ast.Name(id="clusters"), attr=member) if calorimeter_elements == "hits":
+                if member not in schema.HITS.names:
+                    raise ValueError(
+                        f"hits, as dataset.calorimeter_elements has it, have no '{member}'; take it out, or set that to clusters"
+                    )
+
+
+def parse_any(text: str) -> ast.expr:
+    """Return the checked syntax tree of an expression of any kind."""
+    return _parse(text)[0]
+
+
+def _parse(text: str) -> tuple[ast.expr, _Value]:
     if len(text) > LENGTH_MAX:
         raise ValueError(f"expression has {len(text)} characters, at most {LENGTH_MAX} are allowed")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        value = _check(tree)
+        return tree, _check(tree)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"expression cannot be parsed: {getattr(error, 'msg', None) or 'nested too deeply'}") from None
-    if value.collection is not None:
+
+
+def _check_level(value: _Value, per: str | None, what: str) -> None:
+    if value.collection == per:
+        return
+    if per is None:
         raise ValueError(f"a cut is one value per event, this is one per object of '{value.collection}'; reduce it with any() or all()")
-    if not value.is_boolean:
-        raise ValueError("a cut is yes or no, this is a number; compare it, e.g. '... > 0'")
-    return tree
+    found = "one value per event" if value.collection is None else f"one per object of '{value.collection}'"
+    remedy = "cuts on whole events belong into cuts.events" if value.collection is None else f"reduce it, or cut {value.collection} instead"
+    raise ValueError(f"{what} is one value per object of '{per}', this is {found}; {remedy}")
 
 
 def _check(node: ast.expr) -> _Value:

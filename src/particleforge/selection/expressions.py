@@ -1,7 +1,7 @@
 """Evaluate cuts for all events at once.
 
 Checked syntax tree (``config.expressions``) and events (awkward records in the layout of ``schema``) -> one boolean per
-event. Numbers are float64. Reductions of no objects give their neutral element: num and sum 0, any False, all True,
+event or per object. Numbers are float64. Reductions of no objects give their neutral element: num and sum 0, any False, all True,
 max -inf, min +inf; undefined results (0/0, log of a negative number) are NaN, with which every comparison but != is False.
 """
 
@@ -15,7 +15,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.expressions import parse_expression
+from particleforge.config.expressions import parse_condition, parse_number
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -47,10 +47,24 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 def passes(expression: str, events: ak.Array) -> NDArray[np.bool_]:
     """Return which events pass a cut, boolean of shape [n_events]; a malformed expression is a ValueError."""
-    tree = parse_expression(expression)
+    tree = parse_condition(expression)
     with np.errstate(all="ignore"):
         result = np.asarray(_evaluate(tree, events), dtype=np.bool_)
     return np.broadcast_to(result, (len(events),)).copy()
+
+
+def passing_objects(expression: str, per: str, events: ak.Array) -> ak.Array:
+    """Return which objects of the collection ``per`` pass a cut, boolean of shape [n_events, n_objects]."""
+    tree = parse_condition(expression, per)
+    with np.errstate(all="ignore"):
+        return _evaluate(tree, events)
+
+
+def object_values(expression: str, per: str, events: ak.Array) -> ak.Array:
+    """Return a number for each object of the collection ``per``, float64 of shape [n_events, n_objects]."""
+    tree = parse_number(expression, per)
+    with np.errstate(all="ignore"):
+        return _evaluate(tree, events)
 
 
 def _evaluate(node: ast.expr, events: ak.Array) -> Any:
@@ -62,7 +76,8 @@ def _evaluate(node: ast.expr, events: ak.Array) -> Any:
         case ast.Name(id=name):
             return ak.values_astype(events[name], np.float64)
         case ast.Attribute(value=ast.Name(id=collection), attr=member):
-            return ak.values_astype(events[collection, member], np.float64)
+            # hits lie in the place of clusters
+            return ak.values_astype(events["clusters" if collection == "hits" else collection, member], np.float64)
         case ast.Call(func=ast.Name(id=name), args=[argument]):
             return _FUNCTIONS[name](_evaluate(argument, events))
         case ast.BinOp(left=left, op=op, right=right):

@@ -12,20 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge import schema
-from particleforge.config.detector import DetectorCutsConfig
+from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.schema import Fate
+from particleforge.selection.expressions import passing_objects
 
 NO_ELEMENT = -1
 
 
 def object_masks(events: ak.Array, cuts: DetectorCutsConfig) -> tuple[ak.Array, ak.Array]:
-    """Return which tracks and which clusters pass the object cuts; NaN never passes.
-
-    Hits as elements all pass: a cut on clusters means nothing to them, and ``dataset.hit_energy_min_mev`` was applied already.
-    """
-    tracks = (events.tracks.pt >= cuts.track_pt_min_gev) & (np.abs(events.tracks.eta) <= cuts.track_abs_eta_max)
-    of_hits = schema.calorimeter_type(ak.fields(events.clusters)) == "hit"
-    return tracks, events.clusters.energy >= (0.0 if of_hits else cuts.cluster_energy_min_gev)
+    """Return which tracks and which clusters (or hits, where these are elements) pass all object cuts, boolean per event and object."""
+    calorimeter = f"{schema.calorimeter_type(ak.fields(events.clusters))}s"
+    masks = [ak.ones_like(events[name][member], dtype=np.bool_) for name, member in (("tracks", "pt"), ("clusters", "energy"))]
+    for number, per in enumerate(("tracks", calorimeter)):
+        for cut in getattr(cuts.objects, per):
+            masks[number] = masks[number] & passing_objects(cut.expression, per, events)
+    return masks[0], masks[1]
 
 
 def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array) -> ak.Array:
