@@ -38,6 +38,26 @@ class Paths:
         return f"{self.root}/dataset/{{sample}}/{{shard}}.parquet"
 
     @property
+    def checks_work(self) -> str:
+        """Folder that outlives retries: statistics of the dataset's shards, verdicts that failed."""
+        return f"{self.root}/checks/work"
+
+    @property
+    def sample_verdict(self) -> str:
+        """JSON, the verdict on one sample of the dataset."""
+        return f"{self.root}/checks/dataset/{{sample}}.json"
+
+    @property
+    def dataset_verdict(self) -> str:
+        """JSON, the verdict on all samples of the dataset."""
+        return f"{self.root}/checks/dataset.json"
+
+    @property
+    def shards_verdict(self) -> str:
+        """JSON, the verdict on the training shards."""
+        return f"{self.root}/checks/shards.json"
+
+    @property
     def selected(self) -> str:
         """Parquet, the dataset's rows that pass the cuts, with their split."""
         return f"{self.root}/select/{{sample}}/{{shard}}.parquet"

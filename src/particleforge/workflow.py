@@ -106,6 +106,21 @@ class Workflow:
         first = int(wildcards.shard) * per_shard
         return _numbered(self.paths.simulated, wildcards.detector, wildcards.sample, range(first, first + per_shard))
 
+    def shards_of_sample(self, pattern: str) -> Callable[..., list[str]]:
+        """Return an input function: ``pattern`` for every shard of a job's sample, in order."""
+
+        def files(wildcards: Any) -> list[str]:
+            start = pattern.partition("{shard}")[0].format(detector=wildcards.detector, sample=wildcards.sample)
+            return [file for file in self.shard_files(pattern, wildcards.detector) if file.startswith(start)]
+
+        return files
+
+    def samples(self, pattern: str) -> Callable[..., list[str]]:
+        """Return an input function: ``pattern`` for every sample of a job's detector."""
+        return lambda wildcards: [
+            pattern.format(detector=wildcards.detector, sample=name) for name in self.detectors[wildcards.detector].samples
+        ]
+
     def every(self, *patterns: str) -> list[str]:
         """Return the patterns, which have no other wildcard, filled for every chosen detector."""
         return [pattern.format(detector=detector) for detector in self.run.detector for pattern in patterns]

@@ -9,7 +9,7 @@ import yaml
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.document import documents
 from particleforge.config.load import load_detector, load_run, merge
-from particleforge.config.settings import SimulateSettings, StageSettings, n_shards, simulate_settings
+from particleforge.config.settings import FetchSettings, SimulateSettings, StageSettings, n_shards, simulate_settings
 from particleforge.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +129,8 @@ def test_every_stage_finds_its_settings_and_they_survive_json(model):
     detector = load_detector(ROOT / "config", "clic")
     if model is SimulateSettings:
         settings = simulate_settings(run, detector, "ttbar")
+    elif model is FetchSettings:
+        settings = FetchSettings(url="https://host/a.root", checksum="", on_bad_file="fail")
     else:
         settings = model.of(run, detector, **({"sample_name": "ttbar"} if "sample_name" in model.model_fields else {}))
     assert model.model_validate(settings.plain()) == settings

@@ -39,6 +39,7 @@ localrules:
     all,
     simulate,
     dataset,
+    check_data,
     select,
     preprocess,
     hpo,

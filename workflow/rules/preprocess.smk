@@ -6,7 +6,8 @@ rule preprocess:
 rule write_shards:
     """Features, targets, normalisation and shuffled shards for training."""
     input:
-        RUN.shards(PATHS.selected),
+        selected=RUN.shards(PATHS.selected),
+        checked=ancient(PATHS.dataset_verdict),
     output:
         manifest=PATHS.manifest,
         normalisation=PATHS.normalisation,

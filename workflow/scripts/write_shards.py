@@ -8,5 +8,7 @@ from particleforge.preprocessing.shards import write_shards
 
 with job_log(snakemake.log[0]):
     write_shards(
-        ShardSettings.model_validate(snakemake.params.settings), list(map(Path, snakemake.input)), Path(snakemake.output.manifest).parent
+        ShardSettings.model_validate(snakemake.params.settings),
+        list(map(Path, snakemake.input.selected)),
+        Path(snakemake.output.manifest).parent,
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
+from particleforge.config.checks import ChecksConfig
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import Name
 from particleforge.config.hpo import HpoConfig
@@ -31,6 +32,7 @@ class RunConfig(Block):
     seed: int = Field(20260401, ge=0, description="every random number of every stage derives from it")
     simulation: SimulationConfig = SimulationConfig()
     dataset: DatasetConfig = DatasetConfig()
+    checks: ChecksConfig = ChecksConfig()
     selection: SelectionConfig = SelectionConfig()
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     model: ModelConfig = ModelConfig()

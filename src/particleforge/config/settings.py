@@ -6,16 +6,20 @@ the hash in every output's provenance, and the only configuration the stage's fu
 a stage's code changes what it writes: Snakemake does not look into the library.
 """
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field
 
 from particleforge.config.base import Block
+from particleforge.config.checks import ChecksConfig
+from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.delphes import DelphesConfig
 from particleforge.config.detector import (
     BeamConfig,
     CollectionsConfig,
     DetectorConfig,
-    DetectorCutsConfig,
     ElementsConfig,
     JetConfig,
     ParticleClassConfig,
@@ -49,6 +53,8 @@ class StageSettings(Block):
             if name in picked or name == "version":
                 continue
             picked[name] = getattr(run, name) if name in RunConfig.model_fields else getattr(detector, name)
+            if name == "samples":
+                picked[name] = {sample: content.without_files() for sample, content in picked[name].items()}
         return cls(**picked)
 
     def plain(self) -> dict[str, Any]:
@@ -74,26 +80,79 @@ class SimulateSettings(StageSettings):
     collections: CollectionsConfig
 
 
+class FetchSettings(StageSettings):
+    """What shapes a file that is fetched from another machine; ``checksum`` is "" if none was given."""
+
+    version: int = 1
+    url: str
+    checksum: str
+    on_bad_file: Literal["fail", "quarantine"]
+
+
+class FilesSettings(Block):
+    """What shapes a shard that is made of given files: checksums by the files' names, and how much of each is read."""
+
+    checksums: dict[str, str] = Field(default_factory=dict)
+    events_per_file_max: int | None = None
+
+
 class DatasetSettings(StageSettings):
-    """What shapes a shard of the dataset."""
+    """What shapes a shard of the dataset; ``files`` is None where its events were simulated here."""
 
     version: int = 1
     sample_name: str
+    files: FilesSettings | None = None
     dataset: DatasetConfig
     b_field_tesla: float
     calorimeter: CalorimeterConfig
     collections: CollectionsConfig
-    delphes: DelphesConfig
+    delphes: DelphesConfig = DelphesConfig()
     particle_classes: tuple[ParticleClassConfig, ...]
 
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; without ``files`` among ``own``, those of a simulated shard."""
+        return super().of(run, detector, **{"files": None, **own})
+
     def plain(self) -> dict[str, Any]:
-        """Return the settings, without what concerns nothing here: hits where clusters are elements, Delphes' branches if none is renamed."""
+        """Return the settings without what concerns nothing here: hits where clusters are elements, unchanged Delphes branches."""
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
             del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
         if self.delphes == DelphesConfig():
             del found["delphes"]
+        if self.files is None:
+            del found["files"]
         return found
+
+
+class CheckDatasetSettings(StageSettings):
+    """What shapes the verdict on a sample of the dataset."""
+
+    version: int = 1
+    sample_name: str
+    checks: ChecksConfig
+    calorimeter_elements: str
+    particle_classes: tuple[ParticleClassConfig, ...]
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; of the truth definition, what the elements are."""
+        return super().of(run, detector, calorimeter_elements=run.dataset.calorimeter_elements, **own)
+
+
+class CompareSamplesSettings(StageSettings):
+    """What shapes the verdict on all samples of the dataset."""
+
+    version: int = 1
+    checks: ChecksConfig
+
+
+class CheckShardsSettings(StageSettings):
+    """What shapes the verdict on the training shards."""
+
+    version: int = 1
+    checks: ChecksConfig
 
 
 class SelectSettings(StageSettings):
@@ -229,6 +288,18 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
         sample_name=sample,
         pythia=detector.samples[sample].pythia,
     )
+
+
+def dataset_settings(
+    run: RunConfig, detector: DetectorConfig, sample_name: str, checksums: Mapping[str, str] | None = None
+) -> DatasetSettings:
+    """Return the settings of a shard of the dataset; ``checksums`` of its files, by name, are those of the sample if not given."""
+    given = None
+    if run.simulation.backend == "files":
+        sample = detector.samples.get(sample_name)  # the command line may call a sample as it likes
+        known = checksums if checksums is not None else sample.checksums if sample else {}
+        given = FilesSettings(checksums=dict(known), events_per_file_max=sample.events_per_file_max if sample else None)
+    return DatasetSettings.of(run, detector, sample_name=sample_name, files=given)
 
 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:

@@ -37,7 +37,7 @@ class FeatureStatistics:
 
     def __init__(self, elements: ElementsConfig) -> None:
         self._transforms = {name: [f.transform for f in getattr(elements, name)] for name in elements.types}
-        self._running = {name: _Running(len(transforms)) for name, transforms in self._transforms.items()}
+        self._running = {name: Running(len(transforms)) for name, transforms in self._transforms.items()}
 
     def add(self, element_type: NDArray[np.int8], features: NDArray[np.float32]) -> None:
         """Add a block of elements: types [n] and raw features [n, n_features]."""
@@ -54,7 +54,7 @@ def _transformed(raw: NDArray[np.float64], transforms: Sequence[str]) -> NDArray
     return np.stack([transform(name, raw[:, i]) for i, name in enumerate(transforms)], axis=1)
 
 
-class _Running:
+class Running:
     """Count, mean and sum of squared deviations per column."""
 
     def __init__(self, n_columns: int) -> None:
@@ -63,6 +63,7 @@ class _Running:
         self.squares = np.zeros(n_columns)
 
     def add(self, block: NDArray[np.float64]) -> None:
+        """Add rows, shape [n, n_columns]."""
         if not len(block):
             return
         n, mean = len(block), block.mean(axis=0)
@@ -72,5 +73,6 @@ class _Running:
         self.n = total
 
     def result(self) -> dict[str, Any]:
+        """Return mean and standard deviation of each column; a deviation near zero counts as 1."""
         std = np.sqrt(self.squares / self.n) if self.n else np.zeros_like(self.squares)
         return {"mean": self.mean.tolist(), "std": np.where(std < STD_FLOOR, 1.0, std).tolist()}

@@ -1,0 +1,192 @@
+"""What a shard of the dataset holds, in one pass: extremes, references, energies, and a histogram of each quantity per event.
+
+Parquet of ``tables.DATASET_SCHEMA`` (or with hits) -> plain values, small and additive, from which ``dataset`` judges. One row group
+is in memory at a time. Limits are not applied here, so that statistics of a shard hold until its bytes change.
+
+Quantities have one value per event: numbers of objects, means over the objects of an event, summed energies (GeV), and the
+calorimeter's *response*, energy of the clusters over energy that particles left in the calorimeter. Events in which a mean or a
+ratio is not defined have no entry.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from particleforge import schema
+from particleforge.checks.histogram import Histogram
+from particleforge.schema import Fate
+from particleforge.tables import iter_tables, read_metadata
+
+VERSION = 1  # of what shard_statistics returns
+RESPONSE = "response of the calorimeter"
+_Array = NDArray[Any]
+_Members = dict[str, _Array]
+# column -> the collection whose rows it counts; elements are tracks and clusters
+_REFERENCES = {
+    "targets.particle": "particles",
+    "particles.element": "elements",
+    "track_links.track": "tracks",
+    "track_links.particle": "particles",
+    "cluster_links.cluster": "clusters",
+    "cluster_links.particle": "particles",
+    "candidates.element": "elements",
+}
+
+
+class _Records:
+    """A list-of-record column of a block: flat members, and the event of each record."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        lists = column.combine_chunks()
+        offsets = lists.offsets.to_numpy().astype(np.int64)
+        records = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+        self.counts = np.diff(offsets)
+        self.event = np.repeat(np.arange(len(self.counts)), self.counts)
+        self.members: _Members = {
+            field.name: records.field(number).to_numpy(zero_copy_only=False) for number, field in enumerate(records.type)
+        }
+
+    def sum(self, values: _Array) -> NDArray[np.float64]:
+        """Return the sum of values of the records, per event."""
+        return np.bincount(self.event, weights=values, minlength=len(self.counts)).astype(np.float64)
+
+
+class Extremes:
+    """Number of values of a column, how many are not finite, and the extremes of the others."""
+
+    def __init__(self) -> None:
+        self.n, self.not_finite, self.min, self.max = 0, 0, np.inf, -np.inf
+
+    def add(self, values: _Array) -> None:
+        """Add values."""
+        finite = values[np.isfinite(values)]
+        self.n += len(values)
+        self.not_finite += len(values) - len(finite)
+        if len(finite):
+            self.min, self.max = min(self.min, float(finite.min())), max(self.max, float(finite.max()))
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values; extremes are null where no value is finite."""
+        found = self.n > self.not_finite
+        return {"n": self.n, "not_finite": self.not_finite, "min": self.min if found else None, "max": self.max if found else None}
+
+
+def schema_differences(path: Path, layout: pa.Schema) -> list[str]:
+    """Return what of a file's columns is not as in the layout, one text a column."""
+    found = {field.name: field for field in pq.read_schema(path)}
+    differences = [
+        f"{field.name}: {'missing' if field.name not in found else 'of another type'}" for field in layout if field != found.get(field.name)
+    ]
+    return differences + [f"{name}: not expected" for name in found if name not in layout.names]
+
+
+def shard_statistics(path: Path, layout: pa.Schema) -> dict[str, Any]:
+    """Return the statistics of a shard; one that cannot be read is a UserError, one of another layout has nothing but the differences."""
+    metadata = read_metadata(path)
+    if differences := schema_differences(path, layout):
+        return {"schema_differences": differences}
+    gathered = _Gathered()
+    for block in iter_tables(path):
+        gathered.add(block)
+    return {
+        "schema_differences": [],
+        "sample": metadata["provenance"]["settings"].get("sample_name"),
+        "counts": metadata["counts"],
+        **gathered.plain(),
+    }
+
+
+class _Gathered:
+    """Statistics of the blocks so far."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.columns: dict[str, Extremes] = {}
+        self.wrong = Counter[str](dict.fromkeys((*_REFERENCES, "targets", "particles.fate"), 0))
+        self.energy_gev = dict.fromkeys(("visible", "target", "dropped"), 0.0)
+        self.closure = 0.0
+        self.quantities: dict[str, list[Histogram]] = {}
+
+    def add(self, block: pa.Table) -> None:
+        """Add a block of events."""
+        self.events += block.num_rows
+        for field in schema.EVENT:
+            self.columns.setdefault(field.name, Extremes()).add(block[field.name].to_numpy())
+        records = {collection.name: _Records(block[collection.name]) for collection in schema.DATASET}
+        for name, found in records.items():
+            for member, values in found.members.items():
+                self.columns.setdefault(f"{name}.{member}", Extremes()).add(values)
+        self._add_references(records)
+        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are counted above
+            self._add_energies(records)
+            self._add_quantities(records)
+
+    def _add_references(self, records: dict[str, _Records]) -> None:
+        sizes = {name: records[name].counts for name in ("tracks", "clusters", "particles")}
+        sizes["elements"] = sizes["tracks"] + sizes["clusters"]
+        for column, counted in _REFERENCES.items():
+            name, _, member = column.partition(".")
+            values = records[name].members[member]
+            optional = name in ("targets", "particles", "candidates")  # -1 means none
+            bad = (values >= sizes[counted][records[name].event]) | (values < -int(optional))
+            self.wrong[column] += int(bad.sum())
+        self.wrong["targets"] += int(np.sum(records["targets"].counts != sizes["elements"]))
+        self.wrong["particles.fate"] += 0 if self.wrong.total() else _hosts_that_disagree(records["particles"], records["targets"])
+
+    def _add_energies(self, records: dict[str, _Records]) -> None:
+        particles, energy = records["particles"], records["particles"].members["energy"]
+        fate = particles.members["fate"]
+        sums = {
+            "visible": particles.sum(energy * (fate != Fate.INVISIBLE)),
+            "target": records["targets"].sum(records["targets"].members["energy"]),
+            "dropped": particles.sum(energy * (fate == Fate.DROPPED)),
+        }
+        for name, values in sums.items():
+            self.energy_gev[name] += float(np.nansum(values))
+        missing = np.abs(sums["visible"] - sums["target"] - sums["dropped"]) / np.maximum(sums["visible"], 1.0)
+        self.closure = max(self.closure, float(np.max(missing[np.isfinite(missing)], initial=0.0)))
+        self._fill("visible energy", sums["visible"])
+        left = particles.sum(particles.members["deposited_energy"])
+        self._fill(
+            RESPONSE, np.divide(records["clusters"].sum(records["clusters"].members["energy"]), left, where=left > 0, out=left * np.nan)
+        )
+
+    def _add_quantities(self, records: dict[str, _Records]) -> None:
+        for name in ("tracks", "clusters", "particles", "candidates"):
+            self._fill(f"{name} per event", records[name].counts)
+        for name in ("tracks", "clusters"):
+            found = records[name]
+            some = found.counts > 0
+            for member, values in found.members.items():
+                self._fill(f"mean {name}.{member}", found.sum(values)[some] / found.counts[some])
+        self._fill("energy of candidates", records["candidates"].sum(records["candidates"].members["energy"]))
+
+    def _fill(self, quantity: str, values: _Array) -> None:
+        self.quantities.setdefault(quantity, []).append(Histogram.of(values))
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "events": self.events,
+            "columns": {name: column.plain() for name, column in self.columns.items()},
+            "wrong": dict(self.wrong),
+            "energy_gev": self.energy_gev,
+            "closure": self.closure,
+            "quantities": {name: Histogram.total(parts).plain() for name, parts in self.quantities.items()},
+        }
+
+
+def _hosts_that_disagree(particles: _Records, targets: _Records) -> int:
+    """Return how many hosted particles own an element whose target is another particle; references must be in bounds."""
+    hosted = particles.members["fate"] == Fate.HOSTED
+    first_target = np.cumsum(targets.counts) - targets.counts
+    first_particle = np.cumsum(particles.counts) - particles.counts
+    event, element = particles.event[hosted], particles.members["element"][hosted]
+    own = np.flatnonzero(hosted) - first_particle[event]
+    found = targets.members["particle"][first_target[event] + element]
+    return int(np.sum((element < 0) | (found != own)))

@@ -1,0 +1,202 @@
+"""Which files a sample consists of, and which shard of the dataset each belongs to.
+
+Inputs -> outputs: a sample's ``files`` (paths, globs, folders, URLs, Zenodo records) -> ``Source`` objects in a fixed order; with the
+ledger of earlier runs -> ``{shard number: sources}``.
+
+Order: that of the entries in the configuration; within a glob, folder or record by name, numbers in it as numbers. A file that two
+entries name counts once.
+
+Shards are numbered by a *ledger*, a JSON file in the results: a file keeps the shard it was given first, files that are new are
+given new shards behind the last one. So a file that is added makes new shards and touches no other, wherever its name sorts, and
+one that is removed makes its own shard again and no other. Without a ledger, or with another ``files_per_dataset_shard``, shards
+are numbered afresh in the order above.
+
+Imported while the Snakefile is parsed: nothing heavy here.
+"""
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from particleforge.artefacts import write_json
+from particleforge.config.detector import SampleConfig
+from particleforge.errors import UserError
+from particleforge.inputs.zenodo import RecordFile, record_files
+
+_MAGIC = re.compile(r"[*?\[]")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_REMOTE = ("http", "https", "root")
+_RECORD = re.compile(r"zenodo://record/(\d+)/(.+)")
+_REMEDY = "give a ROOT file, a folder of them, a glob or a URL"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a sample: a path of this machine or a URL, and the checksum it must have ("" if none was given)."""
+
+    location: str
+    checksum: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it must be fetched."""
+        return bool(_SCHEME.match(self.location))
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder; that of a URL as it is stored here."""
+        return self.stored.rsplit("/", 1)[-1] if self.is_remote else Path(self.location).name
+
+    @property
+    def stored(self) -> str:
+        """Where a fetched file lies below the folder of its sample: host, path and query of its URL."""
+        parts = urlsplit(self.location)
+        path = "/".join(part for part in parts.path.split("/") if part not in ("", ".", ".."))
+        return quote(f"{parts.netloc}/{path}" + (f"?{parts.query}" if parts.query else ""), safe="/._-+=,")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What earlier runs settled: the shard of each location, and the contents of Zenodo records (which never change)."""
+
+    files_per_shard: int
+    shards: Mapping[str, int]
+    records: Mapping[str, Sequence[RecordFile]]
+
+    @classmethod
+    def read(cls, path: Path, files_per_shard: int) -> "Ledger":
+        """Return the ledger in a file, an empty one where there is none; UserError if the file is none."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            records = {name: [RecordFile(**entry) for entry in entries] for name, entries in content["records"].items()}
+            same = content["files_per_dataset_shard"] == files_per_shard
+            return cls(files_per_shard, {str(k): int(v) for k, v in content["shards"].items()} if same else {}, records)
+        except FileNotFoundError:
+            return cls(files_per_shard, {}, {})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not a readable list of a sample's shards ({error}); delete it to number them afresh") from error
+
+    def write(self, path: Path) -> None:
+        """Write the ledger, if it differs from what is there."""
+        content = {
+            "files_per_dataset_shard": self.files_per_shard,
+            "shards": dict(self.shards),
+            "records": {name: [vars(entry) for entry in entries] for name, entries in self.records.items()},
+        }
+        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
+            write_json(path, content)
+
+    def extended(self, locations: Iterable[str], records: Mapping[str, Sequence[RecordFile]]) -> "Ledger":
+        """Return the ledger with shards behind the last one for locations that it does not know."""
+        shards = dict(self.shards)
+        new = [location for location in locations if location not in shards]
+        first = max(shards.values(), default=-1) + 1
+        for place, location in enumerate(new):
+            shards[location] = first + place // self.files_per_shard
+        return Ledger(self.files_per_shard, shards, {**self.records, **records})
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of a sample by number of their shard, in order, and the ledger to keep."""
+
+    shards: Mapping[int, Sequence[Source]]
+    ledger: Ledger
+
+
+def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str, timeout_s: float) -> SampleFiles:
+    """Return what a sample consists of; ``key`` is how messages call it.
+
+    UserError for a sample without files and for a path, glob, folder or URL that cannot be.
+    """
+    if not sample.files:
+        raise UserError(f"{key}.files: missing, but simulation.backend is files; {_REMEDY}, or take the sample out")
+    records: dict[str, Sequence[RecordFile]] = dict(ledger.records)
+    found: dict[str, Source] = {}
+    for entry in sample.files:
+        for source in _expanded(entry, f"{key}.files", records, zenodo_url, timeout_s):
+            checksum = sample.checksums.get(source.name, source.checksum)
+            found.setdefault(source.location, Source(source.location, checksum))
+    _check_names(found.values(), sample.checksums, key)
+    settled = ledger.extended(found, records)
+    shards: dict[int, list[Source]] = {}
+    for location, source in found.items():
+        shards.setdefault(settled.shards[location], []).append(source)
+    return SampleFiles(shards, settled)
+
+
+def natural(name: str) -> list[Any]:
+    """Return a sort key by which file_2 comes before file_10."""
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _check_names(sources: Iterable[Source], checksums: Mapping[str, str], key: str) -> None:
+    """Refuse checksums of files that are not there, which a slip of the pen would leave unchecked."""
+    if unknown := sorted(set(checksums) - {source.name for source in sources}):
+        raise UserError(f"{key}.checksums: {unknown[0]} is no file of the sample; name files as they are called in {key}.files")
+
+
+def _expanded(entry: str, key: str, records: dict[str, Sequence[RecordFile]], zenodo_url: str, timeout_s: float) -> list[Source]:
+    """Return the files that one entry names, in order."""
+    scheme = _SCHEME.match(entry)
+    if scheme is None:
+        return [Source(path) for path in _local(entry, key)]
+    if scheme[1] == "zenodo":
+        return _of_record(entry, key, records, zenodo_url, timeout_s)
+    if scheme[1] not in _REMOTE:
+        raise UserError(f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or zenodo://record/<id>/<glob>")
+    if not urlsplit(entry).netloc or urlsplit(entry).path.rstrip("/") == "" or _MAGIC.search(urlsplit(entry).path):
+        raise UserError(f"{key}: {entry}: must be the address of one file; folders and globs of other machines cannot be listed")
+    return [Source(entry)]
+
+
+def _local(entry: str, key: str) -> list[str]:
+    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what a glob finds."""
+    path = os.path.expanduser(entry)  # noqa: PTH111  Path would drop a leading "./", by which users call their files
+    if _MAGIC.search(path) and not Path(path).exists():
+        _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
+        found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207
+    elif Path(path).is_dir():
+        found = [str(Path(path) / name) for name in _listed(Path(path), entry, key) if name.endswith(".root")]
+    else:
+        found = [path] if Path(path).exists() else []
+        if not found:
+            raise UserError(f"{key}: {entry}: no such file; {_REMEDY}")
+    if not found:
+        raise UserError(f"{key}: {entry}: no file there; {_REMEDY}")
+    for name in found:
+        if not os.access(name, os.R_OK):
+            raise UserError(f"{key}: {name}: permission denied; make it readable")
+    return sorted(found, key=natural)
+
+
+def _listed(folder: Path, entry: str, key: str) -> list[str]:
+    """Return the names in a folder; UserError if it cannot be listed."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208  a folder may hold a hundred thousand files
+    except PermissionError:
+        raise UserError(f"{key}: {entry}: permission denied in {folder}; make the folder readable") from None
+    except OSError as error:
+        raise UserError(f"{key}: {entry}: {folder}: {error.strerror}; {_REMEDY}") from error
+
+
+def _of_record(entry: str, key: str, records: dict[str, Sequence[RecordFile]], zenodo_url: str, timeout_s: float) -> list[Source]:
+    """Return the files of a Zenodo record that a glob names; the record is asked for unless it is known."""
+    matched = _RECORD.fullmatch(entry)
+    if not matched:
+        raise UserError(f"{key}: {entry}: must read zenodo://record/<id>/<name or glob>")
+    record, pattern = matched.groups()
+    if record not in records:
+        records[record] = record_files(zenodo_url, record, timeout_s)
+    found = [file for file in records[record] if fnmatchcase(file.name, pattern)]
+    if not found:
+        there = ", ".join(sorted((file.name for file in records[record]), key=natural)[:3]) or "nothing"
+        raise UserError(f"{key}: {entry}: the record has no such file; it has {there}" + (" ..." if len(records[record]) > 3 else ""))
+    return [Source(file.url, file.checksum) for file in sorted(found, key=lambda file: natural(file.name))]

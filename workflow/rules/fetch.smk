@@ -1,0 +1,17 @@
+rule fetch_file:
+    """One file of another machine, complete and compared with its checksum; on this machine, as nodes may reach no network."""
+    output:
+        PATHS.fetched if RUN.run.simulation.fetch.keep else temp(PATHS.fetched),
+    log:
+        PATHS.log("fetch_file", "sample", "source"),
+    benchmark:
+        PATHS.benchmark("fetch_file", "sample", "source")
+    threads: RUN.threads("fetch_file")
+    resources:
+        **RUN.fetch_resources(),
+    params:
+        settings=RUN.fetch_settings,
+    message:
+        "{wildcards.detector}: fetch {wildcards.source} of {wildcards.sample}"
+    script:
+        "../scripts/fetch_file.py"
