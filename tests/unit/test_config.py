@@ -77,6 +77,13 @@ def test_a_mistake_is_one_line_with_key_value_and_remedy(overrides, words):
 
 
 @pytest.mark.fault("unknown configuration key")
+def test_a_password_is_refused_and_not_repeated(config_dir):
+    with pytest.raises(UserError, match=r"hpo\.storage_url: holds a password, .*~/\.pgpass") as refused:
+        load_run(config_dir, {"hpo": {"storage_url": "postgresql+psycopg2://me:hunter2@host:5432/studies"}})
+    assert "hunter2" not in str(refused.value)
+    assert load_run(config_dir, {"hpo": {"storage_url": "postgresql+psycopg2://me@host/studies"}}).hpo.storage_url
+
+
 def test_a_mistake_is_laid_to_its_file(config_dir):
     rewrite(config_dir / "presets/demo.yaml", model={"depth": 3})
     with pytest.raises(UserError, match=r"presets/demo\.yaml: model\.depth: unknown key"):
@@ -130,7 +137,7 @@ def test_every_stage_finds_its_settings_and_they_survive_json(model):
     if model is SimulateSettings:
         settings = simulate_settings(run, detector, "ttbar")
     elif model is FetchSettings:
-        settings = FetchSettings(url="https://host/a.root", checksum="", on_bad_file="fail")
+        settings = FetchSettings(url="https://host/a.root", checksum="")
     else:
         settings = model.of(run, detector, **({"sample_name": "ttbar"} if "sample_name" in model.model_fields else {}))
     assert model.model_validate(settings.plain()) == settings

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+SECRET = "secret"  # type of an error whose message must not repeat the value
+
 
 class Block(BaseModel):
     """A block of the configuration: unknown keys are refused, values do not change after validation."""

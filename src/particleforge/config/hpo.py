@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from particleforge.config.base import Block
+from particleforge.config.base import SECRET, Block
 from particleforge.config.space import ParameterConfig, check_paths
 
 _BUDGETS = ("min_steps", "min_epochs", "min_events")
@@ -76,11 +78,20 @@ class HpoConfig(Block):
     slot_minutes_max: float | None = Field(
         None, gt=0, description="minutes of training in one job, after which the trial is a failed one; default is no limit"
     )
-    storage_url: str | None = Field(None, description="Optuna storage; default is a journal file in the results")
+    storage_url: str | None = Field(None, description="Optuna storage, a URL without password; default is a journal file in the results")
     space_from: str | None = Field(None, description="file of config/spaces that space adds to and changes")
     space: Annotated[dict[str, ParameterConfig], BeforeValidator(_without_removed)] = Field(
         default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"
     )
+
+    @field_validator("storage_url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).password:
+            raise PydanticCustomError(
+                SECRET, "holds a password, which logs and records would repeat; take it out and put it into ~/.pgpass or PGPASSWORD"
+            )
+        return url
 
     @property
     def budget_unit(self) -> Literal["steps", "epochs", "events"]:
