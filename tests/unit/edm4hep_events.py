@@ -40,7 +40,7 @@ def single(value):
 
 
 def random_event(rng, n_particles, n_tracks, n_clusters, n_hits):
-    """Return an event full of oddities: cycles, dangling references, shared hits, zero weights, invalid energies."""
+    """Return an event full of oddities: dangling references, shared hits, zero weights, invalid energies."""
     event = Event(particles=_random_history(rng, n_particles))
     for name in HIT_COLLECTIONS:
         for _ in range(n_hits):
@@ -65,7 +65,8 @@ def random_event(rng, n_particles, n_tracks, n_clusters, n_hits):
 def _random_history(rng, n_particles):
     history = []
     for i in range(n_particles):
-        parents = [int(x) for x in rng.integers(-1, n_particles + 1, rng.choice([0, 1, 1, 1, 2]))]
+        parents = [int(x) for x in rng.integers(-1, i + 1, rng.choice([0, 1, 1, 1, 2]))]
+        parents = [n_particles if x == i else x for x in parents]  # -1 and this point nowhere
         if i and rng.random() < 0.7:
             parents = [int(rng.integers(0, i))]
         p = rng.normal(0, 3, 3)
@@ -75,7 +76,15 @@ def _random_history(rng, n_particles):
         charge, pdg = [(0, 22), (0, 130), (0, 12), (1, 211), (-1, 11), (-1, 13), (1, -11), (0, 310)][rng.integers(8)]
         entry = {"pdg": pdg, "charge": charge, "status": int(rng.choice([0, 0, 1, 1, 1, 2])), "parents": parents}
         history.append(entry | {"mass": single(rng.choice([0, 0.1396, 0.4976])), "p": [single(x) for x in p]})
-    return history
+    return shuffled(history, rng) if rng.random() < 0.3 else history
+
+
+def shuffled(history, rng):
+    """Return the particles in another order, daughters before their parents among them."""
+    place = [int(x) for x in rng.permutation(len(history))]
+    parents = [[place[x] if 0 <= x < len(history) else x for x in entry["parents"]] for entry in history]
+    moved = zip(place, history, parents, strict=True)
+    return [{**entry, "parents": of_entry} for _, entry, of_entry in sorted(moved, key=lambda row: row[0])]
 
 
 def _random_hit(rng, n_hits):

@@ -7,7 +7,6 @@ import pytest
 import uproot
 
 from particleforge.config.dataset import DatasetConfig
-from particleforge.dataset.ancestry import nearest
 from particleforge.dataset.build import build_dataset
 from particleforge.dataset.classes import class_by_host, class_of
 from particleforge.dataset.elements import distance_to_face
@@ -223,12 +222,6 @@ def test_classes_follow_pdg_and_host():
     assert class_of(classes, pdg, charged, eta).tolist() == [1, 1, 2, 3, 4, 5, 0]
     assert class_by_host(classes, pdg, charged, eta, np.ones(7, bool))[:6].tolist() == [1, 1, 1, 1, 4, 5]
     assert class_by_host(classes, pdg, charged, eta, np.zeros(7, bool))[:6].tolist() == [2, 2, 2, 3, 3, 2]
-
-
-def test_nearest_ends_on_cycles():
-    parent = np.array([-1, 0, 1, 4, 3, 5, 2])
-    terminal = np.array([True, False, False, False, False, False, False])
-    assert nearest(parent, terminal).tolist() == [0, 0, 0, -1, -1, -1, 0]
 
 
 def test_inner_face_is_barrel_or_endcap():

@@ -6,17 +6,19 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
+from particleforge.errors import UserError
 from particleforge.schema import Fate
 from particleforge.tables import read_metadata, read_table
 
 from .dataset_settings import dataset_settings
 from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events
+from .odd_events import HOLDS, ODDITIES
 from .truth_reference import reference, with_hits_as_clusters
 
 RULES = {
@@ -43,14 +45,27 @@ a_few_files = settings(
     phases=[Phase.explicit, Phase.generate],  # shrinking writes hundreds of files
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-SIZES = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=15)
+SIZES = st.tuples(st.integers(0, 14), st.integers(0, 5), st.integers(0, 6), st.integers(0, 6))
+EVENTS = st.lists(st.one_of(SIZES, st.sampled_from(list(ODDITIES))), min_size=1, max_size=15)
+ALL_ODDITIES = [*ODDITIES, (12, 5, 6, 6), *ODDITIES]
+
+
+def made_up(rng, asked):
+    """Return an event for each oddity, or tuple of sizes, that is asked for; an oddity is there whatever the random numbers are."""
+    events = [ODDITIES[one](rng) if isinstance(one, str) else random_event(rng, *one) for one in asked]
+    for one, event in zip(asked, events, strict=True):
+        assert not isinstance(one, str) or HOLDS[one](event), one
+    return events
 
 
 @a_few_files
-@given(seed=st.integers(0, 2**32 - 1), sizes=SIZES, modern=st.booleans(), hits=st.booleans(), chunk_events=st.integers(1, 25))
-def test_agrees_with_the_slow_reference(tmp_path, seed, sizes, modern, hits, chunk_events):
-    rng = np.random.default_rng(seed)
-    events = [random_event(rng, *size) for size in sizes]
+@given(seed=st.integers(0, 2**32 - 1), asked=EVENTS, modern=st.booleans(), hits=st.booleans(), chunk_events=st.integers(1, 25))
+@example(seed=1, asked=ALL_ODDITIES, modern=True, hits=True, chunk_events=4)
+@example(seed=2, asked=ALL_ODDITIES, modern=False, hits=True, chunk_events=100)
+@example(seed=3, asked=ALL_ODDITIES, modern=True, hits=False, chunk_events=1)
+@example(seed=4, asked=["nothing at all"], modern=True, hits=True, chunk_events=10)
+def test_agrees_with_the_slow_reference(tmp_path, seed, asked, modern, hits, chunk_events):
+    events = made_up(np.random.default_rng(seed), asked)
     table, metadata = built(tmp_path, events, modern, hits, chunk_events=chunk_events)
     assert_agrees(table, metadata, [reference(event, RULES, hits) for event in events])
 
@@ -58,14 +73,14 @@ def test_agrees_with_the_slow_reference(tmp_path, seed, sizes, modern, hits, chu
 @a_few_files
 @given(
     seed=st.integers(0, 2**32 - 1),
-    sizes=SIZES,
+    asked=EVENTS,
     modern=st.booleans(),
     hit_energy_min_mev=st.sampled_from([0.0, 300.0, 1e5]),
     chunk_events=st.integers(1, 25),
 )
-def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, sizes, modern, hit_energy_min_mev, chunk_events):
-    rng = np.random.default_rng(seed)
-    events = [random_event(rng, *size) for size in sizes]
+@example(seed=5, asked=ALL_ODDITIES, modern=True, hit_energy_min_mev=300.0, chunk_events=7)
+def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, asked, modern, hit_energy_min_mev, chunk_events):
+    events = made_up(np.random.default_rng(seed), asked)
     chosen = {"calorimeter_elements": "hits", "hit_energy_min_mev": hit_energy_min_mev}
     table, metadata = built(tmp_path, events, modern, chunk_events=chunk_events, **chosen)
     events = [with_hits_as_clusters(event, hit_energy_min_mev / 1000) for event in events]
@@ -85,6 +100,32 @@ def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, sizes, m
             ecal = dataset_settings().calorimeter.ecal
             face = min(ecal.barrel_inner_radius_mm * distance / math.hypot(x, y), ecal.endcap_z_min_mm * distance / abs(z))
             assert hit["depth"] == pytest.approx(distance - face, rel=1e-6, abs=1e-3)
+
+
+def test_chunks_and_neighbours_do_not_matter(tmp_path):
+    events = made_up(np.random.default_rng(6), ALL_ODDITIES)
+    whole, at_once = built(tmp_path, events, chunk_events=100)
+    for chunk_events in (1, 3, len(events) - 1):
+        table, metadata = built(tmp_path, events, chunk_events=chunk_events)
+        assert ak.array_equal(table, whole, equal_nan=False)
+        assert metadata["counts"] == at_once["counts"]
+        assert metadata["energy_balance_gev"] == pytest.approx(at_once["energy_balance_gev"], rel=1e-12)
+
+
+@pytest.mark.parametrize("modern", [True, False])
+@pytest.mark.parametrize(
+    "parents", [{2: [2]}, {2: [3], 3: [2]}, {1: [4], 3: [1], 4: [3], 2: [4]}, {2: [0, 3], 3: [1, 2]}], ids=["own", "two", "three", "second"]
+)
+def test_a_history_that_runs_in_circles_is_refused(tmp_path, parents, modern):
+    events = made_up(np.random.default_rng(7), list(ODDITIES))
+    history = [particle(22, 0, (1, 0, 0)) for _ in range(5)]
+    for entry, its_parents in parents.items():
+        history[entry]["parents"] = its_parents
+    events.insert(8, Event(particles=history))
+    for chunk_events in (3, 100):
+        with pytest.raises(UserError, match=rf"^\S*events.root: event 8: particle {min(parents)} of MCParticles is its own ancestor;.*$"):
+            built(tmp_path, events, modern, chunk_events=chunk_events)
+    assert not (tmp_path / "dataset.parquet").exists()
 
 
 def assert_agrees(table, metadata, events):

@@ -98,18 +98,14 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
     return energy, in_clusters, on_tracks
 
 
-def _truth_particles(event, energy, on_tracks, share_min):  # noqa: C901
+def _truth_particles(event, energy, on_tracks, share_min):
     """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth particle that inherits."""
     history = event.particles
     n = len(history)
 
     def ancestors(i):
-        """Yield i and its ancestors along first parents, each once; end with None on a cycle."""
-        seen = set()
+        """Yield i and its ancestors along first parents."""
         while i is not None:
-            if i in seen:
-                return
-            seen.add(i)
             yield i
             i = next((parent for parent in history[i]["parents"] if 0 <= parent < n), None)
 
@@ -120,7 +116,7 @@ def _truth_particles(event, energy, on_tracks, share_min):  # noqa: C901
     made = {i for i in range(n) if any(share >= share_min for share in on_tracks[i].values())}
     generated = {i for i in range(n) if status[i] != 0}
     alive = {nearest(i, generated) for i in range(n) if energy[i] > 0 or i in made} - {None}
-    above = {a for i in alive for a in _strict(ancestors(i), i, history, n)}
+    above = {a for i in alive for a in ancestors(i) if a != i}
     stand_ins = {i for i in alive if status[i] > 1 and i not in above}
     stable = {i for i in range(n) if status[i] == 1 and (i in alive or nearest(i, stand_ins) is None)} | stand_ins
 
@@ -147,13 +143,6 @@ def _truth_particles(event, energy, on_tracks, share_min):  # noqa: C901
             del result[ancestor]
         result.update({i: p4[i] for i in parts})
     return result, lambda i: nearest(i, result)
-
-
-def _strict(chain, i, history, n):
-    """Return the ancestors of i; on a cycle i is its own ancestor."""
-    chain = list(chain)
-    last = next((parent for parent in history[chain[-1]]["parents"] if 0 <= parent < n), None)
-    return chain[1:] + ([i] if last == i else [])
 
 
 def _visible(entry, p4, deposit, shares, rules):

@@ -14,8 +14,8 @@ The truth particles are those with generatorStatus 1, with two corrections (docs
    of its energy: rounding). Of nested descendants the one nearest to the ancestor counts.
    A remainder that is not physical (the descendants carry more than the ancestor had) cancels the split.
 
-The history is followed through each entry's first parent. Chains are walked by pointer doubling, all entries at once;
-a cycle ends in "none" instead of an endless loop.
+The history is followed through each entry's first parent. Chains are walked by pointer doubling, all entries at once; the reader
+has refused histories with a cycle.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def first_parent(n_particles: int, parents: Pairs) -> IntArray:
 
 
 def nearest(parent: IntArray, terminal: BoolArray) -> IntArray:
-    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if none (or a cycle) is."""
+    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if none is."""
     n_entries = len(parent)
     nowhere = n_entries
     own = np.arange(n_entries)

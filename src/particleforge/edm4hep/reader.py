@@ -11,7 +11,7 @@ and the relations between them. Names differ between versions; ``layout`` knows 
 map, settled for the file by ``mapping``; several collections of one meaning become one table. A collection that is not there gives
 an empty table; what no truth can do without (particles with parents, tracks or clusters, a link) is a UserError. Where links from
 hits, clusters or tracks are missing, ``fallbacks`` derives them from simulated hits or from the candidates' links.
-References that point nowhere, or at a collection that is not read, are left out and counted.
+References that point nowhere, or at a collection that is not read, are left out and counted. A history with a cycle is a UserError.
 
 Invariant: after ``read`` every row number of every relation lies within its table.
 """
@@ -25,6 +25,7 @@ from particleforge.config.detector import CollectionsConfig
 from particleforge.edm4hep import fallbacks
 from particleforge.edm4hep.datamodel import AT_IP
 from particleforge.edm4hep.group import Group
+from particleforge.edm4hep.history import refuse_cycles
 from particleforge.edm4hep.layout import Reference
 from particleforge.edm4hep.records import Array, IntArray, Pairs, RawEvents, Table, combined, summed
 from particleforge.edm4hep.rootfile import EventFile
@@ -45,12 +46,13 @@ _POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
 _SUBDETECTORS = ("energy_ecal", "energy_hcal")  # first entries of Pandora's subdetectorEnergies; the rest is "other"
 
 
-def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int) -> Iterator[RawEvents]:
-    """Yield a file's events, ``n_events`` at a time; a file that cannot be used is a UserError."""
+def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int, n_events_max: int | None = None) -> Iterator[RawEvents]:
+    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time; a file that cannot be used is a UserError."""
     with EventFile(path, collections) as file:
-        for start in range(0, file.n_events, n_events):
+        total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
+        for start in range(0, total, n_events):
             try:
-                events = Chunk(file, start, min(start + n_events, file.n_events)).events()
+                events = Chunk(file, start, min(start + n_events, total)).events()
             except UserError:
                 raise
             except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -71,6 +73,8 @@ class Chunk:
         """Read everything."""
         names, run_event = self.names, self.file.numbers
         particles = Group.of({names.particles: self.particles()}, Table.empty(self.n_events, {}), names.particle_aliases)
+        parents = self.relation("MCParticle", "parents", particles, particles, (names.particles,))
+        refuse_cycles(self.file.path, names.particles, particles.table, parents, self.start)
         tracks, states, track_states = self.tracks()
         hits = self.hits()
         clusters, cluster_hits = self.clusters(hits)
@@ -97,7 +101,7 @@ class Chunk:
             event_number=run_event[1][self.start : self.stop],
             weight=self.weights(),
             particles=particles.table,
-            parents=self.relation("MCParticle", "parents", particles, particles, (names.particles,)),
+            parents=parents,
             tracks=tracks.table,
             states=states,
             track_states=track_states,
