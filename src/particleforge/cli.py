@@ -53,7 +53,8 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
 
 def _load(detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path) -> tuple[RunConfig, DetectorConfig]:
     overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
-    return load_run(config_dir, overrides, "--set"), load_detector(config_dir, detector)
+    run = load_run(config_dir, overrides, "--set")
+    return run, load_detector(config_dir, detector, run.simulation.card)
 
 
 @app.command()
@@ -79,18 +80,22 @@ def simulate_events(
 @app.command()
 def build_dataset(
     detector: Detector,
-    inputs: Inputs,
+    inputs: Annotated[list[str], typer.Option("--input", help="ROOT file, folder of them, or glob; can be repeated.")],
     output: Output,
     sample: Sample = "files",
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
 ) -> None:
-    """Turn EDM4hep ROOT files into a Parquet table of events with truth and targets."""
+    """Turn EDM4hep or Delphes ROOT files into a Parquet table of events with truth and targets."""
     from particleforge.dataset.build import build_dataset as run_stage
+    from particleforge.inputs.sources import local_files
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    run_stage(stage.DatasetSettings.of(run, chosen, sample_name=sample), inputs, output)
+    files = [Path(path) for entry in inputs for path in local_files(entry, "--input")]
+    known = chosen.samples[sample].checksums if sample in chosen.samples else {}
+    checksums = [known.get(path.name, "") for path in files]
+    run_stage(stage.dataset_settings(run, chosen, sample, checksums if any(checksums) else ()), files, output)
 
 
 @app.command()
@@ -194,7 +199,7 @@ def reconstruct_events(
         return
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{events.stem}.parquet"
-        build(stage.DatasetSettings.of(run, chosen, sample_name=sample), [events], table)
+        build(stage.dataset_settings(run, chosen, sample), [events], table)
         run_stage(settings, table, model, output, edm4hep, built_from=events)
 
 

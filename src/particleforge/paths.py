@@ -33,6 +33,16 @@ class Paths:
         return f"{self.root}/sim/{{sample}}/{{shard}}.root"
 
     @property
+    def fetched(self) -> str:
+        """ROOT file of another machine, below host and path of its URL."""
+        return f"{self.root}/files/{{sample}}/{{source}}"
+
+    @property
+    def file_numbers(self) -> str:
+        """JSON, which shard of the dataset each given file of a sample belongs to."""
+        return f"{self.root}/files/{{sample}}.json"
+
+    @property
     def dataset(self) -> str:
         """Parquet, one row per event (schema.DATASET)."""
         return f"{self.root}/dataset/{{sample}}/{{shard}}.parquet"

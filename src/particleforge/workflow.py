@@ -12,10 +12,11 @@ from typing import Any
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.resources import ResourcesConfig, RuleResources
-from particleforge.config.settings import StageSettings, n_dataset_shards, n_shards, simulate_settings
+from particleforge.config.settings import FetchSettings, StageSettings, dataset_settings, n_dataset_shards, n_shards, simulate_settings
 from particleforge.config.studies import StudyName
 from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
+from particleforge.inputs.given import GivenFiles
 from particleforge.paths import HPO_PLOTS, SHARD_FORMAT, Paths
 from particleforge.studies.points import StudyPoint, points_of
 
@@ -41,16 +42,19 @@ class Workflow:
         self.paths = Paths(self.run.results_dir)
         self._other_searches = {file: self._searched(file) for file in self.run.hpo.warm_start}
         names = dict.fromkeys([*self.run.detector, *([source] if source else []), *filter(None, self._other_searches.values())])
-        self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name) for name in names}
+        card = self.run.simulation.card
+        self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name, card) for name in names}
         self._points = cache(partial(points_of, self.run))
         self._check_nodes()
         self._check_initial_weights()
         for detector in self.detectors.values():
             detector.elements.chosen(self.run.dataset.calorimeter_elements)  # UserError where it has no features for them
+        self._given = GivenFiles(self.run, self.detectors, self.paths) if self.run.simulation.backend == "files" else None
 
     def hold_results(self) -> None:
-        """Lock the results folder for this process's life; UserError if a workflow of another working folder holds it.
+        """Lock the results folder for this process's life and keep the numbers of given files' shards.
 
+        UserError if a workflow of another working folder holds the lock.
         Snakemake's own lock lies in the working folder. Two workflows on one results folder would delete each other's outputs.
         """
         path = Path(self.run.results_dir) / _LOCK
@@ -64,8 +68,11 @@ class Workflow:
             problem = explained(error, path)
             if problem is not None:
                 raise problem from None
-            return  # a file system without locks
-        self._held = handle
+            # else a file system without locks
+        else:
+            self._held = handle
+        if self._given:
+            self._given.keep_numbers()
 
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
         """Return a params function: the stage's settings for a job's detector, and sample where the stage has one."""
@@ -87,21 +94,64 @@ class Workflow:
 
         return lambda wildcards: plain(wildcards.detector, wildcards.sample)
 
+    def dataset_settings(self) -> Callable[..., dict[str, Any]]:
+        """Return the params function of a shard of the dataset."""
+
+        @cache
+        def plain(detector: str, sample: str) -> dict[str, Any]:
+            return dataset_settings(self.run, self.detectors[detector], sample).plain()
+
+        def with_checksums(wildcards: Any) -> dict[str, Any]:
+            found = plain(wildcards.detector, wildcards.sample)
+            checksums = self._given.checksums(wildcards.detector, wildcards.sample, int(wildcards.shard)) if self._given else []
+            return {**found, "files": {**found["files"], "checksums": checksums}} if checksums else found
+
+        return with_checksums
+
+    def fetch_settings(self, wildcards: Any) -> dict[str, Any]:
+        """Params function: a file to fetch."""
+        if self._given is None:
+            raise UserError("simulation.backend: is parametric, so nothing is fetched; set it to files")
+        source = self._given.source(wildcards.detector, wildcards.sample, wildcards.source)
+        return FetchSettings(url=source.url, checksum=source.checksum).plain()
+
+    def fetch_resources(self) -> dict[str, Resource]:
+        """Return the resources of a fetch; with them, what is no setting, as changing it fetches nothing anew."""
+        fetch = self.run.simulation.fetch
+        return self.resources("fetch_file") | {
+            "fetch_attempts": fetch.attempts,
+            "fetch_wait_ms": round(fetch.wait_s * 1000),
+            "fetch_timeout_ms": round(fetch.timeout_s * 1000),
+            "on_bad_file": self.run.dataset.on_bad_file,
+        }
+
+    def fetched_files(self) -> list[str]:
+        """Return all files that are fetched for the chosen detectors."""
+        return [file for detector in self.run.detector for file in (self._given.fetched(detector) if self._given else [])]
+
     def shards(self, pattern: str) -> Callable[..., list[str]]:
         """Return an input function: ``pattern`` for every shard of every sample of a job's detector, in order."""
         return lambda wildcards: self.shard_files(pattern, wildcards.detector)
 
     def shard_files(self, pattern: str, detector: str) -> list[str]:
         """Return ``pattern`` filled for every shard of every sample of ``detector``."""
-        count = n_shards if pattern == self.paths.simulated else n_dataset_shards
         return [
             file
-            for name, sample in self.detectors[detector].samples.items()
-            for file in _numbered(pattern, detector, name, range(count(self.run.simulation, sample)))
+            for name in self.detectors[detector].samples
+            for file in _numbered(pattern, detector, name, self._shards(pattern, detector, name))
         ]
 
-    def simulated_files(self, wildcards: Any) -> list[str]:
-        """Input function: the simulated files of one shard of the dataset."""
+    def _shards(self, pattern: str, detector: str, sample: str) -> Iterable[int]:
+        """Return the numbers of a sample's shards, simulated ones or those of the dataset and what follows."""
+        if self._given:
+            return () if pattern == self.paths.simulated else self._given.shards(detector, sample)
+        count = n_shards if pattern == self.paths.simulated else n_dataset_shards
+        return range(count(self.run.simulation, self.detectors[detector].samples[sample]))
+
+    def dataset_inputs(self, wildcards: Any) -> list[str]:
+        """Input function: the files of one shard of the dataset, simulated or given."""
+        if self._given:
+            return self._given.files(wildcards.detector, wildcards.sample, int(wildcards.shard))
         per_shard = self.run.simulation.files_per_dataset_shard
         first = int(wildcards.shard) * per_shard
         return _numbered(self.paths.simulated, wildcards.detector, wildcards.sample, range(first, first + per_shard))

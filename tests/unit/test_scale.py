@@ -49,9 +49,9 @@ def test_jobs_of_a_sample_share_their_settings():
         assert params(job())["sample_name"] == "ttbar"
 
 
-def test_shards_of_the_dataset_are_blocks_of_simulated_files():
+def test_shards_of_the_dataset_are_blocks_of_dataset_inputs():
     run = workflow(events_per_sample=25, events_per_shard=5, files_per_dataset_shard=2)
-    blocks = [run.simulated_files(job(f"{number:05d}")) for number in range(3)]
+    blocks = [run.dataset_inputs(job(f"{number:05d}")) for number in range(3)]
     simulated = [path for path in run.every_shard(run.paths.simulated) if "/ttbar/" in path]
     assert [len(block) for block in blocks] == [2, 2, 2]
     assert [path for block in blocks for path in block] == simulated
@@ -63,4 +63,4 @@ def test_more_events_leave_existing_shards_of_the_dataset_as_they_are():
     shards = [path for path in few.every_shard(few.paths.dataset) if "/ttbar/" in path]
     assert len(shards) == 3
     for shard in map(job, (Path(path).stem for path in shards)):
-        assert few.simulated_files(shard) == many.simulated_files(shard)
+        assert few.dataset_inputs(shard) == many.dataset_inputs(shard)

@@ -33,11 +33,13 @@ wildcard_constraints:
     seed="[0-9]+",
     study="|".join(STUDY_PLOTS),
     point="[a-z0-9_]+",
+    source=".+",
 
 
 localrules:
     all,
     simulate,
+    fetch,
     dataset,
     check_data,
     select,

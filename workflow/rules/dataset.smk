@@ -4,9 +4,9 @@ rule dataset:
 
 
 rule build_dataset:
-    """EDM4hep to one Parquet row per event, with truth and targets."""
+    """Simulated or given files to one Parquet row per event, with truth and targets."""
     input:
-        RUN.simulated_files,
+        RUN.dataset_inputs,
     output:
         PATHS.dataset,
     log:
@@ -17,7 +17,7 @@ rule build_dataset:
     resources:
         **RUN.resources("build_dataset"),
     params:
-        settings=RUN.settings(stage.DatasetSettings),
+        settings=RUN.dataset_settings(),
     message:
         "{wildcards.detector}: build dataset of {wildcards.sample}, shard {wildcards.shard}"
     script:

@@ -1,5 +1,15 @@
+# Fetching runs on the machine that runs the workflow: a cluster's nodes may reach no network.
+localrules:
+    fetch_file,
+
+
+rule fetch:
+    input:
+        RUN.fetched_files(),
+
+
 rule fetch_file:
-    """One file of another machine, complete and compared with its checksum; on this machine, as nodes may reach no network."""
+    """One file of another machine, complete and compared with its checksum."""
     output:
         PATHS.fetched if RUN.run.simulation.fetch.keep else temp(PATHS.fetched),
     log:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from particleforge.artefacts import write_text
+from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import inner_model
 from particleforge.config.run import RunConfig
@@ -28,6 +29,7 @@ _INTRODUCTION = """# Configuration
 | `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `study` |
 | `detectors/<name>.yaml` | everything that differs between detectors |
 | `spaces/<name>.yaml` | a search space, which `hpo.space_from` names: `small`, `full` |
+| `cards/<name>.yaml` | a published data set and its samples, which `simulation.card` names ([docs/real-data.md](../docs/real-data.md)) |
 
 Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
 deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
@@ -112,11 +114,13 @@ def documents() -> dict[str, str]:
             _table(RunConfig),
             "\n## `detectors/<name>.yaml`\n",
             _table(DetectorConfig),
+            "\n## `cards/<name>.yaml`\n",
+            _table(CardConfig),
             "",
         ]
     )
     files = {"config/README.md": readme}
-    for name, model in (("config", RunConfig), ("detector", DetectorConfig)):
+    for name, model in (("config", RunConfig), ("detector", DetectorConfig), ("card", CardConfig)):
         files[f"workflow/schemas/{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=2) + "\n"
     return files
 

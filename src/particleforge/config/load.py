@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from particleforge.config.base import Block
+from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError, did_you_mean
@@ -84,7 +85,19 @@ def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None, sourc
     for source, layer in layers:  # validated one by one so that a mistake is laid to its file
         content = merge(content, layer)
         run = validate(RunConfig, content, str(source))
+    _check_card(config_dir, run)
     return run
+
+
+def _check_card(config_dir: Path, run: RunConfig) -> None:
+    """Raise a UserError for a card that has no effect, or none that could be meant."""
+    name = run.simulation.card
+    if name is None:
+        return
+    if run.simulation.backend != "files":
+        raise UserError(f"simulation.card: {name} describes files; set simulation.backend: files, or take the card out")
+    if (made_with := load_card(config_dir, name).detector) not in run.detector:
+        raise UserError(f"simulation.card: {name} is of detector {made_with}, not {', '.join(run.detector)}; choose it, or copy the card")
 
 
 def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path, Tree]]:
@@ -101,8 +114,17 @@ def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path
     return [(path, merge(shipped, {"hpo": {"space": own["space"]}}) if isinstance(own, Mapping) and "space" in own else shipped)]
 
 
-def load_detector(config_dir: Path, name: str) -> DetectorConfig:
-    """Return the configuration of one detector; one that ``extends`` another is laid over it."""
+def load_card(config_dir: Path, name: str) -> CardConfig:
+    """Return the description of a published data set."""
+    path = config_dir / "cards" / f"{name}.yaml"
+    return validate(CardConfig, read_yaml(path), str(path))
+
+
+def load_detector(config_dir: Path, name: str, card: str | None = None) -> DetectorConfig:
+    """Return the configuration of one detector; one that ``extends`` another is laid over it.
+
+    With a ``card`` its samples are those of the data set that the card describes, if it was made with this detector.
+    """
     path = config_dir / "detectors" / f"{name}.yaml"
     content = read_yaml(path)
     if (base := content.pop("extends", None)) is not None:
@@ -110,7 +132,11 @@ def load_detector(config_dir: Path, name: str) -> DetectorConfig:
         if "extends" in below:
             raise UserError(f"{path}: extends: {base} extends another itself; name a detector that stands alone")
         content = merge(below, content)
-    return validate(DetectorConfig, content, str(path))
+    detector = validate(DetectorConfig, content, str(path))
+    described = load_card(config_dir, card) if card else None
+    if described is None or described.detector != name:
+        return detector
+    return detector.model_copy(update={"samples": described.samples})
 
 
 def _with_detectors_as_list(content: Mapping[str, Any]) -> Tree:

@@ -23,6 +23,7 @@ class ResourcesConfig(Block):
         120, ge=0, description="how long before the end of a Slurm job its training saves its state and goes back to the queue; 0: never"
     )
     simulate_events: RuleResources = RuleResources()
+    fetch_file: RuleResources = RuleResources(mem_mb=500)
     build_dataset: RuleResources = RuleResources(mem_mb=3000)
     check_dataset: RuleResources = RuleResources(mem_mb=3000)
     compare_samples: RuleResources = RuleResources()

@@ -6,10 +6,8 @@ the hash in every output's provenance, and the only configuration the stage's fu
 a stage's code changes what it writes: Snakemake does not look into the library.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
-
-from pydantic import Field
+from collections.abc import Iterable
+from typing import Any, Self
 
 from particleforge.config.base import Block
 from particleforge.config.checks import ChecksConfig
@@ -81,19 +79,21 @@ class SimulateSettings(StageSettings):
 
 
 class FetchSettings(StageSettings):
-    """What shapes a file that is fetched from another machine; ``checksum`` is "" if none was given."""
+    """What shapes a file that is fetched from another machine; ``checksum`` is "" if none is known."""
 
     version: int = 1
     url: str
     checksum: str
-    on_bad_file: Literal["fail", "quarantine"]
 
 
 class FilesSettings(Block):
-    """What shapes a shard that is made of given files: checksums by the files' names, and how much of each is read."""
+    """What shapes a shard that is made of given files: how much of each is read, and their checksums, in order of the files.
 
-    checksums: dict[str, str] = Field(default_factory=dict)
+    A checksum is "" where none is known; there are none at all where none of the files has one.
+    """
+
     events_per_file_max: int | None = None
+    checksums: tuple[str, ...] = ()
 
 
 class DatasetSettings(StageSettings):
@@ -290,15 +290,12 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
     )
 
 
-def dataset_settings(
-    run: RunConfig, detector: DetectorConfig, sample_name: str, checksums: Mapping[str, str] | None = None
-) -> DatasetSettings:
-    """Return the settings of a shard of the dataset; ``checksums`` of its files, by name, are those of the sample if not given."""
+def dataset_settings(run: RunConfig, detector: DetectorConfig, sample_name: str, checksums: Iterable[str] = ()) -> DatasetSettings:
+    """Return the settings of a shard of the dataset; given files have ``checksums`` as ``FilesSettings`` says."""
     given = None
     if run.simulation.backend == "files":
         sample = detector.samples.get(sample_name)  # the command line may call a sample as it likes
-        known = checksums if checksums is not None else sample.checksums if sample else {}
-        given = FilesSettings(checksums=dict(known), events_per_file_max=sample.events_per_file_max if sample else None)
+        given = FilesSettings(events_per_file_max=sample.events_per_file_max if sample else None, checksums=tuple(checksums))
     return DatasetSettings.of(run, detector, sample_name=sample_name, files=given)
 
 

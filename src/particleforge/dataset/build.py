@@ -1,11 +1,12 @@
-"""Build the dataset: EDM4hep ROOT files -> one Parquet row per event, with truth and baseline candidates.
+"""Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and baseline candidates.
 
-Inputs -> outputs: EDM4hep files -> Parquet of ``tables.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements (units
-in its metadata). The metadata also holds the energy balance (GeV), counts of what was left out, and files that were quarantined.
+Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of ``tables.DATASET_SCHEMA``, or
+``HITS_DATASET_SCHEMA`` with hits as elements (units in its metadata). The metadata also holds the energy balance (GeV) and counts of
+what was left out, in sum and for each file, and files that were quarantined.
 
-Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that
-cannot be read fails the build, or, with ``on_bad_file: quarantine``, is left out altogether: when it breaks after some of
-its events were written, the output is begun again without it.
+Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that cannot be read,
+or has not the checksum that it should have, fails the build, or, with ``on_bad_file: quarantine``, is left out altogether: when it
+breaks after some of its events were written, the output is begun again without it.
 
 Invariants: the energy balance closes to 1e-6 of the visible energy; event identities do not repeat; the same settings and
 inputs give the same bytes.
@@ -14,7 +15,6 @@ inputs give the same bytes.
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,22 @@ import pyarrow as pa
 
 from particleforge import schema, tables
 from particleforge.config.settings import DatasetSettings
+from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
-from particleforge.dataset.identity import event_ids
-from particleforge.dataset.truth import Balance, build_truth
+from particleforge.dataset.identity import content_of, event_ids
+from particleforge.dataset.truth import build_truth
 from particleforge.edm4hep.records import Array, RawEvents, Table
 from particleforge.errors import UserError
+from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.formats import read_chunks
 from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
 _CLOSURE = 1e-6
+_REPEATED = "run and event numbers repeat between files; build one dataset for each file, or set simulation.backend: files"
+_REPEATED_CONTENT = "events occur twice, with the same numbers and generated particles; take the doubled file out"
 
 
 class _BadFileError(Exception):
@@ -54,9 +58,11 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
     if not inputs:
         raise UserError("build-dataset: no input file; give at least one EDM4hep ROOT file")
     quarantined: dict[Path, str] = {}
+    verified: set[Path] = set()
     while True:
         good = [Path(path) for path in inputs if Path(path) not in quarantined]
         try:
+            _verify(settings, inputs, good, verified)
             made = _write(settings, good, quarantined, output)
         except _BadFileError as bad:
             if settings.dataset.on_bad_file == "fail":
@@ -82,13 +88,26 @@ def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=layout)
 
 
-def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> Provenance:
-    """Stream all inputs into ``output`` and return its provenance."""
-    for path in inputs:
+def _verify(settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Path], verified: set[Path]) -> None:
+    """Look at every file that is not known as ``verified`` yet: can it be read, and has it its checksum?"""
+    checksums = settings.files.checksums if settings.files else ()
+    known = dict(zip(map(Path, inputs), checksums, strict=True)) if checksums else {}
+    for path in good:
+        if path in verified:
+            continue
         try:
             path.open("rb").close()
+            if expected := known.get(path):
+                verify_checksum(path, expected)
         except OSError as error:
             raise _BadFileError(path, f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        except UserError as error:
+            raise _BadFileError(path, str(error)) from error
+        verified.add(path)
+
+
+def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> Provenance:
+    """Stream all inputs into ``output`` and return its provenance."""
     made = Provenance.of("dataset", settings.plain(), inputs)
     hits = settings.dataset.calorimeter_elements == "hits"
     metadata: dict[str, Any] = {
@@ -103,25 +122,30 @@ def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[
 def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
     hits = settings.dataset.calorimeter_elements == "hits"
-    balance, counts = Balance(), Counter({"events": 0})
+    balance, counts, files = Balance(), Counter({"events": 0}), []
     seen: list[Array] = []
     for path in inputs:
-        read, left_out = Counter[str](), Counter[str]()
+        of_file, read, left_out = Balance(), Counter[str](), Counter[str]()
+        before = counts["events"]
         for raw in _chunks(settings, path):
             table, found, dropped = _table(settings, raw)
-            balance.add(found)
+            of_file.add(found)
             read.update(tracks=raw.tracks.n_rows, **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}))
             left_out.update(dropped)
             counts.update(dropped, events=raw.n_events)
             seen.append(table["event_id"].to_numpy())
             yield table
         _check_left_out(path, read, left_out, settings)
+        _check_balance(path, of_file, settings)
+        balance.add(of_file)
+        account = {"energy_balance_gev": of_file.energies_gev(), "counts": {**left_out, **of_file.counts()}}
+        files.append({"file": path.name, "events": counts["events"] - before, **account})
     names = ", ".join(path.name for path in inputs)
     if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
-        raise UserError(f"{names}: run and event numbers repeat between files; build one dataset for each file")
-    check_balance(balance, settings, names)
-    metadata["energy_balance_gev"] = {name: value for name, value in asdict(balance).items() if not name.startswith("n_")}
-    metadata["counts"] = {**counts, **{name: value for name, value in asdict(balance).items() if name.startswith("n_")}}
+        raise UserError(f"{names}: {_REPEATED if settings.files is None else _REPEATED_CONTENT}")
+    metadata["energy_balance_gev"] = balance.energies_gev()
+    metadata["counts"] = {**counts, **balance.counts()}
+    metadata["files"] = files
     log.info("dataset: %d events, %s", counts["events"], metadata["energy_balance_gev"])
 
 
@@ -156,12 +180,13 @@ def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], sett
 
 def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
     """Return a chunk's rows, its energy balance and what was left out of it."""
+    content = content_of(raw.particles) if settings.files else None
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
     truth = build_truth(events, settings.dataset, settings.particle_classes, acceptance_abs_eta(settings.calorimeter))
     columns: dict[str, Table | Array] = {
-        "event_id": event_ids(settings.sample_name, events.run_number, events.event_number),
+        "event_id": event_ids(settings.sample_name, events.run_number, events.event_number, content),
         "run_number": events.run_number,
         "event_number": events.event_number,
         "weight": events.weight,
@@ -180,14 +205,15 @@ def _layout(settings: DatasetSettings) -> pa.Schema:
     return tables.HITS_DATASET_SCHEMA if settings.dataset.calorimeter_elements == "hits" else tables.DATASET_SCHEMA
 
 
-def check_balance(balance: Balance, settings: DatasetSettings, names: str) -> None:
-    """Refuse a balance that does not close (a defect), and one that drops too much (a UserError naming the files)."""
+def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> None:
+    """Refuse a balance that does not close (a defect); a file that drops too much is a bad file."""
     missing = balance.visible - balance.target - balance.dropped
     assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), f"energy balance misses {missing} GeV of {balance.visible} GeV"
     limit = settings.dataset.dropped_energy_fraction_max
     if balance.dropped > limit * balance.visible:
-        share = balance.dropped / balance.visible
-        raise UserError(
-            f"{names}: {share:.1%} of the visible energy finds no element, allowed {limit:.1%}; "
-            "check the truth links of the file, or raise dataset.dropped_energy_fraction_max"
+        reason = max(DROPPED, key=lambda name: getattr(balance, name))
+        raise _BadFileError(
+            path,
+            f"{path}: {balance.dropped / balance.visible:.1%} of the visible energy finds no element, allowed {limit:.1%}; most of it: "
+            f"{DROPPED[reason]}; check the file's truth links, or raise dataset.dropped_energy_fraction_max",
         )

@@ -42,14 +42,20 @@ _CANDIDATE = {"pdg": int, "charge": float, "px": float, "py": float, "pz": float
 
 
 def read_chunks(
-    path: str | Path, branches: DelphesConfig, b_field_tesla: float, ecal: SamplingConfig, n_events: int
+    path: str | Path,
+    branches: DelphesConfig,
+    b_field_tesla: float,
+    ecal: SamplingConfig,
+    n_events: int,
+    n_events_max: int | None = None,
 ) -> Iterator[RawEvents]:
-    """Yield a file's events, ``n_events`` at a time; a file that cannot be used is a UserError."""
+    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time; a file that cannot be used is a UserError."""
     with DelphesFile(path) as file:
         try:
             numbers = _check(file, branches)
-            for start in range(0, file.n_events, n_events):
-                stop = min(start + n_events, file.n_events)
+            total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
+            for start in range(0, total, n_events):
+                stop = min(start + n_events, total)
                 events = _Chunk(file, branches, start, stop).events(numbers[start:stop], b_field_tesla, ecal)
                 yield events
         except UserError:

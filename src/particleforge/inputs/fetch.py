@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import fsspec
 import requests
@@ -42,8 +42,14 @@ class _BrokenOffError(Exception):
     """A try that ended early, for a reason that may pass."""
 
 
-def fetch_file(settings: FetchSettings, output: Path, attempts: int, wait_s: float, timeout_s: float) -> None:
-    """Fetch ``settings.url`` to ``output``; UserError if it cannot be had, or is not the file that it should be."""
+def fetch_file(
+    settings: FetchSettings, output: Path, *, attempts: int, wait_s: float, timeout_s: float, on_bad_file: Literal["fail", "quarantine"]
+) -> None:
+    """Fetch ``settings.url`` to ``output``; UserError if it cannot be had, or is not the file that it should be.
+
+    What may change from run to run without a file being fetched anew is no setting of the stage: how often is tried, and what becomes
+    of a file that is not what it should be.
+    """
     part = output.with_name(f".{output.name}.part")
     for attempt in range(1, attempts + 1):
         try:
@@ -63,7 +69,7 @@ def fetch_file(settings: FetchSettings, output: Path, attempts: int, wait_s: flo
     try:
         _check(settings, part)
     except UserError as bad:
-        if settings.on_bad_file == "fail":
+        if on_bad_file == "fail":
             _remove(part)
             raise
         log.warning("%s (kept, so that the stage that reads it sets it aside)", bad)

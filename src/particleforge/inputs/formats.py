@@ -17,11 +17,14 @@ from particleforge.edm4hep.records import RawEvents
 
 
 def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEvents]:
-    """Yield a file's events, ``settings.dataset.chunk_events`` at a time; a file that cannot be used is a UserError."""
-    n_events = settings.dataset.chunk_events
+    """Yield the events that the settings want of a file, ``settings.dataset.chunk_events`` at a time.
+
+    A file that cannot be used is a UserError.
+    """
+    n_events, n_events_max = settings.dataset.chunk_events, settings.files.events_per_file_max if settings.files else None
     if is_delphes(path):
-        return delphes.read_chunks(path, settings.delphes, settings.b_field_tesla, settings.calorimeter.ecal, n_events)
-    return edm4hep.read_chunks(path, settings.collections, n_events)
+        return delphes.read_chunks(path, settings.delphes, settings.b_field_tesla, settings.calorimeter.ecal, n_events, n_events_max)
+    return edm4hep.read_chunks(path, settings.collections, n_events, n_events_max)
 
 
 def is_delphes(path: str | Path) -> bool:

@@ -15,15 +15,16 @@ Imported while the Snakefile is parsed: nothing heavy here.
 """
 
 import glob
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from particleforge.artefacts import write_json
 from particleforge.config.detector import SampleConfig
@@ -34,15 +35,21 @@ _MAGIC = re.compile(r"[*?\[]")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _REMOTE = ("http", "https", "root")
 _RECORD = re.compile(r"zenodo://record/(\d+)/(.+)")
+_PICKLE = re.compile(r"\.(pkl|pickle)(\.(bz2|gz|xz|zst))?$", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+|gz|bz2|xz|zst|7z)$", re.IGNORECASE)
 _REMEDY = "give a ROOT file, a folder of them, a glob or a URL"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a sample: a path of this machine or a URL, and the checksum it must have ("" if none was given)."""
+    """One file of a sample: a path of this machine, a URL or ``zenodo://record/<id>/<name>``.
+
+    ``checksum`` is what it must have, "" if none is known; ``record_url`` is where Zenodo serves a record's file.
+    """
 
     location: str
     checksum: str = ""
+    record_url: str = ""
 
     @property
     def is_remote(self) -> bool:
@@ -50,16 +57,22 @@ class Source:
         return bool(_SCHEME.match(self.location))
 
     @property
+    def url(self) -> str:
+        """Where it is fetched from."""
+        return self.record_url or self.location
+
+    @property
     def name(self) -> str:
-        """The file's name without its folder; that of a URL as it is stored here."""
-        return self.stored.rsplit("/", 1)[-1] if self.is_remote else Path(self.location).name
+        """The file's name without its folder."""
+        return unquote(urlsplit(self.location).path.rsplit("/", 1)[-1]) if self.is_remote else Path(self.location).name
 
     @property
     def stored(self) -> str:
-        """Where a fetched file lies below the folder of its sample: host, path and query of its URL."""
+        """Where a fetched file lies below the folder of its sample: host, path and a hash of the query of its URL."""
         parts = urlsplit(self.location)
-        path = "/".join(part for part in parts.path.split("/") if part not in ("", ".", ".."))
-        return quote(f"{parts.netloc}/{path}" + (f"?{parts.query}" if parts.query else ""), safe="/._-+=,")
+        names = [parts.netloc.rpartition("@")[2], *(part for part in parts.path.split("/") if part not in ("", ".", ".."))]
+        query = f"-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}" if parts.query else ""
+        return quote("/".join(names), safe="/._-+=,%") + query
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str
     for entry in sample.files:
         for source in _expanded(entry, f"{key}.files", records, zenodo_url, timeout_s):
             checksum = sample.checksums.get(source.name, source.checksum)
-            found.setdefault(source.location, Source(source.location, checksum))
+            found.setdefault(source.location, replace(source, checksum=checksum))
     _check_names(found.values(), sample.checksums, key)
     settled = ledger.extended(found, records)
     shards: dict[int, list[Source]] = {}
@@ -147,18 +160,24 @@ def _expanded(entry: str, key: str, records: dict[str, Sequence[RecordFile]], ze
     """Return the files that one entry names, in order."""
     scheme = _SCHEME.match(entry)
     if scheme is None:
-        return [Source(path) for path in _local(entry, key)]
+        return [Source(path) for path in local_files(entry, key)]
     if scheme[1] == "zenodo":
         return _of_record(entry, key, records, zenodo_url, timeout_s)
     if scheme[1] not in _REMOTE:
         raise UserError(f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or zenodo://record/<id>/<glob>")
     if not urlsplit(entry).netloc or urlsplit(entry).path.rstrip("/") == "" or _MAGIC.search(urlsplit(entry).path):
         raise UserError(f"{key}: {entry}: must be the address of one file; folders and globs of other machines cannot be listed")
+    _check_kind(urlsplit(entry).path, key)
     return [Source(entry)]
 
 
-def _local(entry: str, key: str) -> list[str]:
-    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what a glob finds."""
+def local_files(entry: str, key: str) -> list[str]:
+    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what a glob finds.
+
+    UserError, which calls the entry ``key``, if there are none, or one that may not be read or is of a kind that is not.
+    """
+    if scheme := _SCHEME.match(entry):
+        raise UserError(f"{key}: {entry}: only files of this machine can be read here; {scheme[1]}:// files are fetched by the workflow")
     path = os.path.expanduser(entry)  # noqa: PTH111  Path would drop a leading "./", by which users call their files
     if _MAGIC.search(path) and not Path(path).exists():
         _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
@@ -172,9 +191,18 @@ def _local(entry: str, key: str) -> list[str]:
     if not found:
         raise UserError(f"{key}: {entry}: no file there; {_REMEDY}")
     for name in found:
+        _check_kind(name, key)
         if not os.access(name, os.R_OK):
             raise UserError(f"{key}: {name}: permission denied; make it readable")
     return sorted(found, key=natural)
+
+
+def _check_kind(name: str, key: str) -> None:
+    """Refuse what its name says is no ROOT file."""
+    if _PICKLE.search(name):
+        raise UserError(f"{key}: {name}: is a pickle, which may run any code and is not read; give the ROOT files it was made from")
+    if _ARCHIVE.search(name):
+        raise UserError(f"{key}: {name}: is an archive; unpack it and give the ROOT files in it")
 
 
 def _listed(folder: Path, entry: str, key: str) -> list[str]:
@@ -199,4 +227,9 @@ def _of_record(entry: str, key: str, records: dict[str, Sequence[RecordFile]], z
     if not found:
         there = ", ".join(sorted((file.name for file in records[record]), key=natural)[:3]) or "nothing"
         raise UserError(f"{key}: {entry}: the record has no such file; it has {there}" + (" ..." if len(records[record]) > 3 else ""))
-    return [Source(file.url, file.checksum) for file in sorted(found, key=lambda file: natural(file.name))]
+    for file in found:
+        _check_kind(f"zenodo://record/{record}/{file.name}", key)
+    return [
+        Source(f"zenodo://record/{record}/{quote(file.name)}", file.checksum, file.url)
+        for file in sorted(found, key=lambda file: natural(file.name))
+    ]
