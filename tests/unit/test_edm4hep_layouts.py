@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import uproot
 
-from particleforge.config.detector import CollectionsConfig
+from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep.identities import collection_id
 from particleforge.edm4hep.reader import read_chunks
 from particleforge.edm4hep.records import Pairs, Table

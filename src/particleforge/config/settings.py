@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from particleforge.config.base import Block
 from particleforge.config.checks import ChecksConfig
+from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.delphes import DelphesConfig
 from particleforge.config.detector import (
     BeamConfig,
-    CollectionsConfig,
     DetectorConfig,
     ElementsConfig,
     JetConfig,
@@ -158,7 +158,7 @@ class CheckShardsSettings(StageSettings):
 class SelectSettings(StageSettings):
     """What shapes a selected shard."""
 
-    version: int = 1
+    version: int = 2
     seed: int
     sample_name: str
     selection: SelectionConfig
@@ -168,7 +168,7 @@ class SelectSettings(StageSettings):
 class CutflowSettings(StageSettings):
     """What shapes the gathered cutflow."""
 
-    version: int = 1
+    version: int = 2
     samples: dict[str, SampleConfig]
 
 

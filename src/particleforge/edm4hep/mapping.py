@@ -7,7 +7,7 @@ collections that are there, after alternatives are settled (the first found wins
 from dataclasses import dataclass
 from typing import Self
 
-from particleforge.config.detector import CollectionsConfig, Names, alternatives, first_name
+from particleforge.config.collections import CollectionsConfig, Names, alternatives, first_name
 from particleforge.edm4hep.layout import Layout
 from particleforge.errors import UserError
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from particleforge.config.detector import CollectionsConfig
+from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep import fallbacks
 from particleforge.edm4hep.datamodel import AT_IP
 from particleforge.edm4hep.group import Group

@@ -14,7 +14,7 @@ import awkward as ak
 import numpy as np
 import uproot
 
-from particleforge.config.detector import CollectionsConfig
+from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep.identities import implied_ids, table_of_ids, types_of_collections
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.mapping import BranchMap, require_usable

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.detector import CollectionsConfig, first_name
+from particleforge.config.collections import CollectionsConfig, first_name
 from particleforge.edm4hep import datamodel
 from particleforge.edm4hep.writer import HEADER, Chunk, Collection, Relation, Vector, event_headers
 from particleforge.simulation import helix
