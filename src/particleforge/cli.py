@@ -265,6 +265,17 @@ def inspect(
 
 
 @app.command()
+def accounting(
+    dataset: Annotated[list[Path], typer.Argument(help="Files that build-dataset wrote.", exists=True, dir_okay=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print, for each file that datasets were made of, what share of the energy is visible, in targets, merged or dropped, and why."""
+    from particleforge.dataset.accounting import accounting_plain, accounting_text
+
+    typer.echo(json.dumps(accounting_plain(dataset), indent=2) if as_json else accounting_text(dataset))
+
+
+@app.command()
 def status(
     detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
     preset: Preset = None,

@@ -110,6 +110,34 @@ def _outside_clusters(rng):
     return event
 
 
+def _crowded_cluster(rng):
+    """Three photons in one cluster that is all they left anything in."""
+    event = _event(rng)
+    for i, energy in enumerate((4.0, 2.0, 1.0)):
+        event.particles[i].update(pdg=22, charge=0, status=1, parents=[], p=[energy, 0.0, 0.0], mass=0.0)
+    for entry in event.particles[3:]:
+        entry["parents"] = []
+    event.clusters[0].update(energy=6.0, hits=[HIT])
+    event.hits[HIT[0]][HIT[1]]["energy"] = 6.0
+    for cluster in event.clusters[1:]:
+        cluster["hits"] = [hit for hit in cluster["hits"] if hit != HIT]
+    shares = ((0, 0.5), (1, 0.25), (2, 0.25))
+    event.track_links = [link for link in event.track_links if link[1] > 2]
+    event.hit_links = [link for link in event.hit_links if link[0] != HIT and link[1] > 2] + [(HIT, i, share) for i, share in shares]
+    event.cluster_links = [link for link in event.cluster_links if link[0] and link[1] > 2] + [(0, i, share) for i, share in shares]
+    return event
+
+
+def _along_the_beam(rng):
+    """A pion that flies down the beam pipe and sheds a little into the calorimeter."""
+    event = _event(rng)
+    event.particles[0].update(pdg=211, charge=1, status=1, parents=[], p=[0.5, 0.0, 500.0])
+    for entry in event.particles[1:]:
+        entry["parents"] = []
+    event.track_links = [link for link in event.track_links if link[1] != 0]
+    return event
+
+
 ODDITIES = {
     "nothing at all": lambda _: Event(),
     "no particles": lambda rng: _event(rng, n_particles=0),
@@ -126,6 +154,8 @@ ODDITIES = {
     "daughters before parents": _daughters_first,
     "shared track": _shared_track,
     "energy outside of clusters": _outside_clusters,
+    "crowded cluster": _crowded_cluster,
+    "along the beam": _along_the_beam,
 }
 
 
@@ -155,5 +185,7 @@ HOLDS = {
     "unusable tracks": lambda e: e.tracks[1]["location"] != 1 and e.tracks[2]["omega"] == 0,
     "daughters before parents": lambda e: any(parent > i for i, p in enumerate(e.particles) for parent in p["parents"]),
     "shared track": lambda e: sum(link[0] == 0 for link in e.track_links) > 1,
+    "crowded cluster": lambda e: sum(link[0] == HIT for link in e.hit_links) == sum(link[0] == 0 for link in e.cluster_links) == 3,
+    "along the beam": lambda e: e.particles[0]["p"][2] > 100 * abs(e.particles[0]["p"][0]),
     "energy outside of clusters": lambda e: _linked(e, e.hit_links, HIT) and all(HIT not in c["hits"] for c in e.clusters),
 }

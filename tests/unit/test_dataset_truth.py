@@ -1,6 +1,7 @@
 """The dataset's truth against a slow, literal reference, on made-up events written to and read from EDM4hep files."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import awkward as ak
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
+from particleforge.dataset.balance import DROPPED, INVISIBLE
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.schema import Fate
@@ -102,6 +104,18 @@ def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, asked, m
             assert hit["depth"] == pytest.approx(distance - face, rel=1e-6, abs=1e-3)
 
 
+def test_made_up_events_reach_every_rule():
+    """What the comparisons above cover is not left to luck."""
+    found, fates = Counter(), Counter()
+    for seed in (1, 2, 3):  # those of the examples above
+        for event in made_up(np.random.default_rng(seed), ALL_ODDITIES):
+            expected = reference(event, RULES)
+            found.update(expected["balance"])
+            fates.update(row[5] for row in expected["particles"])
+    assert all(fates[fate] > 10 for fate in Fate)
+    assert all(found[name] > 0 for name in ("generated", "visible", "merged", *DROPPED, *INVISIBLE)), found
+
+
 def test_chunks_and_neighbours_do_not_matter(tmp_path):
     events = made_up(np.random.default_rng(6), ALL_ODDITIES)
     whole, at_once = built(tmp_path, events, chunk_events=100)
@@ -130,7 +144,7 @@ def test_a_history_that_runs_in_circles_is_refused(tmp_path, parents, modern):
 
 def assert_agrees(table, metadata, events):
     """Compare a dataset with what the reference says of its ``events``."""
-    totals = {"visible": 0.0, "merged": 0.0, "dropped": 0.0}
+    totals = Counter()
     for expected, row in zip(events, table, strict=True):
         found = [
             (p["pdg"], p["px"], p["py"], p["pz"], p["energy"], p["fate"], p["element"], p["deposited_energy"])
@@ -147,11 +161,15 @@ def assert_agrees(table, metadata, events):
             np.testing.assert_allclose([target[n] for n in ("px", "py", "pz", "energy")], wanted["p4"], rtol=1e-6, atol=1e-6)
             assert (target["class_id"] == 0) == (wanted["owner"] < 0)
         assert row["candidates"]["element"].to_list() == expected["candidates"]
-        for name in totals:
-            totals[name] += expected[name]
+        totals.update(expected["balance"])
+    (account,) = metadata["files"]
     balance = metadata["energy_balance_gev"]
+    assert balance == pytest.approx(account["energy_balance_gev"], rel=1e-12)
+    balance |= {name: metadata["counts"][name] for name in totals if name.startswith("n_")}
     assert {name: balance[name] for name in totals} == pytest.approx(totals, rel=1e-6, abs=1e-6)
     assert balance["target"] + balance["dropped"] == pytest.approx(balance["visible"], rel=1e-6, abs=1e-6)
+    assert sum(balance[name] for name in DROPPED) == pytest.approx(balance["dropped"], rel=1e-6, abs=1e-6)
+    assert balance["visible"] + sum(balance[name] for name in INVISIBLE) == pytest.approx(balance["generated"], rel=1e-6, abs=1e-6)
     for collection in ("tracks", "clusters", "candidates"):
         for name in table[collection].fields:
             assert np.all(np.isfinite(ak.to_numpy(ak.flatten(table[collection, name]))))

@@ -1,13 +1,14 @@
 """The truth of one made-up event, written slowly and literally after docs/truth.md: loops and dictionaries, no arrays."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 GEV_PER_TESLA_MM = 0.299792458e-3
 
 
 def reference(event, rules, hits=True):
-    """Return particles, targets and candidate elements of one event, and its visible, merged and dropped energy."""
+    """Return particles, targets and candidate elements of one event, and its energy balance."""
     tracks = {
         old: new
         for new, old in enumerate(
@@ -31,14 +32,12 @@ def reference(event, rules, hits=True):
         if i in particles:
             shares[i] = {track: share for track, share in on_tracks[i].items() if share >= rules["share"]}
     visible = [i for i in particles if _visible(event.particles[i], particles[i], deposits[i], shares[i], rules)]
-    fates, targets, merged, dropped = _hosts(event, particles, visible, shares, cluster_energy, len(tracks), len(clusters))
+    fates, targets = _hosts(event, particles, visible, shares, cluster_energy, len(tracks), len(clusters))
     return {
         "particles": [(event.particles[i]["pdg"], *particles[i], *fates.get(i, (0, -1)), deposits[i]) for i in sorted(particles)],
         "targets": targets,
         "candidates": [_candidate_element(c, event, tracks, clusters) for c in event.candidates],
-        "visible": sum(particles[i][3] for i in visible),
-        "merged": merged,
-        "dropped": dropped,
+        "balance": _balance(event, particles, fates, shares, _spoilt(event, tracks, clusters, heir, hits), rules),
     }
 
 
@@ -148,16 +147,19 @@ def _truth_particles(event, energy, on_tracks, share_min):
 def _visible(entry, p4, deposit, shares, rules):
     if abs(entry["pdg"]) in (12, 14, 16, 18) or p4[3] <= 0:
         return False
-    flies_at_calorimeters = abs(p4[2]) <= rules["pz_per_pt"] * math.hypot(p4[0], p4[1])
     left_enough = deposit > rules["fraction"] * p4[3] or (entry["charge"] != 0 and deposit > rules["charged_gev"])
-    return bool(shares) or (left_enough and (flies_at_calorimeters or deposit > rules["outside"] * p4[3]))
+    return bool(shares) or (left_enough and (_flies_at_calorimeters(p4, rules) or deposit > rules["outside"] * p4[3]))
+
+
+def _flies_at_calorimeters(p4, rules):
+    return abs(p4[2]) <= rules["pz_per_pt"] * math.hypot(p4[0], p4[1])
 
 
 def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_clusters):
     """Return {particle: (fate, element)}, the targets, and merged and dropped energy."""
     order = sorted(particles)
     targets = [{"p4": [0.0] * 4, "owner": -1, "pdg": 0, "n_merged": 0} for _ in range(n_tracks + n_clusters)]
-    fates, merged, dropped = {}, 0.0, 0.0
+    fates = {}
     for i in sorted(visible, key=lambda i: (-particles[i][3], i)):
         wishes = sorted(shares[i], key=lambda t: (-shares[i][t], t))
         strongest = sorted(cluster_energy[i], key=lambda c: (-cluster_energy[i][c], c))
@@ -168,14 +170,64 @@ def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_cluste
         elif strongest:
             free = n_tracks + strongest[0]
             targets[free]["n_merged"] += 1
-            merged += particles[i][3]
             fates[i] = (2, free)
         else:
-            dropped += particles[i][3]
             fates[i] = (3, -1)
         if free is not None:
             targets[free]["p4"] = [a + b for a, b in zip(targets[free]["p4"], particles[i], strict=True)]
-    return fates, targets, merged, dropped
+    return fates, targets
+
+
+def _spoilt(event, tracks, clusters, heir, hits):
+    """Return the truth particles with a part in a track, cluster or hit that is left out."""
+    found = set()
+
+    def take(links, left_out):
+        for left, particle, weight in links:
+            if 0 <= particle < len(event.particles) and math.isfinite(weight) and weight > 0 and left_out(left):
+                found.add(heir(particle))
+
+    take(event.track_links, lambda track: 0 <= track < len(event.tracks) and track not in tracks)
+    if not hits:
+        take(event.cluster_links, lambda cluster: 0 <= cluster < len(event.clusters) and cluster not in clusters)
+        return found
+    lost = [hit for old, cluster in enumerate(event.clusters) if old not in clusters for hit in cluster["hits"]]
+
+    def lost_hit(hit):
+        name, index = hit
+        if not 0 <= index < len(event.hits[name]):
+            return False
+        energy = event.hits[name][index]["energy"]
+        return hit in lost or not math.isfinite(energy) or energy <= 0
+
+    take(event.hit_links, lost_hit)
+    return found
+
+
+def _balance(event, particles, fates, shares, spoilt, rules):
+    """Return the sum of energies by what became of them, and the number of dropped particles by reason."""
+    sums = Counter()
+    for i, p4 in particles.items():
+        fate = fates.get(i, (0, -1))[0]
+        sums["generated"] += p4[3]
+        if fate == 0:
+            if abs(event.particles[i]["pdg"]) in (12, 14, 16, 18):
+                reason = "neutrinos"
+            elif i in spoilt:
+                reason = "unusable"
+            else:
+                reason = "faint" if _flies_at_calorimeters(p4, rules) else "outside"
+            sums[reason] += p4[3]
+            continue
+        sums["visible"] += p4[3]
+        if fate == 2:
+            sums["merged"] += p4[3]
+        if fate == 3:
+            reason = "unusable" if i in spoilt else "shared_track" if shares[i] else "no_cluster"
+            sums["dropped"] += p4[3]
+            sums[f"dropped_{reason}"] += p4[3]
+            sums[f"n_dropped_{reason}"] += 1
+    return sums
 
 
 def _candidate_element(candidate, event, tracks, clusters):

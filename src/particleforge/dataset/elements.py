@@ -11,7 +11,8 @@ with all invalid rows and what refers to them removed. Lengths in mm, energies i
 * Depth is the distance between the calorimeter's inner face and the position along the straight line from the origin.
 
 What is dropped and counted: tracks without state, or with one that is not finite or has no curvature; hits and clusters
-whose energy is not a finite positive number; clusters without a position; candidates that are not finite.
+whose energy is not a finite positive number; clusters without a position; candidates that are not finite. The particles get
+a column ``made_unusable``: a link says that the entry had a part in a track, hit or cluster that was left out.
 Invariant: every number in the result is finite.
 """
 
@@ -67,8 +68,16 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
         ("candidates_dropped", raw.candidates, candidates),
     ):
         counts[name] = before.n_rows - after.n_rows
+    made_unusable = _linked(raw.track_links, new_track < 0, raw.particles.n_rows)
+    if raw.truth_from_hits:  # of a cluster that is left out, the hits are still there, but no element any more
+        in_lost_cluster = np.zeros(raw.hits.n_rows, bool)
+        in_lost_cluster[raw.cluster_hits.right[new_cluster[raw.cluster_hits.left] < 0]] = True
+        made_unusable |= _linked(raw.hit_links, (new_hit < 0) | in_lost_cluster, raw.particles.n_rows)
+    else:
+        made_unusable |= _linked(raw.cluster_links, new_cluster < 0, raw.particles.n_rows)
     return replace(
         raw,
+        particles=Table(raw.particles.offsets, {**raw.particles.columns, "made_unusable": made_unusable}),
         hits=hits,
         clusters=clusters,
         tracks=tracks,
@@ -224,6 +233,13 @@ def _moments(axis, cluster, hit, energy, x, y, z):  # type: ignore[no-untyped-de
         second[c] += weight * (along - origin[c]) ** 2
         across2[c] += weight * max(x[h] ** 2 + y[h] ** 2 + z[h] ** 2 - along**2, 0.0)
     return total, first, second, across2
+
+
+def _linked(links: Pairs, chosen: BoolArray, n_particles: int) -> BoolArray:
+    """Tell which particles are linked to chosen rows on the left."""
+    found = np.zeros(n_particles, bool)
+    found[links.right[chosen[links.left] & (links.weight > 0)]] = True
+    return found
 
 
 def _positive(values: Array) -> BoolArray:

@@ -15,7 +15,7 @@ Invariants: an element has at most one owner; visible energy = target energy + d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -24,33 +24,12 @@ from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.dataset.ancestry import trace
+from particleforge.dataset.balance import Balance, balance_of
 from particleforge.dataset.classes import absolute_eta, class_by_host, class_of, is_neutrino
 from particleforge.dataset.deposits import Deposits, deposits, inherited
 from particleforge.edm4hep.records import Array, BoolArray, FloatArray, IntArray, Pairs, RawEvents, Table, summed
 
 _P4 = ("px", "py", "pz", "energy")
-
-
-@dataclass
-class Balance:
-    """Energy accounting in GeV and counts; chunks add up."""
-
-    visible: float = 0.0
-    target: float = 0.0
-    merged: float = 0.0
-    dropped: float = 0.0
-    orphan_deposits: float = 0.0  # calibrated energy that no truth particle inherits
-    n_visible: int = 0
-    n_hosted: int = 0
-    n_merged: int = 0
-    n_dropped: int = 0
-    n_stand_ins: int = 0
-    n_split: int = 0
-
-    def add(self, other: "Balance") -> None:
-        """Add another chunk's balance."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,8 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     left = Deposits(left.energy, left.in_clusters, own.on_tracks.renumber(right=row))
     p4 = ancestry.p4[ancestry.selected]
     eta = absolute_eta(p4[:, 0], p4[:, 1], p4[:, 2])
-    visible = _visible(particles, p4, left, rules, eta <= abs_eta_max)
+    accepted = eta <= abs_eta_max
+    visible = _visible(particles, p4, left, rules, accepted)
     order = np.lexsort((np.arange(particles.n_rows), -p4[:, 3]))
     fate, track, cluster = _assign(
         order[visible[order]],
@@ -94,7 +74,17 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
         | {"class_id": class_of(classes, particles["pdg"], particles["charge"] != 0, eta), "fate": fate, "element": element}
         | {"deposited_energy": left.energy},
     )
-    balance = _balance(p4[:, 3], visible, fate, targets["energy"])
+    spoilt = np.zeros(particles.n_rows, bool)
+    spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
+    made_track = np.isin(np.arange(particles.n_rows), left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min])
+    rest = np.ones(particles.n_rows, bool)
+    balance = balance_of(
+        p4[:, 3],
+        fate,
+        targets["energy"],
+        invisible={"neutrinos": is_neutrino(particles["pdg"]), "unusable": spoilt, "outside": ~accepted, "faint": rest},
+        dropped={"dropped_unusable": spoilt, "dropped_shared_track": made_track, "dropped_no_cluster": rest},
+    )
     balance.orphan_deposits = float(own.energy[heir < 0].sum())
     balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split
     return Truth(
@@ -206,17 +196,3 @@ def _links(pairs: Pairs, left: Table, particles: Table, name: str, weight: str) 
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     columns = {name: left.local()[pairs.left], "particle": particles.local()[pairs.right], weight: pairs.weight}
     return Table(offsets, columns)
-
-
-def _balance(energy: FloatArray, visible: BoolArray, fate: Array, target_energy: FloatArray) -> Balance:
-    merged, dropped = fate == schema.Fate.MERGED, fate == schema.Fate.DROPPED
-    return Balance(
-        visible=float(energy[visible].sum()),
-        target=float(target_energy.sum()),
-        merged=float(energy[merged].sum()),
-        dropped=float(energy[dropped].sum()),
-        n_visible=int(visible.sum()),
-        n_hosted=int(np.sum(fate == schema.Fate.HOSTED)),
-        n_merged=int(merged.sum()),
-        n_dropped=int(dropped.sum()),
-    )

@@ -1,0 +1,102 @@
+"""The energy accounting of datasets as a table: for each input file, what became of the visible energy and why.
+
+Inputs -> outputs: metadata of dataset files (``build``) -> ``Account``s, rows and text. Only file footers are read.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from particleforge import tables
+from particleforge.dataset.balance import DROPPED, INVISIBLE, Balance
+from particleforge.errors import UserError
+
+
+def _short(reason: str) -> str:
+    return reason.replace("dropped_", "as ").replace("_", " ")
+
+
+HEADS = (
+    *("file", "events", "generated [GeV]", *INVISIBLE, "visible [GeV]", "targets", "of it merged", "dropped"),
+    *(_short(name) for name in DROPPED),
+)
+LEGEND = (
+    "Not visible, in shares of the generated energy: " + "; ".join(f"{name}: {text}" for name, text in INVISIBLE.items()) + ".",
+    "In shares of the visible energy: targets: owned by an element; merged: added to the owner of a shared cluster; dropped: lost, "
+    + "; ".join(f"{_short(name)}: {text}" for name, text in DROPPED.items())
+    + ".",
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the energy of one input file, or of several."""
+
+    sample: str
+    name: str
+    events: int
+    balance: Balance
+
+    @property
+    def dropped_fraction(self) -> float:
+        """Share of the visible energy that finds no element."""
+        return self.balance.dropped / self.balance.visible if self.balance.visible else 0.0
+
+
+def read_accounts(datasets: Iterable[Path]) -> list[Account]:
+    """Return one account for each file that the datasets were made of; a file that is no dataset is a UserError."""
+    found = []
+    for path in datasets:
+        metadata = tables.read_metadata(path)
+        if "files" not in metadata or "energy_balance_gev" not in metadata:
+            raise UserError(f"{path}: holds no energy accounting; give files that build-dataset wrote, or build this one again")
+        sample = metadata["provenance"]["settings"]["sample_name"]
+        for entry in metadata["files"]:
+            counts = {name: value for name, value in entry["counts"].items() if name.startswith("n_")}
+            found.append(Account(sample, entry["file"], entry["events"], Balance(**entry["energy_balance_gev"], **counts)))
+    return found
+
+
+def total_of(accounts: Sequence[Account], sample: str, name: str) -> Account:
+    """Return the sum of accounts under a name."""
+    balance = Balance()
+    for account in accounts:
+        balance.add(account.balance)
+    return Account(sample, name, sum(account.events for account in accounts), balance)
+
+
+def row(account: Account) -> tuple[str, ...]:
+    """Return an account as cells under ``HEADS``."""
+    energies = account.balance.energies_gev()
+    return (
+        account.name,
+        str(account.events),
+        f"{energies['generated']:.1f}",
+        *(_percent(energies[name], energies["generated"]) for name in INVISIBLE),
+        f"{energies['visible']:.1f}",
+        *(_percent(energies[name], energies["visible"]) for name in ("target", "merged", "dropped", *DROPPED)),
+    )
+
+
+def accounting_text(datasets: Sequence[Path]) -> str:
+    """Return the table as text, one line per file and, of several, their sum."""
+    accounts = read_accounts(datasets)
+    rows = [row(account) for account in accounts]
+    if len(rows) > 1:
+        rows.append(row(total_of(accounts, "", "all")))
+    widths = [max(len(line[i]) for line in (HEADS, *rows)) for i in range(len(HEADS))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in (HEADS, *rows)
+    ]
+    return "\n".join([*lines, "", *LEGEND])
+
+
+def accounting_plain(datasets: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the accounts as JSON values."""
+    return [asdict(account) for account in read_accounts(datasets)]
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
