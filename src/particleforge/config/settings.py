@@ -99,7 +99,7 @@ class FilesSettings(Block):
 class DatasetSettings(StageSettings):
     """What shapes a shard of the dataset; ``files`` is None where its events were simulated here."""
 
-    version: int = 1
+    version: int = 2
     sample_name: str
     files: FilesSettings | None = None
     dataset: DatasetConfig
