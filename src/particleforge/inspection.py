@@ -120,10 +120,10 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
     with DelphesFile(path) as file:
         eflow = (names.eflow_tracks, names.eflow_photons, names.eflow_neutral_hadrons)
         mapped = {
-            "particles": [name for name in (file.first(names.particles),) if name],
-            "tracks": [name for name in (file.first(names.tracks),) if name],
-            "clusters": [name for name in names.clusters if file.has(name)],
-            "candidates": [name for name in eflow if file.has(name)],
+            "particles": list(file.found(names.particles)),
+            "tracks": list(file.found(names.tracks)),
+            "clusters": list(file.found(names.clusters)),
+            "candidates": [name for name in eflow if file.has(name)] or [name for name in (names.eflow_candidates,) if file.has(name)],
         }
         costs = {
             "tracks": "no tracks: every target stands on a cluster",

@@ -19,6 +19,11 @@ def alternatives(names: Names) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(part.strip() for part in name.split("+")) for name in ((names,) if isinstance(names, str) else names))
 
 
+def spelled(names: Names) -> str:
+    """Return the alternatives in words, for messages."""
+    return " or ".join(" + ".join(together) for together in alternatives(names))
+
+
 def first_name(names: Names) -> str:
     """Return the preferred collection, under which the simulation writes."""
     return alternatives(names)[0][0]

@@ -3,26 +3,26 @@
 from pydantic import Field
 
 from particleforge.config.base import Block
+from particleforge.config.collections import Names
 
 
 class DelphesConfig(Block):
     """Branches of a Delphes file (tree ``Delphes``), with the names that the cards of Delphes give them.
 
-    Of alternatives, the first that the file has is read.
+    A name, or alternatives of which the first that the file has is read; A + B are read as one.
     """
 
-    particles: tuple[str, ...] = Field(
+    particles: Names = Field(
         ("PileUpMix", "Particle"),
         min_length=1,
-        description="alternatives; class GenParticle. With pile-up it must hold PileUpMerger/stableParticles, or pile-up has no truth",
+        description="class GenParticle. With pile-up it must hold PileUpMerger/stableParticles, or pile-up has no truth",
     )
-    tracks: tuple[str, ...] = Field(("Track", "EFlowTrack"), min_length=1, description="alternatives; class Track")
-    clusters: tuple[str, ...] = Field(
-        ("Tower",),
-        min_length=1,
-        description="class Tower; all of them together are the clusters. For those of the e-flow: [EFlowPhoton, EFlowNeutralHadron]",
+    tracks: Names = Field(("Track", "EFlowTrack"), min_length=1, description="class Track")
+    clusters: Names = Field(("Tower", "EFlowPhoton + EFlowNeutralHadron"), min_length=1, description="class Tower")
+    eflow_tracks: str = Field("EFlowTrack", description="charged candidates of the baseline; class Track")
+    eflow_photons: str = Field("EFlowPhoton", description="photons of the baseline; class Tower")
+    eflow_neutral_hadrons: str = Field("EFlowNeutralHadron", description="neutral hadrons of the baseline; class Tower")
+    eflow_candidates: str = Field(
+        "ParticleFlowCandidate", description="all candidates of the baseline, where it is not kept in the three above; class of that name"
     )
-    eflow_tracks: str = Field("EFlowTrack", description="charged candidates of the baseline")
-    eflow_photons: str = Field("EFlowPhoton", description="photons of the baseline")
-    eflow_neutral_hadrons: str = Field("EFlowNeutralHadron", description="neutral hadrons of the baseline")
     event: str = Field("Event", description="event number and weight")

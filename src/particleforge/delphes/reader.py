@@ -10,7 +10,9 @@ Inputs -> outputs: a Delphes file, the names of its branches, the field (T) and 
 * ``clusters``: towers, or what else of class Tower the configuration names. They have a direction only, so they are put on the
   calorimeter's inner face along it. Eem and Ehad are the energies in ECAL and HCAL; where both are 0, the energy lies elsewhere.
 * ``candidates``: the e-flow. Charged ones have the track's PID, which Delphes knows from the truth; photons are 22 and neutral hadrons
-  130 (K0L), both massless as in Delphes itself. Members that older versions lack: Mass (then 0), CtgTheta, D0 and DZ (then Eta, Dxy, Zd).
+  130 (K0L), both massless as in Delphes itself; a neutral ParticleFlowCandidate is a hadron if it holds hadronic energy.
+
+Members that older versions lack: Mass of tracks (then 0), CtgTheta, D0 and DZ (then Eta, Dxy, Zd).
 
 Truth links: a track is all of its ``Particle``'s. A tower names its ``Particles`` but not what each left in it, so their energies are the
 weights: particles of 30 and 10 GeV share a tower 3 : 1. Pile-up is truth like any other particle (docs/truth.md), if the branch holds it;
@@ -26,17 +28,19 @@ from pathlib import Path
 
 import numpy as np
 
+from particleforge.config.collections import spelled
 from particleforge.config.delphes import DelphesConfig
 from particleforge.config.geometry import SamplingConfig
 from particleforge.delphes.references import keys, resolve, sharing
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
-from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, Table
+from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, Table, combined
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _GEV_PER_TESLA_MM = 0.299792458e-3
+_PHOTON, _NEUTRAL_HADRON = 22, 130
 _ETA_MAX = 20.0  # along the beam; Delphes writes 999.9
 _CANDIDATE = {"pdg": int, "charge": float, "px": float, "py": float, "pz": float, "energy": float}
 
@@ -66,12 +70,12 @@ def read_chunks(
 
 def _check(file: DelphesFile, branches: DelphesConfig) -> Array:
     """Refuse a file from which no truth can be built; return the events' numbers."""
-    if file.first(branches.particles) is None:
-        raise UserError(f"{file.path}: no branch {' or '.join(branches.particles)}; correct the detector's 'delphes.particles'")
-    if file.first(branches.tracks) is None and not any(file.has(name) for name in branches.clusters):
-        wanted = ", ".join((*branches.tracks, *branches.clusters))
+    if not file.found(branches.particles):
+        raise UserError(f"{file.path}: no branch {spelled(branches.particles)}; correct the detector's 'delphes.particles'")
+    if not file.found(branches.tracks) and not file.found(branches.clusters):
         raise UserError(
-            f"{file.path}: none of {wanted} is there; let the Delphes card write tracks and towers, or correct the detector's 'delphes'"
+            f"{file.path}: neither {spelled(branches.tracks)} nor {spelled(branches.clusters)} is there; let the Delphes card write tracks "
+            "and towers, or correct the detector's 'delphes'"
         )
     position = np.arange(file.n_events, dtype=np.uint64)
     leaf = file.member(branches.event, "Number")
@@ -161,47 +165,41 @@ class _Chunk:
 
     def particles(self) -> tuple[Table, IntArray]:
         """Read the particles, and the keys that references to them have."""
-        branch = self.file.first(self.branches.particles)
-        assert branch is not None
-        names = {
-            "pdg": "PID",
-            "status": "Status",
-            "charge": "Charge",
-            "px": "Px",
-            "py": "Py",
-            "pz": "Pz",
-            "mass": "Mass",
-            "id": "fUniqueID",
-        }
-        read = self.table(branch, {column: (name,) for column, name in names.items()})
+        names = {"pdg": "PID", "status": "Status", "charge": "Charge", "mass": "Mass", "id": "fUniqueID"}
+        names |= {f"p{axis}": f"P{axis}" for axis in "xyz"}
+        found = self.file.found(self.branches.particles)
+        members = {column: (name,) for column, name in names.items()}
+        read, _ = _merged([self.table(branch, members) for branch in found], self.n_events, dict.fromkeys(names, float))
         px, py, pz, mass = (read[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
         energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
         if not np.all(np.isfinite(energy)):
-            raise UserError(f"{self.file.path}: {branch} holds momenta that are not finite; simulate the file again")
+            raise UserError(f"{self.file.path}: {' or '.join(found)} holds momenta that are not finite; simulate the file again")
         columns: dict[str, Array] = {"pdg": read["pdg"].astype(np.int32), "status": read["status"].astype(np.int32)}
         columns |= {"charge": read["charge"].astype(np.float64), "px": px, "py": py, "pz": pz, "energy": energy}
         return Table(read.offsets, columns), keys(read.events(), read["id"])
 
     def tracks(self, b_field_tesla: float) -> tuple[Table, Table, Pairs]:
         """Read the tracks, two states for each, and (track, key of its particle)."""
-        branch = self.file.first(self.branches.tracks)
+        parts = [self.tracks_of(branch) for branch in self.file.found(self.branches.tracks)]
+        columns = ("pt", "phi", "charge", "d0", "z0", "x", "y", "z", "slope")
+        read, row = _merged([table for table, _ in parts], self.n_events, dict.fromkeys(columns, float))
         zeros = ("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit")
-        if branch is None:
-            return Table.empty(self.n_events, dict.fromkeys(zeros, float)), self.states(None, b_field_tesla), Pairs.none()
+        tracks = Table(read.offsets, {name: np.zeros(read.n_rows) for name in zeros})
+        return tracks, self.states(read, b_field_tesla), _all_of(parts, row)
+
+    def tracks_of(self, branch: str) -> tuple[Table, Pairs]:
+        """Read the tracks of one branch, and (track, key of its particle)."""
         names = {"pt": ("PT",), "phi": ("Phi",), "charge": ("Charge",), "d0": ("D0", "Dxy"), "z0": ("DZ", "Zd")}
         names |= {"x": ("XOuter",), "y": ("YOuter",), "z": ("ZOuter",), "slope": ("CtgTheta", "Eta")}
         read = self.table(branch, names)
-        read = Table(read.offsets, {name: column.astype(np.float64) for name, column in read.columns.items()})
+        columns = {name: column.astype(np.float64) for name, column in read.columns.items()}
         if self.file.member(branch, "CtgTheta") is None:
-            read = Table(read.offsets, {**read.columns, "slope": np.sinh(np.clip(read["slope"], -_ETA_MAX, _ETA_MAX))})
-        tracks = Table(read.offsets, {name: np.zeros(read.n_rows) for name in zeros})
-        return tracks, self.states(read, b_field_tesla), self.references(branch, read)
+            columns["slope"] = np.sinh(np.clip(columns["slope"], -_ETA_MAX, _ETA_MAX))
+        return Table(read.offsets, columns), self.references(branch, read)
 
-    def states(self, read: Table | None, b_field_tesla: float) -> Table:
+    def states(self, read: Table, b_field_tesla: float) -> Table:
         """Return the states of the tracks as read, those at the interaction point and at the calorimeter in turn."""
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
-        if read is None:
-            return Table.empty(self.n_events, dict.fromkeys(columns, float))
         with np.errstate(divide="ignore", invalid="ignore"):  # a track without momentum has no curvature and is left out later
             omega = np.where(read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0)
             phi, d0, x, y = read["phi"], -read["d0"], read["x"], read["y"]
@@ -215,29 +213,28 @@ class _Chunk:
 
     def clusters(self, ecal: SamplingConfig) -> tuple[Table, Pairs]:
         """Read what stands for clusters as one table, event by event, and (cluster, key of a particle in it)."""
-        read: list[Table] = []
-        refs = [Pairs.none()]
-        for branch in self.branches.clusters:
-            if self.file.has(branch):
-                table, pairs = self.towers(branch)
-                refs.append(Pairs.of(pairs.left + sum(one.n_rows for one in read), pairs.right))
-                read.append(table)
-        merged, row = _merged(read, self.n_events, dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float))
+        parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
+        names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
+        merged, row = _merged([table for table, _ in parts], self.n_events, names)
         columns = dict(merged.columns)
         columns["energy_other"] = np.where(columns["energy_ecal"] + columns["energy_hcal"] > 0, 0.0, columns["energy"])
         columns |= dict(zip("xyz", _on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True))
-        return Table(merged.offsets, columns), _all(refs).renumber(left=row)
+        return Table(merged.offsets, columns), _all_of(parts, row)
 
     def towers(self, branch: str) -> tuple[Table, Pairs]:
         """Read objects of class Tower, and (object, key of a particle in it)."""
         names = {"energy": ("E",), "eta": ("Eta",), "phi": ("Phi",), "energy_ecal": ("Eem",), "energy_hcal": ("Ehad",)}
         read = self.table(branch, names)
         read = Table(read.offsets, {name: column.astype(np.float64) for name, column in read.columns.items()})
+        return read, self.reference_lists(branch, read)
+
+    def reference_lists(self, branch: str, table: Table) -> Pairs:
+        """Read (object, key of a particle in it)."""
         leaf = self.file.require(branch, "Particles")
         counts, lengths, references = self.file.reference_lists(leaf, self.start, self.stop)
-        self.agreed(leaf, counts, read.offsets)
-        owner = np.repeat(np.arange(read.n_rows), lengths)
-        return read, Pairs.of(owner, keys(read.events()[owner], references))
+        self.agreed(leaf, counts, table.offsets)
+        owner = np.repeat(np.arange(table.n_rows), lengths)
+        return Pairs.of(owner, keys(table.events()[owner], references))
 
     def references(self, branch: str, table: Table) -> Pairs:
         """Read (track, key of its particle)."""
@@ -256,21 +253,22 @@ class _Chunk:
     def candidates(self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs) -> tuple[Table, Pairs, Pairs]:
         """Read the e-flow as one table, event by event, with the tracks and clusters that its objects stand for."""
         names = self.branches
-        read, to_tracks, to_clusters, first = [], [Pairs.none()], [Pairs.none()], 0
-        if self.file.has(names.eflow_tracks):
-            table, refs = self.eflow_tracks(names.eflow_tracks)
-            to_tracks.append(sharing(refs, track_refs))
-            read.append(table)
-            first += table.n_rows
-        for branch, pdg, kind in ((names.eflow_photons, 22, "energy_ecal"), (names.eflow_neutral_hadrons, 130, "energy_hcal")):
-            if self.file.has(branch):
-                table, refs = self.eflow_towers(branch, pdg)
-                of_kind = cluster_refs.where(clusters[kind][cluster_refs.left] > 0)
-                to_clusters.append(sharing(Pairs.of(refs.left + first, refs.right), of_kind))
-                read.append(table)
-                first += table.n_rows
-        merged, row = _merged(read, self.n_events, _CANDIDATE)
-        return merged, _all(to_tracks).renumber(left=row), _all(to_clusters).renumber(left=row)
+        parts = [self.eflow_tracks(names.eflow_tracks)] if self.file.has(names.eflow_tracks) else []
+        parts += [
+            self.eflow_towers(branch, pdg)
+            for branch, pdg in ((names.eflow_photons, _PHOTON), (names.eflow_neutral_hadrons, _NEUTRAL_HADRON))
+            if self.file.has(branch)
+        ]
+        if not parts and self.file.has(names.eflow_candidates):
+            parts.append(self.eflow_candidates(names.eflow_candidates))
+        merged, row = _merged([table for table, _ in parts], self.n_events, _CANDIDATE)
+        refs = _all_of(parts, row)
+        charged, photon = merged["charge"] != 0, merged["pdg"] == _PHOTON
+        to_clusters = [
+            sharing(refs.where(kind[refs.left]), cluster_refs.where(clusters[energy][cluster_refs.left] > 0))
+            for kind, energy in ((~charged & photon, "energy_ecal"), (~charged & ~photon, "energy_hcal"))
+        ]
+        return merged, sharing(refs.where(charged[refs.left]), track_refs), combined(to_clusters)
 
     def eflow_tracks(self, branch: str) -> tuple[Table, Pairs]:
         """Read the charged candidates, and (candidate, key of its particle)."""
@@ -283,6 +281,16 @@ class _Chunk:
         energy = np.sqrt(sum(component**2 for component in momentum.values()) + mass**2)
         columns = {"pdg": read["pid"], "charge": read["charge"], **momentum, "energy": energy}
         return Table(read.offsets, columns), self.references(branch, read)
+
+    def eflow_candidates(self, branch: str) -> tuple[Table, Pairs]:
+        """Read candidates of every kind, and (candidate, key of a particle in it); neutral ones have no PID worth reading."""
+        names = {"pt": "PT", "eta": "Eta", "phi": "Phi", "pid": "PID", "charge": "Charge", "energy": "E", "hadronic": "Ehad"}
+        read = self.table(branch, {column: (name,) for column, name in names.items()})
+        momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
+        neutral = np.where(read["hadronic"] > 0, _NEUTRAL_HADRON, _PHOTON)
+        pdg = np.where(read["charge"] != 0, read["pid"], neutral)
+        columns = {"pdg": pdg, "charge": read["charge"], **momentum, "energy": read["energy"].astype(np.float64)}
+        return Table(read.offsets, columns), self.reference_lists(branch, read)
 
     def eflow_towers(self, branch: str, pdg: int) -> tuple[Table, Pairs]:
         """Read the neutral candidates of one kind, and (candidate, key of a particle in its tower)."""
@@ -318,6 +326,7 @@ def _merged(tables: Sequence[Table], n_events: int, columns: Mapping[str, type])
     return Table(offsets, found), row
 
 
-def _all(pairs: Sequence[Pairs]) -> Pairs:
-    """Return several relations as one."""
-    return Pairs(*(np.concatenate([getattr(one, name) for one in pairs]) for name in ("left", "right", "weight")))
+def _all_of(parts: Sequence[tuple[Table, Pairs]], row: IntArray) -> Pairs:
+    """Return the references of several tables that ``_merged`` made one of, null references included."""
+    firsts = np.cumsum([0, *(table.n_rows for table, _ in parts)])
+    return combined([Pairs.of(row[refs.left + first], refs.right) for first, (_, refs) in zip(firsts, parts, strict=False)])

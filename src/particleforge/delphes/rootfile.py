@@ -20,6 +20,7 @@ from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.objects import AsObjects
 from uproot.models.TRef import Model_TRef, Model_TRefArray
 
+from particleforge.config.collections import Names, alternatives
 from particleforge.edm4hep.records import Array, IntArray
 from particleforge.errors import UserError
 
@@ -74,9 +75,12 @@ class DelphesFile:
                 found.append((name, kind, float(np.mean(sizes)) if len(sizes) else 0.0))
         return found
 
-    def first(self, branches: tuple[str, ...]) -> str | None:
-        """Return the first of alternative branches that the file has."""
-        return next((branch for branch in branches if self.has(branch)), None)
+    def found(self, names: Names) -> tuple[str, ...]:
+        """Return the branches of the first alternative of which the file has any; empty if it has none."""
+        for together in alternatives(names):
+            if there := tuple(branch for branch in together if self.has(branch)):
+                return there
+        return ()
 
     def member(self, branch: str, *names: str) -> str | None:
         """Return the leaf of a member that went by any of ``names``, or None."""

@@ -7,7 +7,7 @@ collections that are there, after alternatives are settled (the first found wins
 from dataclasses import dataclass
 from typing import Self
 
-from particleforge.config.collections import CollectionsConfig, Names, alternatives, first_name
+from particleforge.config.collections import CollectionsConfig, Names, alternatives, first_name, spelled
 from particleforge.edm4hep.layout import Layout
 from particleforge.errors import UserError
 
@@ -85,7 +85,7 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
     if layout.relation("MCParticle", chosen.particles, "parents") is None:
         raise UserError(f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the particles' parents")
     if not chosen.tracks and not chosen.clusters:
-        spelled = " nor ".join(" or ".join(" + ".join(parts) for parts in alternatives(key)) for key in (names.tracks, names.clusters))
-        raise UserError(f"{layout.path}: neither {spelled} is there; correct the detector's 'collections'")
+        wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
+        raise UserError(f"{layout.path}: {wanted}; correct the detector's 'collections'")
     if not chosen.has_truth:
         raise UserError(f"{layout.path}: no truth link ({', '.join(names.hit_links)}, ...); correct the detector's 'collections'")
