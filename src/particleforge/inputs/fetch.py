@@ -31,7 +31,7 @@ from particleforge.provenance import Provenance
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # what is lost of a transfer that breaks off, at most
 _MAGIC = b"root"
 _PASSING = (408, 429)  # of the 4xx, those that may pass by themselves
 _WAIT_S_MAX = 60.0

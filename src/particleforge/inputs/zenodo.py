@@ -27,11 +27,12 @@ def record_files(zenodo_url: str, record: str, timeout_s: float) -> list[RecordF
 
     url = f"{zenodo_url.rstrip('/')}/api/records/{record}"
     try:
-        with requests.get(url, timeout=timeout_s) as answer:
-            if not answer.ok:
-                remedy = "correct the record's number, or try later"
-                raise UserError(f"{url}: {answer.status_code} {answer.reason}; {remedy}")
-            return [RecordFile(f["key"], f["links"]["self"], int(f["size"]), str(f["checksum"])) for f in answer.json()["files"]]
-    except (requests.RequestException, LookupError, TypeError, ValueError) as error:
-        reason = type(error).__name__ if isinstance(error, requests.RequestException) else f"not a record's description ({error!r})"
-        raise UserError(f"{url}: {reason}; the files of a Zenodo record can only be listed with a connection to it") from error
+        answer = requests.get(url, timeout=timeout_s)
+    except requests.RequestException as error:
+        raise UserError(f"{url}: {type(error).__name__}; the files of a record can only be listed with a connection to Zenodo") from error
+    if not answer.ok:
+        raise UserError(f"{url}: {answer.status_code} {answer.reason}; correct the record's number, or try later")
+    try:
+        return [RecordFile(f["key"], f["links"]["self"], int(f["size"]), str(f["checksum"])) for f in answer.json()["files"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{url}: not a record's description; correct simulation.fetch.zenodo_url, or try later") from error
