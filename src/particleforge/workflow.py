@@ -47,8 +47,10 @@ class Workflow:
         self._points = cache(partial(points_of, self.run))
         self._check_nodes()
         self._check_initial_weights()
-        for detector in self.detectors.values():
-            detector.elements.chosen(self.run.dataset.calorimeter_elements)  # UserError where it has no features for them
+        calorimeter_elements = self.run.dataset.calorimeter_elements
+        for name, detector in self.detectors.items():
+            detector.elements.chosen(calorimeter_elements)  # UserError where it has no features for them
+            detector.cuts.check(calorimeter_elements, str(config_dir / "detectors" / f"{name}.yaml"))
         self._given = GivenFiles(self.run, self.detectors, self.paths) if self.run.simulation.backend == "files" else None
 
     def hold_results(self) -> None:

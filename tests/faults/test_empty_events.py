@@ -135,6 +135,6 @@ def test_a_file_without_events_changes_nothing(tmp_path: Path) -> None:
     some = stages.selected("some", [chunk_of([PION] * 40)])
     none = stages.selected("none", [chunk_of([])])
     assert stages.candidates(none) == {}
-    assert json.loads((tmp_path / "none.cutflow.json").read_text())["cuts"][0]["events"] == 0
+    assert json.loads((tmp_path / "none.cutflow.json").read_text())["cutflow"]["events"][0]["number"] == 0
     alone = read_shards(stages.shards([some])).to_list()
     assert read_shards(stages.shards([none, some])).to_list() == alone

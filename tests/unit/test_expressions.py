@@ -1,6 +1,7 @@
 """Cuts: what is refused when the configuration is read, and what is evaluated against a plain loop."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge.config.cuts import CutConfig, DetectorCutsConfig
+from particleforge.config.cuts import ClusterCutConfig, CutConfig, DetectorCutsConfig, HitCutConfig, ObjectCutsConfig, OverlapConfig
 from particleforge.config.expressions import parse_condition
 from particleforge.config.load import validate
 from particleforge.errors import UserError
@@ -80,6 +81,70 @@ def test_a_wrong_cut_is_one_line_when_the_configuration_is_read() -> None:
     assert "x.yaml: events.0.expression: 'tracks' has no member 'ptt'" in str(raised.value)
     with pytest.raises(UserError, match="name each cut differently"):
         validate(DetectorCutsConfig, {"events": [{"name": "a", "expression": "weight > 1"}] * 2}, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"objects": {"tracks": [{"name": "a", "expression": "clusters.energy > 1"}]}}, "one value per object of 'tracks'"),
+        ({"objects": {"tracks": [{"name": "a", "expression": "num(tracks.pt) > 1"}]}}, "belong into cuts.events"),
+        ({"objects": {"candidates": [{"name": "a", "expression": "candidates.pt > 1"}]}}, "'candidates' has no member 'pt'"),
+        ({"overlaps": [{"name": "all", "collection": "tracks", "delta_r_max": 0.1, "prefer": "tracks.pt"}]}, "choose another name"),
+        ({"overlaps": [{"name": "a", "collection": "tracks", "delta_r_max": 0, "prefer": "tracks.pt"}]}, "greater than 0"),
+        ({"overlaps": [{"name": "a", "collection": "hits", "delta_r_max": 0.1, "prefer": "hits.energy"}]}, "'tracks' or 'clusters'"),
+        ({"overlaps": [{"name": "a", "collection": "tracks", "delta_r_max": 0.1, "prefer": "clusters.et"}]}, "per object of 'tracks'"),
+        ({"overlaps": [{"name": "a", "collection": "tracks", "delta_r_max": 0.1, "prefer": "tracks.pt > 1"}]}, "a number is needed"),
+        (
+            {"overlaps": [{"name": "a", "collection": "tracks", "delta_r_max": 0.1, "prefer": "tracks.pt", "same": ["charg"]}]},
+            "did you mean 'charge'",
+        ),
+        (
+            {
+                "objects": {"tracks": [{"name": "a", "expression": "tracks.pt > 1"}]},
+                "overlaps": [{"name": "a", "collection": "tracks", "delta_r_max": 0.1, "prefer": "tracks.pt"}],
+            },
+            "name each cut differently",
+        ),
+    ],
+)
+def test_wrong_object_cuts_are_one_line_when_the_configuration_is_read(content: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        validate(DetectorCutsConfig, content, "x.yaml")
+    assert str(raised.value).startswith("x.yaml: ")
+    assert "\n" not in str(raised.value)
+
+
+OVERLAP_OF_CLUSTERS = OverlapConfig(name="a", collection="clusters", delta_r_max=0.1, prefer="clusters.energy")
+OVERLAP_OF_TRACKS = OverlapConfig(name="a", collection="tracks", delta_r_max=0.1, prefer="tracks.pt / max(hits.energy)")
+
+
+@pytest.mark.parametrize(
+    ("calorimeter_elements", "cuts", "message"),
+    [
+        ("clusters", {"events": (CutConfig(name="a", expression="any(hits.time > 1)"),)}, "cuts.events: a: there are no hits"),
+        ("clusters", {"overlaps": (OVERLAP_OF_TRACKS,)}, "cuts.overlaps: a: there are no hits"),
+        ("hits", {"events": (CutConfig(name="a", expression="max(clusters.width_transverse) > 1"),)}, "have no 'width_transverse'"),
+        ("hits", {"overlaps": (OVERLAP_OF_CLUSTERS,)}, "cuts.overlaps: a: dataset.calorimeter_elements: hits leaves no clusters"),
+    ],
+)
+def test_cuts_must_fit_the_calorimeter_elements(calorimeter_elements: str, cuts: dict[str, object], message: str) -> None:
+    other = {"clusters": "hits", "hits": "clusters"}[calorimeter_elements]
+    chosen = DetectorCutsConfig(**cuts)
+    chosen.check(other, "x.yaml")
+    with pytest.raises(UserError, match=f"^x.yaml: .*{re.escape(message)}"):
+        chosen.check(calorimeter_elements, "x.yaml")
+
+
+def test_cuts_on_what_is_no_element_are_not_asked() -> None:
+    cuts = DetectorCutsConfig(
+        objects=ObjectCutsConfig(
+            clusters=(ClusterCutConfig(name="a", expression="clusters.n_hits > 1"),),
+            hits=(HitCutConfig(name="a", expression="hits.time < 9"),),
+        )
+    )
+    for calorimeter_elements in ("clusters", "hits"):
+        cuts.check(calorimeter_elements, "x.yaml")
+        assert list(cuts.of_objects(calorimeter_elements)) == ["tracks", calorimeter_elements, "candidates"]
 
 
 def test_check_imports_nothing_heavy() -> None:

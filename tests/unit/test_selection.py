@@ -1,7 +1,9 @@
-"""Object and event cuts, renumbering against a slow reference, splits, cutflows."""
+"""Object and event cuts, overlaps and renumbering against slow references, splits, cutflows."""
 
 import csv
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particleforge import tables
-from particleforge.config.cuts import ClusterCutConfig, CutConfig, DetectorCutsConfig, ObjectCutsConfig, TrackCutConfig
+from particleforge.config.cuts import (
+    CandidateCutConfig,
+    ClusterCutConfig,
+    CutConfig,
+    DetectorCutsConfig,
+    ObjectCutsConfig,
+    OverlapConfig,
+    TrackCutConfig,
+)
 from particleforge.config.detector import SampleConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.settings import CutflowSettings, SelectSettings
 from particleforge.errors import UserError
+from particleforge.paths import SPLITS
 from particleforge.schema import Fate
 from particleforge.selection.cutflow import efficiency, gather_cutflows
 from particleforge.selection.objects import object_masks, remove_objects, renumber
+from particleforge.selection.overlaps import without_overlaps
 from particleforge.selection.select import select_events
 from particleforge.selection.split import split_of
 
@@ -33,7 +45,9 @@ CUTS = DetectorCutsConfig(
     objects=ObjectCutsConfig(
         tracks=(TrackCutConfig(name="pt", expression="tracks.pt >= 1.5 and abs(tracks.eta) <= 1.8"),),
         clusters=(ClusterCutConfig(name="energy", expression="clusters.energy >= 1"),),
+        candidates=(CandidateCutConfig(name="energy", expression="candidates.energy > 0.8"),),
     ),
+    overlaps=(OverlapConfig(name="duplicates", collection="tracks", delta_r_max=0.3, prefer="tracks.n_hits"),),
 )
 
 
@@ -41,7 +55,11 @@ def stage_settings(cuts: DetectorCutsConfig = CUTS, seed: int = 7, sample: str =
     return SelectSettings(seed=seed, sample_name=sample, selection=SelectionConfig(), cuts=cuts)
 
 
-def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: list[bool]) -> dict[str, Any]:
+def final_masks(events: ak.Array, cuts: DetectorCutsConfig = CUTS) -> list[ak.Array]:
+    return [masks[-1] for masks in object_masks(events, cuts).values()]
+
+
+def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: list[bool], keep_candidates: list[bool]) -> dict[str, Any]:
     """What remove_objects does, for one event, object by object."""
     keep = [*keep_tracks, *keep_clusters]
 
@@ -53,7 +71,8 @@ def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: 
         kept[name] = [x for x, flag in zip(event[name], flags, strict=True) if flag]
     for name, member, flags in (("track_links", "track", keep_tracks), ("cluster_links", "cluster", keep_clusters)):
         kept[name] = [{**link, member: renumbered(link[member], flags)} for link in event[name] if flags[link[member]]]
-    kept["candidates"] = [{**c, "element": renumbered(c["element"], keep)} for c in event["candidates"]]
+    candidates = [c for c, flag in zip(event["candidates"], keep_candidates, strict=True) if flag]
+    kept["candidates"] = [{**c, "element": renumbered(c["element"], keep)} for c in candidates]
     kept["particles"] = []
     for particle in event["particles"]:
         element = renumbered(particle["element"], keep)
@@ -68,7 +87,8 @@ def test_renumbering_equals_a_loop(n: int, seed: int, share: float, mean: float)
     events = synthetic_events(n, seed, mean_particles=mean)
     rng = np.random.default_rng(seed)
     masks = [
-        ak.unflatten(rng.random(int(ak.sum(ak.num(objects)))) < share, ak.num(objects)) for objects in (events.tracks, events.clusters)
+        ak.unflatten(rng.random(int(ak.sum(ak.num(objects)))) < share, ak.num(objects))
+        for objects in (events.tracks, events.clusters, events.candidates)
     ]
     found = remove_objects(events, *masks).to_list()
     assert found == [slow_removal(*event) for event in zip(events.to_list(), *(mask.to_list() for mask in masks), strict=True)]
@@ -99,7 +119,7 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     output, cutflow = tmp_path / "out.parquet", tmp_path / "out.json"
     select_events(stage_settings(), source, output, cutflow)
 
-    kept = remove_objects(events, *object_masks(events, CUTS))
+    kept = remove_objects(events, *final_masks(events))
     assert 0 < ak.sum(ak.num(kept.tracks)) < ak.sum(ak.num(events.tracks))
     first = (ak.num(kept.tracks) + ak.num(kept.clusters)) >= 8
     both = first & (ak.sum(kept.targets.energy, axis=1) > 40)
@@ -109,12 +129,11 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     assert found.split.to_list() == split_of(found.event_id.to_numpy(), SelectionConfig(), 7).tolist()
 
     counts = json.loads(cutflow.read_text())
-    assert [(c["name"], c["events"]) for c in counts["cuts"]] == [("all", 400), ("elements", ak.sum(first)), ("energy", ak.sum(both))]
-    for cut, chosen in zip(counts["cuts"], (np.ones(400, bool), first, both), strict=True):
+    rows = counts["cutflow"]["events"]
+    assert [(c["name"], c["number"]) for c in rows] == [("all", 400), ("elements", ak.sum(first)), ("energy", ak.sum(both))]
+    for cut, chosen in zip(rows, (np.ones(400, bool), first, both), strict=True):
         assert cut["sum_of_weights"] == pytest.approx(ak.sum(events.weight[chosen]))
         assert cut["sum_of_weights_squared"] == pytest.approx(ak.sum(events.weight[chosen] ** 2))
-    removed = int(ak.sum(ak.num(events.tracks)) - ak.sum(ak.num(kept.tracks)))
-    assert counts["objects"]["tracks"] == {"all": ak.sum(ak.num(events.tracks)), "removed": removed}
     assert sum(counts["splits"].values()) == len(found)
     energy = tables.read_metadata(output)["energy_gev"]
     assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
@@ -127,11 +146,113 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     assert (tmp_path / "again.json").read_bytes() == cutflow.read_bytes()
 
 
+def test_the_cutflow_counts_objects_after_each_of_their_cuts(tmp_path: Path) -> None:
+    events = synthetic_events(300, 4, mean_particles=20)
+    source = write_dataset(tmp_path / "in.parquet", events, row_group_size=70)
+    select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())["cutflow"]
+    expected = {kind: np.zeros((len(masks), 3)) for kind, masks in object_masks(events, CUTS).items()}
+    for kind, masks in object_masks(events, CUTS).items():
+        for number, mask in enumerate(masks):
+            for weight, flags in zip(events.weight.to_list(), mask.to_list(), strict=True):
+                expected[kind][number] += [sum(flags), sum(flags) * weight, sum(flags) * weight**2]
+    assert [row["name"] for row in found["tracks"]] == ["all", "pt", "duplicates"]
+    assert found["tracks"][2]["expression"] == "no other with larger tracks.n_hits and dR <= 0.3"
+    assert [row["name"] for row in found["candidates"]] == ["all", "energy"]
+    for kind, sums in expected.items():
+        assert np.all(np.diff(sums[:, 0]) < 0), f"a cut on {kind} removes nothing: the test shows nothing"
+        values = [[row["number"], row["sum_of_weights"], row["sum_of_weights_squared"]] for row in found[kind]]
+        np.testing.assert_allclose(values, sums, rtol=1e-12)
+    kept = tables.read_table(tmp_path / "out.parquet")
+    assert ak.all(kept.candidates.energy > 0.8)
+
+
+def slow_overlaps(objects: list[dict[str, Any]], overlap: OverlapConfig, keep: list[bool], momentum: str) -> list[bool]:
+    """What without_overlaps does, for one event, pair by pair; the preference is the member n_hits."""
+    left: list[int] = []
+    for i in sorted((i for i in range(len(objects)) if keep[i]), key=lambda i: (-objects[i]["n_hits"], i)):
+        a = objects[i]
+        for j in left:
+            b = objects[j]
+            turn = math.remainder(a["phi"] - b["phi"], 2 * math.pi)
+            near = math.hypot(a["eta"] - b["eta"], turn) <= overlap.delta_r_max
+            larger = max(a[momentum], b[momentum])
+            alike = overlap.relative_difference_max is None or abs(a[momentum] - b[momentum]) <= overlap.relative_difference_max * larger
+            if near and alike and all(a[member] == b[member] for member in overlap.same):
+                break
+        else:
+            left.append(i)
+    return [i in left for i in range(len(objects))]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(0, 8),
+    seed=st.integers(0, 1000),
+    mean=st.sampled_from([0.0, 2.0, 25.0]),
+    delta_r_max=st.sampled_from([0.05, 0.4, 3.0, 50.0]),
+    difference=st.sampled_from([None, 0.05, 0.6]),
+    collection=st.sampled_from(["tracks", "clusters"]),
+    same=st.sampled_from([(), ("n_hits",)]),
+)
+def test_overlaps_equal_a_loop(
+    n: int, seed: int, mean: float, delta_r_max: float, difference: float | None, collection: str, same: tuple[str, ...]
+) -> None:
+    events = synthetic_events(n, seed, mean_particles=mean)
+    objects = events[collection]
+    rng = np.random.default_rng(seed)
+    preference = ak.unflatten(rng.integers(0, 4, int(ak.sum(ak.num(objects)))).astype(np.float32), ak.num(objects))  # many equals
+    objects = ak.with_field(objects, preference, "n_hits")
+    overlap = OverlapConfig(
+        name="a",
+        collection=collection,
+        delta_r_max=delta_r_max,
+        prefer=f"{collection}.n_hits",
+        relative_difference_max=difference,
+        same=same,
+    )
+    keep = ak.unflatten(rng.random(int(ak.sum(ak.num(objects)))) < 0.8, ak.num(objects))
+    found = without_overlaps(objects, overlap, preference, keep)
+    momentum = {"tracks": "pt", "clusters": "et"}[collection]
+    expected = [slow_overlaps(*event, momentum) for event in zip(objects.to_list(), [overlap] * n, keep.to_list(), strict=True)]
+    assert found.to_list() == expected
+
+
+def test_of_overlapping_tracks_the_preferred_stays_across_the_turn_in_azimuth() -> None:
+    eta, phi = [0.0, 0.0, 0.0, 5.0], [3.14, -3.14, 3.0, 3.0]
+    tracks = ak.Array([[{"eta": e, "phi": p, "pt": 1.0, "charge": c} for e, p, c in zip(eta, phi, (1, 1, 1, 1), strict=True)]])
+    overlap = OverlapConfig(name="a", collection="tracks", delta_r_max=0.1, prefer="tracks.n_hits")
+    everything = ak.Array([[True] * 4])
+    assert without_overlaps(tracks, overlap, ak.Array([[5.0, 7.0, 1.0, 1.0]]), everything).to_list() == [[False, True, True, True]]
+    assert without_overlaps(tracks, overlap, ak.Array([[5.0, 5.0, 1.0, 1.0]]), everything).to_list() == [[True, False, True, True]]
+    unknown = without_overlaps(tracks, overlap, ak.Array([[math.nan, 5.0, math.nan, 1.0]]), everything)
+    assert unknown.to_list() == [[False, True, True, True]]
+    removed_before = without_overlaps(tracks, overlap, ak.Array([[5.0, 7.0, 1.0, 1.0]]), ak.Array([[True, False, True, True]]))
+    assert removed_before.to_list() == [[True, False, True, True]]
+
+
+def test_the_targets_of_overlapping_objects_are_accounted_as_dropped(tmp_path: Path) -> None:
+    cuts = DetectorCutsConfig(overlaps=CUTS.overlaps)
+    source = write_dataset(tmp_path / "in.parquet", synthetic_events(100, 5, mean_particles=20))
+    select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    energy = tables.read_metadata(tmp_path / "out.parquet")["energy_gev"]
+    assert energy["dropped_by_object_cuts"] > 0
+    assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
+
+
+def test_cuts_that_the_file_has_no_columns_for_are_refused(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "in.parquet", synthetic_events(5, 5))
+    cuts = DetectorCutsConfig(events=(CutConfig(name="late", expression="max(hits.time) < 10"),))
+    with pytest.raises(UserError, match=r"in.parquet: cuts.events: late: there are no hits"):
+        select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
 def test_an_empty_file_stays_a_table(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "empty.parquet", synthetic_events(0, 1))
     select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
     assert len(tables.read_table(tmp_path / "out.parquet")) == 0
-    assert json.loads((tmp_path / "out.json").read_text())["cuts"][0]["events"] == 0
+    assert json.loads((tmp_path / "out.json").read_text())["cutflow"]["events"][0]["number"] == 0
 
 
 @pytest.mark.fault("damaged Parquet file")
@@ -163,6 +284,21 @@ def test_a_split_depends_on_identity_and_seed_only() -> None:
     assert 0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5  # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
 
 
+def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> None:
+    events = synthetic_events(60, 8)
+    found = []
+    for edges, row_group_size in (([0, 60], 500), ([0, 7, 7, 41, 60], 3)):
+        splits: dict[int, str] = {}
+        for number, (first, last) in enumerate(itertools.pairwise(edges)):
+            source = write_dataset(tmp_path / "in.parquet", events[first:last], row_group_size=row_group_size)
+            select_events(stage_settings(), source, tmp_path / f"{number}.parquet", tmp_path / f"{number}.json")
+            part = tables.read_table(tmp_path / f"{number}.parquet")
+            splits |= dict(zip(part.event_id.to_list(), part.split.to_list(), strict=True))
+        found.append(splits)
+    assert found[0] == found[1]
+    assert set(found[0].values()) == set(SPLITS)
+
+
 def cutflow_files(folder: Path) -> list[Path]:
     files = []
     for number, sample in enumerate(("ttbar", "qq", "ttbar")):
@@ -182,15 +318,24 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     assert written[0] == written[1]
     with open(tmp_path / "a" / "cutflow.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    last = next(row for row in rows if row["sample"] == "ttbar" and row["cut"] == "energy")
-    shards = [json.loads(files[i].read_text())["cuts"] for i in (0, 2)]
-    assert int(last["number"]) == sum(shard[-1]["events"] for shard in shards)
+    last = next(row for row in rows if row["sample"] == "ttbar" and (row["quantity"], row["cut"]) == ("events", "energy"))
+    shards = [json.loads(files[i].read_text())["cutflow"]["events"] for i in (0, 2)]
+    assert int(last["number"]) == sum(shard[-1]["number"] for shard in shards)
     total, passed = (sum(shard[i]["sum_of_weights"] for shard in shards) for i in (0, -1))
     assert float(last["efficiency"]) == pytest.approx(passed / total)
     assert float(last["efficiency_low"]) < passed / total < float(last["efficiency_high"])
+    quantities = list(dict.fromkeys((row["quantity"], row["cut"]) for row in rows))
+    events, tracks = (
+        [("events", name) for name in ("all", "elements", "energy")],
+        [("tracks", name) for name in ("all", "pt", "duplicates")],
+    )
+    assert quantities == [*events, *tracks, *((kind, name) for kind in ("clusters", "candidates") for name in ("all", "energy"))]
+    pt, duplicates = (next(row for row in rows if row["sample"] == "qq" and row["cut"] == name) for name in ("pt", "duplicates"))
+    assert float(duplicates["efficiency"]) == pytest.approx(float(pt["efficiency"]) * float(duplicates["step_efficiency"]))
+    assert 0 < float(duplicates["step_efficiency_low"]) < float(duplicates["step_efficiency"]) < 1
 
     unweighted = json.loads(files[1].read_text())
-    for cut in unweighted["cuts"]:
+    for cut in itertools.chain(*unweighted["cutflow"].values()):
         cut["sum_of_weights"] = cut["sum_of_weights_squared"] = 0.0  # as full-simulation files leave it
     (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
     gather_cutflows(CutflowSettings(samples=samples), [tmp_path / "unweighted.json"], tmp_path / "u.csv", tmp_path / "u.png")
@@ -199,7 +344,7 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     assert float(last["efficiency"]) == pytest.approx(int(last["number"]) / 150)
 
     other = json.loads(files[0].read_text())
-    other["cuts"][1]["expression"] = "weight > 0"
+    other["cutflow"]["tracks"][1]["expression"] = "tracks.pt > 0"
     files[2].write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"2.json: made with other cuts"):
         gather_cutflows(CutflowSettings(samples=samples), files, tmp_path / "c.csv", tmp_path / "c.png")

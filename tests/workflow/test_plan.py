@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +49,7 @@ RUN_KEYS = [
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
     ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, STAGES[2:]),
+    ({"cuts": {"overlaps": [{"name": "duplicates", "collection": "tracks", "delta_r_max": 0.01, "prefer": "tracks.n_hits"}]}}, STAGES[2:]),
     ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
     ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),
@@ -176,6 +178,16 @@ def test_a_training_on_several_nodes_is_a_job_of_many_tasks():
 def test_ranks_that_do_not_fit_the_nodes_are_refused(rule, remedy):
     with pytest.raises(UserError, match=re.escape(f"resources.{rule}.nodes: 3; ") + ".*" + re.escape(remedy)):
         workflow_with(**{rule: {"nodes": 3}})
+
+
+def test_cuts_that_the_dataset_has_no_columns_for_are_refused(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    path = tmp_path / "config/detectors/clic.yaml"
+    cut = {"name": "long", "expression": "max(clusters.width_longitudinal) < 100"}
+    path.write_text(yaml.safe_dump(merge(yaml.safe_load(path.read_text()), {"cuts": {"events": [cut]}}), sort_keys=False))
+    Workflow([tmp_path / "config"], {})
+    with pytest.raises(UserError, match=re.escape(f"{path}: cuts.events: long: hits, as dataset.calorimeter_elements has it, have no")):
+        Workflow([tmp_path / "config"], {"dataset": {"calorimeter_elements": "hits"}})
 
 
 def test_a_wrong_key_is_one_line(tmp_path):

@@ -15,6 +15,13 @@ from particleforge.errors import UserError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TOTAL = "all"  # the row of the cutflow before any cut
+_MOMENTUM = {"tracks": "pt", "clusters": "et"}
+
+
+def _not_the_total(name: str) -> str:
+    if name == TOTAL:
+        raise ValueError("is the row of the cutflow before any cut; choose another name")
+    return name
 
 
 class CutConfig(Block):
@@ -28,9 +35,7 @@ class CutConfig(Block):
     @field_validator("name")
     @classmethod
     def _name_is_free(cls, name: str) -> str:
-        if name == TOTAL:
-            raise ValueError("is the row of the cutflow before any cut; choose another name")
-        return name
+        return _not_the_total(name)
 
     @field_validator("expression")
     @classmethod
@@ -88,6 +93,19 @@ class OverlapConfig(Block):
     )
     same: tuple[str, ...] = Field((), description="members that must be equal for objects to overlap, e.g. [charge]")
 
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        return _not_the_total(name)
+
+    @property
+    def expression(self) -> str:
+        """What objects must be to stay, in words for the cutflow."""
+        near = [f"dR <= {self.delta_r_max:g}"]
+        if self.relative_difference_max is not None:
+            near.append(f"{_MOMENTUM[self.collection]} within {self.relative_difference_max:.3g}")
+        return f"no other with larger {self.prefer} and {', '.join([*near, *(f'same {member}' for member in self.same)])}"
+
     @model_validator(mode="after")
     def _exists(self) -> Self:
         members = {"tracks": schema.TRACKS, "clusters": schema.CLUSTERS}[self.collection].names
@@ -110,26 +128,30 @@ class DetectorCutsConfig(Block):
     objects: ObjectCutsConfig = ObjectCutsConfig()
     overlaps: tuple[OverlapConfig, ...] = Field((), description="duplicates to remove after the object cuts; none by default")
 
-    def of_objects(self, calorimeter_elements: str) -> dict[str, tuple[CutConfig, ...]]:
-        """Return the object cuts per collection of the table; ``clusters`` holds what ``calorimeter_elements`` says."""
-        calorimeter = self.objects.hits if calorimeter_elements == "hits" else self.objects.clusters
-        return {"tracks": self.objects.tracks, "clusters": calorimeter, "candidates": self.objects.candidates}
+    def of_objects(self, calorimeter_elements: str) -> dict[str, tuple[CutConfig | OverlapConfig, ...]]:
+        """Return what removes objects, in order, by kind: tracks, ``calorimeter_elements`` (clusters or hits), candidates."""
+        kinds = ("tracks", calorimeter_elements, "candidates")
+        return {kind: (*getattr(self.objects, kind), *(o for o in self.overlaps if o.collection == kind)) for kind in kinds}
 
     def check(self, calorimeter_elements: str, source: str) -> None:
         """Refuse cuts that ask for what the dataset will not have, ``hits`` or members of ``clusters``, as a UserError of one line."""
-        for key, cut in self._applied(calorimeter_elements):
+        for key, name, expression in self._applied(calorimeter_elements):
             try:
-                check_calorimeter(cut.expression, calorimeter_elements)
+                check_calorimeter(expression, calorimeter_elements)
             except ValueError as error:
-                raise UserError(f"{source}: cuts.{key}: {cut.name}: {error} (got {cut.expression!r})") from None
+                raise UserError(f"{source}: cuts.{key}: {name}: {error} (got {expression!r})") from None
         if calorimeter_elements == "hits" and (overlap := next((o for o in self.overlaps if o.collection == "clusters"), None)):
             raise UserError(f"{source}: cuts.overlaps: {overlap.name}: dataset.calorimeter_elements: hits leaves no clusters; take it out")
 
-    def _applied(self, calorimeter_elements: str) -> Iterator[tuple[str, CutConfig]]:
-        yield from (("events", cut) for cut in self.events)
-        for name, cuts in self.of_objects(calorimeter_elements).items():
-            key = calorimeter_elements if name == "clusters" else name
-            yield from ((f"objects.{key}", cut) for cut in cuts)
+    def _applied(self, calorimeter_elements: str) -> Iterator[tuple[str, str, str]]:
+        """Yield key, name and expression of all that a dataset of ``calorimeter_elements`` is asked."""
+        yield from (("events", cut.name, cut.expression) for cut in self.events)
+        for kind, removals in self.of_objects(calorimeter_elements).items():
+            for removal in removals:
+                if isinstance(removal, OverlapConfig):
+                    yield "overlaps", removal.name, removal.prefer
+                else:
+                    yield f"objects.{kind}", removal.name, removal.expression
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -1,6 +1,6 @@
 """The report's account of the data: samples, energy balance, cutflow.
 
-Inputs -> outputs: Parquet metadata of the dataset and the manifest of the shards; the cutflow's CSV -> tables.
+Inputs -> outputs: Parquet metadata of the dataset and of the selected events, and the manifest of the shards; the cutflow's CSV -> tables.
 Only file footers are read, never events, so the report stays quick for any number of them.
 """
 
@@ -15,10 +15,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from particleforge import schema, tables
+from particleforge.dataset.accounting import HEADS, LEGEND, Account, read_accounts, row, total_of
 from particleforge.report.rendering import NOTHING, Picture, Rows, number, percent, picture
 
-_CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of tracks and clusters that the object cuts keep, per
-    sample; error bars are 68 % intervals. A cut that removes much of one sample shapes every plot further down."""
+N_WORST_FILES = 20
+_CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of the objects that each object cut and each removal of
+    overlaps leaves, per sample; error bars are 68 % intervals. A cut that removes much of one sample shapes every plot further down."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,30 @@ class Data:
 
     samples: Rows
     energy: Rows
+    energy_legend: Sequence[str]
+    worst_files: Rows
     splits: Rows
     quarantined: list[str]
     cutflow: Rows
     cutflow_plot: Picture
 
 
-def gather_data(dataset: Sequence[Path], manifest: Path, cutflow_table: Path, cutflow_plot: Path) -> Data:
-    """Read what the dataset's files, the manifest and the cutflow say about themselves."""
+def gather_data(dataset: Sequence[Path], selected: Sequence[Path], manifest: Path, cutflow_table: Path, cutflow_plot: Path) -> Data:
+    """Read what the dataset's files, those of the selected events, the manifest and the cutflow say about themselves."""
     totals: dict[str, Counter[str]] = {}
-    energies: dict[str, Counter[str]] = {}
     quarantined = []
     for path in dataset:
         metadata = tables.read_metadata(path)
         sample = metadata["provenance"]["settings"]["sample_name"]
         totals.setdefault(sample, Counter()).update(_sizes(path))
-        energies.setdefault(sample, Counter()).update(metadata["energy_balance_gev"])
         quarantined += [f"{entry['file']}: {entry['reason']}" for entry in metadata["quarantined"]]
+    accounts = read_accounts(dataset)
     described = json.loads(manifest.read_text(encoding="utf-8"))
     return Data(
         samples=_samples(totals, schema.element_types(described["elements"])[1]),
-        energy=_energy(energies),
+        energy=_energy(accounts, selected),
+        energy_legend=LEGEND,
+        worst_files=_worst_files(accounts),
         splits=_splits(described),
         quarantined=quarantined,
         cutflow=_cutflow(cutflow_table),
@@ -76,14 +81,28 @@ def _samples(totals: Mapping[str, Counter[str]], calorimeter_type: str) -> Rows:
     return Rows(("sample", "files", "events", "tracks / event", f"{calorimeter_type}s / event", "stable particles / event"), rows)
 
 
-def _energy(energies: Mapping[str, Counter[str]]) -> Rows:
+def _energy(accounts: Sequence[Account], selected: Sequence[Path]) -> Rows:
+    """Return one row per sample, with what the object cuts drop of the energy of the selected events."""
+    cut: dict[str, Counter[str]] = {}
+    for path in selected:
+        metadata = tables.read_metadata(path)
+        cut.setdefault(metadata["sample"], Counter()).update(metadata["energy_gev"])
     rows = []
-    for sample, energy in sorted(energies.items()):
-        visible = energy["visible"]
-        shares = [percent(energy[name], visible) for name in ("target", "merged", "dropped")]
-        closure = abs(visible - energy["target"] - energy["dropped"]) / max(visible, 1.0)
-        rows.append((sample, number(round(visible)), *shares, f"{closure:.1e}"))
-    return Rows(("sample", "visible energy [GeV]", "in targets", "of it merged", "dropped", "closure"), rows)
+    for sample in sorted({account.sample for account in accounts}):
+        whole = total_of([account for account in accounts if account.sample == sample], sample, sample)
+        balance, selection = whole.balance, cut.get(sample, Counter())
+        closure = abs(balance.visible - balance.target - balance.dropped) / max(balance.visible, 1.0)
+        by_cuts = percent(selection["dropped_by_object_cuts"], selection["visible"])
+        rows.append((*row(whole), by_cuts, f"{closure:.1e}"))
+    return Rows(("sample", *HEADS[1:], "object cuts", "closure"), rows)
+
+
+def _worst_files(accounts: Sequence[Account]) -> Rows:
+    """Return the files that drop the largest shares of their energy; nothing if each sample is of one file."""
+    if len(accounts) == len({account.sample for account in accounts}):
+        return Rows((), [])
+    worst = sorted(accounts, key=lambda account: (-account.dropped_fraction, account.sample, account.name))[:N_WORST_FILES]
+    return Rows(("sample", *HEADS), [(account.sample, *row(account)) for account in worst])
 
 
 def _splits(manifest: Mapping[str, Any]) -> Rows:

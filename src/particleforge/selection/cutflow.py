@@ -1,18 +1,18 @@
 """Gather the cutflows of all shards into a table and a plot.
 
 Cutflow JSON of each shard (``selection.select``) -> CSV with one row per sample, quantity and cut, and a PNG with a PDF
-beside it. Quantities are events (in the order of the cuts; ``sum_of_weights``) and, for the object cuts, tracks and clusters
-(unweighted). ``efficiency`` is relative to all, ``step_efficiency`` to the row before.
+beside it. Quantities are events, and the objects that are cut (tracks, clusters or hits, candidates), which have the weight of
+their event. Rows are in the order of the cuts; ``efficiency`` is relative to all, ``step_efficiency`` to the row before.
 
-Errors are Clopper-Pearson intervals at 68.27 % (Clopper, Pearson, Biometrika 26 (1934) 404); for weighted events with the
-effective number of events (sum w)^2 / sum w^2, as ROOT's TEfficiency does for its intervals. They depend on the input only
-through sums, so not on the number or order of the shards beyond rounding.
+Errors are Clopper-Pearson intervals at 68.27 % (Clopper, Pearson, Biometrika 26 (1934) 404); for weights with the
+effective number (sum w)^2 / sum w^2, as ROOT's TEfficiency does for its intervals. Those of objects take the objects of an event
+as independent. They depend on the input only through sums, so not on the number or order of the shards beyond rounding.
 """
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,19 @@ from matplotlib.axes import Axes
 from scipy.stats import beta
 
 from particleforge.artefacts import write_text
+from particleforge.config.cuts import TOTAL
 from particleforge.config.settings import CutflowSettings
 from particleforge.errors import UserError
 from particleforge.figures import new_figure, save_figure, styled
 from particleforge.provenance import Provenance
 
 COVERAGE = 0.6827
-OBJECT_CUTS = "object cuts"  # the row of what passes them; no event cut can have this name
+EVENTS = "events"
+_ORDER = (EVENTS, "tracks", "clusters", "hits", "candidates")
+_Cutflow = dict[str, list[dict[str, Any]]]  # rows by quantity
 _Interval = tuple[float, float, float]  # value, lower and upper bound
 _WHOLE: _Interval = (1.0, 1.0, 1.0)  # by definition, without error
-_SUMS = ("events", "sum_of_weights", "sum_of_weights_squared")
+_SUMS = ("number", "sum_of_weights", "sum_of_weights_squared")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class CutflowRow:
     """One row of the table."""
 
     sample: str
-    quantity: str  # events, tracks or clusters
+    quantity: str  # events, or the kind of object
     cut: str
     expression: str
     number: int
@@ -54,7 +57,7 @@ class CutflowRow:
 def gather_cutflows(settings: CutflowSettings, cutflows: Sequence[Path], table: Path, plot: Path) -> None:
     """Write the cutflow of all samples as CSV, PNG (``plot``) and PDF (beside it); shards with other cuts are a UserError."""
     made = Provenance.of("gather_cutflows", settings.plain(), cutflows)
-    by_sample: dict[str, dict[str, Any]] = {}
+    by_sample: dict[str, _Cutflow] = {}
     for path in cutflows:
         _add(by_sample, json.loads(path.read_text(encoding="utf-8")), path)
     rows = [row for sample in sorted(by_sample) for row in _rows(sample, by_sample[sample])]
@@ -82,77 +85,69 @@ def efficiency(passed: float, total: float, total_squared: float) -> _Interval:
     return value, low, high
 
 
-def _add(by_sample: dict[str, dict[str, Any]], found: dict[str, Any], path: Path) -> None:
+def _add(by_sample: dict[str, _Cutflow], found: dict[str, Any], path: Path) -> None:
     """Add one shard's counts to its sample."""
-    total = by_sample.setdefault(found["sample"], {"cuts": [], "objects": {}})
-    if not total["cuts"]:
-        total["cuts"] = [{**cut, **dict.fromkeys(_SUMS, 0)} for cut in found["cuts"]]
-    if [(c["name"], c["expression"]) for c in total["cuts"]] != [(c["name"], c["expression"]) for c in found["cuts"]]:
+    added: _Cutflow = found["cutflow"]
+    total = by_sample.setdefault(
+        found["sample"], {quantity: [{**row, **dict.fromkeys(_SUMS, 0)} for row in rows] for quantity, rows in added.items()}
+    )
+    if _cuts(total) != _cuts(added):
         raise UserError(f"{path}: made with other cuts than the shards before it; rerun select_events for all shards")
-    for mine, other in zip(total["cuts"], found["cuts"], strict=True):
-        for name in _SUMS:
-            mine[name] += other[name]
-    for name, counts in found["objects"].items():
-        mine = total["objects"].setdefault(name, {"all": 0, "removed": 0})
-        for key in mine:
-            mine[key] += counts[key]
+    for quantity, rows in added.items():
+        for mine, other in zip(total[quantity], rows, strict=True):
+            for name in _SUMS:
+                mine[name] += other[name]
 
 
-def _rows(sample: str, total: dict[str, Any]) -> list[CutflowRow]:
-    everything, *cuts = total["cuts"]
-    rows = [_event_row(sample, everything, _WHOLE, _WHOLE)]
-    before = everything
-    for cut in cuts:
-        rows.append(_event_row(sample, cut, _share(cut, everything), _share(cut, before)))
-        before = cut
-    for name, counts in sorted(total["objects"].items()):
-        kept = counts["all"] - counts["removed"]
-        for cut_name, number, share in (
-            ("all", counts["all"], _WHOLE),
-            (OBJECT_CUTS, kept, efficiency(kept, counts["all"], counts["all"])),
-        ):
-            rows.append(CutflowRow(sample, name, cut_name, "", number, float(number), *share, *share))
-    return rows
+def _cuts(cutflow: _Cutflow) -> dict[str, list[tuple[str, str]]]:
+    return {quantity: [(row["name"], row["expression"]) for row in rows] for quantity, rows in cutflow.items()}
 
 
-def _share(cut: dict[str, Any], base: dict[str, Any]) -> _Interval:
-    """Return the weighted share of events; files that leave all weights at 0 count unweighted."""
+def _rows(sample: str, total: _Cutflow) -> Iterator[CutflowRow]:
+    for quantity in sorted(total, key=_ORDER.index):
+        rows = total[quantity]
+        before = everything = rows[0]
+        for row in rows:
+            shares = (_WHOLE, _WHOLE) if row is everything else (_share(row, everything), _share(row, before))
+            yield CutflowRow(sample, quantity, row["name"], row["expression"], row["number"], row["sum_of_weights"], *shares[0], *shares[1])
+            before = row
+
+
+def _share(row: dict[str, Any], base: dict[str, Any]) -> _Interval:
+    """Return the weighted share; files that leave all weights at 0 count unweighted."""
     if base["sum_of_weights_squared"] > 0:
-        return efficiency(cut["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"])
-    return efficiency(cut["events"], base["events"], base["events"])
-
-
-def _event_row(sample: str, cut: dict[str, Any], of_all: _Interval, of_step: _Interval) -> CutflowRow:
-    return CutflowRow(sample, "events", cut["name"], cut["expression"], cut["events"], cut["sum_of_weights"], *of_all, *of_step)
+        return efficiency(row["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"])
+    return efficiency(row["number"], base["number"], base["number"])
 
 
 def _draw(rows: Sequence[CutflowRow], labels: Mapping[str, str], plot: Path) -> None:
-    """Draw event efficiencies per cut and the share of objects that the object cuts keep."""
+    """Draw the share of events that is left after each cut, and beside it that of objects, of each kind that is cut."""
+    samples = list(dict.fromkeys(row.sample for row in rows))
+    panels = {"fraction of events (weighted)": [row for row in rows if row.quantity == EVENTS]}
+    if cut := [row for row in rows if row.quantity != EVENTS and row.cut != TOTAL]:
+        panels["fraction of objects (weighted)"] = cut
+    n_points = [len({(row.quantity, row.cut) for row in shown}) for shown in panels.values()]
     with styled():
-        figure = new_figure(9.0, 4.2)
-        events, objects = figure.subplots(1, 2, width_ratios=[2, 1])
-        samples = list(dict.fromkeys(row.sample for row in rows))
-        for number, sample in enumerate(samples):
-            shift = 0.1 * (number - (len(samples) - 1) / 2)  # side by side, so that equal values stay visible
-            mine = [row for row in rows if row.sample == sample]
-            cuts = [row for row in mine if row.quantity == "events"]
-            kept = [row for row in mine if row.cut == OBJECT_CUTS]
-            _points(events, cuts, [row.cut.replace("_", " ") for row in cuts], shift, labels.get(sample, sample))
-            _points(objects, kept, [row.quantity for row in kept], shift, labels.get(sample, sample))
-        events.set_ylabel("fraction of events (weighted)")
-        objects.set_ylabel("fraction kept by the object cuts")
+        figure = new_figure(min(4.0 + 1.1 * sum(n_points), 14.0), 4.6)
+        axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=[max(n, 2) for n in n_points])[0]
+        for panel, (name, shown) in zip(axes, panels.items(), strict=True):
+            for number, sample in enumerate(samples):
+                shift = 0.1 * (number - (len(samples) - 1) / 2)  # side by side, so that equal values stay visible
+                _points(panel, [row for row in shown if row.sample == sample], shift, labels.get(sample, sample))
+            panel.set_ylabel(name)
         if samples:
-            events.legend(loc="lower left")
+            axes[0].legend(loc="lower left")
         save_figure(figure, plot)
 
 
-def _points(axes: Axes, rows: Sequence[CutflowRow], names: Sequence[str], shift: float, label: str) -> None:
+def _points(axes: Axes, rows: Sequence[CutflowRow], shift: float, label: str) -> None:
     """Draw one sample's efficiencies with their intervals."""
     below = [max(row.efficiency - row.efficiency_low, 0.0) for row in rows]
     above = [max(row.efficiency_high - row.efficiency, 0.0) for row in rows]
     position = [x + shift for x in range(len(rows))]
     axes.errorbar(position, [row.efficiency for row in rows], yerr=[below, above], fmt="o", markersize=4, capsize=2, label=label)
-    axes.set_xticks(range(len(rows)), names)
+    names = [row.cut if row.quantity == EVENTS else f"{row.quantity}: {row.cut}" for row in rows]
+    axes.set_xticks(range(len(rows)), [name.replace("_", " ") for name in names], rotation=30, ha="right", rotation_mode="anchor")
     axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_ylim(0, 1.08)

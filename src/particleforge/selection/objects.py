@@ -1,9 +1,9 @@
-"""Remove tracks and clusters from events and keep every index between the tables consistent.
+"""Remove tracks, clusters and candidates from events and keep every index between the tables consistent.
 
-Events in the layout of ``schema.DATASET`` and one keep-mask per element -> events without the other elements. Elements are
+Events in the layout of ``schema.DATASET`` and one keep-mask per collection -> events without the other objects. Elements are
 the tracks, then the clusters, of an event; targets go with their element, links with their track or cluster; every
 ``element``, ``track`` and ``cluster`` index is renumbered. A particle whose element is gone becomes DROPPED with element -1, a
-candidate keeps its four-momentum with element -1, so that visible energy = target energy + dropped energy still holds.
+kept candidate its four-momentum with element -1, so that visible energy = target energy + dropped energy still holds.
 All steps are NumPy operations over the flat content of a block of events.
 """
 
@@ -12,25 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge import schema
-from particleforge.config.cuts import DetectorCutsConfig
+from particleforge.config.cuts import DetectorCutsConfig, OverlapConfig
 from particleforge.schema import Fate
-from particleforge.selection.expressions import passing_objects
+from particleforge.selection.expressions import object_values, passing_objects
+from particleforge.selection.overlaps import without_overlaps
 
 NO_ELEMENT = -1
 
 
-def object_masks(events: ak.Array, cuts: DetectorCutsConfig) -> tuple[ak.Array, ak.Array]:
-    """Return which tracks and which clusters (or hits, where these are elements) pass all object cuts, boolean per event and object."""
-    calorimeter = f"{schema.calorimeter_type(ak.fields(events.clusters))}s"
-    masks = [ak.ones_like(events[name][member], dtype=np.bool_) for name, member in (("tracks", "pt"), ("clusters", "energy"))]
-    for number, per in enumerate(("tracks", calorimeter)):
-        for cut in getattr(cuts.objects, per):
-            masks[number] = masks[number] & passing_objects(cut.expression, per, events)
-    return masks[0], masks[1]
+def object_masks(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, list[ak.Array]]:
+    """Return which objects are left before any cut and after each cut or removal of overlaps, boolean per event and object.
+
+    Keys are those of ``cuts.of_objects``. Each expression sees all objects of the events, whatever the other cuts remove.
+    """
+    calorimeter_elements = f"{schema.calorimeter_type(ak.fields(events.clusters))}s"
+    masks = {}
+    for kind, removals in cuts.of_objects(calorimeter_elements).items():
+        objects = events["clusters" if kind == "hits" else kind]
+        masks[kind] = [ak.ones_like(objects[ak.fields(objects)[0]], dtype=np.bool_)]
+        for removal in removals:
+            left = masks[kind][-1]
+            if isinstance(removal, OverlapConfig):
+                left = without_overlaps(objects, removal, object_values(removal.prefer, kind, events), left)
+            else:
+                left = left & passing_objects(removal.expression, kind, events)
+            masks[kind].append(left)
+    return masks
 
 
-def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array) -> ak.Array:
-    """Return events with only the tracks and clusters that are kept, boolean per event and object."""
+def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array, keep_candidates: ak.Array) -> ak.Array:
+    """Return events with only the tracks, clusters and candidates that are kept, boolean per event and object."""
     keep_elements = ak.concatenate([keep_tracks, keep_clusters], axis=1)
     kept = dict(zip(ak.fields(events), ak.unzip(events), strict=True))
     kept["tracks"] = events.tracks[keep_tracks]
@@ -38,7 +49,8 @@ def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Ar
     kept["targets"] = events.targets[keep_elements]
     kept["track_links"] = _renumbered_links(events.track_links, "track", keep_tracks)
     kept["cluster_links"] = _renumbered_links(events.cluster_links, "cluster", keep_clusters)
-    kept["candidates"] = ak.with_field(events.candidates, renumber(events.candidates.element, keep_elements), "element")
+    candidates = events.candidates[keep_candidates]
+    kept["candidates"] = ak.with_field(candidates, renumber(candidates.element, keep_elements), "element")
     kept["particles"] = _renumbered_particles(events.particles, keep_elements)
     return ak.zip(kept, depth_limit=1)
 

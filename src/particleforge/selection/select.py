@@ -1,14 +1,14 @@
 """Select objects and events and fix each event's split.
 
 Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events plus ``split``, and the shard's cutflow
-(JSON). Order: object cuts, then event cuts one after the other on what the object cuts left, then the split of the
-survivors. The file is streamed by row group.
+(JSON). Order: object cuts and removal of overlaps, then event cuts one after the other on the objects that are left, then the
+split of the survivors. The file is streamed by row group.
 
 Invariants, checked per file: visible energy = target energy + dropped energy (relative 1e-6); every index points to an
 object of its own event.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import awkward as ak
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from particleforge import schema
 from particleforge.artefacts import write_json
+from particleforge.config.cuts import TOTAL, DetectorCutsConfig
 from particleforge.config.settings import SelectSettings
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
@@ -36,8 +38,10 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
     """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
     made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
-    hits = schema.calorimeter_type(f.name for f in pq.read_schema(dataset).field("clusters").type.value_type) == "hit"
-    counts = _Counts(settings)
+    calorimeter_elements = f"{schema.calorimeter_type(f.name for f in pq.read_schema(dataset).field('clusters').type.value_type)}s"
+    settings.cuts.check(calorimeter_elements, str(dataset))
+    counts = _Counts(settings.cuts, calorimeter_elements)
+    hits = calorimeter_elements == "hits"
     layout = HITS_SELECTED_SCHEMA if hits else SELECTED_SCHEMA
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
@@ -59,27 +63,22 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
 class _Counts:
     """What the selection of one file keeps and removes, summed over its blocks."""
 
-    def __init__(self, settings: SelectSettings) -> None:
-        rows = [("all", ""), *((cut.name, cut.expression) for cut in settings.cuts.events)]
-        self.cuts: list[dict[str, Any]] = [
-            {"name": name, "expression": expression, "events": 0, "sum_of_weights": 0.0, "sum_of_weights_squared": 0.0}
-            for name, expression in rows
-        ]
-        self.objects = {name: {"all": 0, "removed": 0} for name in ("tracks", "clusters")}
+    def __init__(self, cuts: DetectorCutsConfig, calorimeter_elements: str) -> None:
+        steps = {"events": cuts.events, **cuts.of_objects(calorimeter_elements)}
+        self.cutflow = {
+            quantity: [_row(TOTAL, ""), *(_row(cut.name, cut.expression) for cut in found)] for quantity, found in steps.items()
+        }
         self.splits = dict.fromkeys(SPLITS, 0)
         self.energy_gev = dict.fromkeys(("visible", "target", "dropped", "dropped_by_object_cuts"), 0.0)
 
-    def add_events(self, cut: int, events: ak.Array) -> None:
-        """Count the events that are left after a cut."""
-        weights = ak.to_numpy(events.weight)
-        self.cuts[cut]["events"] += len(weights)
-        self.cuts[cut]["sum_of_weights"] += float(weights.sum())
-        self.cuts[cut]["sum_of_weights_squared"] += float((weights**2).sum())
+    def add_events(self, number: int, events: ak.Array) -> None:
+        """Count the events that are left after so many cuts."""
+        _add(self.cutflow["events"][number], ak.to_numpy(events.weight), np.ones(len(events), dtype=np.int64))
 
-    def add_objects(self, name: str, keep: ak.Array) -> None:
-        """Count the objects of a block and those that the object cuts remove."""
-        self.objects[name]["all"] += int(ak.count(keep))
-        self.objects[name]["removed"] += int(ak.sum(~keep))
+    def add_objects(self, kind: str, masks: Sequence[ak.Array], events: ak.Array) -> None:
+        """Count the objects of a block that are left after each of their cuts, each with its event's weight."""
+        for row, keep in zip(self.cutflow[kind], masks, strict=True):
+            _add(row, ak.to_numpy(events.weight), ak.to_numpy(ak.sum(keep, axis=1)))
 
     def add_energy(self, events: ak.Array, dropped_before: ak.Array) -> None:
         """Add the energy balance of selected events."""
@@ -92,27 +91,32 @@ class _Counts:
 
     def plain(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
-        return {"cuts": self.cuts, "objects": self.objects, "splits": self.splits, "energy_gev": self.energy_gev}
+        return {"cutflow": self.cutflow, "splits": self.splits, "energy_gev": self.energy_gev}
+
+
+def _row(name: str, expression: str) -> dict[str, Any]:
+    return {"name": name, "expression": expression, "number": 0, "sum_of_weights": 0.0, "sum_of_weights_squared": 0.0}
+
+
+def _add(row: dict[str, Any], weights: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
+    """Add to a row what each event has of it."""
+    row["number"] += int(numbers.sum())
+    row["sum_of_weights"] += float(np.sum(weights * numbers))
+    row["sum_of_weights_squared"] += float(np.sum(weights**2 * numbers))
 
 
 def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source: Path) -> ak.Array:
     counts.add_events(0, events)
-    keep_tracks, keep_clusters = object_masks(events, settings.cuts)
-    counts.add_objects("tracks", keep_tracks)
-    counts.add_objects("clusters", keep_clusters)
+    masks = object_masks(events, settings.cuts)
+    for kind, found in masks.items():
+        counts.add_objects(kind, found, events)
     dropped_before = events.particles.fate == int(Fate.DROPPED)
     try:
-        selected = remove_objects(events, keep_tracks, keep_clusters)
+        selected = remove_objects(events, *(found[-1] for found in masks.values()))
     except ValueError as error:
         raise UserError(f"{source}: inconsistent dataset, {error}; rebuild the dataset") from error
     for number, cut in enumerate(settings.cuts.events, start=1):
-        try:
-            keep = passes(cut.expression, selected)
-        except ak.errors.FieldNotFoundError:
-            raise UserError(
-                f"cuts.events: {cut.name}: '{cut.expression}' asks for what {source} does not have, as its calorimeter elements are "
-                "hits; take the cut out, or set dataset.calorimeter_elements: clusters"
-            ) from None
+        keep = passes(cut.expression, selected)
         selected, dropped_before = selected[keep], dropped_before[keep]
         counts.add_events(number, selected)
     counts.add_energy(selected, dropped_before)

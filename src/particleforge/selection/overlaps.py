@@ -1,0 +1,73 @@
+"""Remove objects that lie within a distance of a preferred object of their own kind, such as a track that was found twice.
+
+Objects of a block of events, one number of preference for each, and those that are left so far -> those that are left. Within
+an event, objects are visited from the most preferred one on; each stays unless it overlaps with one that stayed before
+it. So of three in a row, of which only neighbours overlap, the outer ones can both stay. Objects that were removed before do not count.
+"""
+
+import awkward as ak
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from particleforge.config.cuts import OverlapConfig
+
+_MOMENTUM = {"tracks": "pt", "clusters": "et"}
+
+
+def without_overlaps(objects: ak.Array, overlap: OverlapConfig, preference: ak.Array, keep: ak.Array) -> ak.Array:
+    """Return which of the kept objects are left, boolean of shape [n_events, n_objects]; without preference (NaN) comes last."""
+    counts = ak.to_numpy(ak.num(objects)).astype(np.int64)
+    event = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((np.arange(len(event)), -_flat(preference), event))
+    same = np.zeros((len(event), len(overlap.same)))
+    for column, member in enumerate(overlap.same):
+        same[:, column] = _flat(objects[member])
+    left = _flat(keep).astype(np.bool_)
+    _remove(
+        np.concatenate([[0], np.cumsum(counts)]),
+        order,
+        left,
+        _flat(objects.eta),
+        _flat(objects.phi),
+        _flat(objects[_MOMENTUM[overlap.collection]]),
+        same,
+        overlap.delta_r_max,
+        np.inf if overlap.relative_difference_max is None else overlap.relative_difference_max,
+    )
+    return ak.unflatten(left, counts)
+
+
+def _flat(values: ak.Array) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = ak.to_numpy(ak.flatten(values)).astype(np.float64)
+    return found
+
+
+@njit(cache=True)
+def _remove(
+    starts: NDArray[np.int64],  # [n_events + 1]
+    order: NDArray[np.int64],  # [n_objects] by event, then preference
+    keep: NDArray[np.bool_],  # [n_objects], changed in place
+    eta: NDArray[np.float64],  # [n_objects], as the two that follow
+    phi: NDArray[np.float64],
+    momentum: NDArray[np.float64],
+    same: NDArray[np.float64],  # [n_objects, n_members]
+    delta_r_max: float,
+    relative_difference_max: float,
+) -> None:
+    for event in range(len(starts) - 1):
+        for i in range(starts[event], starts[event + 1]):
+            mine = order[i]
+            for j in range(starts[event], i):
+                other = order[j]
+                if not keep[mine]:
+                    break
+                if not keep[other] or np.any(same[mine] != same[other]):
+                    continue
+                delta_phi = abs(phi[mine] - phi[other]) % (2 * np.pi)
+                delta_phi = min(delta_phi, 2 * np.pi - delta_phi)
+                if (eta[mine] - eta[other]) ** 2 + delta_phi**2 > delta_r_max**2:
+                    continue
+                difference = abs(momentum[mine] - momentum[other])
+                if difference <= relative_difference_max * max(momentum[mine], momentum[other]):
+                    keep[mine] = False
