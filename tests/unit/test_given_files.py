@@ -54,7 +54,7 @@ def test_events_of_files_that_number_alike_have_identities_of_their_own(files, t
     both = ids(given(), files, tmp_path / "both.parquet")
     assert len(set(both)) == 10
     assert both == [found for path in files for found in ids(given(), [path], tmp_path / "one.parquet")]
-    with pytest.raises(UserError, match="run and event numbers repeat between files; .* or set simulation.backend: files"):
+    with pytest.raises(UserError, match=r"run and event numbers repeat between files; .* or set simulation.backend: files"):
         ids(settings_of(dataset=TOLERANT), files, tmp_path / "out.parquet")
 
 

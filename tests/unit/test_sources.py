@@ -246,7 +246,7 @@ def test_shards_beyond_those_of_the_files_are_refused(folder):
     assert files.source("clic", "a", "host/a.root").url == "https://host/a.root"
     with pytest.raises(UserError, match=r"clic: samples\.a: has no shard 4; its files make 4"):
         files.files("clic", "a", 4)
-    with pytest.raises(UserError, match="has no file other.root to fetch"):
+    with pytest.raises(UserError, match=r"has no file other\.root to fetch"):
         files.source("clic", "a", "other.root")
     assert not Path("results").exists()
     files.keep_numbers()

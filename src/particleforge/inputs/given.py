@@ -14,6 +14,7 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
 from particleforge.inputs.sources import Ledger, SampleFiles, Source, sample_files
+from particleforge.inputs.zenodo import RecordFile
 from particleforge.paths import Paths
 
 
@@ -26,11 +27,13 @@ class GivenFiles:
         self._samples: dict[tuple[str, str], SampleFiles] = {}
         self._fetched: dict[tuple[str, str], dict[str, Source]] = {}
         fetch = run.simulation.fetch
+        records: dict[str, Sequence[RecordFile]] = {}  # samples may share a record, which is asked for once
         for detector, content in detectors.items():
             for name, sample in content.samples.items():
-                ledger = Ledger.read(self._ledger(detector, name), run.simulation.files_per_dataset_shard)
+                ledger = Ledger.read(self._ledger(detector, name), run.simulation.files_per_dataset_shard).knowing(records)
                 key = f"{detector}: samples.{name}"
                 found = sample_files(sample, key, ledger, fetch.zenodo_url, fetch.timeout_s)
+                records |= found.ledger.records
                 self._samples[detector, name] = found
                 self._fetched[detector, name] = self._by_storage(found, key)
 

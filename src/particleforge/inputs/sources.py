@@ -106,6 +106,10 @@ class Ledger:
         if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
             write_json(path, content)
 
+    def knowing(self, records: Mapping[str, Sequence[RecordFile]]) -> "Ledger":
+        """Return the ledger with what is known of further records."""
+        return replace(self, records={**records, **self.records})
+
     def extended(self, locations: Iterable[str], records: Mapping[str, Sequence[RecordFile]]) -> "Ledger":
         """Return the ledger with shards behind the last one for locations that it does not know."""
         shards = dict(self.shards)
