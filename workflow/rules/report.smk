@@ -12,6 +12,8 @@ rule build_report:
         cutflow_table=PATHS.cutflow_table,
         cutflow_plot=PATHS.cutflow_plot,
         manifest=PATHS.manifest,
+        dataset_verdict=PATHS.dataset_verdict,
+        shards_verdict=PATHS.shards_verdict,
         hpo_best=PATHS.hpo_best,
         hpo_trials=PATHS.hpo_trials,
         hpo_plots=[PATHS.hpo_plot(name) for name in RUN.hpo_plots],

@@ -7,8 +7,8 @@ from particleforge.logs import job_log
 from particleforge.report.build import ReportInputs, build_report
 
 files = snakemake.input
-single = ("cutflow_table", "cutflow_plot", "manifest", "hpo_best", "hpo_trials", "metrics", "parity", "model_card")
-single += ("physics_metrics", "histograms", "validation_plots")
+single = ("cutflow_table", "cutflow_plot", "manifest", "dataset_verdict", "shards_verdict")
+single += ("hpo_best", "hpo_trials", "metrics", "parity", "model_card", "physics_metrics", "histograms", "validation_plots")
 
 with job_log(snakemake.log[0]):
     inputs = ReportInputs(

@@ -92,13 +92,11 @@ def _name(path: Path) -> str:
 
 def _kept(record: Path, digest: str, path: Path, layout: Any) -> dict[str, Any]:
     """Return a shard's statistics: those kept from before if they are of these bytes and this code, else new ones."""
-    if record.is_file():
-        kept: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        if (kept["sha256"], kept["version"]) == (digest, VERSION):
-            return dict(kept["statistics"])
-    found = shard_statistics(path, layout)
-    write_json(record, {"sha256": digest, "version": VERSION, "statistics": found})
-    return found
+    kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
+        write_json(record, {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, layout)})
+        kept = json.loads(record.read_text(encoding="utf-8"))  # what was kept and what is new come in one order
+    return dict(kept["statistics"])
 
 
 def _judge(verdict: Verdict, settings: CheckDatasetSettings, shard: str, found: Mapping[str, Any]) -> None:
@@ -114,7 +112,9 @@ def _judge(verdict: Verdict, settings: CheckDatasetSettings, shard: str, found: 
         if values["min"] is not None:
             low, high, key = _range(column, settings)
             remedy = f"{_RANGES}{key}" if key else _REBUILD
-            verdict.within("value out of range:", shard, column, values["min"], values["max"], low, high, remedy)
+            check = f"value beyond {key}:" if key else "value out of range:"
+            if math.isfinite(low) or math.isfinite(high):
+                verdict.within(check, shard, column, values["min"], values["max"], low, high, remedy)
     for column, wrong in found["wrong"].items():
         verdict.at_most("references to what is not there:", shard, column, wrong, 0, _REBUILD)
     limit = settings.checks.energy_closure_max

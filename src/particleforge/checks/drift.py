@@ -7,17 +7,15 @@ Quantities have one value per event, as events are independent and the objects w
 and the distance make a probability. A distance is too large if it is both
 
 * significant: less probable, if both came from one distribution, than ``false_alarm`` divided by the number of comparisons
-  (Bonferroni), so the probability to refuse data without drift is at most ``false_alarm`` however many shards there are. The critical
-  distance is that of the exact one-sample distribution (Simard, L'Ecuyer, J. Stat. Softw. 39 (2011) 11) at n m / (n + m) entries,
-  rounded down; in a small sample it is near 1, where nothing can be told;
+  (Bonferroni), so the probability to refuse data without drift is at most ``false_alarm`` however many shards there are. The bound
+  P(distance > d) <= e exp(-2 d^2 n m / (n + m)) is that of Wei and Dudley (Stat. Probab. Lett. 82 (2012) 636) for two samples of
+  n and m entries; it holds for small samples too, in which nothing can be told: no distance exceeds 1;
 * large: above a distance that does no harm. In a large sample, the smallest difference is significant.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-
-from scipy.stats import kstwo
 
 from particleforge.checks.histogram import Histogram, ks_distance
 
@@ -46,15 +44,11 @@ def compare_with_rest(parts: Mapping[str, Quantities], false_alarm: float, harml
             if own is None or not own.n or own.n == total.n:
                 continue
             rest = total.without(own)
-            found.append(Drift(name, quantity, ks_distance(own, rest), max(harmless, critical_distance(own.n, rest.n, tail))))
+            allowed = min(1.0, max(harmless, critical_distance(own.n, rest.n, tail)))
+            found.append(Drift(name, quantity, ks_distance(own, rest), allowed))
     return found
 
 
 def critical_distance(n: int, m: int, probability: float) -> float:
-    """Return the distance of two samples of n and m entries from one distribution that is exceeded with this probability."""
-    return _critical(max(1, n * m // (n + m)), probability)
-
-
-@cache
-def _critical(n: int, probability: float) -> float:
-    return float(kstwo.isf(probability, n))
+    """Return a distance that two samples of n and m entries from one distribution exceed with this probability at most."""
+    return math.sqrt((1 - math.log(probability)) * (n + m) / (2 * n * m))

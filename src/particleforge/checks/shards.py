@@ -10,7 +10,7 @@ Shards are read one at a time. A failure is a UserError with one line.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from particleforge.checks.histogram import Histogram
 from particleforge.checks.statistics import schema_differences
 from particleforge.checks.verdict import Verdict, conclude
 from particleforge.config.settings import CheckShardsSettings
+from particleforge.errors import UserError
 from particleforge.preprocessing.normalisation import STD_FLOOR, Running, transform
 from particleforge.provenance import Provenance
 
@@ -46,7 +47,8 @@ class _Found:
 
 def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: Path, work: Path, output: Path) -> None:
     """Judge the shards and write the verdict; a UserError names the first value that is not allowed."""
-    described = json.loads(manifest.read_text(encoding="utf-8"))
+    described = _read(manifest, ("splits", "elements", "n_features", "classes"))
+    stored = _read(normalisation, ("n_events", *described["elements"]))
     folders = [manifest.parent / split for split in described["splits"]]
     made = Provenance.of("check_shards", settings.plain(), [manifest, normalisation], glanced_at=folders)
     verdict, found = Verdict(), _Found()
@@ -59,7 +61,7 @@ def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: P
                 _judge_content(verdict, path, split, described, found, entry)
     if verdict.passed:
         _judge_repeats(verdict, found.ids)
-        _judge_normalisation(verdict, settings, described, json.loads(normalisation.read_text(encoding="utf-8")), found.train)
+        _judge_normalisation(verdict, settings, described, stored, found.train)
         limits = settings.checks
         drifts = compare_with_rest(found.quantities, limits.drift_false_alarm_probability, limits.drift_ks_distance_max)
         for drift in sorted(drifts, key=lambda drift: drift.allowed - drift.distance):
@@ -69,12 +71,25 @@ def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: P
     log.info("%d shards pass", len(found.ids))
 
 
+def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON object in a file; UserError if it is none or lacks one of the keys."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); {_AGAIN}") from error
+    if not isinstance(found, dict) or (missing := [key for key in keys if key not in found]):
+        raise UserError(f"{path}: {', '.join(missing) if isinstance(found, dict) else 'object'}: missing; {_AGAIN}")
+    return found
+
+
 def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str, Any]) -> None:
     """Judge the manifest by itself and against the files that there are."""
     named = {entry["file"] for entry in index["shards"]}
     there = {f"{split}/{path.name}" for path in (folder / split).glob("*.parquet")}
     for name in sorted(named | there):
-        verdict.at_most("files that are missing, or that the manifest does not name:", name, "manifest", name in named ^ there, 0, _AGAIN)
+        verdict.at_most(
+            "files that are missing, or that the manifest does not name:", name, "manifest", int(name in named ^ there), 0, _AGAIN
+        )
     for key in ("n_events", "n_elements"):
         difference = abs(index[key] - sum(entry[key] for entry in index["shards"]))
         verdict.at_most("difference of the split's number in the manifest from the sum of its shards:", split, key, difference, 0, _AGAIN)
@@ -82,10 +97,11 @@ def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str,
 
 def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
     """Judge bytes and layout, and return whether the layout is right."""
+    tables.read_metadata(path)  # a file that cannot be read is a UserError
     changed = sha256(path) != entry["sha256"]
     unlike = schema_differences(path, tables.SHARD_SCHEMA)
     passed = verdict.at_most("columns unlike the layout:", entry["file"], ", ".join(unlike) or "all", len(unlike), 0, _AGAIN)
-    verdict.at_most("bytes other than the manifest's checksum:", entry["file"], "sha256", changed, 0, _AGAIN)
+    verdict.at_most("bytes other than the manifest's checksum:", entry["file"], "sha256", int(changed), 0, _AGAIN)
     return passed
 
 

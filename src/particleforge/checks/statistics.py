@@ -77,12 +77,25 @@ class Extremes:
 
 
 def schema_differences(path: Path, layout: pa.Schema) -> list[str]:
-    """Return what of a file's columns is not as in the layout, one text a column."""
-    found = {field.name: field for field in pq.read_schema(path)}
-    differences = [
-        f"{field.name}: {'missing' if field.name not in found else 'of another type'}" for field in layout if field != found.get(field.name)
-    ]
-    return differences + [f"{name}: not expected" for name in found if name not in layout.names]
+    """Return what of a file's columns is not as in the layout, one text a column or member."""
+    found, wanted = _types(pq.read_schema(path)), _types(layout)
+    missing = [f"{name} (missing)" for name in wanted if name not in found]
+    other = [f"{name} ({found[name]} instead of {dtype})" for name, dtype in wanted.items() if found.get(name, dtype) != dtype]
+    return missing + other + [f"{name} (not expected)" for name in found if name not in wanted]
+
+
+def _types(layout: pa.Schema) -> dict[str, str]:
+    """Return the type of each column, and of each member of the records in it, as text."""
+    types = {}
+    for column in layout:
+        listed = pa.types.is_list(column.type)
+        element = column.type.value_field if listed else column
+        nested = pa.types.is_struct(element.type)
+        kind = "records" if nested else str(element.type)
+        types[column.name] = f"{'list of ' * listed}{kind}{' or null' * (column.nullable or element.nullable)}"
+        for member in element.type if nested else ():
+            types[f"{column.name}.{member.name}"] = f"{member.type}{' or null' * member.nullable}"
+    return types
 
 
 def shard_statistics(path: Path, layout: pa.Schema) -> dict[str, Any]:

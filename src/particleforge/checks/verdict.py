@@ -5,6 +5,7 @@ each and all that fail; ``conclude`` writes it, or raises the first failure as a
 remedy. What failed in full lies in a file of its own then, as outputs of a failed job are deleted.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ class Summary:
 
     compared: int = 0
     failed: int = 0
-    strain: float = -1.0
+    strain: float = -math.inf
     value: float | None = None
     allowed: str = ""
     shard: str = ""
@@ -60,9 +61,13 @@ class Verdict:
 
     def within(self, check: str, shard: str, column: str, lowest: float, highest: float, low: float, high: float, remedy: str) -> bool:
         """Compare the extremes of a column with its range and return whether they keep to it."""
-        value = lowest if lowest < low else highest
-        strain = float(not (low <= lowest and highest <= high))
-        return self._add(check, shard, column, value, f"{low:.6g} to {high:.6g}", strain, remedy, passed=not strain)
+        passed = low <= lowest and highest <= high
+        if passed:
+            near = [(value / limit, value) for value, limit in ((lowest, low), (highest, high)) if limit and math.isfinite(limit)]
+            strain, value = max(near, default=(0.0, highest))
+        else:
+            strain, value = math.inf, lowest if lowest < low else highest
+        return self._add(check, shard, column, value, f"{low:.6g} to {high:.6g}", strain, remedy, passed=passed)
 
     def _add(self, check: str, shard: str, column: str, value: float, allowed: str, strain: float, remedy: str, *, passed: bool) -> bool:
         summary = self.checks.setdefault(check, Summary())

@@ -1,7 +1,7 @@
 """Stage ``report``: one self-contained HTML page that a physicist reads from top to bottom.
 
 Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and images inside: headline
-figures, data, cutflow, search, training, export, physics plots, studies if asked for, event displays, origin of the results.
+figures, data and their checks, cutflow, search, training, export, physics plots, studies if asked for, event displays, origin.
 
 Invariants: no script and no external resource; the same inputs give the same page.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from particleforge.artefacts import write_text
 from particleforge.config.settings import ReportSettings
 from particleforge.provenance import Provenance
+from particleforge.report.checks import gather_checks
 from particleforge.report.dataset import gather_data
 from particleforge.report.displays import draw_displays
 from particleforge.report.learning import gather_learning
@@ -36,6 +37,8 @@ class ReportInputs:
     cutflow_table: Path
     cutflow_plot: Path
     manifest: Path
+    dataset_verdict: Path
+    shards_verdict: Path
     hpo_best: Path
     hpo_trials: Path
     hpo_plots: Mapping[str, Path]
@@ -56,20 +59,30 @@ class ReportInputs:
         """Return all other inputs."""
         single = (self.cutflow_table, self.cutflow_plot, self.manifest, self.hpo_best, self.hpo_trials, self.metrics, self.parity)
         validated = (self.physics_metrics, self.histograms, self.validation_plots)
-        return [*single, *self.hpo_plots.values(), self.model_card, *validated, *self.studies, *self.study_plots]
+        return [
+            *single,
+            self.dataset_verdict,
+            self.shards_verdict,
+            *self.hpo_plots.values(),
+            self.model_card,
+            *validated,
+            *self.studies,
+            *self.study_plots,
+        ]
 
 
 def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
     """Write the report to ``output``."""
     results = (
-        *(*inputs.dataset, *inputs.selected, inputs.cutflow_table, inputs.manifest, inputs.hpo_best, inputs.metrics),
-        *(inputs.parity, *inputs.reconstructed, inputs.physics_metrics, *inputs.studies),
+        *(*inputs.dataset, *inputs.selected, inputs.cutflow_table, inputs.manifest, inputs.dataset_verdict, inputs.shards_verdict),
+        *(inputs.hpo_best, inputs.metrics, inputs.parity, *inputs.reconstructed, inputs.physics_metrics, *inputs.studies),
     )
     page = render_page(
         {
             "settings": settings,
             "physics": gather_physics(inputs.physics_metrics, inputs.validation_plots, settings.particle_classes),
-            "data": gather_data(inputs.dataset, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot),
+            "data": gather_data(inputs.dataset, inputs.selected, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot),
+            "checks": gather_checks(inputs.dataset_verdict, inputs.shards_verdict),
             "learning": gather_learning(
                 inputs.hpo_best, inputs.hpo_trials, inputs.hpo_plots, inputs.metrics, inputs.parity, inputs.model_card
             ),
@@ -91,6 +104,8 @@ def _files(inputs: ReportInputs, output: Path) -> Rows:
         (inputs.physics_metrics, "every figure of the validation with its error, also per sample and per bin"),
         (inputs.histograms, "the histograms behind the plots, to compare or to draw them anew"),
         (inputs.validation_plots, "the plots as PNG and PDF"),
+        (inputs.dataset_verdict, "the checks of the dataset, with the extremes of every column"),
+        (inputs.shards_verdict, "the checks of the training shards"),
         (inputs.cutflow_table, "the cutflow with its intervals"),
         (inputs.hpo_trials, "all trials of the search"),
         (inputs.hpo_best, "the winning settings of the search"),

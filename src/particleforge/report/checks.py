@@ -1,0 +1,72 @@
+"""The report's account of the checks of the data: the verdicts on the samples, between them, and on the training shards.
+
+Inputs -> outputs: the verdicts as JSON (``checks.verdict``) -> tables.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from particleforge.report.rendering import NOTHING, Rows, number
+
+
+@dataclass(frozen=True)
+class Part:
+    """All checks of one sample, between samples, or of the training shards."""
+
+    title: str
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What the page shows of the checks."""
+
+    verdict: str
+    summary: Rows
+    parts: list[Part]
+
+
+def gather_checks(dataset_verdict: Path, shards_verdict: Path) -> Checks:
+    """Read the verdict on the dataset, which holds those on its samples, and that on the training shards."""
+    dataset, shards = (json.loads(path.read_text(encoding="utf-8")) for path in (dataset_verdict, shards_verdict))
+    splits = shards["splits"].values()
+    facts = {f"sample {name}": (found, found["events"], found["shards"]) for name, found in sorted(dataset["samples"].items())}
+    facts["between samples"] = (dataset, sum(f["events"] for f in dataset["samples"].values()), NOTHING)
+    facts["training shards"] = (shards, sum(s["events"] for s in splits), sum(s["shards"] for s in splits))
+    passed = all(found["passed"] for found, *_ in facts.values())
+    compared = sum(check["compared"] for found, *_ in facts.values() for check in found["checks"].values())
+    heads = ("data", "events", "shards", "checks", "values compared", "beyond the limit", "passed")
+    return Checks(
+        verdict=f"All {number(compared)} values that were compared keep to their limits." if passed else "Some values are not allowed.",
+        summary=Rows(heads, [_summary(title, *entry) for title, entry in facts.items()]),
+        parts=[Part(title, _checks(found["checks"])) for title, (found, *_) in facts.items() if found["checks"]],
+    )
+
+
+def _summary(title: str, found: Mapping[str, Any], events: int, shards: int | str) -> tuple[str, ...]:
+    checks = found["checks"].values()
+    compared, failed = (sum(check[key] for check in checks) for key in ("compared", "failed"))
+    return (title, number(events), number(shards), number(len(checks)), number(compared), number(failed), _yes(found["passed"]))
+
+
+def _checks(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
+    rows = [
+        (
+            name.removesuffix(":"),
+            number(check["compared"]),
+            number(check["value"]),
+            check["allowed"],
+            check["shard"],
+            check["column"],
+            _yes(not check["failed"]),
+        )
+        for name, check in checks.items()
+    ]
+    return Rows(("check", "values compared", "nearest to the limit", "allowed", "in", "column", "passed"), rows)
+
+
+def _yes(passed: bool) -> str:
+    return "yes" if passed else "no"
