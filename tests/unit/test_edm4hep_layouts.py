@@ -215,8 +215,8 @@ def test_candidate_links_give_truth_to_tracks_and_clusters(tmp_path):
     }
     energy = float(raw["particles.energy"][0])  # of every particle
     # the second event's tracks start at 3, its clusters at 4, its particles at 6
-    assert found["track_links"] == [(0, 2, 1.0), (1, 3, 1.0), (1, 4, 0.25), (6, 13, 1.0)]
-    first = [(0, 2, energy), (1, 2, energy), (1, 3, energy), (1, 4, 0.25), (2, 3, energy), (2, 4, 0.25)]
+    assert found["track_links"] == [(0, 2, 1.0), (1, 4, 0.25), (6, 13, 1.0)]
+    first = [(0, 2, energy), (1, 2, energy), (1, 4, 0.25), (2, 4, 0.25)]
     assert found["cluster_links"] == [*first, (7, 13, energy), (8, 13, energy)]
 
 
@@ -238,6 +238,7 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     leaves["PixelLinks.weight"] = ([[1.0, 1.0, 1.0]], np.float32)
     references("_PixelLinks_from", [("Pixels", 0), ("Pixels", 1), ("Pixels", 1)])
     references("_PixelLinks_to", [("SimPixels", 0), ("SimPixels", 0), ("SimPixels", 1)])
+    leaves["SimPixels.pathLength"] = ([[0.05, 0.05]], np.float32)
     references(f"_SimPixels_{particle}", [("MCParticles", 4), ("MCParticles", 5)])
     leaves["ECALLinks.weight"] = ([[1.0]], np.float32)
     references("_ECALLinks_from", [("ECALBarrel", 2)])
@@ -246,6 +247,7 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     leaves["SimECAL.contributions_begin"], leaves["SimECAL.contributions_end"] = ([[0]], np.uint32), ([[3]], np.uint32)
     references("_SimECAL_contributions", [("Contributions", i) for i in range(3)])
     leaves["Contributions.energy"] = ([[0.5, 0.25, 2.0]], np.float32)
+    leaves["Contributions.stepPosition.x"] = ([[1500.0, 1500.0, 1500.0]], np.float32)
     references(f"_Contributions_{particle}", [("MCParticles", 1), ("MCParticles", 1), ("MCParticles", 3)])
     write(tmp_path / "events.root", leaves, ntuple=True, table="0.99", ids=ids)
     names = NAMES.model_copy(update={"tracker_hit_sim_links": ("PixelLinks", "Absent"), "hit_sim_links": ("ECALLinks",)})

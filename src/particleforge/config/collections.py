@@ -32,15 +32,16 @@ def first_name(names: Names) -> str:
 class CollectionsConfig(Block):
     """Names of the EDM4hep collections: a name, or alternatives of which the first that the file has is read; A + B are read as one."""
 
-    particles: Names = "MCParticles"
+    particles: Names = ("MCParticles", "MCParticle")
     particle_aliases: tuple[str, ...] = Field(
         ("MCParticle",), description="collections that references may name though they mean particles (converted LCIO files do)"
     )
     tracks: Names = "SiTracks_Refitted"
-    track_state_at_ip: int = Field(
-        1,
-        exclude_if=lambda location: location == 1,
-        description="location of the track state to use; Delphes files in EDM4hep have one state per track, at location 0",
+    track_state_at_ip: tuple[int, ...] = Field(
+        (1,),
+        min_length=1,
+        exclude_if=lambda locations: locations == (1,),
+        description="location of the track state to use, the first that a track has; Delphes in EDM4hep has one state, often at location 0",
     )
     dqdx: Names = Field(
         (), exclude_if=_is_empty, description="specific ionisation beside the tracks, where they carry none; empty: <tracks>_dQdx"

@@ -48,7 +48,7 @@ TRACK_STATE = {
     "time": "float32",
     **_vector("referencePoint", "float32"),
 }
-AT_IP, AT_FIRST_HIT, AT_CALORIMETER = 1, 2, 4  # TrackState.location
+AT_OTHER, AT_IP, AT_FIRST_HIT, AT_CALORIMETER = 0, 1, 2, 4  # TrackState.location
 
 TYPES: Mapping[str, DataType] = {
     EVENT_HEADER: DataType(

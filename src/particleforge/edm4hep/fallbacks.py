@@ -5,8 +5,9 @@ Inputs -> outputs: a chunk of a file -> weighted pairs as ``reader`` reads them 
 * ``hit_links``: links from calorimeter hits to simulated hits; the weight is the energy of each of their contributions;
 * ``track_links``: references from tracks to tracker hits, links from these to simulated hits, and the particle of each; the weight is
   the particle's share of the track's hits, a hit of several particles counting for each in equal parts;
-* ``through_candidates``: links from candidates to particles, for the candidates' tracks and clusters (Delphes files in EDM4hep). Those
-  links carry no weights: a cluster is shared in proportion to the particles' energies.
+* ``through_candidates``: links from candidates to particles, for the candidates' tracks and clusters. Those of Delphes files in EDM4hep
+  carry no weights: a cluster is shared in proportion to the particles' energies. Those of iLCSoft's RecoMCTruthLinker carry two in one
+  number: the particle's share of the track's hits in permil, plus 10000 times its share of the cluster's energy in permil.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from particleforge.errors import UserError
 
 if TYPE_CHECKING:
     from particleforge.edm4hep.reader import Chunk
+
+_PACKED = 10000  # by which RecoMCTruthLinker multiplies a share in permil to put it beside another
 
 
 def track_links(chunk: Chunk, tracks: Group, particles: Group) -> Pairs:
@@ -67,10 +70,14 @@ def hit_links(chunk: Chunk, hits: Group, particles: Group) -> Pairs:
 def through_candidates(objects: Pairs, links: Pairs, n_candidates: int, energy: FloatArray | None = None) -> Pairs:
     """Return (track or cluster, particle, weight) from (candidate, track or cluster) and (candidate, particle).
 
-    A weight of 0 is one that was not filled: 1 then, or the particle's energy where ``energy`` of all particles is given.
+    ``energy`` of all particles is given for clusters. Where all weights of a candidate are 0, they were not filled: its tracks count each
+    particle alike, and its clusters by energy. A weight beyond 1 holds two.
     """
-    filled = np.where(links.weight > 0, links.weight, 1.0 if energy is None else energy[links.right])
-    return joined(Pairs.of(objects.right, objects.left), Pairs(links.left, links.right, filled), n_candidates)
+    filled = summed(links.left, np.maximum(links.weight, 0), n_candidates)[links.left] > 0
+    of_track, of_cluster = np.mod(links.weight, _PACKED), np.floor(links.weight / _PACKED)
+    weight = np.where(links.weight > 1, (of_track if energy is None else of_cluster) / 1000, links.weight)
+    weight = np.where(filled, weight, 1.0 if energy is None else energy[links.right])
+    return joined(Pairs.of(objects.right, objects.left), Pairs(links.left, links.right, weight).where(weight > 0), n_candidates)
 
 
 def _sim_links(chunk: Chunk, names: tuple[str, ...], hits: Group | None = None) -> tuple[Group, Group, Pairs]:

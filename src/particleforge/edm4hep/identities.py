@@ -26,6 +26,7 @@ _TABLES = (
     ("events___CollectionTypeInfo", "name", "collectionID"),
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
+_LISTS = ("events_collectionNames", "events___idTable")  # RNTuples before podio 1.1 have the names and IDs as such
 _MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
     "MCParticle": ("generatorStatus",),
     "Track": ("trackStates_begin",),
@@ -51,20 +52,30 @@ def table_of_ids(file: Any) -> dict[int, str] | None:
             for pattern in (f"{stem}/{{}}", f"{stem}/{stem}.{{}}", f"{stem}.{{}}"):  # TTree, TTree of split records, RNTuple
                 names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
                 if names is not None and ids is not None:
-                    named = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
-                    return {int(number) & 0xFFFFFFFF: str(name) for number, name in named}
+                    return _named(names, ids)
+        if all(name in leaves for name in _LISTS):
+            return _named(*(leaves[name] for name in _LISTS))
     return None
 
 
+def _named(names: Any, ids: Any) -> dict[int, str]:
+    """Return collection ID -> name from two leaves; IDs are signed in some versions."""
+    pairs = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
+    return {int(number) & 0xFFFFFFFF: str(name) for number, name in pairs}
+
+
 def types_of_collections(file: Any) -> dict[str, str]:
-    """Return collection -> type, from an RNTuple file's ``events___CollectionTypeInfo``."""
+    """Return collection -> class, from ``events___CollectionTypeInfo`` where podio kept it in a form that can be read."""
     if "podio_metadata" not in file:
         return {}
-    leaves = dict(file["podio_metadata"].items(recursive=True))
-    names, types = (leaves.get(f"events___CollectionTypeInfo.{leaf}") for leaf in ("name", "dataType"))
-    if names is None or types is None:
-        return {}
-    return dict(zip(ak.to_list(names.array(entry_stop=1)[0]), ak.to_list(types.array(entry_stop=1)[0]), strict=True))
+    leaves, stem = dict(file["podio_metadata"].items(recursive=True)), "events___CollectionTypeInfo"
+    for prefix in (f"{stem}/{stem}.", f"{stem}."):  # TTree, RNTuple
+        names, types = (leaves.get(f"{prefix}{leaf}") for leaf in ("name", "dataType"))
+        if names is not None and types is not None:
+            return dict(zip(ak.to_list(names.array(entry_stop=1)[0]), ak.to_list(types.array(entry_stop=1)[0]), strict=True))
+    if stem in leaves and _LISTS[0] in leaves:
+        return dict(zip(*(ak.to_list(leaves[name].array(entry_stop=1)[0]) for name in (_LISTS[0], stem)), strict=True))
+    return {}
 
 
 def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagged, n_events: int) -> dict[int, str]:

@@ -58,6 +58,10 @@ class Layout:
         """Tell whether the file holds a collection at all."""
         return collection in self.collections
 
+    def any_has(self, member: str) -> bool:
+        """Tell whether any collection has a member."""
+        return any(leaf.endswith(f".{member}") for leaf in self.leaves)
+
     def member(self, collection: str, *names: str) -> str | None:
         """Return the leaf of a member that went by any of ``names``, or None."""
         return next((leaf for name in names if (leaf := f"{collection}.{name}") in self.leaves), None)
@@ -66,6 +70,8 @@ class Layout:
         """Return the leaf of a member; a missing one is a UserError."""
         leaf = self.member(collection, *names)
         if leaf is None:
+            if collection in self.leaves and not self.has(collection):
+                raise UserError(f"{self.path}: {collection} is stored as whole objects; write the file with podio, or branches split (99)")
             spelled = " or ".join(f"{collection}.{name}" for name in names)
             raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'collections'")
         return leaf

@@ -4,6 +4,7 @@ Inputs -> outputs: the leaves of a file (``Layout``) and the detector's ``collec
 collections that are there, after alternatives are settled (the first found wins).
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +30,7 @@ class BranchMap:
     particles: str
     particle_aliases: tuple[str, ...]
     tracks: tuple[str, ...]
-    track_state_at_ip: int
+    track_state_at_ip: tuple[int, ...]
     dqdx: tuple[str, ...]
     clusters: tuple[str, ...]
     candidates: tuple[str, ...]
@@ -46,6 +47,8 @@ class BranchMap:
         """Settle the alternatives for one file."""
         tracks = found(layout, names.tracks)
         dqdx = found(layout, names.dqdx or " + ".join(f"{name}_dQdx" for name in tracks))
+        simulated = layout.any_has("contributions_begin") and layout.any_has("stepPosition.x")
+        simulated_in_tracker = layout.any_has("pathLength")
         hits = {
             collection: system for system, key in enumerate(SYSTEMS) for entry in getattr(names, key) for collection in found(layout, entry)
         }
@@ -61,8 +64,8 @@ class BranchMap:
             hit_links=found(layout, names.hit_links),
             cluster_links=found(layout, names.cluster_links),
             track_links=found(layout, names.track_links),
-            hit_sim_links=tuple(name for name in names.hit_sim_links if layout.has(name)),
-            tracker_hit_sim_links=tuple(name for name in names.tracker_hit_sim_links if layout.has(name)),
+            hit_sim_links=tuple(name for name in names.hit_sim_links if simulated and layout.has(name)),
+            tracker_hit_sim_links=tuple(name for name in names.tracker_hit_sim_links if simulated_in_tracker and layout.has(name)),
             candidate_links=found(layout, names.candidate_links),
         )
 
@@ -81,11 +84,33 @@ class BranchMap:
 
 def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) -> None:
     """Refuse, with a UserError, a file from which no truth can be built, naming what it lacks."""
+    _refuse_subsets(layout, names)
+    if not found(layout, names.particles):
+        raise UserError(
+            f"{layout.path}: no collection {spelled(names.particles)}; name that of type MCParticle in the detector's "
+            "'collections.particles' (particleforge inspect lists all)"
+        )
     layout.require(chosen.particles, "PDG")
     if layout.relation("MCParticle", chosen.particles, "parents") is None:
         raise UserError(f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the particles' parents")
     if not chosen.tracks and not chosen.clusters:
         wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
-        raise UserError(f"{layout.path}: {wanted}; correct the detector's 'collections'")
+        raise UserError(f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect lists what the file holds)")
     if not chosen.has_truth:
-        raise UserError(f"{layout.path}: no truth link ({', '.join(names.hit_links)}, ...); correct the detector's 'collections'")
+        wanted = ", ".join((*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links))
+        raise UserError(
+            f"{layout.path}: no truth link of what the file holds to particles (known: {wanted}); name one in the detector's 'collections' "
+            "(particleforge inspect lists all), or keep them when reconstructing"
+        )
+
+
+def _refuse_subsets(layout: Layout, names: CollectionsConfig) -> None:
+    """Refuse a file where the map finds nothing but a subset collection, which only names objects of another, for a meaning."""
+    for key in ("particles", "tracks", "clusters", "candidates"):
+        if not found(layout, getattr(names, key)):
+            for name in itertools.chain(*alternatives(getattr(names, key))):
+                if layout.has(f"{name}_objIdx"):
+                    raise UserError(
+                        f"{layout.path}: {name} is a subset collection, a list of some objects of another; name that one in the detector's "
+                        f"'collections.{key}'"
+                    )

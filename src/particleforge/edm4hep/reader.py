@@ -23,11 +23,11 @@ import numpy as np
 
 from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep import fallbacks
-from particleforge.edm4hep.datamodel import AT_IP
+from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import Array, IntArray, Pairs, RawEvents, Table, combined, summed
+from particleforge.edm4hep.records import Array, BoolArray, IntArray, Pairs, RawEvents, Table, combined, summed
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 
@@ -150,6 +150,8 @@ class Chunk:
         if leaf is None:
             return np.ones(self.n_events)
         weights = self.file.column(leaf, self.start, self.stop).astype(np.float64)
+        if not len(weights):  # the collection is there, but was never filled
+            return np.ones(self.n_events)
         if len(weights) != self.n_events or not np.all(np.isfinite(weights)):
             raise UserError(f"{self.file.path}: {leaf} must hold one finite number per event; the file is damaged")
         return weights
@@ -202,10 +204,12 @@ class Chunk:
         if stem is None:
             raise UserError(f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have no momentum")
         states = self.table(stem, STATE_COLUMNS)
-        if self.names.track_state_at_ip != AT_IP:
-            at_ip = np.where(states["location"] == self.names.track_state_at_ip, AT_IP, 0)
-            states = Table(states.offsets, {**states.columns, "location": at_ip})
         owner, member = self.ranges(name, "trackStates", tracks, states.offsets)
+        if self.names.track_state_at_ip != (AT_IP,):
+            at_ip = _first_at(states["location"][member], owner, tracks.n_rows, self.names.track_state_at_ip)
+            location = np.where(states["location"] == AT_IP, AT_OTHER, states["location"])
+            location[member[at_ip]] = AT_IP
+            states = Table(states.offsets, {**states.columns, "location": location})
         return tracks, states, Pairs.of(owner, member)
 
     def dedx(self, name: str, tracks: Table) -> Array:
@@ -333,3 +337,13 @@ class Chunk:
         keep = (pairs.left >= 0) & (pairs.right >= 0) & np.isfinite(pairs.weight)
         self.counts["references_dropped"] += int(np.sum(~keep))
         return pairs.where(keep)
+
+
+def _first_at(location: Array, owner: IntArray, n_owners: int, wanted: Sequence[int]) -> BoolArray:
+    """Tell of each state whether its location is the first of ``wanted`` that its owner has a state at."""
+    chosen, served = np.zeros(len(location), bool), np.zeros(n_owners, bool)
+    for place in wanted:
+        here = (location == place) & ~served[owner]
+        chosen |= here
+        served[owner[here]] = True
+    return chosen

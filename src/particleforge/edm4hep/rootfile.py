@@ -54,7 +54,8 @@ class TreeFile:
         try:
             keys = {key.split(";")[0] for key in self.root.keys(recursive=False)}
             if "events" not in keys:
-                raise UserError(f"{self.path}: holds no 'events' tree (found: {', '.join(sorted(keys)) or 'nothing'}); give EDM4hep")
+                found = ", ".join(sorted(keys)) or "nothing"
+                raise UserError(f"{self.path}: holds no 'events' tree (found: {found}); give an EDM4hep or Delphes file")
             self._tree = self.root["events"]
             if not hasattr(self._tree, "num_entries"):
                 raise UserError(f"{self.path}: 'events' is a {type(self._tree).__name__}, not a tree; give an EDM4hep file")
@@ -75,10 +76,11 @@ class TreeFile:
     def type_of(self, collection: str) -> str:
         """Return a collection's type as the file tells it, e.g. ``Cluster``; empty if it does not."""
         if not hasattr(self, "_types"):
-            self._types = types_of_collections(self.root) if self.kind == "RNTuple" else {}
+            self._types = types_of_collections(self.root)
         branch = self._tree.get(collection) if self.kind == "TTree" else None
         told = self._types.get(collection) or str(getattr(branch, "typename", ""))
-        return told.removeprefix("std::").removeprefix("vector<").split("::")[-1].rstrip("> ").removesuffix("Data")
+        name = told.removeprefix("std::").removeprefix("vector<").split("<")[0].split("::")[-1].rstrip("> ")
+        return name.removesuffix("Data").removesuffix("Collection")
 
     def column(self, leaf: str, start: int, stop: int) -> Array:
         """Return a leaf's values of all events, without their boundaries."""
@@ -146,6 +148,8 @@ class EventFile(TreeFile):
         if run is None or event is None:
             return np.zeros(self.n_events, np.uint32), position
         runs, events = (self.column(leaf, 0, self.n_events) for leaf in (run, event))
+        if not len(runs) and not len(events):
+            return np.zeros(self.n_events, np.uint32), position
         if len(runs) != self.n_events or len(events) != self.n_events:
             raise UserError(f"{self.path}: EventHeader holds {len(events)} entries for {self.n_events} events; the file is damaged")
         runs, events = runs.astype(np.uint32), events.astype(np.uint64)
