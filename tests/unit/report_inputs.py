@@ -20,6 +20,7 @@ from particleforge.selection.cutflow import gather_cutflows
 from particleforge.selection.select import select_events
 from particleforge.training.metrics import metrics_table
 
+from .checked_data import judge_sample, judge_samples, judge_shards, write_sample, write_training_shards
 from .synthetic import synthetic_events
 from .validation_inputs import CONFIG, smeared
 
@@ -52,6 +53,7 @@ def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 
         cutflow_table=folder / "select/cutflow.csv",
         cutflow_plot=folder / "select/cutflow.png",
         manifest=manifest,
+        **_write_verdicts(folder / "checked"),
         **_write_search(folder),
         **_write_training(folder),
         physics_metrics=folder / "validate/metrics.json",
@@ -82,6 +84,14 @@ def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_parti
     layout = tables.RECONSTRUCTED_SCHEMA
     tables.write_table(reconstructed, [tables.to_arrow(found, layout)], layout, {"sample": sample})
     return dataset, selected, reconstructed, cutflow
+
+
+def _write_verdicts(folder: Path) -> dict[str, Path]:
+    """Check events like those of the report."""
+    for sample in SAMPLES:
+        judge_sample(folder, write_sample(folder, sample, sizes=(20, 30)))
+    dataset = judge_samples(folder, [folder / f"checks/dataset/{sample}.json" for sample in SAMPLES])
+    return {"dataset_verdict": dataset, "shards_verdict": judge_shards(write_training_shards(folder, 60))}
 
 
 def _write_search(folder: Path) -> dict[str, object]:

@@ -17,7 +17,7 @@ from particleforge.validation.validate import fill_histograms
 from .report_inputs import SAMPLES, draw_stand_ins, report_settings, write_report_inputs
 from .validation_inputs import validate_settings
 
-SECTIONS = ("headline", "data", "cutflow", "search", "training", "export", "physics", "displays", "origin")
+SECTIONS = ("headline", "data", "checks", "cutflow", "search", "training", "export", "physics", "displays", "origin")
 
 
 class Page(HTMLParser):
