@@ -48,7 +48,7 @@ format: env  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow/rules
 
-docs: env  ## Rewrite config/README.md and the JSON schemas from the models
+docs: env  ## Rewrite config/README.md, JSON schemas and tables of columns from the models
 	$(BIN)/python -m particleforge.config.document
 
 clean:  ## Delete the results, after asking

@@ -1,7 +1,8 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with provenance inside.
 
-Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd; training shards lz4) whose
-key-value metadata carries schema version, units, and what shaped the file (``provenance``).
+Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd; training shards lz4). Each field,
+also the members of records, has ``description`` and ``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries
+schema version and what shaped the file (``provenance``).
 """
 
 import json
@@ -31,18 +32,17 @@ def arrow_type(dtype: str) -> pa.DataType:
 
 def arrow_schema(fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()) -> pa.Schema:
     """Return the Arrow schema of event-level ``fields`` followed by list-of-record ``collections``."""
-    columns = [pa.field(f.name, arrow_type(f.dtype), nullable=False) for f in fields]
+    columns = [_arrow_field(field) for field in fields]
     for collection in collections:
-        members = [pa.field(f.name, arrow_type(f.dtype), nullable=False) for f in collection.fields]
-        columns.append(pa.field(collection.name, pa.list_(pa.field("element", pa.struct(members), nullable=False)), nullable=False))
+        record = pa.field("element", pa.struct([_arrow_field(field) for field in collection.fields]), nullable=False)
+        described = {"description": collection.description}
+        columns.append(pa.field(collection.name, pa.list_(record), nullable=False, metadata=described))
     return pa.schema(columns)
 
 
-def units(fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()) -> dict[str, str]:
-    """Return ``{"tracks.pt": "GeV", ...}`` for the columns that have a unit."""
-    found = {f.name: f.unit for f in fields if f.unit}
-    found |= {f"{c.name}.{f.name}": f.unit for c in collections for f in c.fields if f.unit}
-    return found
+def _arrow_field(field: schema.Field) -> pa.Field:
+    described = {"description": field.description} | ({"unit": field.unit} if field.unit else {})
+    return pa.field(field.name, arrow_type(field.dtype), nullable=False, metadata=described)
 
 
 DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)

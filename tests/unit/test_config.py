@@ -150,9 +150,9 @@ def test_samples_are_rounded_up_to_full_shards():
     assert n_shards(run.simulation, sample) == 5
 
 
-@pytest.mark.parametrize("path", list(documents()))
+@pytest.mark.parametrize("path", list(documents(ROOT)))
 def test_generated_files_are_current(path):
-    assert (ROOT / path).read_text() == documents()[path], "run `make docs` and commit"
+    assert (ROOT / path).read_text() == documents(ROOT)[path], "run `make docs` and commit"
 
 
 def test_every_key_of_the_detector_file_is_described_with_its_unit():

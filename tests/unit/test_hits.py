@@ -17,7 +17,7 @@ from particleforge.errors import UserError
 from particleforge.preprocessing.shards import write_shards
 from particleforge.schema import Fate
 from particleforge.selection.select import select_events
-from particleforge.tables import HITS_DATASET_SCHEMA, HITS_SELECTED_SCHEMA, read_metadata, read_table
+from particleforge.tables import HITS_DATASET_SCHEMA, HITS_SELECTED_SCHEMA, read_table
 
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
 
@@ -64,7 +64,7 @@ def test_cuts_on_clusters_leave_hits_alone(folder):
     before, after = read_table(folder / "dataset.parquet"), read_table(folder / "selected.parquet")
     assert pq.read_schema(folder / "dataset.parquet").equals(HITS_DATASET_SCHEMA, check_metadata=False)
     assert pq.read_schema(folder / "selected.parquet").equals(HITS_SELECTED_SCHEMA, check_metadata=False)
-    assert read_metadata(folder / "selected.parquet")["units"]["clusters.time"] == "ns"
+    assert pq.read_schema(folder / "selected.parquet").field("clusters").type.value_type.field("time").metadata[b"unit"] == b"ns"
     assert ak.sum(ak.num(before.clusters)) > 300
     assert after.clusters.to_list() == before.clusters.to_list()
     assert after.cluster_links.to_list() == before.cluster_links.to_list()
@@ -149,7 +149,7 @@ def test_features_of_other_elements_are_refused(folder):
 @pytest.mark.fault("calorimeter elements that do not fit")
 def test_a_cut_on_what_hits_have_not_is_refused(folder):
     cuts = DetectorCutsConfig(events=(CutConfig(name="wide", expression="max(clusters.width_transverse) > 1"),))
-    with pytest.raises(UserError, match=r"cuts\.events: wide: .* asks for what .*dataset\.parquet does not have"):
+    with pytest.raises(UserError, match=r"dataset\.parquet: cuts\.events: wide: hits, .* have no 'width_transverse'"):
         select(folder, cuts, "refused")
     assert not (folder / "refused.parquet").exists()
 

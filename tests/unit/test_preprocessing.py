@@ -275,7 +275,7 @@ def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
     fewer = stage_settings().model_copy(update={"particle_classes": PARTICLE_CLASSES[:2]})
     with pytest.raises(UserError, match=r"good.parquet: targets.class_id: \d+ values are outside 0 ... 2"):
         write_shards(fewer, [good], tmp_path / "shards")
-    with pytest.raises(UserError, match=r"split 'valid' is empty.*raise simulation.events_per_sample or selection.valid_fraction"):
+    with pytest.raises(UserError, match=r"split 'valid' is empty.*simulation\.events_per_sample.*selection\.valid_fraction"):
         train = events[tables.read_table(good).split.to_numpy() != "valid"]
         write_shards(stage_settings(), [write_selected(tmp_path / "some.parquet", train)], tmp_path / "shards")
     unsplit = tmp_path / "unsplit.parquet"

@@ -9,10 +9,9 @@ from particleforge import schema, tables
 from particleforge.errors import UserError
 
 
-def test_every_table_has_units_and_unique_columns():
+def test_every_table_has_unique_columns():
     for layout in (tables.DATASET_SCHEMA, tables.SELECTED_SCHEMA, tables.RECONSTRUCTED_SCHEMA, tables.SHARD_SCHEMA):
         assert len(set(layout.names)) == len(layout.names)
-    assert tables.units(schema.EVENT, schema.DATASET)["tracks.pt"] == "GeV"
 
 
 def test_round_trip_with_empty_lists(tmp_path):

@@ -1,4 +1,4 @@
-"""Generate what is written about the configuration from its models: ``config/README.md`` and the JSON schemas.
+"""Generate what is written about configuration and data from their models: ``config/README.md``, JSON schemas, tables in ``docs/data.md``.
 
     python -m particleforge.config.document        # rewrite the files below the working folder
 
@@ -6,19 +6,23 @@ A test compares the committed files with what this module makes.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from particleforge import schema as columns
 from particleforge.artefacts import write_text
 from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import inner_model
 from particleforge.config.run import RunConfig
+from particleforge.errors import UserError
 
+_DATA = "docs/data.md"
+_BEGIN, _END = "<!-- columns: begin -->", "<!-- columns: end -->"
 _INTRODUCTION = """# Configuration
 
 <!-- Made from the models in src/particleforge/config by `make docs`; edit those. -->
@@ -105,8 +109,34 @@ def _table(model: type[BaseModel]) -> str:
     return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *_rows(model)])
 
 
-def documents() -> dict[str, str]:
-    """Return the content of every generated file by its path below the repository."""
+def _columns(fields: Sequence[columns.Field]) -> str:
+    """Return the table of some columns, or of the members of a record."""
+    rows = [f"| `{field.name}` | {field.dtype.replace('<', ' of ').rstrip('>')} | {field.unit} | {field.description} |" for field in fields]
+    return "\n".join(["| column | type | unit | meaning |", "|---|---|---|---|", *rows])
+
+
+def _columns_of_all_tables() -> str:
+    """Return a section for the columns of events, each collection, and the training shards."""
+    sections = [("events", "of every file but the training shards; `split` of selected events only", (*columns.EVENT, columns.SPLIT))]
+    for collection in columns.DATASET:
+        sections.append((collection.name, collection.description, collection.fields))
+        if collection is columns.CLUSTERS:
+            sections.append(("clusters, where hits are elements", columns.HITS.description, columns.HITS.fields))
+    sections.append(("training shards", "flat lists per event, ready for the loader", columns.SHARD))
+    return "\n\n".join(f"### {title}\n\n{text[0].upper()}{text[1:]}.\n\n{_columns(fields)}" for title, text, fields in sections)
+
+
+def _with_columns(text: str) -> str:
+    """Return ``docs/data.md`` with what stands between its two marks made anew."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise UserError(f"{_DATA}: lacks the line '{_END if begin else _BEGIN}'; put it where the tables of columns should stand")
+    return f"{before}{begin}\n\n{_columns_of_all_tables()}\n\n{end}{after}"
+
+
+def documents(root: Path = Path()) -> dict[str, str]:
+    """Return the content of every generated file by its path below the repository, which is at ``root``."""
     readme = "\n".join(
         [
             _INTRODUCTION,
@@ -119,7 +149,7 @@ def documents() -> dict[str, str]:
             "",
         ]
     )
-    files = {"config/README.md": readme}
+    files = {"config/README.md": readme, _DATA: _with_columns((root / _DATA).read_text(encoding="utf-8"))}
     for name, model in (("config", RunConfig), ("detector", DetectorConfig), ("card", CardConfig)):
         files[f"workflow/schemas/{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=2) + "\n"
     return files

@@ -175,7 +175,7 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 2
+    version: int = 3
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig
@@ -250,14 +250,14 @@ class ExportSettings(StageSettings):
 class ReconstructSettings(StageSettings):
     """What shapes a reconstructed file."""
 
-    version: int = 1
+    version: int = 2
     reconstruction: ReconstructionConfig
 
 
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 2
+    version: int = 3
     seed: int
     title: str
     validation: ValidationConfig

@@ -1,7 +1,7 @@
 """Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and baseline candidates.
 
 Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of ``tables.DATASET_SCHEMA``, or
-``HITS_DATASET_SCHEMA`` with hits as elements (units in its metadata). The metadata also holds the energy balance (GeV) and counts of
+``HITS_DATASET_SCHEMA`` with hits as elements (units in the metadata of its fields). The metadata also holds the energy balance (GeV) and counts of
 what was left out, in sum and for each file, and files that were quarantined.
 
 Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that cannot be read,
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from particleforge import schema, tables
+from particleforge import tables
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
@@ -109,10 +109,8 @@ def _verify(settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Pa
 def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> Provenance:
     """Stream all inputs into ``output`` and return its provenance."""
     made = Provenance.of("dataset", settings.plain(), inputs)
-    hits = settings.dataset.calorimeter_elements == "hits"
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
-        "units": tables.units(schema.EVENT, schema.DATASET_OF_HITS if hits else schema.DATASET),
         "quarantined": [{"file": path.name, "reason": reason.replace(str(path), path.name)} for path, reason in quarantined.items()],
     }
     tables.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)

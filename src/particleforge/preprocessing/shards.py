@@ -30,7 +30,7 @@ from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.provenance import Provenance, list_checksum
 from particleforge.seeds import hash_of
-from particleforge.tables import iter_events, read_metadata, units, write_shard
+from particleforge.tables import iter_events, read_metadata, write_shard
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _count(selected: Sequence[Path]) -> dict[str, int]:
         if not total:
             raise UserError(
                 f"split '{name}' is empty: none of {sum(totals.values())} selected events in {len(selected)} files falls into it; "
-                f"raise simulation.events_per_sample or selection.{name}_fraction, or loosen cuts.events"
+                f"give it more events (simulation.events_per_sample, or files), raise selection.{name}_fraction, or loosen cuts.events"
             )
     return totals
 
@@ -113,7 +113,7 @@ def _write_split(
     n_shards = _n_shards(total, settings)
     sizes = [total // n_shards + (number < total % n_shards) for number in range(n_shards)]
     made = Provenance.of("write_shards", settings.plain()).plain()  # the manifest names the inputs, once for all shards
-    described = {"split": split, "units": units(schema.SHARD), "provenance": made}
+    described = {**_contents(settings), "split": split, "provenance": made}
     shards = []
     for number, shard in enumerate(cut(records, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
@@ -133,7 +133,12 @@ def _add(statistics: FeatureStatistics, shard: pa.Table, width: int) -> None:
 
 
 def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, Any]:
-    """Return what the manifest says about features and classes."""
+    """Return what the manifest says about the shards."""
+    return {"schema_version": schema.SCHEMA_VERSION, **_contents(settings), "samples": sorted(set(samples))}
+
+
+def _contents(settings: ShardSettings) -> dict[str, Any]:
+    """Return what the numbers in a shard are: features of each element type, in order, and classes."""
     elements = {}
     for name in settings.elements.types:
         features = getattr(settings.elements, name)
@@ -141,9 +146,7 @@ def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, A
         elements[name] = [{**feature.model_dump(), "unit": unit} for feature, unit in zip(features, units, strict=True)]
     keys = {"name", "label", "pdg", "charged", "mass_gev"}
     return {
-        "schema_version": schema.SCHEMA_VERSION,
         "elements": elements,
         "n_features": n_features(settings.elements),
         "classes": [{"name": "none"}, *(c.model_dump(include=keys) for c in settings.particle_classes)],
-        "samples": sorted(set(samples)),
     }

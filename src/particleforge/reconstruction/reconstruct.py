@@ -23,7 +23,7 @@ from particleforge.provenance import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
-from particleforge.tables import RECONSTRUCTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
+from particleforge.tables import RECONSTRUCTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
 
 
 def reconstruct_events(
@@ -41,7 +41,6 @@ def reconstruct_events(
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
         "classes": network.classes,
-        "units": units(schema.EVENT, schema.RECONSTRUCTED),
         "provenance": made.plain(),
     }
     write_table(output, _reconstructed(settings, events, network), RECONSTRUCTED_SCHEMA, metadata)

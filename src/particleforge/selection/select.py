@@ -29,7 +29,7 @@ from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import object_masks, remove_objects
 from particleforge.selection.split import split_of
-from particleforge.tables import HITS_SELECTED_SCHEMA, SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, units, write_table
+from particleforge.tables import HITS_SELECTED_SCHEMA, SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
 
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
@@ -41,11 +41,9 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
     calorimeter_elements = f"{schema.calorimeter_type(f.name for f in pq.read_schema(dataset).field('clusters').type.value_type)}s"
     settings.cuts.check(calorimeter_elements, str(dataset))
     counts = _Counts(settings.cuts, calorimeter_elements)
-    hits = calorimeter_elements == "hits"
-    layout = HITS_SELECTED_SCHEMA if hits else SELECTED_SCHEMA
+    layout = HITS_SELECTED_SCHEMA if calorimeter_elements == "hits" else SELECTED_SCHEMA
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
-        "units": units((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS if hits else schema.DATASET),
         "provenance": made.plain(),
     }
 
