@@ -1,8 +1,8 @@
 """Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and baseline candidates.
 
 Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of ``tables.DATASET_SCHEMA``, or
-``HITS_DATASET_SCHEMA`` with hits as elements (units in the metadata of its fields). The metadata also holds the energy balance (GeV) and counts of
-what was left out, in sum and for each file, and files that were quarantined.
+``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the energy balance (GeV) and counts of what was left out,
+in sum and for each file, and files that were quarantined.
 
 Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that cannot be read,
 or has not the checksum that it should have, fails the build, or, with ``on_bad_file: quarantine``, is left out altogether: when it
