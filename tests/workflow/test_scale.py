@@ -5,6 +5,7 @@ import resource
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from chain import ROOT, Chain, planned_jobs
 
 from particleforge.config.load import load_detector, load_run
@@ -27,6 +28,22 @@ def test_a_job_plans_itself_only(chain, rule):
     text = chain.run(*job, "--nolock", "-n", "--quiet", "rules", config=(TEN_THOUSAND,))
     assert planned_jobs(text) == {rule: 1}
     assert cpu_seconds() - before < 5
+
+
+def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
+    new = Chain.new(tmp_path / "new")
+    folder = new.folder / "data"
+    folder.mkdir()
+    for number in range(10_000):
+        (folder / f"file_{number}.root").touch()
+    card = {"title": "Many", "published": "nowhere", "licence": "none", "detector": "clic", "expects": "EDM4hep"}
+    (new.folder / "config/cards/many.yaml").write_text(yaml.safe_dump(card | {"samples": {"qq": {"label": "qq", "files": "data"}}}))
+    job = ("--target-jobs", "build_dataset:detector=clic,sample=qq,shard=09999", "--allowed-rules", "build_dataset", "--force")
+    before = cpu_seconds()
+    text = new.run(*job, "--nolock", "-n", config=("simulation={backend: files, card: many}",))
+    assert cpu_seconds() - before < 5
+    assert planned_jobs(text) == {"build_dataset": 1}
+    assert "input: data/file_9999.root" in text
 
 
 def test_one_job_takes_several_simulated_files(tmp_path):

@@ -80,13 +80,16 @@ class GivenFiles:
     def _by_storage(self, found: SampleFiles, key: str) -> dict[str, Source]:
         """Return what is fetched by where it is stored; UserError for a local file of the results, which a run might make anew."""
         stored: dict[str, Source] = {}
+        outside: set[str] = set()  # folders; there may be many files in few
         for source in (source for shard in found.shards.values() for source in shard):
             if source.is_remote:
                 other = stored.setdefault(source.stored, source)
                 if other is not source:
                     raise UserError(f"{key}.files: {other.location} and {source.location} are one file; name it once")
-            elif os.path.abspath(source.location).startswith(f"{self._results}/"):  # noqa: PTH100
-                raise UserError(f"{key}.files: {source.location}: lies in results_dir, where a run may make it anew; move it elsewhere")
+            elif (folder := os.path.dirname(source.location)) not in outside:  # noqa: PTH120
+                if f"{os.path.abspath(folder)}/".startswith(f"{self._results}/"):  # noqa: PTH100
+                    raise UserError(f"{key}.files: {source.location}: lies in results_dir, where a run may make it anew; move it elsewhere")
+                outside.add(folder)
         return stored
 
     def _ledger(self, detector: str, sample: str) -> Path:

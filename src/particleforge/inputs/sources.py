@@ -64,7 +64,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file's name without its folder."""
-        return unquote(urlsplit(self.location).path.rsplit("/", 1)[-1]) if self.is_remote else Path(self.location).name
+        return unquote(urlsplit(self.location).path.rsplit("/", 1)[-1]) if self.is_remote else self.location.rsplit("/", 1)[-1]
 
     @property
     def stored(self) -> str:
@@ -139,9 +139,10 @@ def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str
     found: dict[str, Source] = {}
     for entry in sample.files:
         for source in _expanded(entry, f"{key}.files", records, zenodo_url, timeout_s):
-            checksum = sample.checksums.get(source.name, source.checksum)
-            found.setdefault(source.location, replace(source, checksum=checksum))
-    _check_names(found.values(), sample.checksums, key)
+            found.setdefault(source.location, source)
+    if sample.checksums:
+        _check_names(found.values(), sample.checksums, key)
+        found = {place: replace(source, checksum=sample.checksums.get(source.name, source.checksum)) for place, source in found.items()}
     settled = ledger.extended(found, records)
     shards: dict[int, list[Source]] = {}
     for location, source in found.items():
@@ -187,7 +188,7 @@ def local_files(entry: str, key: str) -> list[str]:
         _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
         found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207
     elif Path(path).is_dir():
-        found = [str(Path(path) / name) for name in _listed(Path(path), entry, key) if name.endswith(".root")]
+        found = [os.path.join(path, name) for name in _listed(Path(path), entry, key) if name.endswith(".root")]  # noqa: PTH118  as above
     else:
         found = [path] if Path(path).exists() else []
         if not found:
