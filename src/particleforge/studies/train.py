@@ -92,7 +92,7 @@ def _train_events(point: StudyPoint, manifest: Path) -> int:
     if asked is not None and asked > available:
         raise UserError(
             f"studies.{point.study}.train_events: {asked}, but {manifest} has {available} events to train on; "
-            "lower it, or raise simulation.events_per_sample"
+            "lower it, or give more events (simulation.events_per_sample, or files)"
         )
     return asked or available
 
