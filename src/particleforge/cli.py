@@ -30,8 +30,10 @@ Output = Annotated[Path, typer.Option(help="File to write.")]
 Input = Annotated[Path, typer.Option("--input", help="File to read.", exists=True, dir_okay=False)]
 Inputs = Annotated[list[Path], typer.Option("--input", help="File to read; can be repeated.", exists=True, dir_okay=False)]
 Sample = Annotated[str, typer.Option(help="Name of the sample, part of every event's identity.")]
+WorkDir = Annotated[Path, typer.Option(help="Folder for what outlives a check: statistics of shards, a verdict that failed.")]
 
 _CONFIG = Path("config")
+_WORK = Path("checks_work")
 
 
 def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, Any]:
@@ -99,6 +101,41 @@ def build_dataset(
 
 
 @app.command()
+def check_dataset(
+    detector: Detector,
+    inputs: Inputs,
+    output: Output,
+    work_dir: WorkDir = _WORK,
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Check all shards of one sample of a dataset and write the verdict, JSON."""
+    from particleforge.checks.dataset import check_dataset as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.CheckDatasetSettings.of(run, chosen, sample_name=sample), inputs, work_dir, output)
+
+
+@app.command()
+def compare_samples(
+    detector: Detector,
+    inputs: Inputs,
+    output: Output,
+    work_dir: WorkDir = _WORK,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Compare the samples of a dataset, given by their verdicts, and write the verdict, JSON."""
+    from particleforge.checks.dataset import compare_samples as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.CompareSamplesSettings.of(run, chosen), inputs, work_dir, output)
+
+
+@app.command()
 def select_events(
     detector: Detector,
     events: Input,
@@ -130,6 +167,23 @@ def write_shards(
 
     run, chosen = _load(detector, preset, set_, config_dir)
     run_stage(stage.ShardSettings.of(run, chosen), inputs, output_dir)
+
+
+@app.command()
+def check_shards(
+    detector: Detector,
+    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)],
+    output: Output,
+    work_dir: WorkDir = _WORK,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = _CONFIG,
+) -> None:
+    """Check training shards against their manifest and normalisation and write the verdict, JSON."""
+    from particleforge.checks.shards import check_shards as run_stage
+
+    run, chosen = _load(detector, preset, set_, config_dir)
+    run_stage(stage.CheckShardsSettings.of(run, chosen), manifest, manifest.with_name("normalisation.json"), work_dir, output)
 
 
 @app.command()

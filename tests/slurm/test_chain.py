@@ -14,9 +14,12 @@ from particleforge.training.launch import TrainingSpec, run_training
 JOBS = {
     "simulate_events": 3,
     "build_dataset": 3,
+    "check_dataset": 3,
+    "compare_samples": 1,
     "select_events": 3,
     "gather_cutflows": 1,
     "write_shards": 1,
+    "check_shards": 1,
     "run_hpo_slot": 7,
     "select_best_trial": 1,
     "train_model": 1,

@@ -14,13 +14,16 @@ from particleforge.config.load import merge
 from particleforge.errors import UserError
 from particleforge.workflow import Workflow
 
-STAGES = ["simulate", "dataset", "select", "cutflow", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
+STAGES = ["simulate", "dataset", "check_dataset", "select", "cutflow", "preprocess", "check_shards"]
+STAGES += ["hpo", "train", "export", "reconstruct", "validate", "report"]
 RULES = {
     "simulate": {"simulate_events"},
     "dataset": {"build_dataset"},
+    "check_dataset": {"check_dataset", "compare_samples"},
     "select": {"select_events"},
     "cutflow": {"gather_cutflows"},
     "preprocess": {"write_shards"},
+    "check_shards": {"check_shards"},
     "hpo": {"run_hpo_slot", "select_best_trial"},
     "train": {"train_model"},
     "export": {"export_onnx"},
@@ -30,14 +33,16 @@ RULES = {
 }
 FROM_TRAIN = ["train", "export", "reconstruct", "validate", "report"]
 FROM_HPO = ["hpo", *FROM_TRAIN]
+FROM_SELECT = STAGES[STAGES.index("select") :]
 
 RUN_KEYS = [
-    ("seed=1", STAGES[:3] + STAGES[3:]),
+    ("seed=1", STAGES),
     ("dataset={visible_fraction_min: 0.2}", STAGES[1:]),
     ("dataset={calorimeter_elements: hits}", STAGES[1:]),
     ("dataset={hit_energy_min_mev: 5}", []),
-    ("selection={train_fraction: 0.6, valid_fraction: 0.2, test_fraction: 0.2}", STAGES[2:]),
-    ("preprocessing={events_per_shard: 9}", ["preprocess", *FROM_HPO]),
+    ("selection={train_fraction: 0.6, valid_fraction: 0.2, test_fraction: 0.2}", FROM_SELECT),
+    ("checks={abs_eta_max: 14}", ["check_dataset", "check_shards", "report"]),
+    ("preprocessing={events_per_shard: 9}", ["preprocess", "check_shards", *FROM_HPO]),
     ("model={head_layers: 1}", FROM_HPO),
     ("training={gradient_clip: 0.5}", FROM_HPO),
     ("hpo={sampler: random}", FROM_HPO),
@@ -48,7 +53,7 @@ RUN_KEYS = [
 ]
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
-    ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, STAGES[2:]),
+    ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, FROM_SELECT),
     ({"cuts": {"overlaps": [{"name": "duplicates", "collection": "tracks", "delta_r_max": 0.01, "prefer": "tracks.n_hits"}]}}, STAGES[2:]),
     ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
@@ -115,14 +120,15 @@ def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage)
     assert set(planned_jobs(done.stdout + done.stderr)) == rules_of(expected)
 
 
-TARGETS = ["simulate", "dataset", "select", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
+TARGETS = ["simulate", "dataset", "check_data", "select", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_stage_is_a_target(tmp_path, target):
     jobs = set(Chain.new(tmp_path / "new").planned(target)) - {target}
-    last = {"select": "cutflow"}.get(target, target)
-    needed = [name for name in STAGES[: STAGES.index(last) + 1] if name != "cutflow" or target in {"select", "report"}]
+    last = {"select": "cutflow", "check_data": "check_shards"}.get(target, target)
+    spared = {"select": {"check_dataset"}, "report": set()}.get(target, {"cutflow"})
+    needed = [name for name in STAGES[: STAGES.index(last) + 1] if name not in spared]
     assert jobs == rules_of(needed)
 
 

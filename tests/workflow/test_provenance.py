@@ -48,6 +48,9 @@ def test_the_report_leads_back_to_the_seeds(chain):
     assert {item["stage"] for item in items.values()} >= {
         "simulate",
         "dataset",
+        "check_dataset",
+        "compare_samples",
+        "check_shards",
         "select_events",
         "write_shards",
         "run_hpo_slot",

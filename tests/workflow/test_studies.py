@@ -23,6 +23,7 @@ def test_a_study_needs_training_data_and_nothing_that_follows(tmp_path):
     jobs = new.planned("scaling_law", config=(TINY,))
     assert (jobs["run_study_training"], jobs["gather_study"]) == (3, 1)
     data = {"simulate_events", "build_dataset", "select_events", "write_shards"}
+    data |= {"check_dataset", "compare_samples", "check_shards"}
     assert set(jobs) == {*data, "run_study_training", "gather_study", "scaling_law"}
 
 
