@@ -11,7 +11,7 @@ from particleforge.errors import UserError
 from particleforge.figures import save_figure, styled
 from particleforge.validation import validate
 from particleforge.validation.events import RECONSTRUCTIONS, read_pair
-from particleforge.validation.histograms import book, to_json
+from particleforge.validation.histograms import ELEMENTS, book, count_edges, to_json
 from particleforge.validation.jet_plots import jet_resolution
 from particleforge.validation.metrics import compute_metrics
 from particleforge.validation.plot_parts import Results
@@ -49,6 +49,49 @@ def test_perfect_reconstruction(results: Results) -> None:
         assert found["mlpf"]["fake_rate"]["value"] == 0, name
         assert found["mlpf"]["energy_response"]["resolution"]["value"] < 2e-5
     assert results.figures["particles"]["muon"]["mlpf"]["wrong_charge"]["value"] == 0
+
+
+def test_targets_close_on_the_generator(results: Results) -> None:
+    """Visible particles lose little to the generator, targets nothing to visible particles but what was merged or dropped."""
+    closure = results.figures["closure"]
+    for stage in ("truth", "target"):
+        response = closure["inclusive"][stage]
+        assert response["n"] > 100
+        assert response["median"]["value"] == pytest.approx(1, abs=0.02)
+        assert response["resolution"]["value"] < 0.05
+        assert sum(row[stage]["n"] for row in closure["pt_bins"]) <= response["n"]
+    counted = results.hists["elements"][{"process": sum}]
+    assert [counted[{"kind": kind}].sum() for kind in ELEMENTS] == [160] * len(ELEMENTS)
+
+
+def test_closure_shows_what_targets_lose(settings: ValidateSettings, tmp_path: Path) -> None:
+    """Targets of 80 % of the energy, and every third particle unseen: each stage counts its own particles and jets."""
+    events = many_events(120)
+    hidden = ak.local_index(events.particles.energy) % 3 == 0
+    fate = ak.values_astype(ak.where(hidden, 0, events.particles.fate), np.int8)
+    targets = events.targets
+    for name in ("px", "py", "pz", "energy"):
+        targets = ak.with_field(targets, 0.8 * targets[name], name)
+    changed = ak.with_field(ak.with_field(events, ak.with_field(events.particles, fate, "fate"), "particles"), targets, "targets")
+    pair = write_pair(tmp_path, changed, visible(events))
+    hists = validate.fill_histograms(settings, [pair[0]], [pair[1]])
+    closure = compute_metrics(hists, settings)["closure"]["inclusive"]
+    assert closure["target"]["median"]["value"] == pytest.approx(0.8, abs=0.02)
+    assert closure["truth"]["median"]["value"] == pytest.approx(1, abs=0.02)
+    spectra = {stage: hists["class_pt"][{"process": sum, "stage": stage}].sum(flow=True) for stage in ("generator", "truth", "target")}
+    kept = np.arange(120) % 3 != 0
+    neutrinos = np.isin(np.abs(ak.to_numpy(ak.flatten(events.particles.pdg[kept]))), [12, 14, 16, 18])
+    assert spectra["generator"] == len(neutrinos) - neutrinos.sum()
+    assert spectra["truth"] == ak.sum(fate[kept] != 0) < spectra["generator"]
+    assert spectra["target"] == ak.sum(targets.class_id[kept] != 0)
+
+
+def test_counts_up_to_twenty_have_a_bin_each() -> None:
+    edges = count_edges(1e5)
+    assert edges[:22].tolist() == [*range(21), 22]
+    assert edges[-1] >= 1e5
+    assert np.all(np.diff(edges) >= 1)
+    assert np.all(edges[21:] / edges[20:-1] < 1.13)
 
 
 def test_known_scale_is_recovered(results: Results) -> None:

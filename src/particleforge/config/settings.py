@@ -34,6 +34,7 @@ from particleforge.config.report import ReportConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
+from particleforge.config.skim import check_skim
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 
@@ -163,6 +164,12 @@ class SelectSettings(StageSettings):
     sample_name: str
     selection: SelectionConfig
     cuts: DetectorCutsConfig
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; UserError if these drop columns that later stages read."""
+        check_skim(run.selection.drop_columns, detector.elements, run.dataset.calorimeter_elements, "the detector's file")
+        return super().of(run, detector, **own)
 
 
 class CutflowSettings(StageSettings):

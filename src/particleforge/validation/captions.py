@@ -22,6 +22,12 @@ _EVENTS = {
         width how well showers are measured and shared.""",
     "confusion": """Truth class (rows) against class of the matched candidate (columns), each row normalised to one. Column none:
         missed; row none: what candidates without a truth particle are called. Matching is by direction alone.""",
+    "closure_jets": """What the model learns from, without any model: pT of jets of visible particles, and of targets, over jets of all
+        generated particles but neutrinos. Both should peak narrowly at one; what lies below is energy that left no element.""",
+    "class_spectra": """Spectra per class of generated particles, of the visible ones, and of targets, and their ratios to generated. A
+        target has the class of its element: a charged particle without track counts as neutral, lost to one class, gained by another.""",
+    "elements_per_event": """Tracks, clusters (or hits), elements with a target and visible particles per event. Visible particles
+        beyond the elements with a target are merged or dropped; elements beyond those with a target are to become nothing.""",
 }
 _EFFICIENCY = """: share of truth particles matched to a candidate of the same class (top) and share of candidates that match no truth
     particle (bottom), against pT and pseudorapidity. Where the truth limit is below one, the elements themselves lack the particle or

@@ -10,13 +10,16 @@ The views, each a list of particles (px, py, pz, energy in GeV, charge, class) p
 * ``mlpf``: the model's candidates;
 * ``baseline``: the candidates of the rule-based particle flow.
 
+Beside them, ``generator``: all truth particles but neutrinos, visible or not, for ``closure`` only.
+
 Invariant: rows are joined by ``event_id``; run and event numbers must agree too, and every selected event of a
 reconstructed split must have been reconstructed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -25,12 +28,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from particleforge import schema, tables
+from particleforge.dataset.classes import is_neutrino
 from particleforge.errors import UserError
 
+GENERATOR = "generator"
 TRUTH = "truth"
 RECONSTRUCTIONS = ("target", "mlpf", "baseline")
 VIEWS = (TRUTH, *RECONSTRUCTIONS)
 _MEMBERS = ("px", "py", "pz", "energy", "charge", "class_id")
+_COUNTED = ("tracks.list.element.pt",)  # one member of each track tells their number
 _IDENTITY = ("event_id", "run_number", "event_number")
 
 
@@ -38,12 +44,13 @@ _IDENTITY = ("event_id", "run_number", "event_number")
 class EventBatch:
     """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge, class_id, pt, eta, phi.
 
-    ``events`` holds what was asked for beside the views.
+    ``n_elements`` holds the numbers of tracks and of calorimeter elements per event, ``events`` what was asked for beside the views.
     """
 
     sample: str
     n_events: int
     views: dict[str, ak.Array]
+    n_elements: dict[str, ak.Array]
     events: ak.Array
 
 
@@ -67,23 +74,31 @@ def read_pair(selected: Path, reconstructed: Path, also: Sequence[str] = ()) -> 
     order = np.argsort(ids, kind="stable")
     source = pq.ParquetFile(selected)
     for group in range(source.num_row_groups):
-        rows = source.read_row_group(group, columns=["event_id", "particles", "targets", "candidates", *also])
+        rows = source.read_row_group(group, columns=["event_id", "particles", "targets", "candidates", *_COUNTED, *also])
         rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
         if rows.num_rows == 0:
             continue
         where = order[np.searchsorted(ids, rows["event_id"].to_numpy(), sorter=order)]
         events = tables.from_arrow(rows)
-        yield EventBatch(sample, rows.num_rows, _views(events, model[where]), events)
+        n_tracks = ak.num(events.tracks)
+        n_elements = {"tracks": n_tracks, "clusters": ak.num(events.targets) - n_tracks}
+        yield EventBatch(sample, rows.num_rows, _views(events, model[where]), n_elements, events)
 
 
 def _views(events: ak.Array, model: ak.Array) -> dict[str, ak.Array]:
     particles, targets = events.particles, events.targets
     return {
+        GENERATOR: _view(particles[~_per_event(is_neutrino, particles.pdg)]),
         TRUTH: _view(particles[particles.fate != int(schema.Fate.INVISIBLE)]),
         "target": _view(targets[targets.class_id != schema.NONE_CLASS]),
         "mlpf": _view(model),
         "baseline": _view(events.candidates),
     }
+
+
+def _per_event(function: Callable[[Any], Any], values: ak.Array) -> ak.Array:
+    """Apply a function of a flat array to one of lists."""
+    return ak.unflatten(function(ak.to_numpy(ak.flatten(values))), ak.num(values))
 
 
 def _view(particles: ak.Array) -> ak.Array:

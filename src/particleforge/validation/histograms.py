@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.validation.events import RECONSTRUCTIONS, VIEWS
+from particleforge.validation.events import GENERATOR, RECONSTRUCTIONS, TRUTH, VIEWS
 
 Histogram = Any  # hist.Hist, whose annotations know no category axes
 Hists = dict[str, Histogram]
 OUTCOMES = ("none", "other", "same")  # no match; match of another class; match of the same class
+CLOSURE = (TRUTH, "target")  # what is compared with all generated particles
+ELEMENTS = ("tracks", "clusters", "elements with a target", "visible particles")
 _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
 
 
@@ -28,6 +30,12 @@ def fine_edges(centre: float, core: float, reach: float) -> npt.NDArray[np.float
     """Return edges that are evenly spaced in asinh((x - centre) / core) up to ``reach`` on both sides."""
     end = np.arcsinh(reach / core)
     return centre + core * np.sinh(np.linspace(-end, end, _FINE_BINS + 1))
+
+
+def count_edges(largest: float) -> npt.NDArray[np.float64]:
+    """Return edges for counts: one bin for each number up to 20, then bins that grow by a tenth, up to ``largest`` at least."""
+    n_growing = int(np.ceil(np.log(largest / 20) / np.log(1.1)))
+    return np.concatenate([np.arange(20), np.unique(np.round(20 * 1.1 ** np.arange(n_growing + 1)))])
 
 
 def category(name: str, values: Sequence[str], label: str) -> Any:
@@ -57,8 +65,14 @@ def book(settings: ValidateSettings) -> Hists:
     ratio_fine = hist.axis.Variable(fine_edges(1, 1e-3, 9), name="response", label="reconstructed / truth")
     residual_fine = hist.axis.Variable(fine_edges(0, 1e-2, 1e4), name="residual", label="reconstructed - truth [GeV]")
     matched = category("matched", ("no", "yes"), "matched")
+    stage, closure = category("stage", (GENERATOR, *CLOSURE), "stage"), category("stage", CLOSURE, "stage")
+    number = hist.axis.Variable(count_edges(1e5), name="number", label="number per event")
     axes: dict[str, tuple[Any, ...]] = {
         "events": (sample,),
+        "closure_jet_response": (sample, closure, true_jet_pt, response),
+        "closure_jet_response_fine": (sample, closure, true_jet_pt, ratio_fine),
+        "class_pt": (sample, stage, true_class, pt),
+        "elements": (sample, category("kind", ELEMENTS, "counted"), number),
         "jet_pt": (sample, view, jet_pt),
         "jet_truth": (sample, reco, jet_pt, matched),
         "jet_reco": (sample, reco, jet_pt, matched),

@@ -11,10 +11,12 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
 * ``visible_energy.<reco>``: ``n``, ``median``, ``iqr``, ``resolution`` of the ratio to truth;
 * ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``, ``wrong_charge`` (charged classes),
   ``pt_response``, ``energy_response``, and lists ``by_pt`` and ``by_eta``;
+* ``closure.inclusive.<stage>``: ``n``, ``median``, ``iqr``, ``resolution`` of jet pT over that of the generator's jet, for the stages
+  ``truth`` (visible particles) and ``target``; ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
 * ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
 * ``by_sample.<sample>``: the same without the particles' bins.
 
-``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``met``, ``particles``, ``quantiles``.
+``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``closure``, ``met``, ``particles``, ``quantiles``.
 """
 
 from typing import Any
@@ -24,7 +26,7 @@ import numpy as np
 from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
 from particleforge.validation.events import RECONSTRUCTIONS
-from particleforge.validation.histograms import Hists
+from particleforge.validation.histograms import CLOSURE, Hists
 from particleforge.validation.quantiles import proportion, summary
 
 Tree = dict[str, Any]
@@ -51,6 +53,7 @@ class _Figures:
         return {
             "n_events": self.n_events,
             "jets": self.jets(),
+            "closure": self.closure(),
             "met": self.met(),
             "visible_energy": {
                 reco: self.summary("visible_energy_response", self.counts("visible_energy_response_fine", reco=reco), reco)
@@ -97,6 +100,21 @@ class _Figures:
             "efficiency": proportion(matched, missed + matched),
             "fake_rate": proportion(fake, fake + real),
             "response": self.summary("jet_response", response, reco, label),
+        }
+
+    def closure(self) -> Tree:
+        edges = self.settings.plots.jet_pt_edges_gev
+        counts = {stage: self.counts("closure_jet_response_fine", stage=stage)[1:] for stage in CLOSURE}  # above the first edge
+        return {
+            "inclusive": {stage: self.summary("closure_jet_response", found.sum(axis=0), stage) for stage, found in counts.items()},
+            "pt_bins": [
+                {
+                    "low": edges[i],
+                    "high": edges[i + 1],
+                    **{stage: self.summary("closure_jet_response", found[i], stage, i) for stage, found in counts.items()},
+                }
+                for i in range(len(edges) - 1)
+            ],
         }
 
     def met(self) -> Tree:

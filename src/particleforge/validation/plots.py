@@ -9,6 +9,7 @@ from pathlib import Path
 
 from particleforge.figures import save_figure, styled
 from particleforge.validation.captions import captions
+from particleforge.validation.closure_plots import class_spectra, closure_jets, elements_per_event
 from particleforge.validation.event_plots import met, met_resolution, visible_energy
 from particleforge.validation.jet_plots import jet_efficiency, jet_pt, jet_resolution, jet_resolution_by_sample, jet_response
 from particleforge.validation.particle_plots import confusion, particle_efficiency, particle_response
@@ -22,6 +23,7 @@ def draw_plots(results: Results, folder: Path) -> None:
         for draw in (
             *(jet_response, jet_resolution, jet_resolution_by_sample, jet_efficiency, jet_pt),
             *(met, met_resolution, visible_energy, confusion),
+            *(closure_jets, class_spectra, elements_per_event),
         )
     }
     classes = {c.name: c for c in results.settings.particle_classes}

@@ -13,6 +13,7 @@ from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
 from particleforge.provenance import Provenance
+from particleforge.validation.closure import fill_closure
 from particleforge.validation.events import read_pair, sample_of
 from particleforge.validation.histograms import Hists, book, to_json
 from particleforge.validation.jets import fill_jets
@@ -59,6 +60,7 @@ def fill_histograms(settings: ValidateSettings, selected: Sequence[Path], recons
         for batch in read_pair(selected_file, reconstructed_file):
             hists["events"].fill(process=[batch.sample] * batch.n_events)
             fill_jets(hists, batch, settings.jets)
+            fill_closure(hists, batch, settings)
             fill_met(hists, batch)
             fill_particles(hists, batch, settings)
         logger.info("%s: %d events so far", reconstructed_file, hists["events"].sum())
