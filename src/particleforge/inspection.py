@@ -1,8 +1,9 @@
 """What a file of simulated events holds, and what the dataset stage makes of it: ``particleforge inspect``.
 
 Inputs -> outputs: a ROOT file and a detector's branch map -> ``Inspection``: versions, kind of tree, number of events, every collection
-with its type and mean size (of the first ``EVENTS_LOOKED_AT`` events), which collection the map reads as what, what is missing and
-what that costs, and the reason if no dataset can be built. A file that is neither EDM4hep nor Delphes is a UserError.
+with its type and mean size (of the first ``EVENTS_LOOKED_AT`` events), which collection the map reads as what, which ones would fit where
+it finds none, what is missing and what that costs, and the reason if no dataset can be built. A file that is neither EDM4hep nor Delphes
+is a UserError.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from particleforge.delphes import reader as delphes
 from particleforge.delphes.rootfile import TREE as DELPHES_TREE
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep import reader as edm4hep
-from particleforge.edm4hep.datamodel import AT_CALORIMETER
+from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
 from particleforge.edm4hep.identities import table_of_ids
 from particleforge.edm4hep.mapping import SYSTEMS, BranchMap
 from particleforge.edm4hep.records import RawEvents
@@ -27,6 +28,20 @@ from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes
 
 EVENTS_LOOKED_AT = 100
+_NAMES_SHOWN = 6
+_HITS = "ecal/hcal/other_hits"
+_FITTING = {  # meaning -> types of collections that could be read as it
+    "particles": ("MCParticle", "GenParticle"),
+    "tracks": ("Track",),
+    "clusters": ("Cluster", "Tower"),
+    "candidates": ("ReconstructedParticle",),
+    _HITS: ("CalorimeterHit",),
+    "hit_links": ("MCRecoCaloParticleAssociation", "CaloHitMCParticleLink", "Link (CalorimeterHit to MCParticle)"),
+    "cluster_links": ("MCRecoClusterParticleAssociation", "ClusterMCParticleLink", "Link (Cluster to MCParticle)"),
+    "track_links": ("MCRecoTrackParticleAssociation", "TrackMCParticleLink", "Link (Track to MCParticle)"),
+    "candidate_links": ("MCRecoParticleAssociation", "RecoMCParticleLink", "Link (ReconstructedParticle to MCParticle)"),
+}
+_SUBSET = "_objIdx"  # at the end of what is a list of references to objects of another collection
 _VERSIONS = {"podio": ("PodioBuildVersion", "PodioVersion"), "EDM4hep": ("edm4hep___Version",)}
 
 
@@ -41,7 +56,11 @@ class CollectionFound:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``particleforge inspect`` tells; ``refused`` is the reason why no dataset can be built, or None."""
+    """What ``particleforge inspect`` tells.
+
+    ``fitting`` names the collections of the right type for meanings that ``mapped`` has none for; ``refused`` is the reason why no
+    dataset can be built, or None.
+    """
 
     file: str
     format: str
@@ -50,6 +69,7 @@ class Inspection:
     n_events: int
     collections: list[CollectionFound]
     mapped: dict[str, list[str]]
+    fitting: dict[str, list[str]]
     missing: list[str]
     read: dict[str, int]
     refused: str | None
@@ -72,7 +92,13 @@ class Inspection:
         yield ""
         yield "read as"
         for meaning, names in self.mapped.items():
-            yield f"  {meaning:<20} {' + '.join(names) or '-'}"
+            yield f"  {meaning:<22} {' + '.join(names) or '-'}"
+        if self.fitting:
+            yield ""
+            yield "would fit, if named in the detector's file"
+        for meaning, names in self.fitting.items():
+            shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
+            yield f"  {meaning:<22} {shown}"
         yield ""
         yield "missing, and what that costs" if self.missing else "nothing is missing"
         yield from (f"  {line}" for line in self.missing)
@@ -93,13 +119,13 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
     with TreeFile(path) as file:
         chosen = BranchMap.of(file.layout, detector.collections)
         try:
-            collections, versions = _collections(file), _versions(file)
-            has_table = table_of_ids(file.root) is not None
+            ids = table_of_ids(file.root)
+            collections, versions = _collections(file, ids or {}), _versions(file)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise file.unreadable(error) from error
         events, refused = _first(edm4hep.read_chunks(path, detector.collections, EVENTS_LOOKED_AT))
-        missing = _missing_in_edm4hep(file, chosen, events)
-        if not has_table:
+        mapped, missing = _mapped(file, chosen), _missing_in_edm4hep(file, chosen, events)
+        if ids is None:
             missing.append("no table of collection IDs: what they mean is told from names and references")
         return Inspection(
             file=file.path,
@@ -108,7 +134,8 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             tree=file.kind,
             n_events=file.n_events,
             collections=collections,
-            mapped=_mapped(chosen),
+            mapped=mapped,
+            fitting=_fitting(mapped, collections),
             missing=missing,
             read=_counts(events),
             refused=refused,
@@ -132,15 +159,20 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
         }
         chunks = delphes.read_chunks(path, names, detector.b_field_tesla, detector.calorimeter.ecal, EVENTS_LOOKED_AT)
         events, refused = _first(chunks)
+        collections = [CollectionFound(*found) for found in file.branches(EVENTS_LOOKED_AT)]
+        missing = [cost for meaning, cost in costs.items() if not mapped[meaning]]
+        if not file.has(names.event):
+            missing.insert(0, f"no {names.event}: events are numbered by their position, weights are 1")
         return Inspection(
             file=file.path,
             format="Delphes",
             versions={},
             tree=f"TTree {DELPHES_TREE}",
             n_events=file.n_events,
-            collections=[CollectionFound(*found) for found in file.branches(EVENTS_LOOKED_AT)],
+            collections=collections,
             mapped=mapped,
-            missing=[cost for meaning, cost in costs.items() if not mapped[meaning]],
+            fitting=_fitting(mapped, collections),
+            missing=missing + _dropped(events),
             read=_counts(events),
             refused=refused,
         )
@@ -164,10 +196,12 @@ def _versions(file: TreeFile) -> dict[str, str]:
             parts = [leaves.get(f"{stem}{separator}{part}") for part in ("major", "minor", "patch")]
             if all(part is not None for part in parts):
                 found[package] = ".".join(str(int(np.ravel(part.array(entry_stop=1))[0])) for part in parts if part is not None)
+            elif stem in leaves and "vector" in str(leaves[stem].typename):  # RNTuple
+                found[package] = ".".join(str(int(part)) for part in leaves[stem].array(entry_stop=1)[0])
     return found
 
 
-def _collections(file: TreeFile) -> list[CollectionFound]:
+def _collections(file: TreeFile, ids: dict[int, str]) -> list[CollectionFound]:
     """Return the collections with their types and mean sizes; relations and vector members are not listed."""
     stop = min(file.n_events, EVENTS_LOOKED_AT)
     leaves: dict[str, list[str]] = {}
@@ -181,8 +215,35 @@ def _collections(file: TreeFile) -> list[CollectionFound]:
         if not (number.isdigit() and owner in leaves):  # a vector member of 2021
             size = next((size for leaf in of_this if (size := _mean_size(file, leaf, stop)) is not None), None)
             if size is not None:
-                found.append(CollectionFound(name, file.type_of(name), size))
+                found.append(CollectionFound(name.removesuffix(_SUBSET), _type(file, name, ids, stop), size))
     return found
+
+
+def _type(file: TreeFile, name: str, ids: dict[int, str], stop: int) -> str:
+    """Return a collection's type; of a subset whose objects it names, of a link that does not say so the types of its ends."""
+    if name.endswith(_SUBSET):
+        return " ".join(["subset", *(f"of {target}" for target in _targets(file, f"{name}.collectionID", ids, stop))])
+    kind = file.type_of(name)
+    if kind not in ("Link", "LinkCollection"):
+        return kind
+    ends = [file.layout.link_end(name, end) for end in ("from", "to")]
+    types = [{file.type_of(to) for to in _targets(file, end.collection_id, ids, stop)} if end else set() for end in ends]
+    return f"Link ({' to '.join('/'.join(sorted(kinds)) for kinds in types)})" if all(types) else "Link"
+
+
+def _targets(file: TreeFile, leaf: str, ids: dict[int, str], stop: int) -> list[str]:
+    """Return the collections that references of the first events mean."""
+    numbers = np.unique(file.column(leaf, 0, stop)).astype(np.int64) & 0xFFFFFFFF
+    return [ids[number] for number in numbers.tolist() if number in ids]
+
+
+def _fitting(mapped: dict[str, list[str]], collections: list[CollectionFound]) -> dict[str, list[str]]:
+    """Return meaning -> collections of a type that fits, for meanings without a collection; what fits several is named once."""
+    if any(mapped.get(key) for key in SYSTEMS):
+        mapped = mapped | {_HITS: ["some"]}
+    wanted = {meaning: types for meaning, types in _FITTING.items() if not mapped.get(meaning)}
+    found = {meaning: [one.name for one in collections if one.type in types] for meaning, types in wanted.items()}
+    return {meaning: names for meaning, names in found.items() if names}
 
 
 def _mean_size(file: TreeFile, leaf: str, stop: int) -> float | None:
@@ -194,12 +255,14 @@ def _mean_size(file: TreeFile, leaf: str, stop: int) -> float | None:
     return float(np.mean(counts)) if stop else 0.0
 
 
-def _mapped(chosen: BranchMap) -> dict[str, list[str]]:
+def _mapped(file: TreeFile, chosen: BranchMap) -> dict[str, list[str]]:
     """Return meaning -> collections."""
     hits = {key: [name for name, system in chosen.hits.items() if system == number] for number, key in enumerate(SYSTEMS)}
     keys = ("tracks", "dqdx", "clusters", "candidates", "hit_links", "cluster_links", "track_links")
     optional = ("hit_sim_links", "tracker_hit_sim_links", "candidate_links")
-    named = {"particles": [chosen.particles]} | {key: list(getattr(chosen, key)) for key in keys}
+    named = {"particles": [name for name in (chosen.particles,) if file.layout.has(name)]} | {
+        key: list(getattr(chosen, key)) for key in keys
+    }
     return named | hits | {key: list(getattr(chosen, key)) for key in optional if getattr(chosen, key)}
 
 
@@ -225,13 +288,24 @@ def _missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | N
         lines.append(f"no hit links: cluster truth from {instead}" if instead else "no hit and no cluster links: no cluster gets a target")
     if not chosen.candidates:
         lines.append("no candidates: no baseline to compare with")
-    return lines if events is None else lines + _missing_values(chosen, events)
+    return lines if events is None else lines + _missing_values(chosen, events) + _dropped(events)
+
+
+def _dropped(events: RawEvents | None) -> list[str]:
+    """Return a line about references that could not be followed, if there are any."""
+    number = events.counts.get("references_dropped", 0) if events is not None else 0
+    return (
+        [f"{number} references point nowhere or at what is not read: what they tell is lost (pile-up, or hits left out)"] if number else []
+    )
 
 
 def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
     """Return a line for each thing that has a place but no values."""
     lines = []
     if events.tracks.n_rows:
+        at_ip = events.track_states.left[events.states["location"][events.track_states.right] == AT_IP]
+        if without := events.tracks.n_rows - len(np.unique(at_ip)):
+            lines.append(f"{without} tracks have no state at the interaction point: they are left out (collections.track_state_at_ip)")
         if not np.any(events.tracks["dedx"]):
             lines.append("no dE/dx: feature dedx is 0")
         if not np.any(events.states["location"] == AT_CALORIMETER):

@@ -70,8 +70,6 @@ class Layout:
         """Return the leaf of a member; a missing one is a UserError."""
         leaf = self.member(collection, *names)
         if leaf is None:
-            if collection in self.leaves and not self.has(collection):
-                raise UserError(f"{self.path}: {collection} is stored as whole objects; write the file with podio, or branches split (99)")
             spelled = " or ".join(f"{collection}.{name}" for name in names)
             raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'collections'")
         return leaf
@@ -88,6 +86,8 @@ class Layout:
 
     def vector(self, kind: str, collection: str, name: str) -> str | None:
         """Return what a vector member's leaves start with: the leaf itself, or the part before its members' dot."""
+        if self.member(collection, f"{name}_begin") is None:
+            return None  # and what is named like one of 2021 is something else
         number = VECTOR_NUMBERS[kind, name]
         if name == "subdetectorEnergies" and self.member(collection, "hitContributions_begin") is None:
             number -= 1  # EDM4hep 0.4 took the vector before it away

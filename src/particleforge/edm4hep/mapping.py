@@ -84,7 +84,7 @@ class BranchMap:
 
 def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) -> None:
     """Refuse, with a UserError, a file from which no truth can be built, naming what it lacks."""
-    _refuse_subsets(layout, names)
+    _refuse_other_forms(layout, names)
     if not found(layout, names.particles):
         raise UserError(
             f"{layout.path}: no collection {spelled(names.particles)}; name that of type MCParticle in the detector's "
@@ -104,11 +104,13 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
         )
 
 
-def _refuse_subsets(layout: Layout, names: CollectionsConfig) -> None:
-    """Refuse a file where the map finds nothing but a subset collection, which only names objects of another, for a meaning."""
+def _refuse_other_forms(layout: Layout, names: CollectionsConfig) -> None:
+    """Refuse a file where what the map names is no collection of split objects: it would count as missing."""
     for key in ("particles", "tracks", "clusters", "candidates"):
         if not found(layout, getattr(names, key)):
             for name in itertools.chain(*alternatives(getattr(names, key))):
+                if name in layout.leaves:
+                    raise UserError(f"{layout.path}: {name} is stored as whole objects; write the file with podio, or its branches split")
                 if layout.has(f"{name}_objIdx"):
                     raise UserError(
                         f"{layout.path}: {name} is a subset collection, a list of some objects of another; name that one in the detector's "
