@@ -32,7 +32,7 @@ class Data:
     energy_legend: Sequence[str]
     worst_files: Rows
     splits: Rows
-    quarantined: list[str]
+    quarantined: Rows
     cutflow: Rows
     cutflow_plot: Picture
 
@@ -44,8 +44,9 @@ def gather_data(dataset: Sequence[Path], selected: Sequence[Path], manifest: Pat
     for path in dataset:
         metadata = tables.read_metadata(path)
         sample = metadata["provenance"]["settings"]["sample_name"]
-        totals.setdefault(sample, Counter()).update(_sizes(path))
-        quarantined += [f"{entry['file']}: {entry['reason']}" for entry in metadata["quarantined"]]
+        left_out = metadata["quarantined"]
+        totals.setdefault(sample, Counter()).update(_sizes(path) | {"files": len(metadata["files"]), "left out": len(left_out)})
+        quarantined += [(sample, path.name, entry["file"], entry["reason"]) for entry in left_out]
     accounts = read_accounts(dataset)
     described = json.loads(manifest.read_text(encoding="utf-8"))
     return Data(
@@ -54,16 +55,16 @@ def gather_data(dataset: Sequence[Path], selected: Sequence[Path], manifest: Pat
         energy_legend=LEGEND,
         worst_files=_worst_files(accounts),
         splits=_splits(described),
-        quarantined=quarantined,
+        quarantined=Rows(("sample", "shard", "file", "why it was left out"), quarantined),
         cutflow=_cutflow(cutflow_table),
         cutflow_plot=picture(cutflow_plot, " ".join(_CUTFLOW_CAPTION.split())),
     )
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """Return numbers of files, events, tracks, clusters and particles from a file's footer."""
+    """Return numbers of events, tracks, clusters and particles from a file's footer."""
     footer = pq.ParquetFile(path).metadata
-    sizes = {"files": 1, "events": footer.num_rows}
+    sizes = {"events": footer.num_rows}
     names = [footer.schema.column(i).path for i in range(footer.num_columns)]
     for collection in ("tracks", "clusters", "particles"):
         column = next(i for i, name in enumerate(names) if name.startswith(f"{collection}."))
@@ -77,8 +78,10 @@ def _samples(totals: Mapping[str, Counter[str]], calorimeter_type: str) -> Rows:
     rows = []
     for sample, total in sorted(totals.items()):
         means = [f"{total[name] / total['events']:.1f}" if total["events"] else NOTHING for name in ("tracks", "clusters", "particles")]
-        rows.append((sample, number(total["files"]), number(total["events"]), *means))
-    return Rows(("sample", "files", "events", "tracks / event", f"{calorimeter_type}s / event", "stable particles / event"), rows)
+        rows.append((sample, number(total["files"]), number(total["left out"]), number(total["events"]), *means))
+    return Rows(
+        ("sample", "files", "files left out", "events", "tracks / event", f"{calorimeter_type}s / event", "stable particles / event"), rows
+    )
 
 
 def _energy(accounts: Sequence[Account], selected: Sequence[Path]) -> Rows:
