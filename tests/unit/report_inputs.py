@@ -12,6 +12,7 @@ from particleforge import schema, tables
 from particleforge.artefacts import write_json, write_text
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import CutflowSettings, ReportSettings, SelectSettings
+from particleforge.dataset.balance import Balance
 from particleforge.figures import new_figure, save_figure, styled
 from particleforge.paths import HPO_PLOTS
 from particleforge.provenance import Provenance
@@ -67,14 +68,16 @@ def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_parti
     dataset, selected, reconstructed = (folder / stage / sample / "00000.parquet" for stage in ("dataset", "select", "reco"))
     events = synthetic_events(n_events, seed, mean_particles=mean_particles)
     particles = events.particles
-    energy = {
+    balance = {
         "visible": float(ak.sum(particles.energy[particles.fate != int(schema.Fate.INVISIBLE)])),
         "target": float(ak.sum(events.targets.energy)),
         "merged": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.MERGED)])),
         "dropped": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.DROPPED)])),
     }
     made = {"stage": "dataset", "settings": {"sample_name": sample}}
-    metadata = {"provenance": made, "energy_balance_gev": energy, "quarantined": []}
+    energy = Balance(**balance, dropped_no_cluster=balance["dropped"], generated=balance["visible"]).energies_gev()
+    files = [{"file": f"{sample}-{i}.root", "events": n_events, "energy_balance_gev": energy, "counts": {}} for i in range(2)]
+    metadata = {"provenance": made, "energy_balance_gev": energy, "files": files, "quarantined": []}
     tables.write_table(dataset, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata)
     cutflow = folder / f"select/{sample}/00000.cutflow.json"
     select_events(SelectSettings.of(run, detector, sample_name=sample), dataset, selected, cutflow)

@@ -79,6 +79,22 @@ def test_page_has_every_section_and_picture(built: tuple[ReportInputs, str]) -> 
     assert all(reference[1:] in page.ids for reference in page.references if reference.startswith("#"))
 
 
+def test_energy_is_accounted_for_by_sample_and_by_file(built: tuple[ReportInputs, str]) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", built[1]))
+    heads = "targets of it merged dropped as unusable as shared track as no cluster"
+    assert text.count(heads) == 2  # samples, and files
+    for sample in SAMPLES:
+        rows = re.findall(rf" {sample}-[01].root ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{6}})", text)
+        (of_sample,) = re.findall(rf" {sample} ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{7}})", text)
+        assert len(rows) == 2
+        assert float(of_sample[0]) == 2 * float(rows[0][0]) == 180  # events
+        assert 2 * float(rows[0][1]) == pytest.approx(float(of_sample[1]), abs=0.2)
+        assert of_sample[3] == of_sample[1]  # generated here only what is visible
+        shares = [float(share.strip(" %")) for share in re.findall(r"[\d.]+ %", of_sample[4])]
+        assert shares[0] + shares[2] == pytest.approx(100, abs=0.02)
+        assert shares[3:6] == [0, 0, shares[2]]
+
+
 def test_page_needs_nothing_else(built: tuple[ReportInputs, str]) -> None:
     page = Page(built[1])
     assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
