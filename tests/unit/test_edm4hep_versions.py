@@ -206,6 +206,26 @@ def test_one_weight_that_holds_two(tmp_path):
     assert pairs(raw, "cluster_links") == [(0, 2, 1.0), (0, 4, 0.75), (1, 2, 1.0), (1, 4, 0.75), (7, 8, 0.409), (8, 8, 0.409)]
 
 
+def test_clusters_without_position_and_hits_lie_where_their_candidate_points(tmp_path):
+    """Delphes files in EDM4hep of 2021; a charged candidate points elsewhere, and what no candidate holds has no place."""
+    event = sound_events()[0]
+    for cluster in event.clusters:
+        cluster |= {"position": [0.0, 0.0, 0.0], "hits": []}
+    event.candidates = [
+        {"pdg": 211, "charge": 1.0, "energy": 9.0, "p": [0.0, 9.0, 0.0], "tracks": [0], "clusters": [0, 1]},
+        {"pdg": 22, "charge": 0.0, "energy": 2.0, "p": [2.0, 0.0, 0.5], "tracks": [], "clusters": [1]},
+        {"pdg": 22, "charge": 0.0, "energy": 3.0, "p": [0.0, 0.1, -3.0], "tracks": [], "clusters": [2, 1]},
+    ]
+    write_leaves(tmp_path / "events.root", leaves_of([event], hits=False), modern=True)
+    (raw,) = read_chunks(tmp_path / "events.root", NAMES, 10)
+    ecal = CLIC.calorimeter.ecal
+    found = valid_events(raw, 4.0, ecal)
+    assert found.counts["clusters_dropped"] == 2
+    face = ecal.barrel_inner_radius_mm
+    place = np.stack([found.clusters[axis] for axis in "xyz"], axis=1)
+    np.testing.assert_allclose(place, [[face, 0, face / 4], [0, ecal.endcap_z_min_mm / 30, -ecal.endcap_z_min_mm]], rtol=1e-6, atol=1e-6)
+
+
 def test_hit_relations_to_simulated_hits_that_are_gone_are_no_truth(tmp_path):
     """Reduced files keep the relations but drop what they mean; the links of clusters still tell."""
     leaves = {leaf: values for leaf, values in leaves_of(sound_events()).items() if "CalohitMCTruthLink" not in leaf}

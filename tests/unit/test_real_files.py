@@ -92,6 +92,7 @@ FILES = {
         candidate_links=ends("MCRecoAssociations"),
         at_ip=0,
     ),
+    "test_FCC_Spring2021.root": File("fcc_delphes", 100, "Particle", "Particle#0", *FCC, candidate_links=FCC_LINKS, pdg="type", at_ip=0),
     "test_FCC_Winter2023.root": File(
         "fcc_delphes", 100, "Particle", "Particle#0", *FCC, ("CalorimeterHits",), candidate_links=FCC_LINKS, pdg="type", at_ip=0
     ),

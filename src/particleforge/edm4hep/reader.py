@@ -88,11 +88,13 @@ class Chunk:
             hit_links = fallbacks.hit_links(self, hits, particles)
         if not names.track_links and names.tracker_hit_sim_links:
             track_links = fallbacks.track_links(self, tracks, particles)
-        if names.candidate_links:
+        tracks_wait = not names.track_links and not names.tracker_hit_sim_links and len(candidate_tracks.left) > 0
+        clusters_wait = not names.cluster_links and not names.linked_hits and len(candidate_clusters.left) > 0
+        if names.candidate_links and (tracks_wait or clusters_wait):
             candidate_links = self.links(names.candidate_links, candidates, particles)
-            if not names.track_links and not names.tracker_hit_sim_links:
+            if tracks_wait:
                 track_links = fallbacks.through_candidates(candidate_tracks, candidate_links, candidates.table.n_rows)
-            if not names.cluster_links and not names.linked_hits:
+            if clusters_wait:
                 cluster_links = fallbacks.through_candidates(
                     candidate_clusters, candidate_links, candidates.table.n_rows, particles.table["energy"]
                 )
