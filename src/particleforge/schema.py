@@ -12,7 +12,7 @@ Conventions that hold in every table:
 * ``class_id`` 0 is "none"; 1 ... n follow ``particle_classes`` of the detector's configuration.
 """
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -134,6 +134,8 @@ HITS = Collection(
     ),
 )
 
+TELLS_HITS = "in_ecal"  # no cluster has it
+
 PARTICLES = Collection(
     "particles",
     "stable generator particles (neutrinos included; what decayed or converted in flight gives way to its tracked daughters,"
@@ -229,6 +231,14 @@ def element_types(described: Container[str]) -> tuple[str, str]:
     return ELEMENT_TYPES[0], ELEMENT_TYPES[1] if ELEMENT_TYPES[1] in described else "hit"
 
 
-def calorimeter_type(members: Iterable[str]) -> str:
+def calorimeter_type(members: Container[str]) -> str:
     """Return what a table's ``clusters`` are by their members: ``cluster`` or ``hit``."""
-    return "hit" if set(members) == set(HITS.names) else "cluster"
+    return "hit" if TELLS_HITS in members else "cluster"
+
+
+def member_of(feature: str, element_type: str) -> str:
+    """Return the member of an element's record that a feature, derived or not, is computed from."""
+    if feature not in DERIVED_FEATURES:
+        return feature
+    angle = feature.partition("_")[2]
+    return angle if element_type == "track" else "phi"  # a cluster or hit is in the calorimeter already

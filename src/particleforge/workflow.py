@@ -13,6 +13,7 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.resources import ResourcesConfig, RuleResources
 from particleforge.config.settings import FetchSettings, StageSettings, dataset_settings, n_dataset_shards, n_shards, simulate_settings
+from particleforge.config.skim import check_skim
 from particleforge.config.studies import StudyName
 from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
@@ -50,7 +51,9 @@ class Workflow:
         calorimeter_elements = self.run.dataset.calorimeter_elements
         for name, detector in self.detectors.items():
             detector.elements.chosen(calorimeter_elements)  # UserError where it has no features for them
-            detector.cuts.check(calorimeter_elements, str(config_dir / "detectors" / f"{name}.yaml"))
+            file = str(config_dir / "detectors" / f"{name}.yaml")
+            detector.cuts.check(calorimeter_elements, file)
+            check_skim(self.run.selection.drop_columns, detector.elements, calorimeter_elements, file)
         self._given = GivenFiles(self.run, self.detectors, self.paths) if self.run.simulation.backend == "files" else None
 
     def hold_results(self) -> None:

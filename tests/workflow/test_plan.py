@@ -42,6 +42,7 @@ RUN_KEYS = [
     ("dataset={hit_energy_min_mev: 5}", []),
     ("selection={train_fraction: 0.6, valid_fraction: 0.2, test_fraction: 0.2}", FROM_SELECT),
     ("checks={abs_eta_max: 14}", ["check_dataset", "check_shards", "report"]),
+    ("selection={drop_columns: [track_links]}", STAGES[2:]),
     ("preprocessing={events_per_shard: 9}", ["preprocess", "check_shards", *FROM_HPO]),
     ("model={head_layers: 1}", FROM_HPO),
     ("training={gradient_clip: 0.5}", FROM_HPO),

@@ -117,7 +117,9 @@ def _columns(fields: Sequence[columns.Field]) -> str:
 
 def _columns_of_all_tables() -> str:
     """Return a section for the columns of events, each collection, and the training shards."""
-    sections = [("events", "of every file but the training shards; `split` of selected events only", (*columns.EVENT, columns.SPLIT))]
+    sections: list[tuple[str, str, Sequence[columns.Field]]] = [
+        ("events", "of every file but the training shards; `split` of selected events only", (*columns.EVENT, columns.SPLIT))
+    ]
     for collection in columns.DATASET:
         sections.append((collection.name, collection.description, collection.fields))
         if collection is columns.CLUSTERS:

@@ -51,7 +51,7 @@ def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatu
     for number, (name, collection) in enumerate(zip(elements.types, collections, strict=True)):
         rows = _ranges(starts[:, number], counts[:, number])
         element_type[rows] = 1 + number
-        features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name))
+        features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name), name)
     return ElementFeatures(per_event.astype(np.int32), element_type, features)
 
 
@@ -93,19 +93,12 @@ def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
     return positions
 
 
-def _columns(collection: ak.Array, features: Sequence[FeatureConfig]) -> NDArray[np.float32]:
+def _columns(collection: ak.Array, features: Sequence[FeatureConfig], element_type: str) -> NDArray[np.float32]:
     """Return the features of all objects of a collection, [n_objects, n_features of the type]."""
     flat = ak.flatten(collection)
-    return np.stack([_column(flat, feature.name) for feature in features], axis=1).astype(np.float32)
+    return np.stack([_column(flat, feature.name, element_type) for feature in features], axis=1).astype(np.float32)
 
 
-def _column(flat: ak.Array, name: str) -> NDArray[np.float64]:
-    if name not in schema.DERIVED_FEATURES:
-        return _numpy(flat, name)
-    function, _, angle = name.partition("_")
-    return _ANGLE_FUNCTIONS[function](_numpy(flat, angle if angle in ak.fields(flat) else "phi"))
-
-
-def _numpy(flat: ak.Array, name: str) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = ak.to_numpy(flat[name]).astype(np.float64)
-    return values
+def _column(flat: ak.Array, name: str, element_type: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = ak.to_numpy(flat[schema.member_of(name, element_type)]).astype(np.float64)
+    return _ANGLE_FUNCTIONS[name[:3]](values) if name in schema.DERIVED_FEATURES else values

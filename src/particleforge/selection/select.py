@@ -1,8 +1,8 @@
 """Select objects and events and fix each event's split.
 
-Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events plus ``split``, and the shard's cutflow
-(JSON). Order: object cuts and removal of overlaps, then event cuts one after the other on the objects that are left, then the
-split of the survivors. The file is streamed by row group.
+Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events, without ``selection.drop_columns`` and with
+``split``, and the shard's cutflow (JSON). Order: object cuts and removal of overlaps, then event cuts one after the other on the
+objects that are left, then the split of the survivors. The file is streamed by row group.
 
 Invariants, checked per file: visible energy = target energy + dropped energy (relative 1e-6); every index points to an
 object of its own event.
@@ -22,6 +22,7 @@ from particleforge import schema
 from particleforge.artefacts import write_json
 from particleforge.config.cuts import TOTAL, DetectorCutsConfig
 from particleforge.config.settings import SelectSettings
+from particleforge.config.skim import kept_collections
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
 from particleforge.provenance import Provenance
@@ -29,7 +30,7 @@ from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import object_masks, remove_objects
 from particleforge.selection.split import split_of
-from particleforge.tables import HITS_SELECTED_SCHEMA, SELECTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
+from particleforge.tables import arrow_schema, iter_events, read_metadata, to_arrow, write_table
 
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
@@ -38,10 +39,11 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
     """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
     made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
-    calorimeter_elements = f"{schema.calorimeter_type(f.name for f in pq.read_schema(dataset).field('clusters').type.value_type)}s"
+    calorimeter_elements = f"{schema.calorimeter_type([f.name for f in pq.read_schema(dataset).field('clusters').type.value_type])}s"
     settings.cuts.check(calorimeter_elements, str(dataset))
     counts = _Counts(settings.cuts, calorimeter_elements)
-    layout = HITS_SELECTED_SCHEMA if calorimeter_elements == "hits" else SELECTED_SCHEMA
+    collections = schema.DATASET_OF_HITS if calorimeter_elements == "hits" else schema.DATASET
+    layout = arrow_schema((*schema.EVENT, schema.SPLIT), kept_collections(settings.selection.drop_columns, collections))
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
         "provenance": made.plain(),
