@@ -1,5 +1,6 @@
 """The command line does what the workflow does, on files of the user's own."""
 
+import json
 import subprocess
 
 import pytest
@@ -17,11 +18,19 @@ def particleforge(*arguments, cwd, check=True):
     return done
 
 
+def checks(verdict):
+    """Return all of a verdict but what made it."""
+    return {key: value for key, value in json.loads(verdict.read_text()).items() if key != "provenance"}
+
+
 COMMANDS = [
     "simulate-events",
     "build-dataset",
+    "check-dataset",
+    "compare-samples",
     "select-events",
     "write-shards",
+    "check-shards",
     "train-model",
     "export-onnx",
     "reconstruct-events",
@@ -62,6 +71,15 @@ def test_the_chain_by_hand_gives_the_same_bytes(chain, tmp_path):
     selected = [path for sample in samples for path in sorted((results / "select" / sample).glob("*.parquet"))]
     stage("write-shards", *(word for path in selected for word in ("--input", path)), "--output-dir", tmp_path / "shards")
     assert sha256(tmp_path / "shards/manifest.json") == sha256(manifest)
+
+    of_sample = [word for path in sorted((results / "dataset/ttbar").glob("*.parquet")) for word in ("--input", path)]
+    stage("check-dataset", "--sample", "ttbar", *of_sample, "--output", tmp_path / "ttbar.json")
+    assert checks(tmp_path / "ttbar.json") == checks(results / "checks/dataset/ttbar.json")
+    of_samples = [word for sample in samples for word in ("--input", results / f"checks/dataset/{sample}.json")]
+    stage("compare-samples", *of_samples, "--output", tmp_path / "dataset.json")
+    assert checks(tmp_path / "dataset.json") == checks(results / "checks/dataset.json")
+    stage("check-shards", "--manifest", manifest, "--output", tmp_path / "shards.json")
+    assert checks(tmp_path / "shards.json") == checks(results / "checks/shards.json")
 
     best = ("--settings", results / "hpo/best.yaml")
     stage("train-model", "--manifest", manifest, "--output-dir", tmp_path / "train", *best)
