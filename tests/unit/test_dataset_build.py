@@ -229,9 +229,7 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
     summed = {name: good["energy_balance_gev"][name] + value for name, value in bad["energy_balance_gev"].items()}
     assert summed == metadata["energy_balance_gev"]
     strict = TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.1})  # in sum, only 3 % are dropped
-    line = (
-        r"^\S*bad\.root: 100\.0% of the visible energy finds no element, allowed 10\.0%; most of it: left energy only in hits"
-    )
+    line = r"^\S*bad\.root: 100\.0% of the visible energy finds no element, allowed 10\.0%; most of it: left energy only in hits"
     with pytest.raises(UserError, match=line):
         build_dataset(dataset_settings(dataset=strict), files, tmp_path / "strict.parquet")
     assert not (tmp_path / "strict.parquet").exists()
@@ -240,6 +238,26 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
     assert len(table) == 30
     assert [entry["file"] for entry in metadata["quarantined"]] == ["bad.root"]
     assert [entry["file"] for entry in metadata["files"]] == ["good.root"]
+
+
+def test_cluster_without_position_takes_the_direction_of_its_neutral_candidate(tmp_path):
+    """As in FCC-ee samples of spring 2021; a charged candidate points elsewhere than the cluster, so it does not help."""
+    direction = np.array([3.0, -4.0, 12.0]) / 13
+    candidate = {"energy": 4.0, "tracks": [], "p": [float(4 * x) for x in direction]}
+    event = Event(particles=[{"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [4.0, 0.0, 0.0], "parents": []}])
+    event.clusters = [{"energy": energy, "position": [0.0, 0.0, 0.0], "hits": []} for energy in (4.0, 2.0, 1.0)]
+    event.cluster_links = [(0, 0, 1.0)]
+    event.candidates = [{**candidate, "pdg": 211, "charge": 1.0, "clusters": [1]}, {**candidate, "pdg": 22, "charge": 0.0, "clusters": [0]}]
+    event.candidates.append({**candidate, "pdg": 130, "charge": 0.0, "clusters": [0], "p": [0.0, 1.0, 0.0]})
+    write_events(tmp_path / "events.root", [event], hits=False)
+    settings = dataset_settings(dataset=TOLERANT)
+    table, metadata = build(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
+    ((cluster,),) = table["clusters"].to_list()
+    assert metadata["counts"]["clusters_dropped"] == 2
+    distance = distance_to_face(np.hypot(*direction[:2]), abs(direction[2]), settings.calorimeter.ecal)
+    assert [cluster[axis] for axis in "xyz"] == pytest.approx(list(direction * distance), rel=1e-6)
+    assert cluster["depth"] == pytest.approx(0, abs=1e-3)
+    assert table["targets", "energy"].to_list() == [[4.0]]
 
 
 def test_accounting_is_printed_for_each_file(tmp_path):

@@ -6,7 +6,8 @@ with all invalid rows and what refers to them removed. Lengths in mm, energies i
 * Track parameters are those of the state at the interaction point (EDM4hep location 1), pT = 0.299792458e-3 B / |omega|
   (LCIO helix parameters, LC-DET-2006-004); the entry into the calorimeter is the reference point of the state there (4).
 * A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file has none, the
-  energies are those that the cluster carries (or 0) and widths are 0. A cluster without position takes its hits' centroid.
+  energies are those that the cluster carries (or 0) and widths are 0. A cluster without position takes its hits' centroid, or else the
+  direction of the first neutral candidate that refers to it, on the calorimeter's inner face (FCC-ee samples of spring 2021).
 * With hits as elements, each hit is a cluster of its own (``hits_as_clusters``) before anything else happens.
 * Depth is the distance between the calorimeter's inner face and the position along the straight line from the origin.
 
@@ -55,7 +56,8 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     if "system" in raw.clusters:  # they are hits
         clusters = hit_features(raw.clusters, ecal)
     else:
-        clusters = cluster_features(_located(raw.clusters, hits, cluster_hits), hits, cluster_hits, ecal)
+        located = _towards_candidates(_located(raw.clusters, hits, cluster_hits), raw.candidates, raw.candidate_clusters, ecal)
+        clusters = cluster_features(located, hits, cluster_hits, ecal)
     keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
     clusters, new_cluster = clusters.select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
@@ -178,7 +180,7 @@ def acceptance_abs_eta(calorimeter: CalorimeterConfig) -> float:
 
 
 def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
-    """Give clusters without position their hits' centroid."""
+    """Give clusters without position their hits' centroid, or NaN where they have none."""
     missing = ~_finite(clusters, "x", "y", "z") | ((clusters["x"] == 0) & (clusters["y"] == 0) & (clusters["z"] == 0))
     if not np.any(missing):
         return clusters
@@ -189,6 +191,25 @@ def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
     for axis in "xyz":
         mean = summed(cluster_hits.left, weight * hits[axis][cluster_hits.right], clusters.n_rows) / np.where(total > 0, total, 1)
         columns[axis] = np.where(known, mean, np.where(missing, np.nan, clusters[axis]))
+    return Table(clusters.offsets, columns)
+
+
+def _towards_candidates(clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig) -> Table:
+    """Give clusters without position one in the direction of their first neutral candidate, where ``ecal`` begins."""
+    momentum = np.stack([candidates[f"p{axis}"].astype(np.float64) for axis in "xyz"], axis=1)
+    size = np.linalg.norm(momentum, axis=1)
+    usable = (candidates["charge"] == 0) & np.isfinite(size) & (size > 0)
+    pairs = candidate_clusters.where(usable[candidate_clusters.left] & ~np.isfinite(clusters["x"])[candidate_clusters.right])
+    if not len(pairs.left):
+        return clusters
+    cluster, first = np.unique(pairs.right, return_index=True)
+    candidate = pairs.left[first]
+    direction = momentum[candidate] / size[candidate, None]
+    distance = distance_to_face(np.hypot(direction[:, 0], direction[:, 1]), np.abs(direction[:, 2]), ecal)
+    columns = dict(clusters.columns)
+    for number, axis in enumerate("xyz"):
+        columns[axis] = clusters[axis].astype(np.float64)
+        columns[axis][cluster] = direction[:, number] * distance
     return Table(clusters.offsets, columns)
 
 
