@@ -55,6 +55,7 @@ class Workflow:
             detector.cuts.check(calorimeter_elements, file)
             check_skim(self.run.selection.drop_columns, detector.elements, calorimeter_elements, file)
         self._given = GivenFiles(self.run, self.detectors, self.paths) if self.run.simulation.backend == "files" else None
+        self._check_processes()
 
     def hold_results(self) -> None:
         """Lock the results folder for this process's life and keep the numbers of given files' shards.
@@ -336,6 +337,13 @@ class Workflow:
                 key = _RANKS_KEYS.get(rule)
                 remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
                 raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
+
+    def _check_processes(self) -> None:
+        """Raise a UserError for a sample that should be simulated, but of no process."""
+        for name, detector in self.detectors.items():
+            for sample, content in detector.samples.items():
+                if self._given is None and not content.pythia:
+                    raise UserError(f"{name}: samples.{sample}.pythia: missing; name the process, or set simulation.backend: files")
 
     def _check_initial_weights(self) -> None:
         """Raise a UserError for a file to start from that is missing, which Snakemake forgives where outputs exist, or in the results."""

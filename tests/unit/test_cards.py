@@ -87,3 +87,13 @@ def test_mistakes_in_a_card_name_file_and_key(tmp_path, change, match):
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
     with pytest.raises(UserError, match=rf"cards/{CARDS[0]}\.yaml: {match}"):
         load_run(tmp_path / "config", {"simulation": {"backend": "files", "card": CARDS[0]}, "detector": "clic"})
+
+
+def test_a_sample_without_a_process_is_not_simulated(tmp_path):
+    shutil.copytree(CONFIG, tmp_path / "config")
+    path = tmp_path / "config/detectors/clic.yaml"
+    content = yaml.safe_load(path.read_text())
+    del content["samples"]["qq"]["pythia"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=r"clic: samples\.qq\.pythia: missing; name the process, or set simulation\.backend: files"):
+        Workflow([tmp_path / "config"], {"detector": "clic"})
