@@ -34,7 +34,7 @@ _FITTING = {  # meaning -> types of collections that could be read as it
     "particles": ("MCParticle", "GenParticle"),
     "tracks": ("Track",),
     "clusters": ("Cluster", "Tower"),
-    "candidates": ("ReconstructedParticle",),
+    "candidates": ("ReconstructedParticle", "ParticleFlowCandidate"),
     _HITS: ("CalorimeterHit",),
     "hit_links": ("MCRecoCaloParticleAssociation", "CaloHitMCParticleLink", "Link (CalorimeterHit to MCParticle)"),
     "cluster_links": ("MCRecoClusterParticleAssociation", "ClusterMCParticleLink", "Link (Cluster to MCParticle)"),

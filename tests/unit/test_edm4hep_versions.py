@@ -244,7 +244,7 @@ SUBSET = {"PandoraClusters_objIdx.index": ([[0]] * 2, np.int32), "PandoraCluster
 @pytest.mark.parametrize(
     ("gone", "more", "said"),
     [
-        (("MCParticles.", "_MCParticles_"), {}, "no collection MCParticles or MCParticle; name that of type MCParticle in the detector's"),
+        (("MCParticles.", "_MCParticles_"), {}, "no collection MCParticles or MCParticle or MCParticlesSkimmed; name that of type"),
         (("PandoraClusters.", "_PandoraClusters_"), SUBSET, "PandoraClusters is a subset collection, a list of some objects of another"),
         (
             ("PandoraClusters.", "_PandoraClusters_", "SiTracks_Refitted.", "_SiTracks_Refitted_"),

@@ -42,10 +42,14 @@ def test_collections_sizes_and_meanings(tmp_path, events, modern):
     assert found.mapped["ecal_hits"] == ["ECALBarrel"]
     assert found.mapped["hit_links"] == ["CalohitMCTruthLink"]
     assert (found.read["tracks"], found.read["clusters"], found.read["hits"]) == (24, 32, 144)
+    without_state = sum(track["location"] == 0 for event in events for track in event.tracks)
     assert found.missing == [
+        f"{without_state} tracks have no state at the interaction point: they are left out (collections.track_state_at_ip)",
         "no dE/dx: feature dedx is 0",
         "no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi",
         "tracks name no hits: feature n_hits is 0",
+        f"{found.read['references_dropped']} references point nowhere or at what is not read: what they tell is lost "
+        "(pile-up, or hits left out)",
     ]
 
 

@@ -32,7 +32,9 @@ def first_name(names: Names) -> str:
 class CollectionsConfig(Block):
     """Names of the EDM4hep collections: a name, or alternatives of which the first that the file has is read; A + B are read as one."""
 
-    particles: Names = ("MCParticles", "MCParticle")
+    particles: Names = Field(
+        ("MCParticles", "MCParticle", "MCParticlesSkimmed"), description="the last two are those of converted LCIO files, full and reduced"
+    )
     particle_aliases: tuple[str, ...] = Field(
         ("MCParticle",), description="collections that references may name though they mean particles (converted LCIO files do)"
     )
