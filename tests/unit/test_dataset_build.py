@@ -24,7 +24,7 @@ from .edm4hep_events import Event, leaves_of, random_event, write_events, write_
 from .real_files import real_file
 
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
-TOLERANT = DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+TOLERANT = DatasetConfig(visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
 
 
 @pytest.fixture
@@ -240,6 +240,22 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
     assert [entry["file"] for entry in metadata["files"]] == ["good.root"]
 
 
+@pytest.mark.fault("links that show nothing")
+def test_file_in_which_nothing_is_visible_fails(tmp_path):
+    """Links to a particle that left nothing: no target, nothing dropped, but no sound file either."""
+    leaves = photons(5)
+    leaves["CalohitMCTruthLink.weight"] = ([[0.0]] * 5, np.float32)
+    write_leaves(tmp_path / "events.root", leaves)
+    line = (
+        r"^\S*events\.root: 0\.0% of the generated energy, without neutrinos and what flies past the calorimeters, is visible, "
+        r"asked for 10\.0%; check the file's truth links, or lower dataset\.visible_energy_fraction_min$"
+    )
+    with pytest.raises(UserError, match=line):
+        build_dataset(dataset_settings(), [tmp_path / "events.root"], tmp_path / "out.parquet")
+    table, metadata = build(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
+    assert (len(table), metadata["energy_balance_gev"]["faint"]) == (5, 20.0)
+
+
 def test_cluster_without_position_takes_the_direction_of_its_neutral_candidate(tmp_path):
     """As in FCC-ee samples of spring 2021; a charged candidate points elsewhere than the cluster, so it does not help."""
     direction = np.array([3.0, -4.0, 12.0]) / 13
@@ -267,10 +283,10 @@ def test_accounting_is_printed_for_each_file(tmp_path):
         build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / f"{name}.root"], tmp_path / f"{name}.parquet")
     files = [str(tmp_path / f"{name}.parquet") for name in "ab"]
     heads, first, second, both = CliRunner().invoke(app, ["accounting", *files]).stdout.splitlines()[:4]
-    assert heads.split()[:2] == ["file", "events"]
+    assert heads.split()[:3] == ["sample", "file", "events"]
     zero, whole = ["0.00", "%"], ["100.00", "%"]
-    assert first.split() == ["a.root", "2", "8.0", *4 * zero, "8.0", *whole, *5 * zero]
-    assert second.split() == ["b.root", "1", "4.0", *4 * zero, "4.0", *2 * zero, *whole, *2 * zero, *whole]
+    assert first.split() == ["test", "a.root", "2", "8.0", *4 * zero, "8.0", *whole, *5 * zero]
+    assert second.split() == ["test", "b.root", "1", "4.0", *4 * zero, "4.0", *2 * zero, *whole, *2 * zero, *whole]
     assert both.split()[:3] == ["all", "3", "12.0"]
     plain = json.loads(CliRunner().invoke(app, ["accounting", "--json", *files]).stdout)
     assert [(entry["name"], entry["balance"]["dropped"]) for entry in plain] == [("a.root", 0.0), ("b.root", 4.0)]

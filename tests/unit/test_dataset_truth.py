@@ -35,7 +35,8 @@ RULES = {
 def built(folder: Path, events, modern=True, hits=True, **dataset):
     """Return the dataset of made-up events, and its metadata."""
     write_events(folder / "events.root", events, modern, hits)
-    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0, **dataset))
+    limits = {"visible_energy_fraction_min": 0.0, "dropped_energy_fraction_max": 1.0, "dropped_objects_fraction_max": 1.0}
+    settings = dataset_settings(dataset=DatasetConfig(**limits, **dataset))
     build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
 

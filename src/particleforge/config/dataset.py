@@ -22,6 +22,9 @@ class DatasetConfig(Block):
         0.5, ge=0, le=1, description="deposited share of its energy that a particle outside the calorimeters' acceptance must exceed, too"
     )
     visible_track_share_min: float = Field(0.2, gt=0, le=1, description="share of a track's hits from which a particle is visible")
+    visible_energy_fraction_min: float = Field(
+        0.1, ge=0, le=1, description="fails a file of whose energy, without neutrinos and what flies past the calorimeters, less is visible"
+    )
     dropped_energy_fraction_max: float = Field(0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy")
     dropped_objects_fraction_max: float = Field(
         0.01,

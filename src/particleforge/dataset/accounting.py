@@ -82,13 +82,13 @@ def row(account: Account) -> tuple[str, ...]:
 def accounting_text(datasets: Sequence[Path]) -> str:
     """Return the table as text, one line per file and, of several, their sum."""
     accounts = read_accounts(datasets)
-    rows = [row(account) for account in accounts]
-    if len(rows) > 1:
-        rows.append(row(total_of(accounts, "", "all")))
-    widths = [max(len(line[i]) for line in (HEADS, *rows)) for i in range(len(HEADS))]
+    if len(accounts) > 1:
+        accounts.append(total_of(accounts, "", "all"))
+    table = [("sample", *HEADS), *((account.sample, *row(account)) for account in accounts)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in (HEADS, *rows)
+        "  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        for line in table
     ]
     return "\n".join([*lines, "", *LEGEND])
 

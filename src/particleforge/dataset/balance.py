@@ -19,7 +19,7 @@ from particleforge.edm4hep.records import Array, BoolArray, FloatArray
 from particleforge.schema import Fate
 
 INVISIBLE = {
-    "neutrinos": "neutrinos",
+    "neutrinos": "leave nothing",
     "unusable": "an element that the particle made is left out as unusable, and what is left of it does not show the particle",
     "outside": "flies past the calorimeters",
     "faint": "left too little in the detector",

@@ -204,9 +204,16 @@ def _layout(settings: DatasetSettings) -> pa.Schema:
 
 
 def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> None:
-    """Refuse a balance that does not close (a defect); a file that drops too much is a bad file."""
+    """Refuse a balance that does not close (a defect); a file in which too little is visible, or too much dropped, is a bad file."""
     missing = balance.visible - balance.target - balance.dropped
     assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), f"energy balance misses {missing} GeV of {balance.visible} GeV"
+    seeable, limit = balance.generated - balance.neutrinos - balance.outside, settings.dataset.visible_energy_fraction_min
+    if balance.visible < limit * seeable:
+        raise _BadFileError(
+            path,
+            f"{path}: {balance.visible / seeable:.1%} of the generated energy, without neutrinos and what flies past the calorimeters, is "
+            f"visible, asked for {limit:.1%}; check the file's truth links, or lower dataset.visible_energy_fraction_min",
+        )
     limit = settings.dataset.dropped_energy_fraction_max
     if balance.dropped > limit * balance.visible:
         reason = max(DROPPED, key=lambda name: getattr(balance, name))
