@@ -2,10 +2,13 @@
 
 Events in the layout of ``schema.DATASET`` and one keep-mask per collection -> events without the other objects. Elements are
 the tracks, then the clusters, of an event; targets go with their element, links with their track or cluster; every
-``element``, ``track`` and ``cluster`` index is renumbered. A particle whose element is gone becomes DROPPED with element -1, a
+``element``, ``track`` and ``cluster`` index is renumbered. An object that overlaps first hands its target over to the one that stays
+in its place, if this has none. A particle whose element is gone becomes DROPPED with element -1, a
 kept candidate its four-momentum with element -1, so that visible energy = target energy + dropped energy still holds.
 All steps are NumPy operations over the flat content of a block of events.
 """
+
+from typing import NamedTuple
 
 import awkward as ak
 import numpy as np
@@ -20,24 +23,68 @@ from particleforge.selection.overlaps import without_overlaps
 NO_ELEMENT = -1
 
 
-def object_masks(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, list[ak.Array]]:
-    """Return which objects are left before any cut and after each cut or removal of overlaps, boolean per event and object.
+class Left(NamedTuple):
+    """What the object cuts leave of one kind of object."""
 
-    Keys are those of ``cuts.of_objects``. Each expression sees all objects of the events, whatever the other cuts remove.
+    masks: list[ak.Array]  # what is left before any cut and after each cut or removal of overlaps, boolean [n_events, n_objects]
+    stand_in: ak.Array  # index of the object that stays in place of an overlapping one, else -1, [n_events, n_objects]
+
+
+def cut_objects(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, Left]:
+    """Return what is left of each kind of object, by the keys of ``cuts.of_objects``.
+
+    Each expression sees all objects of the events, whatever the other cuts remove.
     """
     calorimeter_elements = f"{schema.calorimeter_type(ak.fields(events.clusters))}s"
-    masks = {}
+    found = {}
     for kind, removals in cuts.of_objects(calorimeter_elements).items():
         objects = events["clusters" if kind == "hits" else kind]
-        masks[kind] = [ak.ones_like(objects[ak.fields(objects)[0]], dtype=np.bool_)]
+        masks = [ak.ones_like(objects[ak.fields(objects)[0]], dtype=np.bool_)]
+        stand_in = ak.full_like(masks[0], NO_ELEMENT, dtype=np.int64)
         for removal in removals:
-            left = masks[kind][-1]
             if isinstance(removal, OverlapConfig):
-                left = without_overlaps(objects, removal, object_values(removal.prefer, kind, events), left)
+                preference = object_values(removal.prefer, kind, events)
+                left, stand_in = without_overlaps(objects, removal, preference, masks[-1], stand_in)
             else:
-                left = left & passing_objects(removal.expression, kind, events)
-            masks[kind].append(left)
-    return masks
+                left = masks[-1] & passing_objects(removal.expression, kind, events)
+            masks.append(left)
+        found[kind] = Left(masks, stand_in)
+    return found
+
+
+def hand_over(events: ak.Array, tracks: ak.Array, clusters: ak.Array) -> ak.Array:
+    """Return events in which the target of an object that overlaps is that of its stand-in, where this has none of its own.
+
+    ``tracks`` and ``clusters`` are the stand-ins' indices, -1 for none. Of several the first in the file hands over. Particles follow
+    the target, candidates the stand-in in any case.
+    """
+    counts = ak.to_numpy(ak.num(events.targets))
+    moved_clusters = ak.where(clusters >= 0, clusters + ak.num(events.tracks), NO_ELEMENT)
+    stand_in = ak.to_numpy(ak.flatten(ak.concatenate([tracks, moved_clusters], axis=1))).astype(np.int64)
+    if np.all(stand_in < 0):
+        return events
+    targets = ak.flatten(events.targets)
+    owned = ak.to_numpy(targets.class_id) != schema.NONE_CLASS
+    position = np.repeat(np.cumsum(counts) - counts, counts) + stand_in
+    giving = np.flatnonzero((stand_in >= 0) & owned & ~owned[np.where(stand_in >= 0, position, 0)])
+    taking, first = np.unique(position[giving], return_index=True)
+    giving = giving[first]
+    source = np.arange(len(owned))
+    source[taking] = giving
+    of_particles = np.full(len(owned), NO_ELEMENT)
+    of_particles[giving] = stand_in[giving]
+    handed = dict(zip(ak.fields(events), ak.unzip(events), strict=True))
+    handed["targets"] = ak.unflatten(targets[source], counts)
+    for name, moves in (("particles", of_particles), ("candidates", stand_in)):
+        handed[name] = ak.with_field(events[name], _moved(events[name].element, moves, counts), "element")
+    return ak.zip(handed, depth_limit=1)
+
+
+def _moved(index: ak.Array, moves: NDArray[np.int64], n_objects: NDArray[np.int64]) -> ak.Array:
+    """Return indices within events, each replaced by what ``moves`` [all objects] says of its object unless that is -1."""
+    position, local = _positions(index, n_objects)
+    new = np.where(local >= 0, moves[np.where(local >= 0, position, 0)], NO_ELEMENT)
+    return ak.unflatten(np.where(new >= 0, new, local), ak.num(index))
 
 
 def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array, keep_candidates: ak.Array) -> ak.Array:
@@ -61,9 +108,7 @@ def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
     n_objects, n_indices = ak.to_numpy(ak.num(keep)), ak.to_numpy(ak.num(index))
     before = np.concatenate([[0], np.cumsum(flat_keep)])  # kept objects before each object of the block
     first = np.cumsum(n_objects) - n_objects
-    local = ak.to_numpy(ak.flatten(index)).astype(np.int64)
-    _check_range(local, np.repeat(n_objects, n_indices))
-    position = np.repeat(first, n_indices) + local
+    position, local = _positions(index, n_objects)
     valid = local >= 0
     survives = np.zeros(len(local), dtype=np.bool_)
     survives[valid] = flat_keep[position[valid]]
@@ -72,9 +117,13 @@ def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
     return ak.unflatten(renumbered, n_indices)
 
 
-def _check_range(local: NDArray[np.int64], n_objects: NDArray[np.int64]) -> None:
-    if np.any((local < NO_ELEMENT) | (local >= n_objects)):
+def _positions(index: ak.Array, n_objects: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return flat indices among all objects of the block, without meaning where there is none, and the flattened indices themselves."""
+    n_indices = ak.to_numpy(ak.num(index))
+    local = ak.to_numpy(ak.flatten(index)).astype(np.int64)
+    if np.any((local < NO_ELEMENT) | (local >= np.repeat(n_objects, n_indices))):
         raise ValueError("an index points outside its event")
+    return np.repeat(np.cumsum(n_objects) - n_objects, n_indices) + local, local
 
 
 def _renumbered_links(links: ak.Array, member: str, keep: ak.Array) -> ak.Array:

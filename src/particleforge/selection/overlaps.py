@@ -1,8 +1,9 @@
 """Remove objects that lie within a distance of a preferred object of their own kind, such as a track that was found twice.
 
-Objects of a block of events, one number of preference for each, and those that are left so far -> those that are left. Within
-an event, objects are visited from the most preferred one on; each stays unless it overlaps with one that stayed before
-it. So of three in a row, of which only neighbours overlap, the outer ones can both stay. Objects that were removed before do not count.
+Objects of a block of events, one number of preference for each, and those that are left so far -> those that are left, and for each
+other the one that stands in for it. Within an event, objects are visited from the most preferred one on; each stays unless it
+overlaps with one that stayed before it: its stand-in, of several the most preferred. So of three in a row, of which only neighbours
+overlap, the outer ones can both stay. Objects that were removed before do not count.
 """
 
 import awkward as ak
@@ -15,8 +16,13 @@ from particleforge.config.cuts import OverlapConfig
 _MOMENTUM = {"tracks": "pt", "clusters": "et"}
 
 
-def without_overlaps(objects: ak.Array, overlap: OverlapConfig, preference: ak.Array, keep: ak.Array) -> ak.Array:
-    """Return which of the kept objects are left, boolean of shape [n_events, n_objects]; without preference (NaN) comes last."""
+def without_overlaps(
+    objects: ak.Array, overlap: OverlapConfig, preference: ak.Array, keep: ak.Array, stand_in: ak.Array
+) -> tuple[ak.Array, ak.Array]:
+    """Return which of the kept objects are left, and stand-ins, each of shape [n_events, n_objects].
+
+    Without preference (NaN) comes last. ``stand_in`` is the index in the event of each object's stand-in so far, -1 for none.
+    """
     counts = ak.to_numpy(ak.num(objects)).astype(np.int64)
     event = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((np.arange(len(event)), -_flat(preference), event))
@@ -24,10 +30,12 @@ def without_overlaps(objects: ak.Array, overlap: OverlapConfig, preference: ak.A
     for column, member in enumerate(overlap.same):
         same[:, column] = _flat(objects[member])
     left = _flat(keep).astype(np.bool_)
+    stands_in = _flat(stand_in).astype(np.int64)
     _remove(
         np.concatenate([[0], np.cumsum(counts)]),
         order,
         left,
+        stands_in,
         _flat(objects.eta),
         _flat(objects.phi),
         _flat(objects[_MOMENTUM[overlap.collection]]),
@@ -35,7 +43,7 @@ def without_overlaps(objects: ak.Array, overlap: OverlapConfig, preference: ak.A
         overlap.delta_r_max,
         np.inf if overlap.relative_difference_max is None else overlap.relative_difference_max,
     )
-    return ak.unflatten(left, counts)
+    return ak.unflatten(left, counts), ak.unflatten(stands_in, counts)
 
 
 def _flat(values: ak.Array) -> NDArray[np.float64]:
@@ -48,6 +56,7 @@ def _remove(
     starts: NDArray[np.int64],  # [n_events + 1]
     order: NDArray[np.int64],  # [n_objects] by event, then preference
     keep: NDArray[np.bool_],  # [n_objects], changed in place
+    stand_in: NDArray[np.int64],  # [n_objects], changed in place
     eta: NDArray[np.float64],  # [n_objects], as the two that follow
     phi: NDArray[np.float64],
     momentum: NDArray[np.float64],
@@ -71,3 +80,7 @@ def _remove(
                 difference = abs(momentum[mine] - momentum[other])
                 if difference <= relative_difference_max * max(momentum[mine], momentum[other]):
                     keep[mine] = False
+                    stand_in[mine] = other - starts[event]
+                    for earlier in range(starts[event], starts[event + 1]):
+                        if stand_in[earlier] == mine - starts[event]:
+                            stand_in[earlier] = other - starts[event]

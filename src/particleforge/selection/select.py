@@ -28,7 +28,7 @@ from particleforge.paths import SPLITS
 from particleforge.provenance import Provenance
 from particleforge.schema import Fate
 from particleforge.selection.expressions import passes
-from particleforge.selection.objects import object_masks, remove_objects
+from particleforge.selection.objects import cut_objects, hand_over, remove_objects
 from particleforge.selection.split import split_of
 from particleforge.tables import arrow_schema, iter_events, read_metadata, to_arrow, write_table
 
@@ -107,12 +107,15 @@ def _add(row: dict[str, Any], weights: NDArray[np.float64], numbers: NDArray[np.
 
 def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source: Path) -> ak.Array:
     counts.add_events(0, events)
-    masks = object_masks(events, settings.cuts)
-    for kind, found in masks.items():
-        counts.add_objects(kind, found, events)
+    left = cut_objects(events, settings.cuts)
+    for kind, found in left.items():
+        counts.add_objects(kind, found.masks, events)
+    tracks, clusters, candidates = left.values()
     dropped_before = events.particles.fate == int(Fate.DROPPED)
     try:
-        selected = remove_objects(events, *(found[-1] for found in masks.values()))
+        selected = remove_objects(
+            hand_over(events, tracks.stand_in, clusters.stand_in), tracks.masks[-1], clusters.masks[-1], candidates.masks[-1]
+        )
     except ValueError as error:
         raise UserError(f"{source}: inconsistent dataset, {error}; rebuild the dataset") from error
     for number, cut in enumerate(settings.cuts.events, start=1):
