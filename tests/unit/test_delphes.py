@@ -132,6 +132,14 @@ def test_versions_name_members_differently(tmp_path):
     np.testing.assert_allclose(found.candidates["energy"][0], math.hypot(3, 1.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("d0", [0.5, -0.5])
+def test_the_sign_of_d0_is_that_of_the_point_of_closest_approach(tmp_path, d0):
+    """Tracks of the CMS cards and of the IDEA card count D0 in opposite ways; LCIO: the point is at d0 (-sin phi, cos phi)."""
+    tracks = [track(11, 3.0, 0.7, 1, D0=d0, Xd=-side * 0.5 * math.sin(0.7), Yd=side * 0.5 * math.cos(0.7)) for side in (1, -1, 0)]
+    raw = read_events(tmp_path, [changed(EVENT, Track=tracks)])
+    np.testing.assert_allclose(raw.states["d0"][::2], [0.5, -0.5, -d0])
+
+
 def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
     """States of both ends describe one helix: with the momentum's direction from a slow walk along it."""
     pt, phi, charge, d0 = 2.0, 0.7, -1, 0.4

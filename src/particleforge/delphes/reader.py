@@ -5,8 +5,9 @@ Inputs -> outputs: a Delphes file, the names of its branches, the field (T) and 
 * ``particles``: as the file has them; energy in GeV from momentum and mass. There are no parents: Delphes propagates what the
   generator left stable and makes no secondaries, so nothing that was deposited has a history to be followed.
 * ``tracks``: parameters of two states, at the point of closest approach to the origin (EDM4hep location 1) and at the calorimeter (4),
-  as LCIO defines them (LC-DET-2006-004): omega = charge 0.299792458e-3 B / PT in 1/mm, d0 = -D0, for Delphes counts D0 the other way
-  (ParticlePropagator: (x py - y px) / pT). Chi-square, hits and dE/dx are 0: Delphes fits nothing.
+  as LCIO defines them (LC-DET-2006-004): omega = charge 0.299792458e-3 B / PT in 1/mm; the size of d0 is D0's, its sign follows from the
+  point of closest approach (Xd, Yd), for modules disagree (ParticlePropagator: D0 = (x py - y px) / pT, the other way round than LCIO and
+  TrackCovariance); without that point, it is ParticlePropagator's. Chi-square, hits and dE/dx are 0: Delphes fits nothing.
 * ``clusters``: towers, or what else of class Tower the configuration names. They have a direction only, so they are put on the
   calorimeter's inner face along it. Eem and Ehad are the energies in ECAL and HCAL; where both are 0, the energy lies elsewhere.
 * ``candidates``: the e-flow. Charged ones have the track's PID, which Delphes knows from the truth; photons are 22 and neutral hadrons
@@ -195,6 +196,11 @@ class _Chunk:
         columns = {name: column.astype(np.float64) for name, column in read.columns.items()}
         if self.file.member(branch, "CtgTheta") is None:
             columns["slope"] = np.sinh(np.clip(columns["slope"], -_ETA_MAX, _ETA_MAX))
+        d0, columns["d0"] = columns["d0"], -columns["d0"]
+        if self.file.member(branch, "Xd") is not None and self.file.member(branch, "Yd") is not None:
+            nearest = self.table(branch, {"phi": ("Phi",), "x": ("Xd",), "y": ("Yd",)})
+            side = nearest["y"] * np.cos(columns["phi"]) - nearest["x"] * np.sin(columns["phi"])
+            columns["d0"] = np.where(side == 0, -d0, np.copysign(np.abs(d0), side))
         return Table(read.offsets, columns), self.references(branch, read)
 
     def states(self, read: Table, b_field_tesla: float) -> Table:
@@ -202,7 +208,7 @@ class _Chunk:
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
         with np.errstate(divide="ignore", invalid="ignore"):  # a track without momentum has no curvature and is left out later
             omega = np.where(read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0)
-            phi, d0, x, y = read["phi"], -read["d0"], read["x"], read["y"]
+            phi, d0, x, y = read["phi"], read["d0"], read["x"], read["y"]
             to_centre = 1 / omega - d0
             outer_phi = np.arctan2(-omega * (x - to_centre * np.sin(phi)), omega * (y + to_centre * np.cos(phi)))
         none = np.zeros(read.n_rows)
