@@ -32,9 +32,10 @@ def test_every_sample_and_the_shards_have_their_checks(verdicts: tuple[Path, Pat
         assert str(len(part.rows.rows)) == row[3]
         assert all(len(cells) == len(part.rows.heads) for cells in part.rows.rows)
     rows = {cells[0]: cells for cells in found.parts[0].rows.rows}
-    assert rows["value beyond energy_max_gev"][4].startswith("qq/0000")
-    assert float(rows["value beyond energy_max_gev"][2]) < 1e5
-    assert rows["value beyond energy_max_gev"][3] in ("0 to 100000", "-100000 to 100000")
+    assert rows["value beyond energy_max_gev"][5].startswith("qq/0000")
+    assert float(rows["value beyond energy_max_gev"][3]) < 1e5
+    assert rows["values not finite"][1:] == ("yes", rows["values not finite"][2], "0", "at most 0", "-", "-")
+    assert rows["value beyond energy_max_gev"][4] in ("0 to 100000", "-100000 to 100000")
 
 
 def test_what_failed_is_told(verdicts: tuple[Path, Path], tmp_path: Path) -> None:
@@ -44,4 +45,4 @@ def test_what_failed_is_told(verdicts: tuple[Path, Path], tmp_path: Path) -> Non
     found = gather_checks(verdicts[0], tmp_path / "shards.json")
     assert found.verdict == "Some values are not allowed."
     assert found.summary.rows[-1] == ("training shards", "5", "4", "1", "1", "1", "no")
-    assert found.parts[-1].rows.rows == [("values not finite", "1", "4", "at most 0", "train/00003.parquet", "track.pt", "no")]
+    assert found.parts[-1].rows.rows == [("values not finite", "no", "1", "4", "at most 0", "train/00003.parquet", "track.pt")]

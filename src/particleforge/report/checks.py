@@ -53,19 +53,12 @@ def _summary(title: str, found: Mapping[str, Any], events: int, shards: int | st
 
 
 def _checks(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
-    rows = [
-        (
-            name.removesuffix(":"),
-            number(check["compared"]),
-            number(check["value"]),
-            check["allowed"],
-            check["shard"],
-            check["column"],
-            _yes(not check["failed"]),
-        )
-        for name, check in checks.items()
-    ]
-    return Rows(("check", "values compared", "nearest to the limit", "allowed", "in", "column", "passed"), rows)
+    rows = []
+    for name, check in checks.items():
+        place = (check["shard"], check["column"]) if check["value"] or check["failed"] else (NOTHING, NOTHING)  # 0: all are alike
+        compared, value = number(check["compared"]), number(check["value"])
+        rows.append((name.removesuffix(":"), _yes(not check["failed"]), compared, value, check["allowed"], *place))
+    return Rows(("check", "passed", "compared", "nearest to the limit", "allowed", "shard", "column"), rows)
 
 
 def _yes(passed: bool) -> str:
