@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from particleforge.config.base import Block
+from particleforge.config.base import SECRET, Block
 from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.run import RunConfig
@@ -181,7 +181,7 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
         return f"{source}: {key}: required key is missing; add it"
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
-    shown = "" if isinstance(value, Mapping) else f" (got {value!r})"
+    shown = "" if isinstance(value, Mapping) or first["type"] == SECRET else f" (got {value!r})"
     hint = (
         did_you_mean(value, first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", "))
         if isinstance(value, str)
