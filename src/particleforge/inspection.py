@@ -65,6 +65,7 @@ class Inspection:
     file: str
     format: str
     versions: dict[str, str]
+    layout: str
     tree: str
     n_events: int
     collections: list[CollectionFound]
@@ -84,7 +85,8 @@ class Inspection:
 
     def _lines(self) -> Iterator[str]:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items()) or "version not recorded"
-        yield f"{self.file}: {self.format} ({versions}), {self.tree}, {self.n_events} events"
+        told = f"{versions}; {self.layout}" if self.layout else versions
+        yield f"{self.file}: {self.format} ({told}), {self.tree}, {self.n_events} events"
         yield ""
         yield "collections (mean number per event)"
         for found in self.collections:
@@ -131,6 +133,7 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             file=file.path,
             format="EDM4hep",
             versions=versions,
+            layout=_layout(file),
             tree=file.kind,
             n_events=file.n_events,
             collections=collections,
@@ -167,6 +170,7 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
             file=file.path,
             format="Delphes",
             versions={},
+            layout="",
             tree=f"TTree {DELPHES_TREE}",
             n_events=file.n_events,
             collections=collections,
@@ -199,6 +203,12 @@ def _versions(file: TreeFile) -> dict[str, str]:
             elif stem in leaves and "vector" in str(leaves[stem].typename):  # RNTuple
                 found[package] = ".".join(str(int(part)) for part in leaves[stem].array(entry_stop=1)[0])
     return found
+
+
+def _layout(file: TreeFile) -> str:
+    """Return how the file names relations, which tells its time where no version is recorded."""
+    numbered = any("#" in leaf for leaf in file.layout.leaves)
+    return "relations by number, as until 2023" if numbered else "relations by name, as since 2023"
 
 
 def _collections(file: TreeFile, ids: dict[int, str]) -> list[CollectionFound]:
@@ -312,6 +322,9 @@ def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
             lines.append("no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi")
         if not np.any(events.tracks["n_hits"]):
             lines.append("tracks name no hits: feature n_hits is 0")
+    place = np.stack([np.nan_to_num(events.clusters[axis]) for axis in "xyz"])
+    if unplaced := int(np.sum(~np.any(place != 0, axis=0))):
+        lines.append(f"{unplaced} clusters have no position: they take the direction of a neutral candidate made of them, or are left out")
     if events.clusters.n_rows and "energy_ecal" not in events.clusters and not chosen.hits:
         lines.append("no sub-detector energies: energy_ecal, energy_hcal and energy_other of clusters are 0")
     if events.hits.n_rows and not np.any(events.hits["energy"] > 0):

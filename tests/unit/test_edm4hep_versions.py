@@ -218,6 +218,9 @@ def test_clusters_without_position_and_hits_lie_where_their_candidate_points(tmp
     ]
     write_leaves(tmp_path / "events.root", leaves_of([event], hits=False), modern=True)
     (raw,) = read_chunks(tmp_path / "events.root", NAMES, 10)
+    told = inspect_file(tmp_path / "events.root", CLIC)
+    assert "4 clusters have no position: they take the direction of a neutral candidate made of them, or are left out" in told.missing
+    assert "relations by name" in told.text().splitlines()[0]
     ecal = CLIC.calorimeter.ecal
     found = valid_events(raw, 4.0, ecal)
     assert found.counts["clusters_dropped"] == 2

@@ -98,6 +98,6 @@ class Layout:
 
     def _reference(self, stems: tuple[str, ...]) -> Reference | None:
         for stem in stems:
-            if f"{stem}.index" in self.leaves:
+            if f"{stem}.index" in self.leaves and f"{stem}.collectionID" in self.leaves:
                 return Reference(f"{stem}.index", f"{stem}.collectionID")
         return None
