@@ -116,6 +116,7 @@ def test_a_wrong_value_is_one_line(sample: list[Path], tmp_path: Path, column: s
     assert remedy in line
 
 
+@pytest.mark.fault("data that are not allowed")
 def test_a_wrong_value_of_an_event_is_one_line(sample: list[Path], tmp_path: Path) -> None:
     def change(events: ak.Array) -> ak.Array:
         return ak.with_field(events, np.where(np.arange(len(events)) < 2, np.nan, events.weight), "weight")
@@ -204,6 +205,7 @@ def test_events_that_the_metadata_do_not_count_are_refused(sample: list[Path], t
     )
 
 
+@pytest.mark.fault("data that are not allowed")
 def test_events_that_occur_twice_are_refused(sample: list[Path], tmp_path: Path) -> None:
     shutil.copy(sample[0], sample[2])
     line = refusal(tmp_path, sample)
@@ -231,6 +233,7 @@ def test_samples_with_shards_without_events_pass(tmp_path: Path) -> None:
     assert judge_sample(tmp_path, write_sample(tmp_path, "none", sizes=(0, 0)), events_min=0)["events"] == 0
 
 
+@pytest.mark.fault("data that are not allowed")
 def test_a_shard_unlike_the_others_is_refused(tmp_path: Path) -> None:
     shards = write_sample(tmp_path, sizes=(300, 300, 300))
     assert judge_sample(tmp_path, shards)["passed"]

@@ -112,6 +112,7 @@ def test_other_columns_are_refused(manifest: Path, change: Any, says: str) -> No
     assert refusal(manifest).startswith(f"test/00000.parquet: {says}")
 
 
+@pytest.mark.fault("training shards that changed")
 def test_a_shard_that_is_missing_is_refused(manifest: Path) -> None:
     (manifest.parent / "train/00001.parquet").unlink()
     line = refusal(manifest)
@@ -128,6 +129,7 @@ def test_a_shard_too_many_is_refused(manifest: Path) -> None:
     )
 
 
+@pytest.mark.fault("training shards that changed")
 def test_another_content_than_the_manifest_says_is_refused(manifest: Path) -> None:
     first, second = (manifest.parent / f"train/0000{number}.parquet" for number in (0, 1))
     content = first.read_bytes()
