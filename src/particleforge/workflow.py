@@ -182,7 +182,7 @@ class Workflow:
         return [pattern.format(detector=detector) for detector in self.run.detector for pattern in patterns]
 
     def every_shard(self, *patterns: str) -> list[str]:
-        """Return the patterns filled for every shard of every chosen detector."""
+        """Return the patterns filled for every shard of every chosen detector; rules ask only when they are targets, as it may be many."""
         return [file for detector in self.run.detector for pattern in patterns for file in self.shard_files(pattern, detector)]
 
     def training_data(self, *splits: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
     text = new.run(*job, "--nolock", "-n", config=("simulation={backend: files, card: many}",))
     assert cpu_seconds() - before < 5
     assert planned_jobs(text) == {"build_dataset": 1}
-    assert "input: data/file_9999.root" in text
+    assert "build dataset of qq, shard 09999" in text
 
 
 def test_one_job_takes_several_simulated_files(tmp_path):

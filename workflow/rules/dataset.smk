@@ -1,6 +1,6 @@
 rule dataset:
     input:
-        RUN.every_shard(PATHS.dataset),
+        lambda _: RUN.every_shard(PATHS.dataset),
 
 
 rule build_dataset:

@@ -5,7 +5,7 @@ localrules:
 
 rule fetch:
     input:
-        RUN.fetched_files(),
+        lambda _: RUN.fetched_files(),
 
 
 rule fetch_file:

@@ -1,6 +1,6 @@
 rule reconstruct:
     input:
-        RUN.every_shard(PATHS.reconstructed, PATHS.reconstructed_edm4hep),
+        lambda _: RUN.every_shard(PATHS.reconstructed, PATHS.reconstructed_edm4hep),
 
 
 rule reconstruct_events:

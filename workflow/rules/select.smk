@@ -1,7 +1,7 @@
 rule select:
     input:
         RUN.every(PATHS.cutflow_table, PATHS.cutflow_plot),
-        RUN.every_shard(PATHS.selected),
+        lambda _: RUN.every_shard(PATHS.selected),
 
 
 rule select_events:
