@@ -53,6 +53,16 @@ RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
 
+def column_types(layout: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the types of all columns, also the members of records, by their paths in Parquet (``tracks.list.element.pt``)."""
+    found: dict[str, pa.DataType] = {}
+    for field in layout:
+        is_list = pa.types.is_list(field.type)
+        path, kind = (f"{field.name}.list.element", field.type.value_type) if is_list else (field.name, field.type)
+        found |= {f"{path}.{member.name}": member.type for member in kind} if pa.types.is_struct(kind) else {path: kind}
+    return found
+
+
 def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
     """Cast awkward records to an Arrow table of the given layout; a missing column is a KeyError."""
     columns = []
@@ -78,9 +88,13 @@ def write_table(
 
     ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the last batch, so that a
     generator of batches can fill in what it found (sums over the file). ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``.
+    Integers and text are stored by dictionary; measured values hardly repeat, so that theirs would cost space and time
+    (benchmarks/shard_format.py).
     """
+    dictionaries = [path for path, kind in column_types(layout).items() if not pa.types.is_floating(kind)]
+    encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
     rows = 0
-    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, **{"compression": "zstd", **encoding}) as writer:
+    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, **encoding) as writer:
         for batch in batches:
             writer.write_table(batch.cast(layout), row_group_size=row_group_size)
             rows += batch.num_rows
@@ -90,11 +104,8 @@ def write_table(
 
 
 def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> int:
-    """Write a training shard, which is read once an epoch, in the encoding that is read fastest at about the size of zstd's.
-
-    Measured values are nearly incompressible, and a dictionary of them costs time and space; see benchmarks/loader_speed.py.
-    """
-    return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4", use_dictionary=["sample"])
+    """Write a training shard, which is read once an epoch, with the compression that is read fastest (benchmarks/shard_format.py)."""
+    return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4")
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import pytest
 from particleforge import schema, tables
 from particleforge.errors import UserError
 
+from .synthetic import synthetic_events, write_dataset
+
 
 def test_every_table_has_unique_columns():
     for layout in (tables.DATASET_SCHEMA, tables.SELECTED_SCHEMA, tables.RECONSTRUCTED_SCHEMA, tables.SHARD_SCHEMA):
@@ -34,6 +36,17 @@ def test_round_trip_with_empty_lists(tmp_path):
     back = tables.read_table(path)
     assert ak.to_list(back[:3]) == ak.to_list(events)
     assert pq.read_schema(path).equals(tables.SHARD_SCHEMA)
+
+
+def test_integers_and_text_are_stored_by_dictionary_and_measured_values_are_not(tmp_path):
+    path = tmp_path / "events.parquet"
+    write_dataset(path, synthetic_events(40, 1))
+    group = pq.read_metadata(path).row_group(0)
+    found = {(column := group.column(i)).path_in_schema: "RLE_DICTIONARY" in column.encodings for i in range(group.num_columns)}
+    types = tables.column_types(tables.DATASET_SCHEMA)
+    assert types.keys() == found.keys()
+    assert found == {path: not pa.types.is_floating(kind) for path, kind in types.items()}
+    assert (found["particles.list.element.pdg"], found["tracks.list.element.pt"]) == (True, False)
 
 
 def test_same_content_same_bytes(tmp_path):
