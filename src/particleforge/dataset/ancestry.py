@@ -14,12 +14,12 @@ The truth particles are those with generatorStatus 1, with two corrections (docs
    of its energy: rounding). Of nested descendants the one nearest to the ancestor counts.
    A remainder that is not physical (the descendants carry more than the ancestor had) cancels the split.
 
-The history is followed through each entry's first parent. Chains are walked by pointer doubling, all entries at once; the reader
-has refused histories with a cycle.
+The history is followed through each entry's first parent; the reader has refused histories with a cycle.
 """
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from particleforge.edm4hep.records import BoolArray, FloatArray, IntArray, Pairs, Table
@@ -74,19 +74,24 @@ def first_parent(n_particles: int, parents: Pairs) -> IntArray:
     return parent
 
 
-def nearest(parent: IntArray, terminal: BoolArray) -> IntArray:
+@numba.njit(cache=True)
+def nearest(parent, terminal):  # type: ignore[no-untyped-def]
     """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if none is."""
-    n_entries = len(parent)
-    nowhere = n_entries
-    own = np.arange(n_entries)
-    hop = np.append(np.where(terminal, own, np.where(parent >= 0, parent, nowhere)), nowhere)
-    for _ in range(max(1, n_entries.bit_length())):
-        further = hop[hop]
-        if np.array_equal(further, hop):
-            break
-        hop = further
-    found = hop[:-1]
-    return np.where(np.append(terminal, False)[found], found, -1)
+    found = np.full(len(parent), -2, np.int64)  # -2: not known yet
+    for start in range(len(parent)):
+        entry = start
+        while entry >= 0 and found[entry] == -2:
+            if terminal[entry]:
+                found[entry] = entry
+            else:
+                found[entry] = -1  # until the walk is over: a circle would end here
+                entry = parent[entry]
+        answer = found[entry] if entry >= 0 else -1
+        entry = start
+        while entry >= 0 and found[entry] == -1 and answer != -1:
+            found[entry] = answer
+            entry = parent[entry]
+    return found
 
 
 def _through(found: IntArray, parent: IntArray) -> IntArray:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, joined, summed
+from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, grouped, joined, summed
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,17 @@ def deposits(events: RawEvents) -> Deposits:
         share = _shares(events.cluster_links, events.clusters.n_rows)
         in_clusters = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
         energy = summed(in_clusters.right, in_clusters.weight, n_particles)
-    return Deposits(energy, grouped(in_clusters, n_particles), grouped(tracks, n_particles))
+    return Deposits(energy, grouped(in_clusters, events.clusters.n_rows, n_particles), grouped(tracks, events.tracks.n_rows, n_particles))
 
 
-def inherited(own: Deposits, heir: IntArray, n_particles: int) -> Deposits:
+def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) -> Deposits:
     """Hand what entries left to their heirs: ``heir`` maps entries to rows of ``n_particles`` truth particles, or -1.
 
     Tracks are not inherited: a track belongs to the particle that made it (see ``ancestry``).
     """
     known = heir >= 0
     energy = summed(heir[known], own.energy[known], n_particles)
-    return Deposits(energy, grouped(own.in_clusters.renumber(right=heir), n_particles), own.on_tracks)
-
-
-def grouped(pairs: Pairs, n_right: int) -> Pairs:
-    """Return one pair for each (left, right), with the summed weight, sorted."""
-    key, inverse = np.unique(pairs.left * max(n_right, 1) + pairs.right, return_inverse=True)
-    return Pairs(key // max(n_right, 1), key % max(n_right, 1), summed(inverse, pairs.weight, len(key)))
+    return Deposits(energy, grouped(own.in_clusters.renumber(right=heir), n_clusters, n_particles), own.on_tracks)
 
 
 def _shares(links: Pairs, n_left: int, at_least: float = 0.0) -> Pairs:

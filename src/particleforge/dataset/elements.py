@@ -216,10 +216,10 @@ def _towards_candidates(clusters: Table, candidates: Table, candidate_clusters: 
 def _energies_by_system(clusters: Table, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
     system, energy = hits["system"][cluster_hits.right], hits["energy"][cluster_hits.right]
     own = summed(cluster_hits.left, None, clusters.n_rows) > 0
+    by_system = summed(cluster_hits.left * len(_SYSTEMS) + system, energy, clusters.n_rows * len(_SYSTEMS)).reshape(-1, len(_SYSTEMS))
     found = {}
     for number, name in enumerate(_SYSTEMS):
-        chosen = system == number
-        from_hits = summed(cluster_hits.left[chosen], energy[chosen], clusters.n_rows)
+        from_hits = by_system[:, number]
         carried = np.nan_to_num(clusters[name], nan=0, posinf=0, neginf=0) if name in clusters else np.zeros(clusters.n_rows)
         found[name] = np.where(own, from_hits, carried)
     return found

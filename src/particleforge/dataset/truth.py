@@ -52,7 +52,7 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     ancestry = trace(events.particles, events.parents, own.energy, made, _largest(own.on_tracks, events))
     particles, row = events.particles.select(ancestry.selected)
     heir = np.where(ancestry.heir >= 0, row[ancestry.heir], -1)
-    left = inherited(own, heir, particles.n_rows)
+    left = inherited(own, heir, events.clusters.n_rows, particles.n_rows)
     left = Deposits(left.energy, left.in_clusters, own.on_tracks.renumber(right=row))
     p4 = ancestry.p4[ancestry.selected]
     eta = absolute_eta(p4[:, 0], p4[:, 1], p4[:, 2])

@@ -18,7 +18,7 @@ import numpy as np
 
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import FloatArray, Pairs, Table, combined, joined, summed
+from particleforge.edm4hep.records import FloatArray, Pairs, Table, combined, grouped, joined, summed
 from particleforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def track_links(chunk: Chunk, tracks: Group, particles: Group) -> Pairs:
     track_hits = chunk.relation("Track", "trackerHits", tracks, hits)
     in_tracks = joined(track_hits, _shares(of_hits, hits.table.n_rows), hits.table.n_rows)
     n_hits = np.maximum(tracks.table["n_hits"], 1)  # of the track, not only those that are in the file
-    return _summed(Pairs(in_tracks.left, in_tracks.right, in_tracks.weight / n_hits[in_tracks.left]), particles.table.n_rows)
+    return grouped(
+        Pairs(in_tracks.left, in_tracks.right, in_tracks.weight / n_hits[in_tracks.left]), tracks.table.n_rows, particles.table.n_rows
+    )
 
 
 def hit_links(chunk: Chunk, hits: Group, particles: Group) -> Pairs:
@@ -64,7 +66,7 @@ def hit_links(chunk: Chunk, hits: Group, particles: Group) -> Pairs:
                 made_by.append(Pairs.of(contributions.rows_of(collection), rows, energy).where((rows >= 0) & np.isfinite(energy)))
         in_hits = chunk.relation("SimCalorimeterHit", "contributions", simulated, contributions, (name,))
         contributed.append(joined(in_hits, combined(made_by), contributions.table.n_rows))
-    return _summed(joined(links, combined(contributed), simulated.table.n_rows), particles.table.n_rows)
+    return grouped(joined(links, combined(contributed), simulated.table.n_rows), hits.table.n_rows, particles.table.n_rows)
 
 
 def through_candidates(objects: Pairs, links: Pairs, n_candidates: int, energy: FloatArray | None = None) -> Pairs:
@@ -104,9 +106,3 @@ def _group(chunk: Chunk, references: list[Reference], member: str) -> Group:
 def _shares(links: Pairs, n_left: int) -> Pairs:
     """Return the pairs with equal weights that add up to one for each left row."""
     return Pairs(links.left, links.right, 1.0 / np.maximum(summed(links.left, None, n_left), 1)[links.left])
-
-
-def _summed(pairs: Pairs, n_right: int) -> Pairs:
-    """Return one pair for each (left, right), with the summed weight."""
-    key, inverse = np.unique(pairs.left * max(n_right, 1) + pairs.right, return_inverse=True)
-    return Pairs(key // max(n_right, 1), key % max(n_right, 1), summed(inverse, pairs.weight, len(key)))

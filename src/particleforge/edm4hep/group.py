@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import Array, IntArray, Table
+from particleforge.edm4hep import kernels
+from particleforge.edm4hep.records import IntArray, Table
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class Group:
             table = next(iter(tables.values()), empty)
             return cls(table, dict.fromkeys((*tables, *aliases), (0, table)))
         parts = list(tables.values())
-        event = np.concatenate([part.events() for part in parts])
-        sort = np.argsort(event, kind="stable")
-        order = np.empty(len(sort), np.int64)
-        order[sort] = np.arange(len(sort))
-        offsets = np.sum([part.offsets for part in parts], axis=0)
-        columns = {name: np.concatenate([part[name] for part in parts])[sort] for name in parts[0].columns}
+        of_parts = np.array([part.offsets for part in parts])
+        offsets, order = of_parts.sum(axis=0), kernels.interleave(of_parts)
         firsts = np.cumsum([0, *(part.n_rows for part in parts)])
+        columns = {}
+        for name in parts[0].columns:
+            columns[name] = np.empty(len(order), np.result_type(*(part[name] for part in parts)))
+            for part, first in zip(parts, firsts[:-1], strict=True):
+                columns[name][order[first : first + part.n_rows]] = part[name]
         members = {name: (int(first), table) for (name, table), first in zip(tables.items(), firsts[:-1], strict=True)}
         return cls(Table(offsets, columns), members, order)
 
@@ -43,15 +45,11 @@ class Group:
         rows = np.arange(first, first + table.n_rows)
         return rows if self.order is None else self.order[rows]
 
-    def resolve(self, index: Array, ids: Array, event: IntArray, names: Mapping[int, str]) -> IntArray:
-        """Return the row that each (index, collection ID) of an event means; -1 where it points nowhere."""
-        rows = np.full(len(index), -1, np.int64)
-        ids = ids.astype(np.int64) & 0xFFFFFFFF  # 32 bits, signed in some versions
-        for collection_id, name in names.items():
-            if name in self.members:
-                first, table = self.members[name]
-                found = np.flatnonzero((ids == collection_id & 0xFFFFFFFF) & (index >= 0) & (index < table.counts[event]))
-                rows[found] = first + table.offsets[event[found]] + index[found]
-        if self.order is not None and len(self.order):
-            rows = np.where(rows >= 0, self.order[rows], -1)
+    def resolve(self, references: Table, names: Mapping[int, str]) -> IntArray:
+        """Return the row that each reference (columns ``index``, ``id``) of its event means; -1 where it points nowhere."""
+        known = [(number & 0xFFFFFFFF, *self.members[name]) for number, name in names.items() if name in self.members]
+        offsets = np.array([table.offsets for _, _, table in known], np.int64).reshape(len(known), len(references.offsets))
+        ids, firsts = (np.array([entry[i] for entry in known], np.int64) for i in range(2))
+        order = np.zeros(0, np.int64) if self.order is None else self.order
+        rows: IntArray = kernels.resolve(references["index"], references["id"], references.offsets, ids, firsts, offsets, order)
         return rows

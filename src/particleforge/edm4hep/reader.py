@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from particleforge.config.collections import CollectionsConfig
-from particleforge.edm4hep import fallbacks
+from particleforge.edm4hep import fallbacks, kernels
 from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
@@ -50,9 +50,9 @@ def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int,
     """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time; a file that cannot be used is a UserError."""
     with EventFile(path, collections) as file:
         total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
-        for start in range(0, total, n_events):
+        for start, stop in file.ranges(n_events, total):
             try:
-                events = Chunk(file, start, min(start + n_events, total)).events()
+                events = Chunk(file, start, stop).events()
             except UserError:
                 raise
             except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -319,7 +319,7 @@ class Chunk:
     def rows(self, reference: Reference, targets: Group) -> IntArray:
         """Turn references into row numbers of the target table; -1 where they point nowhere."""
         table = self.leaves({"index": reference.index, "id": reference.collection_id})
-        return targets.resolve(table["index"].astype(np.int64), table["id"], table.events(), self.file.collection_ids)
+        return targets.resolve(table, self.file.collection_ids)
 
     def ranges(self, collection: str, name: str, owners: Table, offsets: IntArray) -> tuple[IntArray, IntArray]:
         """Expand ``name_begin`` ... ``name_end`` of every owner into (owner row, row of the member list)."""
@@ -329,10 +329,8 @@ class Chunk:
         event = owners.events()
         if edges.n_rows != owners.n_rows or np.any(begin > end) or np.any(end > np.diff(offsets)[event]):
             raise UserError(f"{self.file.path}: {leaves['end']} points beyond its list; the file is damaged")
-        n_members = end - begin
-        owner = np.repeat(np.arange(owners.n_rows), n_members)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(n_members) - n_members, n_members)
-        return owner, offsets[event[owner]] + begin[owner] + within
+        owner, member = kernels.expand(begin, end, owners.offsets, offsets)
+        return owner, member
 
     def kept(self, pairs: Pairs) -> Pairs:
         """Leave out, and count, pairs that point nowhere or have a weight that is not a finite number."""

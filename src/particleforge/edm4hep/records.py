@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from particleforge.edm4hep import kernels
+
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -63,6 +65,8 @@ class Table:
 
     def select(self, keep: BoolArray) -> tuple["Table", IntArray]:
         """Return the rows where ``keep``, and for each old row its new number (-1 where dropped)."""
+        if keep.all():
+            return self, np.arange(self.n_rows)
         kept_before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
         table = Table(kept_before[self.offsets], {name: column[keep] for name, column in self.columns.items()})
         return table, np.where(keep, kept_before[:-1], -1)
@@ -90,6 +94,8 @@ class Pairs:
 
     def where(self, keep: BoolArray) -> "Pairs":
         """Return the pairs where ``keep``."""
+        if keep.all():
+            return self
         return Pairs(self.left[keep], self.right[keep], self.weight[keep])
 
     def renumber(self, left: IntArray | None = None, right: IntArray | None = None) -> "Pairs":
@@ -107,13 +113,13 @@ def combined(parts: Sequence[Pairs]) -> Pairs:
 
 def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:
     """Return (left of ``first``, right of ``second``, weight of ``second``) for all pairs that meet in one of ``n_middle`` rows."""
-    order = np.argsort(second.left, kind="stable")
-    counts = np.bincount(second.left, minlength=n_middle)
-    start = np.cumsum(counts) - counts
-    repeats: Array = counts[first.right]
-    within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    chosen = order[np.repeat(start[first.right], repeats) + within]
-    return Pairs(np.repeat(first.left, repeats), second.right[chosen], second.weight[chosen])
+    left, chosen = kernels.join(first.left, first.right, second.left, n_middle)
+    return Pairs(left, second.right[chosen], second.weight[chosen])
+
+
+def grouped(pairs: Pairs, n_left: int, n_right: int) -> Pairs:
+    """Return one pair for each (left, right), with the summed weight, sorted."""
+    return Pairs(*kernels.group(pairs.left, pairs.right, pairs.weight, n_left, n_right))
 
 
 @dataclass

@@ -6,17 +6,18 @@ unusable (not ROOT, truncated, no ``events`` tree, mandatory branches missing) i
 
 import errno
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import awkward as ak
 import numpy as np
 import uproot
 
 from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep.identities import implied_ids, table_of_ids, types_of_collections
 from particleforge.edm4hep.layout import Layout, Reference
+from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
 from particleforge.edm4hep.records import Array, IntArray
 from particleforge.errors import UserError
@@ -33,7 +34,7 @@ class TreeFile:
         """Open the file and look at its branches; what is not a ROOT file with such a tree is a UserError."""
         self.path = str(path)
         try:
-            self.root = uproot.open(path)
+            self.root = uproot.open(path, **LOCAL_FILE)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise self.unreadable(error) from error
         try:
@@ -59,11 +60,9 @@ class TreeFile:
             self._tree = self.root["events"]
             if not hasattr(self._tree, "num_entries"):
                 raise UserError(f"{self.path}: 'events' is a {type(self._tree).__name__}, not a tree; give an EDM4hep file")
-            self.kind = "TTree" if isinstance(self._tree, uproot.TTree) else "RNTuple"
-            self.n_events = int(self._tree.num_entries)
-            options = {"recursive": True, "full_paths": False} if isinstance(self._tree, uproot.TTree) else {"recursive": True}
-            self._branches = dict(self._tree.items(**options))
-            self.layout = Layout(self.path, self._branches)
+            self._leaves = leaves_of(self._tree)
+            self.kind, self.n_events = self._leaves.kind, self._leaves.n_events
+            self.layout = Layout(self.path, self._leaves.fields)
             self._look()
         except UserError:
             raise
@@ -88,13 +87,17 @@ class TreeFile:
 
     def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
         """Return a leaf's entries per event, and its values of all events."""
-        array = self._branches[leaf].array(entry_start=start, entry_stop=stop)
-        if array.ndim != 2:
-            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
-        values: Array = ak.to_numpy(ak.flatten(array))
+        try:
+            offsets, values = self._leaves.flat(leaf, start, stop)
+        except NotAListError as error:
+            raise UserError(f"{self.path}: branch {leaf} has type {error}, expected a list of numbers per event") from error
         if values.dtype.kind not in "iufb":
-            raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
-        return ak.to_numpy(ak.num(array)).astype(np.int64), values
+            raise UserError(f"{self.path}: branch {leaf} has type {values.dtype}, expected a list of numbers per event")
+        return np.diff(offsets), values
+
+    def ranges(self, n_events: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of at most ``n_events`` events up to ``stop`` that end where the file's blocks end, if one does within."""
+        return self._leaves.ranges(n_events, stop)
 
     def unreadable(self, error: Exception) -> UserError:
         """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
