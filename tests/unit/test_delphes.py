@@ -283,6 +283,25 @@ def test_what_is_missing_or_broken_is_one_line(tmp_path, branches, said):
     assert inspect_file(tmp_path / "events.root", DETECTOR).refused == str(caught.value)
 
 
+@pytest.mark.fault("file that is not EDM4hep")
+def test_delphes_output_in_another_form_is_one_line(tmp_path):
+    """Delphes may write RNTuples one day, and other trees bear its name."""
+    with uproot.recreate(tmp_path / "ntuple.root") as file:
+        file.mkrntuple("Delphes", {"Track": np.ones(3)})
+    with uproot.recreate(tmp_path / "flat.root") as file:
+        file.mktree("Delphes", {"jet_pt": np.ones(3)})
+    with uproot.recreate(tmp_path / "folder.root") as file:
+        file["Delphes/tree"] = {"Track": np.ones(3)}
+    folder = "'Delphes' is a folder, not a tree"
+    for name, said in (
+        ("folder", folder),
+        ("ntuple", "'Delphes' is a ROOT::RNTuple, not a tree"),
+        ("flat", "no branch PileUpMix or Particle"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read(tmp_path / f"{name}.root")
+
+
 def slow_sums(path):
     """Return counts and sums of the real file, event by event, object by object."""
     tree, found = uproot.open(path)["Delphes"], Counter()

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from particleforge.config.load import load_detector
@@ -12,7 +13,9 @@ from particleforge.edm4hep.mapping import BranchMap
 from particleforge.inspection import inspect_file
 
 from .dataset_settings import CONFIG
+from .edm4hep_events import IDS, leaves_of, random_event, write_leaves
 from .real_files import real_file
+from .test_edm4hep_layouts import assert_same, read, renamed, write
 
 ROOT = CONFIG.parent
 PAGE = (ROOT / "docs" / "layouts.md").read_text()
@@ -47,6 +50,18 @@ def test_the_example_of_a_map_loads_and_reads_names_of_old_and_new(ild):
     old = BranchMap.of(Layout("events.root", [f"{name}.energy" for name in ("ECALBarrel", "HCALOther", "MCParticlesSkimmed")]), collections)
     assert old.hits == {"ECALBarrel": 0, "HCALOther": 1}
     assert old.particles == "MCParticlesSkimmed"
+
+
+def test_the_example_of_a_map_reads_events_under_the_names_of_ild(tmp_path, ild):
+    rng = np.random.default_rng(3)
+    leaves = leaves_of([random_event(rng, 5, 3, 4, 6) for _ in range(4)])
+    write_leaves(tmp_path / "reference.root", leaves, modern=True)
+    names = {"MCParticles": "MCParticle", "SiTracks_Refitted": "MarlinTrkTracks", "SiTracksMCTruthLink": "MarlinTrkTracksMCTruthLink"}
+    names |= {"ECALBarrel": "EcalBarrelCollectionRec", "HCALBarrel": "HcalBarrelCollectionRec"}
+    for old, new in names.items():
+        leaves = renamed(renamed(leaves, f"{old}.", f"{new}."), f"_{old}_", f"_{new}_")
+    write(tmp_path / "events.root", leaves, ntuple=True, table="1.7", ids={names.get(name, name): number for name, number in IDS.items()})
+    assert_same(read(tmp_path / "events.root", ild.collections), read(tmp_path / "reference.root"))
 
 
 def test_what_the_page_shows_is_what_inspect_prints():

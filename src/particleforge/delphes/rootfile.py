@@ -41,7 +41,8 @@ class DelphesFile:
         try:
             self._tree = self._file[TREE]
             if not isinstance(self._tree, uproot.TTree):
-                raise UserError(f"{self.path}: '{TREE}' is a {type(self._tree).__name__}, not a tree; give a Delphes file")
+                kind = getattr(self._tree, "classname", "folder")
+                raise UserError(f"{self.path}: '{TREE}' is a {kind}, not a tree; give a Delphes file")
             self.n_events = int(self._tree.num_entries)
             self._leaves: dict[str, Any] = {}
             for name, leaf in self._tree.items(recursive=True, full_paths=False):

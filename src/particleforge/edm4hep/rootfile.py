@@ -59,7 +59,8 @@ class TreeFile:
                 raise UserError(f"{self.path}: holds no 'events' tree (found: {found}); give an EDM4hep or Delphes file")
             self._tree = self.root["events"]
             if not hasattr(self._tree, "num_entries"):
-                raise UserError(f"{self.path}: 'events' is a {type(self._tree).__name__}, not a tree; give an EDM4hep file")
+                kind = getattr(self._tree, "classname", "folder")
+                raise UserError(f"{self.path}: 'events' is a {kind}, not a tree; give an EDM4hep file")
             self._leaves = leaves_of(self._tree)
             self.kind, self.n_events = self._leaves.kind, self._leaves.n_events
             self.layout = Layout(self.path, self._leaves.fields)
