@@ -68,7 +68,7 @@ NONE_CLASS = 0
 SCHEMA_VERSION = 1
 
 EVENT = (
-    Field("event_id", "uint64", "", "hash of sample, run and event number: the event's identity"),
+    Field("event_id", "uint64", "", "hash of sample, run and event number (of given files also of the particles): the event's identity"),
     Field("run_number", "uint32", "", "run number; the simulators write the shard's number"),
     Field("event_number", "uint64", "", "event number within the run"),
     Field("weight", "float64", "", "generator weight"),

@@ -132,7 +132,7 @@ def test_urls_are_stored_by_host_and_path():
     stored = [
         found(url).shards[0][0].stored
         for url in (
-            "https://me:secret@host:80/a//b/../c.root",
+            "https://me@host:80/a//b/../c.root",
             "https://host/c.root?x=1",
             "https://host/c.root?x=2",
             "https://host/a%20b.root",
@@ -142,6 +142,12 @@ def test_urls_are_stored_by_host_and_path():
     assert len(set(stored)) == 4
     assert stored[1].startswith("host/c.root-")
     assert stored[3] == "host/a%20b.root"
+
+
+def test_passwords_are_refused_and_not_shown():
+    with pytest.raises(UserError, match=r"^clic: samples\.a\.files: https://host/a\.root: has a password in it.*~/\.netrc") as raised:
+        found("https://me:secret@host/a.root")
+    assert "secret" not in str(raised.value)
 
 
 def zenodo_record(url, *names):

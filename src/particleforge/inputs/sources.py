@@ -170,6 +170,9 @@ def _expanded(entry: str, key: str, records: dict[str, Sequence[RecordFile]], ze
         return _of_record(entry, key, records, zenodo_url, timeout_s)
     if scheme[1] not in _REMOTE:
         raise UserError(f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or zenodo://record/<id>/<glob>")
+    if urlsplit(entry).password is not None:
+        shown = entry.replace(f"{urlsplit(entry).netloc.rpartition('@')[0]}@", "")
+        raise UserError(f"{key}: {shown}: has a password in it, which every file's record would show; put it into ~/.netrc")
     if not urlsplit(entry).netloc or urlsplit(entry).path.rstrip("/") == "" or _MAGIC.search(urlsplit(entry).path):
         raise UserError(f"{key}: {entry}: must be the address of one file; folders and globs of other machines cannot be listed")
     _check_kind(urlsplit(entry).path, key)
