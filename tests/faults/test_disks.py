@@ -50,7 +50,9 @@ def simulate(folder: Path) -> Stage:
 def dataset(folder: Path) -> Stage:
     rng = np.random.default_rng(3)
     write_events(folder / "in.root", [random_event(rng, 20, 10, 10, 10) for _ in range(200)])
-    settings = dataset_settings(dataset=DatasetConfig(dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0))
+    settings = dataset_settings(
+        dataset=DatasetConfig(visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+    )
     return lambda output: build_dataset(settings, [folder / "in.root"], output / "dataset/00000.parquet")
 
 

@@ -168,7 +168,13 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
     leaves["MCParticles.mass"][0][-1][0] = np.nan  # found in the last chunk, when others were written
     write_leaves(bad, leaves)
     settings = dataset_settings(
-        dataset=DatasetConfig(on_bad_file="quarantine", chunk_events=2, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+        dataset=DatasetConfig(
+            on_bad_file="quarantine",
+            chunk_events=2,
+            visible_energy_fraction_min=0.0,
+            dropped_energy_fraction_max=1.0,
+            dropped_objects_fraction_max=1.0,
+        )
     )
     table, metadata = build(settings, [bad, good, tmp_path / "absent.root"], tmp_path / "out.parquet")
     assert len(table) == len(events)

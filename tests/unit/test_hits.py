@@ -29,7 +29,12 @@ HITS = load_run(
     CONFIG,
     {
         "selection": THIRDS,
-        "dataset": {"calorimeter_elements": "hits", "dropped_energy_fraction_max": 1.0, "dropped_objects_fraction_max": 1.0},
+        "dataset": {
+            "calorimeter_elements": "hits",
+            "visible_energy_fraction_min": 0.0,
+            "dropped_energy_fraction_max": 1.0,
+            "dropped_objects_fraction_max": 1.0,
+        },
     },
 )
 CUTS = DetectorCutsConfig(
@@ -170,7 +175,9 @@ def test_too_many_unusable_hits_make_a_bad_file(tmp_path):
     for hit in events[0].hits["HCALBarrel"]:
         hit["energy"] = float("nan")
     write_events(tmp_path / "events.root", events)
-    rules = DatasetConfig(calorimeter_elements="hits", dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=0.1)
+    rules = DatasetConfig(
+        calorimeter_elements="hits", visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=0.1
+    )
     settings = DatasetSettings.of(HITS, DETECTOR, sample_name="qq", dataset=rules)
     with pytest.raises(UserError, match=r"events\.root: \d+ of 36 hits are unusable"):
         build_dataset(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
