@@ -258,17 +258,25 @@ def test_ids_follow_from_references_as_a_table_says(monkeypatch):
         np.testing.assert_array_equal(one.right, other.right)
 
 
-@pytest.mark.parametrize(
-    ("version", "podio"), [("00-99-02", "01-03"), ("00-99-03", "01-06"), ("00-99-04", "01-06"), ("01-01", "01-07")], ids=lambda v: v
-)
-def test_schema_examples_are_read(version, podio):
+EXAMPLES = {f"edm4hep_example_v{version}.root": version for version in ("00-99-02_podio_v01-03", "00-99-03_podio_v01-06")}
+EXAMPLES |= {f"edm4hep_example_v{version}.root": version for version in ("00-99-04_podio_v01-06", "01-01_podio_v01-07")}
+EXAMPLES |= {"edm4hep.root": "00-99-01"}
+
+
+@pytest.mark.parametrize(("name", "version"), EXAMPLES.items(), ids=EXAMPLES.values())
+def test_schema_examples_are_read(name, version):
     """One object of every type, named after it; the collections of one file are those of its data model."""
-    path = real_file(f"edm4hep_example_v{version}_podio_v{podio}.root")
+    path = real_file(name)
     given = {"particles": "MCParticleCollection", "tracks": "TrackCollection", "clusters": "ClusterCollection"}
     given |= {"candidates": "ReconstructedParticleCollection", "ecal_hits": ("CalorimeterHitCollection",), "dqdx": "RecDqdxCollection"}
     given |= {f"{kind}_links": (f"{word}MCParticleLinkCollection",) for kind, word in (("track", "Track"), ("cluster", "Cluster"))}
     given |= {"hit_links": ("CaloHitMCParticleLinkCollection",)}
     detector = load_detector(CONFIG, "cld")
+    would_fit = {
+        kind: [names if isinstance(names, str) else names[0]] for kind, names in given.items() if kind not in ("ecal_hits", "dqdx")
+    }
+    hits = {"ecal/hcal/other_hits": ["CalorimeterHitCollection"], "candidate_links": ["RecoMCParticleLinkCollection"]}
+    assert inspect_file(path, detector).fitting == would_fit | hits
     detector = detector.model_copy(update={"collections": detector.collections.model_copy(update=given)})
     (raw,) = read_chunks(path, detector.collections, 10)
     assert (raw.n_events, raw.particles.n_rows, raw.tracks.n_rows, raw.clusters.n_rows, raw.hits.n_rows) == (3, 9, 3, 3, 3)
@@ -277,5 +285,5 @@ def test_schema_examples_are_read(version, podio):
     np.testing.assert_array_equal(raw.tracks["dedx"], np.concatenate(tree["RecDqdxCollection.dQdx.value"].array(library="np")))
     np.testing.assert_array_equal(raw.clusters["energy"], np.concatenate(tree["ClusterCollection.energy"].array(library="np")))
     inspected = inspect_file(path, detector)
-    assert inspected.versions["EDM4hep"] == ".".join(str(int(part)) for part in (version + "-0").split("-")[:3])
+    assert inspected.versions["EDM4hep"] == ".".join(str(int(part)) for part in (version.split("_")[0] + "-0").split("-")[:3])
     assert {found.name: found.type for found in inspected.collections}["TrackCollection"] == "Track"
