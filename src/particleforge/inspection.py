@@ -295,7 +295,7 @@ def _missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | N
         lines.append("no hit links: hit truth from the contributions to simulated hits")
     if chosen.clusters and not chosen.linked_hits:
         instead = "cluster links" if chosen.cluster_links else "candidates' links" if chosen.candidate_links else ""
-        lines.append(f"no hit links: cluster truth from {instead}" if instead else "no hit and no cluster links: no cluster gets a target")
+        lines.append(f"no hits with links: {f'cluster truth from {instead}' if instead else 'no cluster gets a target'}")
     if not chosen.candidates:
         lines.append("no candidates: no baseline to compare with")
     return lines if events is None else lines + _missing_values(chosen, events) + _dropped(events)

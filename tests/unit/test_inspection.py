@@ -61,8 +61,8 @@ def test_collections_sizes_and_meanings(tmp_path, events, modern):
         (("PandoraClusters.", "_PandoraClusters_"), "no clusters: neutral particles find no element"),
         ("PandoraPFOs.", "no candidates: no baseline to compare with"),
         ("SiTracksMCTruthLink.", "no track links: no track gets a target"),
-        ("CalohitMCTruthLink.", "no hit links: cluster truth from cluster links"),
-        (("CalohitMCTruthLink.", "ClusterMCTruthLink."), "no hit and no cluster links: no cluster gets a target"),
+        ("CalohitMCTruthLink.", "no hits with links: cluster truth from cluster links"),
+        (("CalohitMCTruthLink.", "ClusterMCTruthLink."), "no hits with links: no cluster gets a target"),
         (("ECALBarrel.", "HCALBarrel.", "MUON."), "no calorimeter hits: n_hits, widths and depth of clusters are 0"),
     ],
 )
