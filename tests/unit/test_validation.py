@@ -86,12 +86,12 @@ def test_closure_shows_what_targets_lose(settings: ValidateSettings, tmp_path: P
     assert spectra["target"] == ak.sum(targets.class_id[kept] != 0)
 
 
-def test_counts_up_to_twenty_have_a_bin_each() -> None:
+def test_small_counts_have_a_bin_each() -> None:
     edges = count_edges(1e5)
-    assert edges[:22].tolist() == [*range(21), 22]
-    assert edges[-1] >= 1e5
+    assert edges[:9].tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 10]
+    assert edges[-1] == 1e5
     assert np.all(np.diff(edges) >= 1)
-    assert np.all(edges[21:] / edges[20:-1] < 1.13)
+    assert np.all(edges[8:] / edges[7:-1] < 1.34)
 
 
 def test_known_scale_is_recovered(results: Results) -> None:

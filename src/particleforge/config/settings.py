@@ -277,7 +277,7 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 2
+    version: int = 3
     title: str
     preset: str
     seed: int

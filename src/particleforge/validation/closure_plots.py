@@ -18,6 +18,7 @@ _STYLES: Mapping[str, tuple[str, str, str]] = {
     "target": (COLOURS["target"], "-", "targets"),
 }
 _N_COLUMNS = 3
+_TICKS = (0, *(first * 10**decade for decade in range(6) for first in (1, 2, 5)))
 
 
 def closure_jets(results: Results) -> Figure:
@@ -32,7 +33,7 @@ def closure_jets(results: Results) -> Figure:
         label += ": " + summary_text(results.figures["closure"]["inclusive"][stage])
         mplhep.histplot(histogram.values(), histogram.axes[0].edges, ax=axes, color=colour, ls=line, label=label, yerr=False)
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
-    axes.set(xlabel=r"jet $p_T$ / generator jet $p_T$", ylabel="jets per bin", xlim=(0, 2))
+    axes.set(xlabel=r"jet $p_T$ / generator jet $p_T$", ylabel="jets per bin", xlim=(0.5, 1.5))
     if any(histogram.sum() for histogram in counts.values()):
         axes.set_yscale("log")
         axes.set_ylim(0.5, 20 * axes.get_ylim()[1])  # room for the legend
@@ -90,12 +91,16 @@ def elements_per_event(results: Results) -> Figure:
     found = results.hists["elements"][{"process": sum}]
     edges = found.axes["number"].edges
     filled = np.flatnonzero(found.project("number").values())
+    axes.set_xscale("symlog", linthresh=1)
     for number, kind in enumerate(ELEMENTS):
         values = found[{"kind": kind}].values()
-        mplhep.histplot(values / np.diff(edges), edges, ax=axes, color=f"C{number}", label=kind, yerr=False)
-    axes.set(xlabel="number per event", ylabel="events per unit")
+        mplhep.histplot(values, edges, ax=axes, color=f"C{number}", label=kind, yerr=False)
+    axes.set(xlabel="number per event", ylabel="events per bin")
     if len(filled):
-        axes.set_xlim(0, edges[filled[-1] + 1])
+        axes.set_xlim(edges[filled[0]], edges[filled[-1] + 1])
+        inside = [tick for tick in _TICKS if edges[filled[0]] <= tick <= edges[filled[-1] + 1]]
+        axes.set_xticks(inside, [str(tick) for tick in inside])
+        axes.set_xticks([], minor=True)
     else:
         say_empty(axes)
     axes.set_ylim(bottom=0)

@@ -33,9 +33,9 @@ def fine_edges(centre: float, core: float, reach: float) -> npt.NDArray[np.float
 
 
 def count_edges(largest: float) -> npt.NDArray[np.float64]:
-    """Return edges for counts: one bin for each number up to 20, then bins that grow by a tenth, up to ``largest`` at least."""
-    n_growing = int(np.ceil(np.log(largest / 20) / np.log(1.1)))
-    return np.concatenate([np.arange(20), np.unique(np.round(20 * 1.1 ** np.arange(n_growing + 1)))])
+    """Return edges for counts: 0, 1, 2 ... 6, then ten bins per decade, up to ``largest`` at least."""
+    n_bins = int(np.ceil(10 * np.log10(largest)))
+    return np.concatenate([[0.0], np.unique(np.round(10 ** (np.arange(n_bins + 1) / 10)))])
 
 
 def category(name: str, values: Sequence[str], label: str) -> Any:
@@ -59,6 +59,7 @@ def book(settings: ValidateSettings) -> Hists:
     met = hist.axis.Regular(30, 0, plots.met_max_gev, name="met", label="missing transverse momentum [GeV]")
     true_met = hist.axis.Regular(5, 0, plots.met_max_gev, name="true_met", label="truth missing transverse momentum [GeV]")
     response = hist.axis.Regular(100, 0, 2, name="response", label="reconstructed / truth")
+    close = hist.axis.Regular(101, 0.5, 1.5, name="response", label="over generator")  # the middle bin is centred on one
     residual = hist.axis.Regular(
         81, -0.4 * plots.met_max_gev, 0.4 * plots.met_max_gev, name="residual", label="reconstructed - truth [GeV]"
     )
@@ -69,7 +70,7 @@ def book(settings: ValidateSettings) -> Hists:
     number = hist.axis.Variable(count_edges(1e5), name="number", label="number per event")
     axes: dict[str, tuple[Any, ...]] = {
         "events": (sample,),
-        "closure_jet_response": (sample, closure, true_jet_pt, response),
+        "closure_jet_response": (sample, closure, true_jet_pt, close),
         "closure_jet_response_fine": (sample, closure, true_jet_pt, ratio_fine),
         "class_pt": (sample, stage, true_class, pt),
         "elements": (sample, category("kind", ELEMENTS, "counted"), number),
