@@ -82,8 +82,8 @@ def test_each_stage_runs_alone_where_all_before_it_exists(chain, tmp_path):
         "validate": ("validate", {"validate_model"}),
         "train": ("train", {"train_model"}),
         "hpo": ("hpo", {"run_hpo_slot", "select_best_trial"}),
-        "check_data": ("checks", {"check_dataset", "compare_samples", "check_shards"}),
         "preprocess": ("shards", {"write_shards"}),
+        "check_data": ("checks", {"check_dataset", "compare_samples", "write_shards", "check_shards"}),
         "dataset": ("dataset", {"build_dataset"}),
     }
     for target, (folder, rules) in stages.items():  # from the last on, so that what comes before is there

@@ -1,5 +1,5 @@
-# What reads the data has their verdict as an ancient input: it waits for the checks, but other limits, which write the verdict
-# anew, train nothing again.
+# What reads the data has their verdict as an input, and not as an ancient one: where a job makes an ancient input anew, Snakemake does
+# not look whether those that read it have reasons of their own to run, and leaves out what they lack.
 
 
 rule check_data:

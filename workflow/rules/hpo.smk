@@ -8,7 +8,7 @@ rule run_hpo_slot:
     input:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
-        checked=ancient(PATHS.shards_verdict),
+        checked=PATHS.shards_verdict,
         parents=RUN.slot_parents,
         warm_start=RUN.slot_warm_start,
     output:
@@ -35,7 +35,7 @@ rule confirm_trial:
     input:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
-        checked=ancient(PATHS.shards_verdict),
+        checked=PATHS.shards_verdict,
         slots=RUN.all_slots,
     output:
         PATHS.hpo_confirmation,

@@ -7,7 +7,7 @@ rule write_shards:
     """Features, targets, normalisation and shuffled shards for training."""
     input:
         selected=RUN.shards(PATHS.selected),
-        checked=ancient(PATHS.dataset_verdict),
+        checked=PATHS.dataset_verdict,
     output:
         manifest=PATHS.manifest,
         normalisation=PATHS.normalisation,

@@ -18,7 +18,7 @@ rule run_study_training:
     """One training of a study."""
     input:
         **RUN.training_data("train", "valid"),
-        checked=ancient(PATHS.shards_verdict),
+        checked=PATHS.shards_verdict,
         source=RUN.study_source,
     output:
         PATHS.study_point,

@@ -9,7 +9,7 @@ rule train_model:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
         best=PATHS.hpo_best,
-        checked=ancient(PATHS.shards_verdict),
+        checked=PATHS.shards_verdict,
     output:
         model=PATHS.model,
         last=PATHS.last_model,
