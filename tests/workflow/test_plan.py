@@ -55,7 +55,7 @@ RUN_KEYS = [
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
     ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, FROM_SELECT),
-    ({"cuts": {"overlaps": [{"name": "duplicates", "collection": "tracks", "delta_r_max": 0.01, "prefer": "tracks.n_hits"}]}}, STAGES[2:]),
+    ({"cuts": {"overlaps": [{"name": "duplicates", "collection": "tracks", "delta_r_max": 0.01, "prefer": "tracks.n_hits"}]}}, FROM_SELECT),
     ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
     ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),
