@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src/particleforge"
 DATA_STAGES = ("edm4hep", "simulation", "dataset", "selection", "preprocessing", "export", "reconstruction", "validation", "report")
 SOURCES = [
     *(path for stage in DATA_STAGES for path in (PACKAGE / stage).rglob("*.py")),
-    *(PACKAGE / name for name in ("tables.py", "paths.py", "workflow.py")),
+    *(PACKAGE / name for name in ("tables.py", "paths.py", "workflow.py", "checks/dataset.py", "checks/statistics.py")),
     *(ROOT / "workflow/scripts").glob("*.py"),
 ]
 LISTING = {"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk", "glob_wildcards"}
