@@ -118,6 +118,7 @@ OVERLAP_OF_CLUSTERS = OverlapConfig(name="a", collection="clusters", delta_r_max
 OVERLAP_OF_TRACKS = OverlapConfig(name="a", collection="tracks", delta_r_max=0.1, prefer="tracks.pt / max(hits.energy)")
 
 
+@pytest.mark.fault("calorimeter elements that do not fit")
 @pytest.mark.parametrize(
     ("calorimeter_elements", "cuts", "message"),
     [
