@@ -50,6 +50,7 @@ class Group:
         known = [(number & 0xFFFFFFFF, *self.members[name]) for number, name in names.items() if name in self.members]
         offsets = np.array([table.offsets for _, _, table in known], np.int64).reshape(len(known), len(references.offsets))
         ids, firsts = (np.array([entry[i] for entry in known], np.int64) for i in range(2))
+        index = references["index"].astype(np.int64)
         order = np.zeros(0, np.int64) if self.order is None else self.order
-        rows: IntArray = kernels.resolve(references["index"], references["id"], references.offsets, ids, firsts, offsets, order)
+        rows: IntArray = kernels.resolve(index, references["id"], references.offsets, ids, firsts, offsets, order)
         return rows

@@ -95,6 +95,8 @@ class TreeLeaves(Leaves):
 
     def read(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
         """Return offsets and values of a range of events."""
+        if (n_entries := self.fields[leaf].num_entries) != self.n_events:
+            raise ValueError(f"branch {leaf} has {n_entries} entries for {self.n_events} events")
         array = self.fields[leaf].array(entry_start=start, entry_stop=stop)
         layout = array.layout
         if array.ndim != 2 or not isinstance(layout, ak.contents.ListOffsetArray) or not layout.content.is_numpy:

@@ -319,6 +319,9 @@ class Chunk:
     def rows(self, reference: Reference, targets: Group) -> IntArray:
         """Turn references into row numbers of the target table; -1 where they point nowhere."""
         table = self.leaves({"index": reference.index, "id": reference.collection_id})
+        for name, leaf in (("index", reference.index), ("id", reference.collection_id)):
+            if table[name].dtype.kind not in "iu":
+                raise UserError(f"{self.file.path}: branch {leaf} holds {table[name].dtype}, expected integers; the file is damaged")
         return targets.resolve(table, self.file.collection_ids)
 
     def ranges(self, collection: str, name: str, owners: Table, offsets: IntArray) -> tuple[IntArray, IntArray]:
