@@ -16,8 +16,14 @@ from particleforge.tables import read_metadata, read_table
 CONFIG = Path(__file__).parents[2] / "config"
 
 
+def simulated_detectors():
+    """Return the shipped detectors that have hit collections to simulate; the others describe files of others only."""
+    names = sorted(path.stem for path in (CONFIG / "detectors").glob("*.yaml"))
+    return [name for name in names if load_detector(CONFIG, name).collections.ecal_hits]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("detector", sorted(path.stem for path in (CONFIG / "detectors").glob("*.yaml")))
+@pytest.mark.parametrize("detector", simulated_detectors())
 def test_simulated_events(tmp_path, detector):
     run, chosen = load_run(CONFIG, {"simulation": {"events_per_shard": 6}}), load_detector(CONFIG, detector)
     sample = next(iter(chosen.samples))
