@@ -339,10 +339,13 @@ class Workflow:
                 raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
 
     def _check_processes(self) -> None:
-        """Raise a UserError for a sample that should be simulated, but of no process."""
+        """Raise a UserError for samples that should be simulated, but of no process or with a detector that is only read."""
+        if self._given is not None:
+            return
         for name, detector in self.detectors.items():
             for sample, content in detector.samples.items():
-                if self._given is None and not content.pythia:
+                simulate_settings(self.run, detector, sample)
+                if not content.pythia:
                     raise UserError(f"{name}: samples.{sample}.pythia: missing; name the process, or set simulation.backend: files")
 
     def _check_initial_weights(self) -> None:

@@ -144,6 +144,12 @@ def test_every_stage_finds_its_settings_and_they_survive_json(model):
     assert settings.plain()["version"] >= 1
 
 
+def test_a_detector_without_hits_is_only_read():
+    run, detector = load_run(ROOT / "config"), load_detector(ROOT / "config", "fcc_delphes")
+    with pytest.raises(UserError, match=r"collections\.ecal_hits: is empty, so events cannot be simulated; set simulation\.backend: files"):
+        simulate_settings(run, detector, next(iter(detector.samples)))
+
+
 def test_samples_are_rounded_up_to_full_shards():
     run = load_run(ROOT / "config", {"simulation": {"events_per_sample": 1001, "events_per_shard": 250}})
     sample = load_detector(ROOT / "config", "clic").samples["ttbar"]

@@ -37,6 +37,7 @@ from particleforge.config.simulation import SimulationConfig
 from particleforge.config.skim import check_skim
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
+from particleforge.errors import UserError
 
 
 class StageSettings(Block):
@@ -287,7 +288,10 @@ class ReportSettings(StageSettings):
 
 
 def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> SimulateSettings:
-    """Return the settings of one sample's shards."""
+    """Return the settings of one sample's shards; UserError for a detector that is only read from files."""
+    for key in ("ecal_hits", "hcal_hits", "other_hits", "hit_links", "cluster_links", "track_links"):
+        if not getattr(detector.collections, key):
+            raise UserError(f"{detector.title}: collections.{key}: is empty, so events cannot be simulated; set simulation.backend: files")
     return SimulateSettings.of(
         run,
         detector,
