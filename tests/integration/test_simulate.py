@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import uproot
 
+from particleforge.config.collections import CollectionsConfig, first_name
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import SimulateSettings, simulate_settings
 from particleforge.edm4hep.writer import PROVENANCE_KEY, collection_id, write_edm4hep
@@ -30,6 +31,12 @@ def make_settings(detector: str, n_events: int) -> SimulateSettings:
     return settings.model_copy(update={"events_per_shard": n_events, "pile_up": pile_up})
 
 
+def names_written(settings: SimulateSettings) -> CollectionsConfig:
+    """Return the names in a simulated file: of alternatives the first."""
+    names = settings.collections
+    return names.model_copy(update={key: first_name(getattr(names, key)) for key in ("particles", "tracks", "clusters", "candidates")})
+
+
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_every_detector_gives_sane_events_and_the_same_bytes_again(detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulate, "EVENTS_PER_BATCH", 3)  # several batches
@@ -38,7 +45,7 @@ def test_every_detector_gives_sane_events_and_the_same_bytes_again(detector: str
     simulate.simulate_events(settings, "00003", first)
     simulate.simulate_events(settings, "00003", second)
     assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
-    names = settings.collections
+    names = names_written(settings)
     with uproot.open(first) as file:
         events = file["events"]
         assert events["EventHeader.runNumber"].array().to_list() == [[3]] * 5
@@ -58,7 +65,7 @@ def test_shards_and_seeds_differ(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.root"
         simulate.simulate_events(settings.model_copy(update={"seed": seed}), shard, path)
         with uproot.open(path) as file:
-            energies.append(tuple(file["events"][f"{settings.collections.clusters}.energy"].array()[0].to_list()))
+            energies.append(tuple(file["events"][f"{names_written(settings).clusters}.energy"].array()[0].to_list()))
     assert len(set(energies)) == 3
 
 
@@ -95,7 +102,7 @@ def global_rows(events, index_leaf: str, target_leaf: str) -> np.ndarray:
 
 def test_particles_and_tracks_are_read_back(simulated) -> None:
     settings, batch, events = simulated
-    names, particles, tracks = settings.collections, batch.particles, batch.tracks
+    names, particles, tracks = names_written(settings), batch.particles, batch.tracks
     for leaf, column in {"PDG": "pdg", "generatorStatus": "generator_status", "simulatorStatus": "simulator_status"}.items():
         assert np.array_equal(flat(events, f"{names.particles}.{leaf}"), getattr(particles, column))
     for axis in "xyz":
@@ -123,7 +130,7 @@ def test_particles_and_tracks_are_read_back(simulated) -> None:
 
 def test_hits_clusters_and_links_are_read_back(simulated) -> None:
     settings, batch, events = simulated
-    names, hits, clusters = settings.collections, batch.hits, batch.clusters
+    names, hits, clusters = names_written(settings), batch.hits, batch.clusters
     by_id = {}
     for kind, name in hit_names(names).items():
         rows = np.flatnonzero(hits.collection == kind)
@@ -167,7 +174,7 @@ def test_hits_clusters_and_links_are_read_back(simulated) -> None:
 
 def test_candidates_are_read_back(simulated) -> None:
     settings, batch, events = simulated
-    names, candidates = settings.collections, batch.candidates
+    names, candidates = names_written(settings), batch.candidates
     for leaf, column in {"PDG": "pdg", "energy": "energy", "charge": "charge", "momentum.x": "px", "momentum.z": "pz"}.items():
         assert np.allclose(flat(events, f"{names.candidates}.{leaf}"), getattr(candidates, column), rtol=1e-6)
     for relation, rows, target in (
