@@ -45,7 +45,7 @@ from particleforge.training.spec import TrainingSpec
 from particleforge.training.trainer import Trainer
 
 PACKAGE = "particleflow==3.1.0"
-MODEL = {"width": 320, "n_layers": 3, "n_heads": 5, "feedforward_factor": 3.0}
+MODEL = {"width": 384, "n_layers": 2, "n_heads": 6, "feedforward_factor": 3.0}
 ELEMENTS_PER_BATCH, EVENTS_PER_BATCH = 8192, 64  # 63 events of 130 elements
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GEMM_SIZE = 2048
