@@ -162,7 +162,8 @@ def test_status_and_plan_agree_on_settings_and_samples_that_changed(chain, tmp_p
     assert jobs_of(text) == copy.planned(config=("export={opset: 21}",))
     assert row(text, "simulate") == ("4/4", "-", "")
     assert row(text, "select")[2].startswith("settings: samples.ww: ")
-    assert row(text, "preprocess")[2] == "other input files than before"
+    assert row(text, "check_data")[2].startswith("1 other input files than before")
+    assert row(text, "preprocess")[2] == "after check_data"
     text = status(chain, "--set", "export.opset=21", "--set", "validation.n_bootstrap=11")
     assert re.fullmatch(r"settings: export\.opset: \d+ -> 21", row(text, "export")[2])
     assert row(text, "validate")[2] == "after reconstruct"
@@ -202,6 +203,6 @@ def test_status_of_three_detectors_fits_one_screen_and_needs_no_results(chain, t
     shutil.copytree(chain.folder / "config", tmp_path / "config")
     new = type(chain)(tmp_path)
     text = status(new, detector="clic,cld,cms_like")
-    assert len(text.splitlines()) <= 35  # five lines are left for logs of failures and a lock
+    assert len(text.splitlines()) <= 38  # five more for logs of failures and a lock still make one screen
     assert max(map(len, text.splitlines())) <= 120
     assert [path.name for path in tmp_path.iterdir()] == ["config"]
