@@ -25,7 +25,7 @@ def test_a_training_outlives_its_job(cluster, finished, tmp_path):
         command = here.command(*TRAIN_ONLY, config=LONG)
         process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
-            text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG, timeout_s=400)
+            text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG, timeout_s=900)
             assert process.wait(300) == 0, (tmp_path / "here.log").read_text()[-6000:]
         finally:
             process.kill()
