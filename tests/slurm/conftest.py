@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from chain import Chain, environment
+from chain import PATIENCE_S, Chain, environment
 from cluster import SMOKE, Cluster, why_not
 
 
@@ -38,8 +38,8 @@ def finished(cluster, tmp_path_factory):
         command = here.command("select", "preprocess", config=SMOKE)
         process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
-            cluster.snakemake(on_slurm, config=SMOKE, timeout_s=900)
-            process.wait(600)
+            cluster.snakemake(on_slurm, config=SMOKE)
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
             process.wait()

@@ -18,7 +18,7 @@ def test_training_spreads_over_the_allocation(cluster, tmp_path):
     script.write_text("#!/bin/bash\nexec " + " ".join(f"'{part}'" for part in command) + "\n")
     sbatch = ("sbatch", "--parsable", "--nodes=2", "--exclusive", "--time=10", f"--chdir={inside.folder}", f"--output={tmp_path}/job.log")
     job = cluster.call(*sbatch, str(script)).strip()
-    wait_for(lambda: cluster.jobs()[job]["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 240, "end of the allocation")
+    wait_for(lambda: cluster.jobs()[job]["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), "end of the allocation")
     assert cluster.jobs()[job]["JobState"] == "COMPLETED", (tmp_path / "job.log").read_text()[-4000:]
     for node in NODES:
         assert f"launch task StepId={job}.0" in (cluster.folder / f"slurmd-{node}.log").read_text(), "no rank of the training ran there"

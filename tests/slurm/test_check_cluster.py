@@ -120,4 +120,4 @@ def test_pending(cluster, check):
     text = check("--kind", "cpu", "--timeout-s", str(12 * max(1.0, os.getloadavg()[0] / 2)))
     assert re.search(r"WRONG cpu job: start: still pending, Slurm's reason is .+; wait for other jobs and raise --timeout-s", text)
     states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}  # noqa: E731
-    wait_for(lambda: states() == {"CANCELLED"}, 30, "cancellation of the job")
+    wait_for(lambda: states() == {"CANCELLED"}, "cancellation of the job")

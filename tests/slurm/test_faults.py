@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from chain import Chain, environment
+from chain import PATIENCE_S, Chain, environment
 from cluster import wait_for
 
 TARGET = "results/clic/sim/ttbar/00000.root"
@@ -38,12 +38,12 @@ class Run:
     def wait_for_work(self):
         """Return the id of the simulation's job once it works."""
         log = self.chain.results / "logs/simulate_events/ttbar/00000.log"
-        wait_for(lambda: log.is_file() or self.process.poll() is not None, 60, "start of the simulation")
+        wait_for(lambda: log.is_file() or self.process.poll() is not None, "start of the simulation")
         return next(name for name, job in self.jobs().items() if job["JobState"] == "RUNNING")
 
     def end(self):
         """Return what Snakemake printed, once it has ended well."""
-        text = self.process.communicate(timeout=240)[0]
+        text = self.process.communicate(timeout=PATIENCE_S)[0]
         assert self.process.returncode == 0, text[-6000:]
         return text
 
@@ -98,7 +98,7 @@ def test_head_process_killed_while_its_jobs_run(cluster, run, undisturbed):
     os.killpg(run.process.pid, signal.SIGKILL)
     run.process.wait()
     again = Run(cluster, run.chain)
-    text = again.process.communicate(timeout=120)[0]
+    text = again.process.communicate(timeout=PATIENCE_S)[0]
     assert "Error: Directory cannot be locked." in text
     assert "--unlock" in text
     cluster.snakemake(run.chain, "--unlock")
@@ -128,7 +128,7 @@ def test_latency(cluster, tmp_path, undisturbed):
         cluster.call_on(node, "mount", "--bind", str(hidden), str(folder))
     try:
         run = Run(cluster, chain)
-        wait_for(lambda: (hidden / "ttbar/00000.root").is_file(), 90, "end of the simulation")
+        wait_for(lambda: (hidden / "ttbar/00000.root").is_file(), "end of the simulation")
         time.sleep(6)
         assert not (folder / "ttbar").exists()
         subprocess.run(["cp", "-a", f"{hidden}/ttbar", str(folder)], check=True, env=environment())

@@ -1,7 +1,7 @@
 """What the shipped profile asks of a real Slurm: partitions, second attempts, a way back into the queue."""
 
 import pytest
-from chain import Chain
+from chain import PATIENCE_S, Chain
 from cluster import wait_for
 
 SIZE = ("simulation={events_per_sample: 12, events_per_shard: 6}",)
@@ -24,9 +24,9 @@ def test_partitions_and_second_attempt(cluster, chain):
     command = cluster.snakemake_command(chain, SHARD, config=(*SIZE, "resources={select_events: {gpus: 1}}"))
     run = cluster.popen(command, chain.folder)
     try:
-        wait_for(lambda: jobs_of(cluster, chain), 60, "submission")
+        wait_for(lambda: jobs_of(cluster, chain), "submission")
         cluster.call("scancel", jobs_of(cluster, chain)[0]["JobId"])
-        assert run.wait(240) == 0
+        assert run.wait(PATIENCE_S) == 0
     finally:
         run.kill()
         run.wait()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chain import BIN, environment
+from chain import BIN, PATIENCE_S, environment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
@@ -103,7 +103,7 @@ class SearchOnSlurm:
 
     def run(self, dice, kills):
         """Run the search to its end, killing jobs at random; return how many were killed, and how many of these while they trained."""
-        killed, training, deadline = 0, 0, time.monotonic() + 900
+        killed, training, deadline = 0, 0, time.monotonic() + PATIENCE_S
         while not all(self.has_ended(place) for group in self.groups for place in group):
             assert time.monotonic() < deadline, "the search did not end"
             for group, job in self.submit_what_can_run().items():
@@ -138,7 +138,7 @@ def test_kills_change_no_trial(cluster, tmp_path):
     places = dag.all_slots(hpo)
     assert len(places) == 40
     command = [sys.executable, "job.py", str(manifest), str(undisturbed), *map(name_of, places)]
-    done = subprocess.run(command, cwd=undisturbed, env=environment(), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=undisturbed, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-4000:]
     killed, training = SearchOnSlurm(cluster, folder, manifest).run(random.Random(9), KILLS)
     assert killed >= KILLS // 2

@@ -6,7 +6,7 @@ import subprocess
 
 import psutil
 import pytest
-from chain import same_training
+from chain import PATIENCE_S, same_training
 from cluster import wait_for
 from trainings import TARGET, new_chain
 
@@ -48,13 +48,13 @@ class Run:
     def wait_for_progress(self):
         """Return the running job's id and its ranks once it has saved a state that was not there before."""
         before = self.checkpoints()
-        wait_for(lambda: self.checkpoints() - before or self.process.poll() is not None, 120, "progress of the training")
+        wait_for(lambda: self.checkpoints() - before or self.process.poll() is not None, "progress of the training")
         job = next(name for name, job in self.cluster.jobs().items() if name not in self.old and job["JobState"] == "RUNNING")
         return job, self.ranks()
 
     def end(self):
         """Return what Snakemake printed, once it has ended well."""
-        text = self.process.communicate(timeout=240)[0]
+        text = self.process.communicate(timeout=PATIENCE_S)[0]
         assert self.process.returncode == 0, text[-6000:]
         return text
 
@@ -103,7 +103,7 @@ def test_a_node_lost(cluster, run, undisturbed):
     job, ranks = run.wait_for_progress()
     cluster.stop_node("n2")
     assert gone_within_a_minute(ranks)
-    wait_for(lambda: cluster.jobs()[job]["JobState"] != "RUNNING", 60, "end of the job")
+    wait_for(lambda: cluster.jobs()[job]["JobState"] != "RUNNING", "end of the job")
     cluster.start_node("n2")
     run.end()
     assert same_training(run.chain.results, undisturbed)

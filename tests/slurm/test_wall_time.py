@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from chain import environment, same_training
+from chain import PATIENCE_S, environment, same_training
 
 # one minute is the shortest job; half of it is the margin, so the training has some 20 s of it
 LONG = (
@@ -25,8 +25,8 @@ def test_a_training_outlives_its_job(cluster, finished, tmp_path):
         command = here.command(*TRAIN_ONLY, config=LONG)
         process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
-            text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG, timeout_s=900)
-            assert process.wait(300) == 0, (tmp_path / "here.log").read_text()[-6000:]
+            text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG)
+            assert process.wait(PATIENCE_S) == 0, (tmp_path / "here.log").read_text()[-6000:]
         finally:
             process.kill()
             process.wait()

@@ -33,6 +33,7 @@ training:
 hpo: {scheduler: asha, first_rung_slots: 2, eta: 2, n_rungs: 2, min_steps: 2, space: {model.width: {type: categorical, choices: [8, 16]}}}
 validation: {n_bootstrap: 10}
 """
+PATIENCE_S = 2400  # no run of a test takes so long on the slowest machine: it hangs
 DATA_STAGES = ("sim", "dataset", "select", "shards")
 
 
@@ -71,7 +72,7 @@ class Chain:
             capture_output=True,
             text=True,
             env=environment(threads),
-            timeout=900,
+            timeout=PATIENCE_S,
         )
         text = done.stdout + done.stderr
         assert done.returncode == 0 or not check, text[-6000:]

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from chain import BIN, ROOT, environment
+from chain import BIN, PATIENCE_S, ROOT, environment
 
 from particleforge.artefacts import sha256
 from particleforge.tables import read_table
@@ -12,7 +12,7 @@ from particleforge.tables import read_table
 
 def particleforge(*arguments, cwd, check=True):
     done = subprocess.run(
-        [BIN / "particleforge", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment(), timeout=600
+        [BIN / "particleforge", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S
     )
     assert done.returncode == 0 or not check, done.stderr
     return done

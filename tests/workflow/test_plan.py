@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from chain import BIN, ROOT, Chain, environment, planned_jobs
+from chain import BIN, PATIENCE_S, ROOT, Chain, environment, planned_jobs
 
 from particleforge.config.load import merge
 from particleforge.errors import UserError
@@ -115,7 +115,7 @@ def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage)
         "main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", program, *chain.command("-n", "--quiet", "rules")[1:]]
-    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     expected = STAGES[STAGES.index(stage) :]
     assert set(planned_jobs(done.stdout + done.stderr)) == rules_of(expected)
@@ -228,5 +228,5 @@ def test_parsing_loads_nothing_heavy():
 
 
 def test_lint(tmp_path):
-    done = subprocess.run([BIN / "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run([BIN / "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import yaml
-from chain import ROOT, environment, planned_jobs
+from chain import PATIENCE_S, ROOT, environment, planned_jobs
 
 from particleforge.config.resources import ResourcesConfig
 
@@ -61,6 +61,6 @@ def test_plan_for_another_batch_system(chain, executor):
         "preset=tiny",
         "detector=clic",
     ]
-    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert planned_jobs(done.stdout + done.stderr)["train_model"] == 1

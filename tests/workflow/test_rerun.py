@@ -11,7 +11,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from chain import BIN, ROOT, environment, planned_jobs
+from chain import BIN, PATIENCE_S, ROOT, environment, planned_jobs
 from test_kill import job_process
 
 SHARD_STAGES = ("sim", "dataset", "select")
@@ -32,7 +32,7 @@ def status(chain, *arguments, detector="clic"):
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
@@ -182,7 +182,7 @@ def test_status_sees_a_workflow_at_work_and_one_that_was_killed(chain, tmp_path)
     started = {"cwd": copy.folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment()}
     workflow = subprocess.Popen(command, start_new_session=True, **started)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_S
         while (job := job_process(workflow.pid, "build_report")) is None and time.monotonic() < deadline:
             time.sleep(0.02)
         job.suspend()

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from chain import Chain, environment
+from chain import PATIENCE_S, Chain, environment
 
 
 def slots(results):
@@ -24,11 +24,10 @@ def test_two_workflows_on_one_search(chain, tmp_path):
         command = first.command("hpo", config=config)
         process = subprocess.Popen(command, cwd=first.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
         try:
-            deadline = time.monotonic() + 60
-            while not (shared / "clic/hpo/work").is_dir() and time.monotonic() < deadline:
+            while not (shared / "clic/hpo/work").is_dir() and process.poll() is None:
                 time.sleep(0.05)
             text = second.run("hpo", config=config, check=False)
-            assert process.wait(300) == 0, (tmp_path / "first.log").read_text()[-4000:]
+            assert process.wait(PATIENCE_S) == 0, (tmp_path / "first.log").read_text()[-4000:]
         finally:
             process.kill()
             process.wait()
