@@ -1,5 +1,6 @@
 """Checks of the dataset: good samples pass, and each kind of damage is refused with one line that names shard, column and value."""
 
+import html
 import json
 import re
 import shutil
@@ -210,10 +211,14 @@ def test_events_that_occur_twice_are_refused(sample: list[Path], tmp_path: Path)
     shutil.copy(sample[0], sample[2])
     line = refusal(tmp_path, sample)
     assert line.startswith("qq/00000.parquet: event_id: events that occur more than once in the sample: 90, allowed at most 0;"), line
-    assert "(and 1 more, all in" in line
-    failed = json.loads((tmp_path / "checks/work/dataset/qq/failed.json").read_text())
+    page = tmp_path / "checks/work/dataset/qq/failed.html"
+    assert line.endswith(f"(and 1 more, all in {page})"), line
+    failed = json.loads(page.with_suffix(".json").read_text())
     assert failed["passed"] is False
     assert [failure["shard"] for failure in failed["failures"]] == ["qq/00000.parquet", "qq/00002.parquet"]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html.unescape(page.read_text()))]
+    assert [row[0] for row in rows[1:3]] == ["qq/00000.parquet", "qq/00002.parquet"]
+    assert {row[0] for row in rows[4:]} == {name.removesuffix(":") for name in failed["checks"]}
 
 
 def test_too_few_events_are_refused(sample: list[Path], tmp_path: Path) -> None:
@@ -222,10 +227,10 @@ def test_too_few_events_are_refused(sample: list[Path], tmp_path: Path) -> None:
 
 def test_a_verdict_that_failed_is_removed_when_the_sample_passes(sample: list[Path], tmp_path: Path) -> None:
     refusal(tmp_path, sample, events_min=300)
-    failed = tmp_path / "checks/work/dataset/qq/failed.json"
-    assert failed.is_file()
+    failed = sorted((tmp_path / "checks/work/dataset/qq").glob("failed.*"))
+    assert [path.name for path in failed] == ["failed.html", "failed.json"]
     assert judge_sample(tmp_path, sample)["passed"]
-    assert not failed.exists()
+    assert not any(path.exists() for path in failed)
 
 
 def test_samples_with_shards_without_events_pass(tmp_path: Path) -> None:

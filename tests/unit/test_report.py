@@ -6,9 +6,9 @@ import pytest
 
 from particleforge.artefacts import write_json
 from particleforge.figures import LABELS
+from particleforge.pages.rendering import measured, number
 from particleforge.report.build import ReportInputs, build_report
 from particleforge.report.physics import verdict
-from particleforge.report.rendering import measured, number
 from particleforge.validation.captions import captions
 from particleforge.validation.histograms import to_json
 from particleforge.validation.metrics import compute_metrics

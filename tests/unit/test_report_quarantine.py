@@ -1,8 +1,8 @@
 """Files that were left out of the dataset are listed in the report, with reasons, and counted."""
 
 from particleforge import tables
+from particleforge.pages.rendering import Rows
 from particleforge.report.dataset import gather_data
-from particleforge.report.rendering import Rows
 
 from .report_inputs import write_report_inputs
 

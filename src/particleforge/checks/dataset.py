@@ -66,7 +66,7 @@ def check_dataset(settings: CheckDatasetSettings, shards: Sequence[Path], work: 
         _check_repeats(verdict, {_name(path): path for path in shards})
         _check_drift(verdict, settings.checks, whole)
     facts = {"sample": settings.sample_name, "events": events, "shards": len(shards), **_merged(whole)}
-    conclude(verdict, facts, output, folder / "failed.json", made)
+    conclude(verdict, f"Sample {settings.sample_name}", facts, output, folder, made)
     log.info("%s: %d events in %d shards pass", settings.sample_name, events, len(shards))
 
 
@@ -83,7 +83,7 @@ def compare_samples(settings: CompareSamplesSettings, verdicts: Sequence[Path], 
     kept = {
         name: {key: value for key, value in found.items() if key not in ("quantities", "provenance")} for name, found in samples.items()
     }
-    conclude(verdict, {"samples": kept}, output, work / "failed.json", made)
+    conclude(verdict, "Between samples", {"samples": kept}, output, work, made)
 
 
 def _name(path: Path) -> str:

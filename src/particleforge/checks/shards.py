@@ -67,7 +67,7 @@ def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: P
         for drift in sorted(drifts, key=lambda drift: drift.allowed - drift.distance):
             verdict.at_most("KS distance from the other shards", drift.part, drift.quantity, drift.distance, drift.allowed, _AGAIN)
     facts = {"splits": {name: {"events": index["n_events"], "shards": len(index["shards"])} for name, index in described["splits"].items()}}
-    conclude(verdict, facts, output, work / "failed.json", made)
+    conclude(verdict, "Training shards", facts, output, work, made)
     log.info("%d shards pass", len(found.ids))
 
 

@@ -2,7 +2,7 @@
 
 Every check compares a value of a shard's column with what is allowed. ``Verdict`` counts them by check, keeps the worst value of
 each and all that fail; ``conclude`` writes it, or raises the first failure as a UserError whose line names shard, column, value, limit and
-remedy. What failed in full lies in a file of its own then, as outputs of a failed job are deleted.
+remedy. What failed in full lies in files of its own then, JSON and HTML, as outputs of a failed job are deleted.
 """
 
 import math
@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from particleforge.artefacts import write_json
+from particleforge.artefacts import write_json, write_text
+from particleforge.checks.page import failed_page
 from particleforge.errors import UserError
 from particleforge.provenance import Provenance
 
@@ -92,14 +93,17 @@ class Verdict:
         return {"passed": self.passed, "checks": summaries, "failures": [asdict(failure) for failure in self.failures]}
 
 
-def conclude(verdict: Verdict, facts: Mapping[str, Any], output: Path, failed: Path, made: Provenance) -> None:
-    """Write the verdict with further ``facts``: to ``output`` if all is well, else to ``failed``, and raise a UserError."""
+def conclude(verdict: Verdict, title: str, facts: Mapping[str, Any], output: Path, work: Path, made: Provenance) -> None:
+    """Write the verdict with further ``facts`` to ``output``; one that failed goes to ``work``, JSON and HTML, and is a UserError."""
     content = {**facts, **verdict.plain(), "provenance": made.plain()}
+    page, failed = work / "failed.html", work / "failed.json"
     if verdict.passed:
-        failed.unlink(missing_ok=True)
+        for path in (page, failed):
+            path.unlink(missing_ok=True)
         write_json(output, content)
         made.record(output)
         return
     write_json(failed, content)
+    write_text(page, failed_page(title, content))
     more = sum(summary.failed for summary in verdict.checks.values()) - 1
-    raise UserError(f"{verdict.failures[0].line()}{f' (and {more} more, all in {failed})' if more else ''}")
+    raise UserError(f"{verdict.failures[0].line()}{f' (and {more} more, all in {page})' if more else ''}")

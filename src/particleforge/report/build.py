@@ -14,6 +14,7 @@ from pathlib import Path
 
 from particleforge.artefacts import write_text
 from particleforge.config.settings import ReportSettings
+from particleforge.pages.rendering import Rows, render_page
 from particleforge.provenance import Provenance
 from particleforge.report.checks import gather_checks
 from particleforge.report.dataset import gather_data
@@ -21,7 +22,6 @@ from particleforge.report.displays import draw_displays
 from particleforge.report.learning import gather_learning
 from particleforge.report.origin import gather_origin
 from particleforge.report.physics import gather_physics
-from particleforge.report.rendering import Rows, render_page
 from particleforge.report.studies import gather_studies
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
         *(inputs.hpo_best, inputs.metrics, inputs.parity, *inputs.reconstructed, inputs.physics_metrics, *inputs.studies),
     )
     page = render_page(
+        "particleforge.report",
+        "report.html.j2",
         {
             "settings": settings,
             "physics": gather_physics(inputs.physics_metrics, inputs.validation_plots, settings.particle_classes),
@@ -90,7 +92,7 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
             "displays": draw_displays(inputs.selected, inputs.reconstructed, settings.report.n_event_displays, settings.particle_classes),
             "origin": gather_origin(results),
             "files": _files(inputs, output),
-        }
+        },
     )
     write_text(output, page)
     made = Provenance.of("report", settings.plain(), inputs.others(), glanced_at=inputs.tables())

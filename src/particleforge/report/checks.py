@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from particleforge.report.rendering import NOTHING, Rows, number
+from particleforge.checks.page import checks_table
+from particleforge.pages.rendering import NOTHING, Rows, number, yes_or_no
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,11 @@ def gather_checks(dataset_verdict: Path, shards_verdict: Path) -> Checks:
     return Checks(
         verdict=f"All {number(compared)} values that were compared keep to their limits." if passed else "Some values are not allowed.",
         summary=Rows(heads, [_summary(title, *entry) for title, entry in facts.items()]),
-        parts=[Part(title, _checks(found["checks"])) for title, (found, *_) in facts.items() if found["checks"]],
+        parts=[Part(title, checks_table(found["checks"])) for title, (found, *_) in facts.items() if found["checks"]],
     )
 
 
 def _summary(title: str, found: Mapping[str, Any], events: int, shards: int | str) -> tuple[str, ...]:
     checks = found["checks"].values()
     compared, failed = (sum(check[key] for check in checks) for key in ("compared", "failed"))
-    return (title, number(events), number(shards), number(len(checks)), number(compared), number(failed), _yes(found["passed"]))
-
-
-def _checks(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
-    rows = []
-    for name, check in checks.items():
-        place = (check["shard"], check["column"]) if check["value"] or check["failed"] else (NOTHING, NOTHING)  # 0: all are alike
-        compared, value = number(check["compared"]), number(check["value"])
-        rows.append((name.removesuffix(":"), _yes(not check["failed"]), compared, value, check["allowed"], *place))
-    return Rows(("check", "passed", "compared", "nearest to the limit", "allowed", "shard", "column"), rows)
-
-
-def _yes(passed: bool) -> str:
-    return "yes" if passed else "no"
+    return (title, number(events), number(shards), number(len(checks)), number(compared), number(failed), yes_or_no(found["passed"]))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from particleforge import schema, tables
 from particleforge.dataset.accounting import HEADS, LEGEND, Account, read_accounts, row, total_of
-from particleforge.report.rendering import NOTHING, Picture, Rows, number, percent, picture
+from particleforge.pages.rendering import NOTHING, Picture, Rows, number, percent, picture
 
 N_WORST_FILES = 20
 _CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of the objects that each object cut and each removal of

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from particleforge import schema
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.figures import LABELS, annotate, new_figure, png_bytes, styled
-from particleforge.report.rendering import Picture, data_uri
+from particleforge.pages.rendering import Picture, data_uri
 from particleforge.validation.events import EventBatch, read_pair, sample_of
 
 _COLUMNS = ("run_number", "event_number", "tracks", "clusters")

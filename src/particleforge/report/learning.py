@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from particleforge.figures import new_figure, png_bytes, styled
-from particleforge.report.rendering import Picture, Rows, data_uri, number, percent, picture
+from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
 
 _TRIALS_SHOWN = 40
 _WIDE = ("parallel", "cost")  # plots of the search whose labels are small otherwise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from particleforge.report.rendering import NOTHING, Rows, number
+from particleforge.pages.rendering import NOTHING, Rows, number
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
 from particleforge.paths import STUDY_PLOTS
-from particleforge.report.rendering import NOTHING, Picture, Rows, measured, number, picture
 
 _TITLES = {"scaling_batch": "Large batches", "fine_tuning": "Fine-tuning", "scaling_law": "Scaling law"}
 _CAPTIONS = {

@@ -85,9 +85,16 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f} %" if whole else NOTHING
 
 
-def render_page(context: Mapping[str, Any]) -> str:
-    """Return the page."""
-    folder = resources.files("particleforge.report")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(**context, css=folder.joinpath("report.css").read_text(encoding="utf-8")) + "\n"
+def yes_or_no(passed: bool) -> str:
+    """Return a truth value as text."""
+    return "yes" if passed else "no"
+
+
+def render_page(package: str, template: str, context: Mapping[str, Any]) -> str:
+    """Return the page of a package's template; templates may import what ``parts.html.j2`` offers."""
+    folders = [jinja2.PackageLoader(package, "."), jinja2.PackageLoader("particleforge.pages", ".")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    css = resources.files("particleforge.pages").joinpath("page.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(**context, css=css) + "\n"
