@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from particleforge.edm4hep import kernels
 from particleforge.edm4hep.group import Group
+from particleforge.edm4hep.history import on_cycle
 from particleforge.edm4hep.leaves import LOCAL_FILE, Leaves, NotAListError, leaves_of
-from particleforge.edm4hep.records import Pairs, Table, grouped, joined
+from particleforge.edm4hep.records import Pairs, Table, grouped, joined, joined_sums
 
 BLOCKS = (3, 4, 1, 7)  # events
 
@@ -100,6 +101,30 @@ def test_pairs_join_where_they_meet(first, second):
     found = joined(left, right, 7)
     wanted = [(a, d, n) for a, b in first for n, (d, c) in enumerate(second) if b == c]
     assert list(zip(found.left, found.right, found.weight, strict=True)) == wanted
+    sums, summed = joined_sums(left, right, 6, 7, 6), grouped(found, 6, 6)
+    assert [getattr(sums, key).tolist() for key in vars(sums)] == [getattr(summed, key).tolist() for key in vars(summed)]
+
+
+@settings(deadline=None)  # the first call compiles
+@given(rows, st.lists(st.integers(-1, 9), min_size=6, max_size=6), st.lists(st.integers(-1, 9), min_size=7, max_size=7))
+def test_pairs_are_renumbered(pairs, of_left, of_right):
+    given_pairs = Pairs.of(*np.array(pairs, np.int64).reshape(-1, 2).T, np.arange(len(pairs)))
+    for lefts, rights in ((of_left, of_right), (of_left, None), (None, of_right)):
+        found = given_pairs.renumber(*(None if rows is None else np.array(rows, np.int64) for rows in (lefts, rights)))
+        new = [(a if lefts is None else lefts[a], b if rights is None else rights[b], n) for n, (a, b) in enumerate(pairs)]
+        assert list(zip(found.left, found.right, found.weight, strict=True)) == [one for one in new if min(one) >= 0]
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
+def test_what_leads_back_to_itself_is_found(edges):
+    leads = {row: {b for a, b in edges if a == row} for row in range(6)}
+    for _ in range(6):
+        leads = {row: after.union(*(leads[one] for one in after)) for row, after in leads.items()}
+    wanted = [row in after for row, after in leads.items()]
+    pairs = Pairs.of(*np.array(edges, np.int64).reshape(-1, 2).T)
+    assert kernels.without_cycle(pairs.left, pairs.right, 6) == (not any(wanted))
+    assert on_cycle(pairs, 6).tolist() == wanted
 
 
 @settings(deadline=None)  # the first call compiles

@@ -54,16 +54,16 @@ def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track:
     wanted = simulated & ~stable & made_track & best_of_track & inherits & ~(made_track[heir] & inherits)
     split = wanted & stable[_through(nearest(parent, stable | wanted), parent)]
     rows = np.flatnonzero(split)
-    taken = np.zeros_like(p4)
-    np.add.at(taken, heir[rows], p4[rows])
-    remainder = p4 - taken
-    limit = _TOLERANCE * p4[:, 3]
+    ancestors, of_row = np.unique(heir[rows], return_inverse=True)
+    taken = np.zeros((len(ancestors), 4))
+    np.add.at(taken, of_row, p4[rows])
+    remainder = p4[ancestors] - taken
+    limit = _TOLERANCE * p4[ancestors, 3]
     unphysical = (remainder[:, 3] < -limit) | (np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit)
-    split[rows] = ~unphysical[heir[rows]]
-    ancestors = np.unique(heir[split])
-    p4[ancestors] = remainder[ancestors]
+    split[rows] = ~unphysical[of_row]
+    p4[ancestors[~unphysical]] = remainder[~unphysical]
     selected = stable | split
-    selected[ancestors[remainder[ancestors, 3] <= limit[ancestors]]] = False
+    selected[ancestors[~unphysical & (remainder[:, 3] <= limit)]] = False
     return Ancestry(selected, p4, nearest(parent, selected), n_stand_ins, int(split.sum()))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, grouped, joined, summed
+from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, grouped, joined_sums, summed
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ def deposits(events: RawEvents) -> Deposits:
     if events.truth_from_hits:
         share = _shares(events.hit_links, events.hits.n_rows)
         in_hits = Pairs(share.left, share.right, share.weight * events.hits["energy"][share.left])
-        in_clusters = joined(events.cluster_hits, in_hits, events.hits.n_rows)
+        in_clusters = joined_sums(events.cluster_hits, in_hits, events.clusters.n_rows, events.hits.n_rows, n_particles)
         energy = summed(in_hits.right, in_hits.weight, n_particles)
     else:
         share = _shares(events.cluster_links, events.clusters.n_rows)
-        in_clusters = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
-        energy = summed(in_clusters.right, in_clusters.weight, n_particles)
-    return Deposits(energy, grouped(in_clusters, events.clusters.n_rows, n_particles), grouped(tracks, events.tracks.n_rows, n_particles))
+        shared = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
+        in_clusters = grouped(shared, events.clusters.n_rows, n_particles)
+        energy = summed(shared.right, shared.weight, n_particles)
+    return Deposits(energy, in_clusters, grouped(tracks, events.tracks.n_rows, n_particles))
 
 
 def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) -> Deposits:

@@ -137,13 +137,9 @@ def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_te
 def cluster_features(clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig) -> Table:
     """Return ``schema.CLUSTERS``; a cluster without position has NaN in ``eta``."""
     columns, axis = _at_position(clusters, ecal)
-    return Table(
-        clusters.offsets,
-        columns
-        | _energies_by_system(clusters, hits, cluster_hits)
-        | {"n_hits": summed(cluster_hits.left, None, clusters.n_rows)}
-        | _widths(axis, hits, cluster_hits),
-    )
+    of_hits = [hits[name] for name in ("system", "energy", "x", "y", "z")]
+    n_hits, by_system, moments = _of_members(axis, cluster_hits.left, cluster_hits.right, *of_hits)
+    return Table(clusters.offsets, columns | _energies_by_system(clusters, n_hits, by_system) | {"n_hits": n_hits} | _widths(moments))
 
 
 def hit_features(hits: Table, ecal: SamplingConfig) -> Table:
@@ -213,23 +209,18 @@ def _towards_candidates(clusters: Table, candidates: Table, candidate_clusters: 
     return Table(clusters.offsets, columns)
 
 
-def _energies_by_system(clusters: Table, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
-    system, energy = hits["system"][cluster_hits.right], hits["energy"][cluster_hits.right]
-    own = summed(cluster_hits.left, None, clusters.n_rows) > 0
-    by_system = summed(cluster_hits.left * len(_SYSTEMS) + system, energy, clusters.n_rows * len(_SYSTEMS)).reshape(-1, len(_SYSTEMS))
+def _energies_by_system(clusters: Table, n_hits: FloatArray, by_system: FloatArray) -> dict[str, FloatArray]:
+    """Return the hits' energies by system [n_clusters, 3] as columns; clusters without hits have what they carry themselves."""
     found = {}
     for number, name in enumerate(_SYSTEMS):
-        from_hits = by_system[:, number]
         carried = np.nan_to_num(clusters[name], nan=0, posinf=0, neginf=0) if name in clusters else np.zeros(clusters.n_rows)
-        found[name] = np.where(own, from_hits, carried)
+        found[name] = np.where(n_hits > 0, by_system[:, number], carried)
     return found
 
 
-def _widths(axis: FloatArray, hits: Table, cluster_hits: Pairs) -> dict[str, FloatArray]:
-    """Return the energy-weighted RMS across and along ``axis`` [n_clusters, 3], unit vectors from the origin."""
-    members = (cluster_hits.left, cluster_hits.right)
-    columns = [np.asarray(hits[name], np.float64) for name in ("energy", "x", "y", "z")]
-    total, mean, along2, across2 = _moments(axis, *members, *columns)
+def _widths(moments: FloatArray) -> dict[str, FloatArray]:
+    """Return the energy-weighted RMS of the hits across and along the line from the origin, from their ``moments``."""
+    total, mean, along2, across2 = moments.T
     total = np.where(total > 0, total, 1)
     return {
         "width_transverse": np.sqrt(across2 / total),
@@ -238,22 +229,28 @@ def _widths(axis: FloatArray, hits: Table, cluster_hits: Pairs) -> dict[str, Flo
 
 
 @numba.njit(cache=True)
-def _moments(axis, cluster, hit, energy, x, y, z):  # type: ignore[no-untyped-def]
-    """Return sums of w, w l, w l^2 and w t^2 per cluster; l is counted from the cluster's first hit, lest digits cancel."""
+def _of_members(axis, cluster, hit, system, energy, x, y, z):  # type: ignore[no-untyped-def]
+    """Return of each cluster's hits: their number, energies by system, and sums of w, w l, w l^2 and w t^2.
+
+    w is the hit's energy, l and t are its distances along and across ``axis`` [n_clusters, 3], unit vectors from the origin; l is counted
+    from the cluster's first hit, lest digits cancel.
+    """
     n_clusters = len(axis)
-    total, first, second, across2 = np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters), np.zeros(n_clusters)
+    n_hits, by_system, moments = np.zeros(n_clusters), np.zeros((n_clusters, len(_SYSTEMS))), np.zeros((n_clusters, 4))
     origin = np.zeros(n_clusters)
     for i in range(len(cluster)):
         c, h = cluster[i], hit[i]
-        along = axis[c, 0] * x[h] + axis[c, 1] * y[h] + axis[c, 2] * z[h]
-        if total[c] == 0:
+        dx, dy, dz, weight = np.float64(x[h]), np.float64(y[h]), np.float64(z[h]), np.float64(energy[h])
+        along = axis[c, 0] * dx + axis[c, 1] * dy + axis[c, 2] * dz
+        if moments[c, 0] == 0:
             origin[c] = along
-        weight = energy[h]
-        total[c] += weight
-        first[c] += weight * (along - origin[c])
-        second[c] += weight * (along - origin[c]) ** 2
-        across2[c] += weight * max(x[h] ** 2 + y[h] ** 2 + z[h] ** 2 - along**2, 0.0)
-    return total, first, second, across2
+        n_hits[c] += 1
+        by_system[c, system[h]] += weight
+        moments[c, 0] += weight
+        moments[c, 1] += weight * (along - origin[c])
+        moments[c, 2] += weight * (along - origin[c]) ** 2
+        moments[c, 3] += weight * max(dx**2 + dy**2 + dz**2 - along**2, 0.0)
+    return n_hits, by_system, moments
 
 
 def _linked(links: Pairs, chosen: BoolArray, n_particles: int) -> BoolArray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import FloatArray, Pairs, Table, combined, grouped, joined, summed
+from particleforge.edm4hep.records import FloatArray, Pairs, Table, combined, grouped, joined, joined_sums, summed
 from particleforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def hit_links(chunk: Chunk, hits: Group, particles: Group) -> Pairs:
                 made_by.append(Pairs.of(contributions.rows_of(collection), rows, energy).where((rows >= 0) & np.isfinite(energy)))
         in_hits = chunk.relation("SimCalorimeterHit", "contributions", simulated, contributions, (name,))
         contributed.append(joined(in_hits, combined(made_by), contributions.table.n_rows))
-    return grouped(joined(links, combined(contributed), simulated.table.n_rows), hits.table.n_rows, particles.table.n_rows)
+    return joined_sums(links, combined(contributed), hits.table.n_rows, simulated.table.n_rows, particles.table.n_rows)
 
 
 def through_candidates(objects: Pairs, links: Pairs, n_candidates: int, energy: FloatArray | None = None) -> Pairs:

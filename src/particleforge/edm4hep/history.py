@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from particleforge.edm4hep import kernels
 from particleforge.edm4hep.records import BoolArray, Pairs, Table
 from particleforge.errors import UserError
 
@@ -14,7 +15,7 @@ from particleforge.errors import UserError
 def on_cycle(parents: Pairs, n_particles: int) -> BoolArray:
     """Tell which of ``n_particles`` rows are on a cycle of ``parents``: those of a strongly connected component, or their own parents."""
     found = np.zeros(n_particles, bool)
-    if not np.any(parents.right >= parents.left):  # every parent stands before its daughters
+    if kernels.without_cycle(parents.left, parents.right, n_particles):
         return found
     edges = coo_array((np.ones(len(parents.left), np.int8), (parents.left, parents.right)), shape=(n_particles, n_particles))
     component = connected_components(edges, directed=True, connection="strong")[1]

@@ -61,6 +61,74 @@ def group(left, right, weight, n_left, n_right):
 
 
 @numba.njit(cache=True)
+def join_and_group(first_left, first_right, second_left, second_right, second_weight, n_left, n_middle, n_right):
+    """Return ``group`` of what ``join`` gives, with the second's weights, without laying out all pairs that meet."""
+    first_order, _ = _by_key(first_left, n_left)
+    second_order, start = _by_key(second_left, n_middle)
+    n_pairs = 0
+    for middle in first_right:
+        n_pairs += start[middle + 1] - start[middle]
+    lefts, rights, sums = np.empty(n_pairs, np.int64), np.empty(n_pairs, np.int64), np.empty(n_pairs, np.float64)
+    seen, total, touched = np.full(n_right, -1, np.int64), np.zeros(n_right), np.empty(n_right, np.int64)
+    n_groups, n_touched = 0, 0
+    for i in range(len(first_order)):
+        row = first_order[i]
+        left, middle = first_left[row], first_right[row]
+        for place in range(start[middle], start[middle + 1]):
+            pair = second_order[place]
+            right = second_right[pair]
+            if seen[right] != left:
+                seen[right], total[right] = left, 0.0
+                touched[n_touched] = right
+                n_touched += 1
+            total[right] += second_weight[pair]
+        if i + 1 == len(first_order) or first_left[first_order[i + 1]] != left:
+            for right in np.sort(touched[:n_touched]):
+                lefts[n_groups], rights[n_groups], sums[n_groups] = left, right, total[right]
+                n_groups += 1
+            n_touched = 0
+    return lefts[:n_groups], rights[:n_groups], sums[:n_groups]
+
+
+@numba.njit(cache=True)
+def without_cycle(left, right, n_rows):
+    """Tell whether no row leads back to itself: rows that nothing leads to are taken away until none is left (Kahn, CACM 5:558)."""
+    order, start = _by_key(left, n_rows)
+    n_before = np.zeros(n_rows, np.int64)
+    for row in right:
+        n_before[row] += 1
+    free = np.empty(n_rows, np.int64)
+    n_free, taken = 0, 0
+    for row in range(n_rows):
+        if n_before[row] == 0:
+            free[n_free] = row
+            n_free += 1
+    while taken < n_free:
+        row = free[taken]
+        taken += 1
+        for place in range(start[row], start[row + 1]):
+            after = right[order[place]]
+            n_before[after] -= 1
+            if n_before[after] == 0:
+                free[n_free] = after
+                n_free += 1
+    return taken == n_rows
+
+
+@numba.njit(cache=True)
+def _by_key(keys, n_keys):
+    """Return the order that sorts rows by key, equal keys staying in turn, and where each key's rows begin in it."""
+    start, ordered = np.zeros(n_keys + 1, np.int64), True
+    for row in range(len(keys)):
+        start[keys[row] + 1] += 1
+        ordered &= row == 0 or keys[row - 1] <= keys[row]
+    for key in range(n_keys):
+        start[key + 1] += start[key]
+    rows = np.arange(len(keys))
+    return (rows if ordered else stable_order(keys, n_keys, rows)), start
+
+
+@numba.njit(cache=True)
 def expand(begin, end, owner_offsets, member_offsets):
     """Return (owner, member) for every ``begin`` ... ``end`` of an owner, which count within the event's members."""
     n_pairs = 0
@@ -77,34 +145,38 @@ def expand(begin, end, owner_offsets, member_offsets):
 
 
 @numba.njit(cache=True)
-def resolve(index, ids, offsets, known_ids, firsts, member_offsets, order):
+def resolve(index, ids, offsets, known_ids, starts, counts):
     """Return the row that each (index, ID) of the events ``offsets`` means, -1 where it means none.
 
-    Collection ``k`` has the ID ``known_ids[k]``, its rows of event ``e`` begin at ``firsts[k] + member_offsets[k, e]``, counted one
-    collection after the other; ``order`` tells where these rows are (empty: there).
+    Collection ``k`` has the ID ``known_ids[k]``; its ``counts[k, e]`` rows of event ``e`` begin at row ``starts[k, e]``.
     """
     rows = np.full(len(index), -1, np.int64)
     for event in range(len(offsets) - 1):
-        for i in range(offsets[event], offsets[event + 1]):
-            for k in range(len(known_ids)):
-                n_rows = member_offsets[k, event + 1] - member_offsets[k, event]
-                if np.int64(ids[i]) & 0xFFFFFFFF == known_ids[k] and 0 <= index[i] < n_rows:
-                    row = firsts[k] + member_offsets[k, event] + index[i]
-                    rows[i] = order[row] if len(order) else row
+        for k in range(len(known_ids)):  # outside, and without branches: the compiler makes vectors of it
+            known, start, count = known_ids[k], starts[k, event], counts[k, event]
+            for i in range(offsets[event], offsets[event + 1]):
+                meant = (np.int64(ids[i]) & 0xFFFFFFFF == known) & (index[i] >= 0) & (index[i] < count)
+                rows[i] = start + index[i] if meant else rows[i]
     return rows
 
 
 @numba.njit(cache=True)
-def interleave(member_offsets):
-    """Return where the rows of ``member_offsets[k]``, one collection after the other, are once all are laid event by event."""
-    n_members, n_edges = member_offsets.shape
-    order = np.empty(member_offsets[:, -1].sum(), np.int64)
-    row = 0
-    for event in range(n_edges - 1):
-        first = 0
-        for k in range(n_members):
-            for place in range(member_offsets[k, event], member_offsets[k, event + 1]):
-                order[first + place] = row
-                row += 1
-            first += member_offsets[k, -1]
-    return order
+def lay(source, offsets, starts, target):
+    """Copy the rows of each event, ``source[offsets[e]:offsets[e + 1]]``, to ``target`` from row ``starts[e]`` on."""
+    for event in range(len(starts)):
+        first = starts[event] - offsets[event]
+        for row in range(offsets[event], offsets[event + 1]):
+            target[first + row] = source[row]
+
+
+@numba.njit(cache=True)
+def renumber(left, right, weight, new_left, new_right):
+    """Return the pairs with their rows replaced, where a map is given (else it is empty), without those whose new row is -1."""
+    lefts, rights, weights = np.empty(len(left), np.int64), np.empty(len(left), np.int64), np.empty(len(left), np.float64)
+    n_pairs = 0
+    for i in range(len(left)):
+        lefts[n_pairs] = new_left[left[i]] if len(new_left) else left[i]
+        rights[n_pairs] = new_right[right[i]] if len(new_right) else right[i]
+        weights[n_pairs] = weight[i]
+        n_pairs += lefts[n_pairs] >= 0 and rights[n_pairs] >= 0
+    return lefts[:n_pairs], rights[:n_pairs], weights[:n_pairs]

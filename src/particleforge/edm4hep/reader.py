@@ -263,7 +263,7 @@ class Chunk:
             for axis in "xyz":
                 moment = summed(cluster_hits.left, energy * hits.table[axis][cluster_hits.right], table.n_rows)
                 columns[axis] = np.where(unplaced & (total > 0), moment / np.where(total > 0, total, 1), table[axis])
-            clusters = Group(Table(table.offsets, columns), clusters.members, clusters.order)
+            clusters = Group(Table(table.offsets, columns), clusters.members)
         return clusters, cluster_hits
 
     def with_subdetectors(self, name: str, clusters: Table) -> Table:

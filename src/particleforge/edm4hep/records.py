@@ -6,7 +6,7 @@ operation for all events at once. Energies and momenta in GeV, lengths in mm, an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -100,8 +100,10 @@ class Pairs:
 
     def renumber(self, left: IntArray | None = None, right: IntArray | None = None) -> "Pairs":
         """Replace row numbers by maps from old to new ones; pairs with a dropped end (-1) go."""
-        pairs = replace(self, left=self.left if left is None else left[self.left], right=self.right if right is None else right[self.right])
-        return pairs.where((pairs.left >= 0) & (pairs.right >= 0))
+        as_is = np.zeros(0, np.int64)
+        return Pairs(
+            *kernels.renumber(self.left, self.right, self.weight, as_is if left is None else left, as_is if right is None else right)
+        )
 
 
 def combined(parts: Sequence[Pairs]) -> Pairs:
@@ -120,6 +122,11 @@ def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:
 def grouped(pairs: Pairs, n_left: int, n_right: int) -> Pairs:
     """Return one pair for each (left, right), with the summed weight, sorted."""
     return Pairs(*kernels.group(pairs.left, pairs.right, pairs.weight, n_left, n_right))
+
+
+def joined_sums(first: Pairs, second: Pairs, n_left: int, n_middle: int, n_right: int) -> Pairs:
+    """Return ``grouped(joined(first, second))``."""
+    return Pairs(*kernels.join_and_group(first.left, first.right, second.left, second.right, second.weight, n_left, n_middle, n_right))
 
 
 @dataclass
