@@ -4,7 +4,8 @@ Inputs -> outputs: a URL (``http(s)://`` through requests, ``root://`` and other
 
 A try that breaks off is followed by another one that goes on where it stopped (HTTP: a range request, refused or ignored ones start
 over; if the file's ETag or date has changed meanwhile, it starts over, too). The part that is there survives the job, so that a job
-that is run again goes on as well. What is final is not tried again: HTTP 4xx (but 408 and 429), an unknown protocol.
+that is run again goes on as well. What is final is not tried again: HTTP 4xx (but 408 and 429), a file that an XRootD server lacks,
+an unknown protocol.
 
 Invariants: a file under its own name has the length that the server announced, begins as a ROOT file does and has its checksum, if
 one is known. With ``on_bad_file: quarantine`` the last two are left to the stage that reads it, which then sets it aside.
@@ -13,6 +14,7 @@ one is known. With ``on_bad_file: quarantine`` the last two are left to the stag
 import errno
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -35,6 +37,8 @@ _BLOCK = 1 << 16  # what is lost of a transfer that breaks off, at most
 _MAGIC = b"root"
 _PASSING = (408, 429)  # of the 4xx, those that may pass by themselves
 _WAIT_S_MAX = 60.0
+_XROOTD = ("root://", "roots://", "xroot://", "xroots://")
+_XROOTD_NOT_FOUND = "[3011]"  # kXR_NotFound; the client gives the number of an answer as text only
 _OF_THIS_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -98,7 +102,7 @@ def _fetch_rest(url: str, part: Path, timeout_s: float) -> None:
         if url.startswith(("http://", "https://")):
             _fetch_http(url, part, timeout_s)
         else:
-            _fetch_other(url, part)
+            _fetch_other(url, part, timeout_s)
     except requests.RequestException as error:
         raise _BrokenOffError(f"the connection failed ({_reason(error)})") from error
 
@@ -133,10 +137,10 @@ def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
         raise _BrokenOffError(f"{_size(part)} of {total} bytes came")
 
 
-def _fetch_other(url: str, part: Path) -> None:
-    """Fetch over any protocol that fsspec knows."""
+def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
+    """Fetch over any protocol that fsspec knows; those of XRootD would wait without end if they were not told a time."""
     try:
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {}))
         total = system.size(path)
         begun = _size(part) if _read_state(part) == {"size": total} else 0
         _write_state(part, {"size": total})
@@ -151,6 +155,8 @@ def _fetch_other(url: str, part: Path) -> None:
     except OSError as error:
         if error.errno in _OF_THIS_MACHINE:
             raise
+        if url.startswith(_XROOTD) and _XROOTD_NOT_FOUND in str(error):
+            raise UserError(f"{url}: no such file there; correct the address") from error
         raise _BrokenOffError(f"the connection failed ({_reason(error)})") from error
     if total is not None and _size(part) != total:
         raise _BrokenOffError(f"{_size(part)} of {total} bytes came")
