@@ -115,7 +115,6 @@ def _write_search(folder: Path) -> dict[str, object]:
         "model": {"width": 32},
         "training": {"learning_rate": 0.002},
         "against_default": {
-            "rung": 1,
             "steps": 10,
             "default_value": 0.2,
             "best_value": 1 / 6,

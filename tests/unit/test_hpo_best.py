@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,21 @@ def trial(number: int, config: str, rung: int, value: float | None) -> SearchTri
 def test_the_default_is_compared_at_equal_budget() -> None:
     trials = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00001", 0, 0.4), trial(2, "0-00001", 1, 0.3)]
     found = compare_with_default(trials, trials[2])
-    assert (found.rung, found.default_value, found.best_value, found.at_full_budget) == (0, 0.8, 0.4, False)
+    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (10, 0.8, 0.4, False)
     assert found.relative_change == pytest.approx(-0.5)
     found = compare_with_default([*trials, trial(3, "0-00000", 1, 0.6)], trials[2])
-    assert (found.rung, found.steps, found.at_full_budget) == (1, 20, True)
+    assert (found.steps, found.at_full_budget) == (20, True)
     assert found.relative_change == pytest.approx(-0.5)
-    assert compare_with_default([trial(0, "0-00000", 0, None), *trials[1:]], trials[2]).rung is None
+    failed = compare_with_default([trial(0, "0-00000", 0, None), *trials[1:]], trials[2])
+    assert (failed.steps, failed.reason) == (None, "the configured settings failed")
+
+
+def test_the_default_is_compared_with_the_winner_of_a_bracket_of_longer_first_trainings() -> None:
+    winner = trial(1, "1-00000", 1, 0.3)
+    found = compare_with_default([trial(0, "0-00000", 0, 0.8), replace(winner, curve={5: 0.9, 10: 0.6})], winner)
+    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (10, 0.8, 0.6, False)
+    never = compare_with_default([trial(0, "0-00000", 0, 0.8), winner], winner)
+    assert (never.steps, never.reason) == (None, "the two were never validated after the same number of steps")
 
 
 def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:

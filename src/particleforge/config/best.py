@@ -46,11 +46,10 @@ class SearchedConfig(Block):
 
 
 class DefaultConfig(Block):
-    """The winner's configuration against the configured one at the highest rung that both reached."""
+    """The winner's configuration against the configured one after the most steps at which both were validated."""
 
-    rung: int | None
+    steps: int | None
     reason: str | None = None
-    steps: int | None = None
     default_value: float | None = None
     best_value: float | None = None
     relative_change: float | None = None

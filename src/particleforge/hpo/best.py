@@ -164,20 +164,31 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
-    """Return the winner's configuration against the default one at the highest rung where both have a value."""
-    values = {(t.config, t.rung): t for t in trials if t.status == "complete"}
-    common = [rung for config, rung in values if config == DEFAULT_CONFIG and (winner.config, rung) in values]
-    if not common:
-        return DefaultConfig(rung=None, reason="the default configuration failed in the first rung")
-    default, own = values[DEFAULT_CONFIG, max(common)], values[winner.config, max(common)]
+    """Return the winner's configuration against the default one after the most steps at which both were validated.
+
+    Those need not be of one rung: another bracket's first rung trains for longer, and validates on the way.
+    """
+    default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
+    if not default:
+        return DefaultConfig(steps=None, reason="the configured settings failed")
+    if not (common := default.keys() & own.keys()):
+        return DefaultConfig(steps=None, reason="the two were never validated after the same number of steps")
+    steps = max(common)
     return DefaultConfig(
-        rung=max(common),
-        steps=own.steps,
-        default_value=default.loss,
-        best_value=own.loss,
-        relative_change=own.loss / default.loss - 1 if default.loss else None,
-        at_full_budget=own.number == winner.number,
+        steps=steps,
+        default_value=default[steps],
+        best_value=own[steps],
+        relative_change=own[steps] / default[steps] - 1 if default[steps] else None,
+        at_full_budget=steps == winner.steps,
     )
+
+
+def _losses_by_steps(trials: Sequence[SearchTrial], config: str) -> dict[int, float]:
+    losses: dict[int, float] = {}
+    for trial in trials:
+        if trial.config == config and trial.status == "complete" and trial.loss is not None:
+            losses |= {**trial.curve, trial.steps: trial.loss}
+    return losses
 
 
 def _check_failures(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> None:

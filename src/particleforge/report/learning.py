@@ -93,16 +93,16 @@ def gather_learning(
 def _against_default(comparison: Mapping[str, Any] | None) -> str:
     if comparison is None:
         return "The search did not include the configured settings (hpo.include_default), so there is nothing to compare with."
-    if comparison["rung"] is None:
+    if comparison["steps"] is None:
         return f"No comparison with the configured settings: {comparison['reason']}."
     text = (
-        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps, rung {comparison['rung']}): "
+        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps): "
         f"validation loss {number(comparison['best_value'])} for the best, {number(comparison['default_value'])} "
         "for the configured settings"
     )
     if comparison["relative_change"] is not None:
         text += f" ({comparison['relative_change']:+.1%})"
-    return text + ("." if comparison["at_full_budget"] else "; the configured settings were not promoted further.")
+    return text + ("." if comparison["at_full_budget"] else "; the configured settings were not trained further.")
 
 
 def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
