@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.progress import read_progress
 from particleforge.hpo.study import Study, open_study
 from particleforge.hpo.trials import SearchTrial
 
@@ -77,6 +78,10 @@ def test_a_search_by_several_processes_on_postgresql(server: postgres.Server, tm
     alone = Search(tmp_path / "alone", settings.model_copy(update={"hpo": settings.hpo.model_copy(update={"storage_url": None})}))
     alone.run_all()
     assert outcome(tmp_path, settings) == outcome(alone.folder, alone.settings)
+    searches = ((tmp_path, settings), (alone.folder, alone.settings))
+    shown, expected = (read_progress(chosen, folder / "manifest.json", folder / "work") for folder, chosen in searches)
+    assert shown.rungs == expected.rungs
+    assert sum(rung.complete for rung in shown.rungs) == len(slots)
 
 
 def test_claims_of_the_same_slots_at_once_give_one_trial_each(server: postgres.Server, tmp_path: Path) -> None:
