@@ -11,25 +11,17 @@ from typing import Any
 
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.resources import ResourcesConfig, RuleResources
 from particleforge.config.settings import FetchSettings, StageSettings, dataset_settings, n_dataset_shards, n_shards, simulate_settings
 from particleforge.config.skim import check_skim
 from particleforge.config.studies import StudyName
 from particleforge.errors import UserError, explained
 from particleforge.hpo import dag
 from particleforge.inputs.given import GivenFiles
+from particleforge.job_resources import JobResources, Resource
 from particleforge.paths import HPO_PLOTS, SHARD_FORMAT, Paths
 from particleforge.studies.points import StudyPoint, points_of
 
-Resource = int | str | Callable[..., Any]
 _LOCK = ".workflow.lock"
-_RANKS_KEYS = {
-    "run_hpo_slot": "hpo.ranks",
-    "confirm_trial": "hpo.ranks",
-    "train_model": "training.ranks",
-    "run_study_training": "studies.ranks",
-}
-RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
 
 
 class Workflow:
@@ -46,7 +38,7 @@ class Workflow:
         card = self.run.simulation.card
         self.detectors: dict[str, DetectorConfig] = {name: load_detector(config_dir, name, card) for name in names}
         self._points = cache(partial(points_of, self.run))
-        self._check_nodes()
+        self._jobs = JobResources(self.run)
         self._check_initial_weights()
         calorimeter_elements = self.run.dataset.calorimeter_elements
         for name, detector in self.detectors.items():
@@ -289,54 +281,16 @@ class Workflow:
         ]
 
     def threads(self, rule: str) -> int | Callable[..., int]:
-        """Return the cores of a rule's jobs: at least one per DDP process."""
-        found = [self._threads(rule, growth) for growth in self._growths(rule)]
-        return found[0] if len(set(found)) == 1 else lambda wildcards: found[int(wildcards.rung)]
+        """Return the cores of a rule's jobs."""
+        return self._jobs.threads(rule)
 
-    def _threads(self, rule: str, growth: int) -> int:
-        return max(self._asked(rule, growth).threads, self._ranks.get(rule, 1) * growth)
-
-    def _asked(self, rule: str, growth: int = 1) -> RuleResources:
-        """Return the resources of a rule's jobs that have ``growth`` times the configured ranks.
-
-        Nodes are added where there would be more ranks on one than ``hpo.ranks_per_node_max``.
-        """
-        asked: RuleResources = getattr(self.run.resources, rule)
-        most, on_a_node = self.run.hpo.ranks_per_node_max, self._ranks.get(rule, 1) // asked.nodes
-        fits = (n for n in range(1, growth + 1) if growth % n == 0 and (most is None or on_a_node * growth // n <= most))
-        nodes = next(fits, growth)
-        own = growth // nodes
-        grown = {"nodes": asked.nodes * nodes, "threads": asked.threads * growth, "gpus": asked.gpus * own, "mem_mb": asked.mem_mb * own}
-        return asked.model_copy(update=grown)
-
-    def _growths(self, rule: str) -> list[int]:
-        """Return how many times the configured ranks a rule's jobs have, by rung where there are rungs."""
-        hpo = self.run.hpo
-        growths = [dag.growth(hpo, rung) for rung in range(dag.n_rungs(hpo))]
-        return {"run_hpo_slot": growths, "confirm_trial": growths[-1:]}.get(rule, [1])
+    def resources(self, rule: str) -> dict[str, Resource]:
+        """Return Snakemake resources of a rule."""
+        return self._jobs.resources(rule)
 
     def priority(self, wildcards: Any) -> int:
         """Return the priority of a slot of the search: promotions go before new configurations, the furthest first."""
         return int(wildcards.rung) - int(wildcards.bracket)
-
-    @property
-    def _ranks(self) -> dict[str, int]:
-        """DDP processes of the rules that train."""
-        return {
-            "run_hpo_slot": self.run.hpo.ranks,
-            "confirm_trial": self.run.hpo.ranks,
-            "train_model": self.run.training.ranks,
-            "run_study_training": self.run.studies.ranks,
-        }
-
-    def _check_nodes(self) -> None:
-        """Raise a UserError for jobs on several nodes that cannot be."""
-        for rule in RULES:
-            nodes, ranks = self._asked(rule).nodes, self._ranks.get(rule, 1)
-            if ranks % nodes:
-                key = _RANKS_KEYS.get(rule)
-                remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
-                raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
 
     def _check_processes(self) -> None:
         """Raise a UserError for samples that should be simulated, but of no process or with a detector that is only read."""
@@ -367,53 +321,7 @@ class Workflow:
             raise UserError(f"hpo.warm_start: {file}: no such file; give the trials.csv or best.yaml of a search")
         return None
 
-    def resources(self, rule: str) -> dict[str, Resource]:
-        """Return Snakemake resources of a rule; memory and run time grow with each attempt, workers with the rung if the search says so."""
-        by_rung = [self._resources(rule, growth) for growth in self._growths(rule)]
-        if len(by_rung) == 1 or dag.growth(self.run.hpo, 1) == 1:
-            return by_rung[0]
-        names = dict.fromkeys(name for found in by_rung for name in found)
-        return {name: _per_rung([found.get(name) for found in by_rung]) for name in names}
-
-    def _resources(self, rule: str, growth: int) -> dict[str, Resource]:
-        asked = self._asked(rule, growth)
-        found: dict[str, Resource] = {
-            "mem_mb": _per_attempt(asked.mem_mb),
-            "runtime": _per_attempt(asked.runtime_min),
-        }
-        if rule in self._ranks:
-            found["stop_before_limit_s"] = self.run.resources.stop_before_limit_s
-        if asked.nodes > 1:
-            ranks = self._ranks[rule] * growth
-            found |= {"mpi": "srun", "nodes": asked.nodes, "tasks": ranks, "cpus_per_task": -(-self._threads(rule, growth) // ranks)}
-        if asked.gpus and asked.nodes > 1:  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
-            found |= {"gres": f"gpu:{asked.gpus}", "tasks_per_gpu": 0}
-        elif asked.gpus:
-            found["gpu"] = asked.gpus
-        if asked.partition:
-            found["slurm_partition"] = asked.partition
-        return found
-
 
 def _numbered(pattern: str, detector: str, sample: str, numbers: Iterable[int]) -> list[str]:
     """Return ``pattern`` filled for the numbered shards of one sample."""
     return [pattern.format(detector=detector, sample=sample, shard=SHARD_FORMAT.format(number)) for number in numbers]
-
-
-def _per_rung(values: list[Any]) -> Callable[..., Any]:
-    """Return a Snakemake resource function that asks for the value of a job's rung; None is not asked for."""
-
-    def asked(wildcards: Any, attempt: int) -> Any:
-        value = values[int(wildcards.rung)]
-        return value(wildcards, attempt) if callable(value) else value
-
-    return asked
-
-
-def _per_attempt(amount: int) -> Callable[..., int]:
-    """Return a Snakemake resource function that asks for ``amount`` once more with every attempt."""
-
-    def asked(wildcards: Any, attempt: int) -> int:  # noqa: ARG001  Snakemake passes arguments by these names
-        return amount * attempt
-
-    return asked

@@ -8,8 +8,8 @@ import pytest
 from chain import BIN, Chain, data_hashes
 from test_cli import particleforge
 
+from particleforge.job_resources import RULES
 from particleforge.provenance import checksum, read_record, record_of
-from particleforge.workflow import RULES
 
 
 @pytest.fixture(scope="module")
