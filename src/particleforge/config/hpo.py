@@ -19,7 +19,7 @@ def _without_removed(space: Any) -> Any:
 
 
 class HpoConfig(Block):
-    """A search as a static graph of jobs (:mod:`particleforge.hpo.dag`): of rung to rung eta times fewer slots of eta times the budget.
+    """A search as a static graph of jobs (docs/hpo.md): of rung to rung eta times fewer slots of eta times the budget.
 
     The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
     """
