@@ -231,6 +231,7 @@ def test_no_e_flow_no_baseline(tmp_path):
 def test_events_are_numbered_by_position_where_the_file_does_not(tmp_path, events, numbers):
     raw = read_events(tmp_path, events)
     assert raw.event_number.tolist() == numbers
+    assert set(raw.own_number.tolist()) <= {0, EVENT["Event"][0]["Number"], 2**64 - 1, OTHER["Event"][0]["Number"]}
 
 
 def test_an_event_without_weight_weighs_one(tmp_path):

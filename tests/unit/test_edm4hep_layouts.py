@@ -122,14 +122,19 @@ def sound_events():
     return events
 
 
+def members_that_tell_types(leaves):
+    """Return members by which types of collections are told where there is no table of IDs."""
+    like = {
+        "PandoraClusters.iTheta": ("PandoraClusters.energy", np.float32),
+        "PandoraPFOs.goodnessOfPID": ("PandoraPFOs.energy", np.float32),
+        "ECALBarrel.cellID": ("ECALBarrel.energy", np.uint64),
+    }
+    return {leaf: ([[0] * len(event) for event in leaves[other][0]], dtype) for leaf, (other, dtype) in like.items()}
+
+
 def test_small_ids_without_table_follow_from_the_references(tmp_path):
     leaves = leaves_of(sound_events())
-    leaves[f"{NAMES.particles}.simulatorStatus"] = ([[0] * 6, [0] * 12], np.int32)
-    leaves |= {  # members by which types are told
-        "PandoraClusters.iTheta": (leaves["PandoraClusters.energy"][0], np.float32),
-        "PandoraPFOs.goodnessOfPID": (leaves["PandoraPFOs.energy"][0], np.float32),
-        "ECALBarrel.cellID": ([[0] * 5, [0] * 10], np.uint64),
-    }
+    leaves |= members_that_tell_types(leaves)
     write(tmp_path / "table.root", leaves, ntuple=False, table="0.99")
     write(tmp_path / "events.root", leaves, ntuple=False, table="none")
     expected = read(tmp_path / "table.root")
@@ -220,6 +225,22 @@ def test_candidate_links_give_truth_to_tracks_and_clusters(tmp_path):
     assert found["cluster_links"] == [*first, (7, 13, energy), (8, 13, energy)]
 
 
+@pytest.mark.parametrize("weights", [[[0.0, 0.0], [0.0]], [[1.0, 1.0], [1.0]]], ids=["never filled", "as podio makes links"])
+def test_clusters_of_candidate_links_without_weights_are_shared_by_energy(tmp_path, weights):
+    leaves = {leaf: values for leaf, values in leaves_of(sound_events()).items() if not any(link in leaf for link in LINKS)}
+    leaves["MCParticles.mass"] = ([[float(i) for i in range(len(event))] for event in leaves["MCParticles.mass"][0]], np.float64)
+    leaves["Reco.weight"] = (weights, np.float32)
+    for end, target, index in (("from", "PandoraPFOs", [[0, 0], [3]]), ("to", "MCParticles", [[2, 3], [7]])):
+        leaves[f"_Reco_{end}.index"] = (index, np.int32)
+        leaves[f"_Reco_{end}.collectionID"] = ([[IDS[target]] * len(i) for i in index], np.uint32)
+    write_leaves(tmp_path / "events.root", leaves, modern=True)
+    raw = read(tmp_path / "events.root", NAMES.model_copy(update={"candidate_links": ("Reco",)}))
+    energy = raw["particles.energy"]
+    assert energy[2] != energy[3]
+    assert raw["cluster_links.weight"].tolist() == energy[raw["cluster_links.right"]].tolist()
+    assert set(raw["track_links.weight"].tolist()) == {1.0}
+
+
 @pytest.mark.parametrize("particle", ["particle", "MCParticle"])
 def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     """A track of three hits, one of them not in the file; a calorimeter hit of two particles."""
@@ -257,6 +278,9 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     np.testing.assert_array_equal(raw["hit_links.weight"], [0.75, 2.0])
     np.testing.assert_array_equal([raw["track_links.left"], raw["track_links.right"]], [[0, 0], [4, 5]])
     np.testing.assert_allclose(raw["track_links.weight"], [1.5 / 3, 0.5 / 3])
+    write(tmp_path / "skim.root", leaves | members_that_tell_types(leaves), ntuple=True, table="none", ids=ids)
+    with pytest.raises(UserError, match=r"truth comes from simulated hits \(ECALLinks, PixelLinks\), .*; use the file as podio wrote it"):
+        read(tmp_path / "skim.root", names)
 
 
 def test_clusters_without_position_get_that_of_their_hits(tmp_path):

@@ -156,6 +156,14 @@ def test_an_event_header_that_was_never_filled(tmp_path):
     assert [raw[name].tolist() for name in ("run_number", "event_number", "weight")] == [[0, 0], [0, 1], [1.0, 1.0]]
 
 
+def test_charges_that_are_none(tmp_path):
+    leaves = leaves_of(sound_events())
+    rows, dtype = leaves["MCParticles.charge"]
+    leaves["MCParticles.charge"] = ([[-999.0, np.nan, -1.0, *row[3:]] for row in rows], dtype)
+    charge = read_leaves(tmp_path, leaves)["particles.charge"]
+    assert charge[:3].tolist() == [0, 0, -1]
+
+
 def test_particles_under_the_name_of_lcio(tmp_path, events):
     write_leaves(tmp_path / "reference.root", leaves_of(events), modern=True)
     leaves = renamed(renamed(leaves_of(events), "MCParticles.", "MCParticle."), "_MCParticles_", "_MCParticle_")

@@ -58,6 +58,22 @@ def test_events_of_files_that_number_alike_have_identities_of_their_own(files, t
         ids(settings_of(dataset=TOLERANT), files, tmp_path / "out.parquet")
 
 
+def merged(path, *parts):
+    """Write one file that holds the events of several, numbers included."""
+    columns = [leaves_of([random_event(np.random.default_rng(part), 8, 2, 2, 2) for _ in range(3)]) for part in parts]
+    write_leaves(path, {leaf: ([row for part in columns for row in part[leaf][0]], dtype) for leaf, (_, dtype) in columns[0].items()})
+    return path
+
+
+def test_events_keep_their_identity_when_files_are_merged(tmp_path):
+    separate = ids(given(), [merged(tmp_path / f"{part}.root", part) for part in (1, 2)], tmp_path / "separate.parquet")
+    together = ids(given(), [merged(tmp_path / "together.root", 2, 1)], tmp_path / "together.parquet")
+    assert together == separate[3:] + separate[:3]
+    assert len(set(separate)) == 6
+    with pytest.raises(UserError, match=r"twice\.root: events occur twice, with the same numbers and particles"):
+        ids(given(), [merged(tmp_path / "twice.root", 1, 1)], tmp_path / "out.parquet")
+
+
 def test_a_file_given_twice_is_refused(files, tmp_path):
     copy = tmp_path / "copy.root"
     copy.write_bytes(files[0].read_bytes())

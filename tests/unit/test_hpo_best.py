@@ -100,6 +100,8 @@ def test_the_default_is_compared_with_the_winner_of_a_bracket_of_longer_first_tr
     winner = trial(1, "1-00000", 1, 0.3)
     found = compare_with_default([trial(0, "0-00000", 0, 0.8), replace(winner, curve={5: 0.9, 10: 0.6})], winner)
     assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (10, 0.8, 0.6, False)
+    pinned = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00000", 1, 0.6), trial(2, "0-00001", 0, 0.4), trial(3, "0-00001", 1, 0.3)]
+    assert compare_with_default(pinned, pinned[2]).steps == 10, "beyond the chosen trial"
     never = compare_with_default([trial(0, "0-00000", 0, 0.8), winner], winner)
     assert (never.steps, never.reason) == (None, "the two were never validated after the same number of steps")
 

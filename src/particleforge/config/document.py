@@ -44,8 +44,8 @@ The schemas in `workflow/schemas` give completion in editors:
 
 ## Add a detector
 
-1. Copy `detectors/clic.yaml` to `detectors/<name>.yaml`; or begin the file with `extends: clic` and give only what differs (the other must not extend one
-   itself).
+1. Copy `detectors/clic.yaml` to `detectors/<name>.yaml`; or begin the file with `extends: clic` and give only what differs (the
+   other must not extend one itself).
 2. Edit field, beams, tracker, calorimeter, samples, cuts and plot ranges. No code knows a detector's name.
 3. `particleforge show-config --detector <name>` checks it; `snakemake --profile profiles/local --config detector=<name> -n` plans the run.
 

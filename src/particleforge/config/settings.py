@@ -101,7 +101,7 @@ class FilesSettings(Block):
 class DatasetSettings(StageSettings):
     """What shapes a shard of the dataset; ``files`` is None where its events were simulated here."""
 
-    version: int = 2
+    version: int = 3
     sample_name: str
     files: FilesSettings | None = None
     dataset: DatasetConfig
@@ -227,6 +227,8 @@ class HpoSettings(StageSettings):
 class SelectBestSettings(HpoSettings):
     """What shapes the choice among the trials of a search, and their confirmation from other seeds."""
 
+    version: int = 4
+
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
         """Pick the search's blocks, with all that chooses."""
@@ -278,7 +280,7 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 3
+    version: int = 4
     title: str
     preset: str
     seed: int

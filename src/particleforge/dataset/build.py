@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _CLOSURE = 1e-6
 _REPEATED = "run and event numbers repeat between files; build one dataset for each file, or set simulation.backend: files"
-_REPEATED_CONTENT = "events occur twice, with the same numbers and generated particles; take the doubled file out"
+_REPEATED_CONTENT = "events occur twice, with the same numbers and particles; take the doubled file out, or number those that look alike"
 
 
 class _BadFileError(Exception):
@@ -184,7 +184,9 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
     truth = build_truth(events, settings.dataset, settings.particle_classes, acceptance_abs_eta(settings.calorimeter))
     columns: dict[str, Table | Array] = {
-        "event_id": event_ids(settings.sample_name, events.run_number, events.event_number, content),
+        "event_id": event_ids(
+            settings.sample_name, events.run_number, events.event_number if content is None else events.own_number, content
+        ),
         "run_number": events.run_number,
         "event_number": events.event_number,
         "weight": events.weight,

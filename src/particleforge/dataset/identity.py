@@ -1,9 +1,9 @@
-"""The identity of an event: a hash of sample, run and event number, and of the generated particles where files are given.
+"""The identity of an event: a hash of sample, run and event number, and of the particles where files are given.
 
 The split into train, valid and test hangs on it, so it must not depend on how events are spread over files. Events that were simulated
 here have numbers of their own. Given files of several jobs often all begin with run 0, event 0; what tells such events apart is their
-content. Generated particles are taken for it, not what was reconstructed, so that events keep identity and split when they are
-reconstructed again.
+content. Simulated particles are taken for it, not what was reconstructed, so that events keep identity and split when they are
+reconstructed again; nor is their position in a file, so that they keep them when files are merged.
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ from particleforge.config.geometry import SamplingConfig
 from particleforge.delphes.references import keys, resolve, sharing
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
-from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, Table, combined
+from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, Table, combined, whole_charge
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def read_chunks(
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
             for start in range(0, total, n_events):
                 stop = min(start + n_events, total)
-                events = _Chunk(file, branches, start, stop).events(numbers[start:stop], b_field_tesla, ecal)
+                events = _Chunk(file, branches, start, stop).events(numbers[0][start:stop], numbers[1][start:stop], b_field_tesla, ecal)
                 yield events
         except UserError:
             raise
@@ -69,8 +69,8 @@ def read_chunks(
             raise file.unreadable(error) from error
 
 
-def _check(file: DelphesFile, branches: DelphesConfig) -> Array:
-    """Refuse a file from which no truth can be built; return the events' numbers."""
+def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
+    """Refuse a file from which no truth can be built; return the events' numbers and the file's own (see ``RawEvents``)."""
     if not file.found(branches.particles):
         raise UserError(f"{file.path}: no branch {spelled(branches.particles)}; correct the detector's 'delphes.particles'")
     if not file.found(branches.tracks) and not file.found(branches.clusters):
@@ -81,12 +81,13 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> Array:
     position = np.arange(file.n_events, dtype=np.uint64)
     leaf = file.member(branches.event, "Number")
     if leaf is None:
-        return position
+        return position, np.zeros_like(position)
     numbers = _one_per_event(file, leaf, 0, file.n_events)
+    own = numbers.astype(np.int64).astype(np.uint64)
     if np.any(numbers < 0) or len(np.unique(numbers)) < file.n_events:
         log.warning("%s: events share their number; they are numbered by their position in the file", file.path)
-        return position
-    return numbers.astype(np.uint64)
+        return position, own
+    return own, own
 
 
 def _one_per_event(file: DelphesFile, leaf: str, start: int, stop: int) -> Array:
@@ -104,7 +105,7 @@ class _Chunk:
         self.n_events = stop - start
         self.dropped = 0
 
-    def events(self, numbers: Array, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
+    def events(self, numbers: Array, own_numbers: Array, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
         """Return the chunk's events."""
         particles, particle_keys = self.particles()
         energy = particles["energy"]
@@ -115,6 +116,7 @@ class _Chunk:
         return RawEvents(
             run_number=np.zeros(self.n_events, np.uint32),
             event_number=numbers,
+            own_number=own_numbers,
             weight=self.weights(),
             particles=particles,
             parents=Pairs.none(),
@@ -176,7 +178,7 @@ class _Chunk:
         if not np.all(np.isfinite(energy)):
             raise UserError(f"{self.file.path}: {' or '.join(found)} holds momenta that are not finite; simulate the file again")
         columns: dict[str, Array] = {"pdg": read["pdg"].astype(np.int32), "status": read["status"].astype(np.int32)}
-        columns |= {"charge": read["charge"].astype(np.float64), "px": px, "py": py, "pz": pz, "energy": energy}
+        columns |= {"charge": whole_charge(read["charge"]), "px": px, "py": py, "pz": pz, "energy": energy}
         return Table(read.offsets, columns), keys(read.events(), read["id"])
 
     def tracks(self, b_field_tesla: float) -> tuple[Table, Table, Pairs]:

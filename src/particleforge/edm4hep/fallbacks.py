@@ -73,9 +73,10 @@ def through_candidates(objects: Pairs, links: Pairs, n_candidates: int, energy: 
     """Return (track or cluster, particle, weight) from (candidate, track or cluster) and (candidate, particle).
 
     ``energy`` of all particles is given for clusters. Where all weights of a candidate are 0, they were not filled: its tracks count each
-    particle alike, and its clusters by energy. A weight beyond 1 holds two.
+    particle alike, and its clusters by energy; the same where all are 1, with which podio's links begin. A weight beyond 1 holds two.
     """
-    filled = summed(links.left, np.maximum(links.weight, 0), n_candidates)[links.left] > 0
+    positive, ones, links_of = (summed(links.left, of, n_candidates) for of in (np.maximum(links.weight, 0), links.weight == 1, None))
+    filled = ((positive > 0) & (ones < links_of))[links.left]
     of_track, of_cluster = np.mod(links.weight, _PACKED), np.floor(links.weight / _PACKED)
     weight = np.where(links.weight > 1, (of_track if energy is None else of_cluster) / 1000, links.weight)
     weight = np.where(filled, weight, 1.0 if energy is None else energy[links.right])

@@ -89,7 +89,7 @@ def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagg
             chosen = (ids == number) & (index >= 0)
             seen.setdefault(int(number), []).append((place.split(":")[0], event[chosen], index[chosen]))
     hashed = {collection_id(name): name for name in layout.collections}
-    if seen and all(number in hashed for number in seen):
+    if any(number in hashed for number in seen):  # others are of collections that are not there any more
         return hashed
     possible = {number: _possible(layout, references, jagged, stop) for number, references in seen.items()}
     names: dict[int, str] = {}

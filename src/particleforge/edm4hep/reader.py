@@ -27,7 +27,7 @@ from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import Array, BoolArray, IntArray, Pairs, RawEvents, Table, combined, summed
+from particleforge.edm4hep.records import Array, BoolArray, IntArray, Pairs, RawEvents, Table, combined, summed, whole_charge
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 
@@ -101,6 +101,7 @@ class Chunk:
         return RawEvents(
             run_number=run_event[0][self.start : self.stop],
             event_number=run_event[1][self.start : self.stop],
+            own_number=run_event[2][self.start : self.stop],
             weight=self.weights(),
             particles=particles.table,
             parents=parents,
@@ -163,15 +164,13 @@ class Chunk:
         columns = {"pdg": "PDG", "status": "generatorStatus", "charge": "charge", "mass": "mass"}
         columns |= {f"p{axis}": f"momentum.{axis}" for axis in "xyz"}
         table = self.table(self.names.particles, {name: (member,) for name, member in columns.items()})
+        pdg, status = (table[name].astype(np.int32) for name in ("pdg", "status"))
         px, py, pz, mass = (table[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
         energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
         if not np.all(np.isfinite(energy)):
             raise UserError(f"{self.file.path}: {self.names.particles} holds momenta that are not finite; simulate the file again")
-        return Table(
-            table.offsets,
-            {"pdg": table["pdg"].astype(np.int32), "status": table["status"].astype(np.int32), "charge": np.rint(table["charge"])}
-            | {"px": px, "py": py, "pz": pz, "energy": energy},
-        )
+        charge = whole_charge(table["charge"])
+        return Table(table.offsets, {"pdg": pdg, "status": status, "charge": charge, "px": px, "py": py, "pz": pz, "energy": energy})
 
     def tracks(self) -> tuple[Group, Table, Pairs]:
         """Read the tracks and their states, of all collections."""

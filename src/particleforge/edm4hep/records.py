@@ -25,6 +25,12 @@ def summed(group: Array, values: Array | None, n_groups: int) -> FloatArray:
     return np.bincount(group, values, n_groups).astype(np.float64)
 
 
+def whole_charge(charge: Array) -> FloatArray:
+    """Return charges in units of e, 0 for what is none: Delphes gives -999 to codes that it does not know, others NaN."""
+    known = np.isfinite(charge) & (np.abs(charge) <= np.iinfo(np.int8).max)
+    return np.rint(np.where(known, charge, 0)).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of one collection; ``offsets`` is int64 ``[n_events + 1]``, every column has ``offsets[-1]`` rows."""
@@ -137,7 +143,8 @@ class RawEvents:
     """
 
     run_number: Array
-    event_number: Array
+    event_number: Array  # that of the file; where events share theirs or have none, their position in it
+    own_number: Array  # that of the file in any case, 0 where it has none
     weight: FloatArray
     particles: Table  # pdg, status, charge, px, py, pz, energy
     parents: Pairs  # particle -> parent

@@ -15,7 +15,7 @@ import numpy as np
 import uproot
 
 from particleforge.config.collections import CollectionsConfig
-from particleforge.edm4hep.identities import implied_ids, table_of_ids, types_of_collections
+from particleforge.edm4hep.identities import collection_id, implied_ids, table_of_ids, types_of_collections
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
@@ -125,7 +125,17 @@ class EventFile(TreeFile):
     def _collection_ids(self) -> dict[int, str]:
         """Return collection ID -> name from the file's table, or from what its references imply."""
         table = table_of_ids(self.root)
-        return implied_ids(self.layout, self._references(), self.jagged, self.n_events) if table is None else table
+        if table is not None:
+            return table
+        names = implied_ids(self.layout, self._references(), self.jagged, self.n_events)
+        hit_sim_links = () if self.names.hit_links else self.names.hit_sim_links
+        sim_links = (*hit_sim_links, *(() if self.names.track_links else self.names.tracker_hit_sim_links))
+        if sim_links and not any(collection_id(name) == number for number, name in names.items()):
+            raise UserError(
+                f"{self.path}: no table of collection IDs (podio_metadata/events___idTable), and truth comes from simulated hits "
+                f"({', '.join(sim_links)}), whose collections do not follow from the references; use the file as podio wrote it, not a skim"
+            )
+        return names
 
     def _references(self) -> dict[str, Reference]:
         """Return the references from which the IDs of a file without table can be told, by ``type of target:place``."""
@@ -145,19 +155,20 @@ class EventFile(TreeFile):
         places |= {f"CalorimeterHit:{clusters}": layout.relation("Cluster", clusters, "hits") for clusters in names.clusters}
         return {place: reference for place, reference in places.items() if reference is not None}
 
-    def _event_numbers(self) -> tuple[Array, Array]:
-        """Return run and event numbers of the file; events that share theirs are numbered by position."""
+    def _event_numbers(self) -> tuple[Array, Array, Array]:
+        """Return run and event numbers, events that share theirs being numbered by position; and the file's own event numbers."""
         run, event = (self.layout.member("EventHeader", f"{name}Number") for name in ("run", "event"))
         position = np.arange(self.n_events, dtype=np.uint64)
         if run is None or event is None:
-            return np.zeros(self.n_events, np.uint32), position
+            return np.zeros(self.n_events, np.uint32), position, np.zeros_like(position)
         runs, events = (self.column(leaf, 0, self.n_events) for leaf in (run, event))
         if not len(runs) and not len(events):
-            return np.zeros(self.n_events, np.uint32), position
+            return np.zeros(self.n_events, np.uint32), position, np.zeros_like(position)
         if len(runs) != self.n_events or len(events) != self.n_events:
             raise UserError(f"{self.path}: EventHeader holds {len(events)} entries for {self.n_events} events; the file is damaged")
         runs, events = runs.astype(np.uint32), events.astype(np.uint64)
+        own = events
         if len(np.unique(np.stack([runs.astype(np.uint64), events]), axis=1).T) < self.n_events:
             log.warning("%s: events share run and event number; they are numbered by their position in the file", self.path)
             events = position
-        return runs, events
+        return runs, events, own

@@ -164,14 +164,14 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
-    """Return the winner's configuration against the default one after the most steps at which both were validated.
+    """Return the winner against the default configuration after the most steps, up to its own, at which both were validated.
 
     Those need not be of one rung: another bracket's first rung trains for longer, and validates on the way.
     """
     default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
     if not default:
         return DefaultConfig(steps=None, reason="the configured settings failed")
-    if not (common := default.keys() & own.keys()):
+    if not (common := {steps for steps in default.keys() & own.keys() if steps <= winner.steps}):
         return DefaultConfig(steps=None, reason="the two were never validated after the same number of steps")
     steps = max(common)
     return DefaultConfig(

@@ -129,6 +129,8 @@ def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
             begun = 0  # the server sends all of it, as it knows no ranges or the file has changed
         length = answer.headers.get("Content-Length")
         total = begun + int(length) if length is not None else None
+        if not begun:
+            _remove(part)
         _write_state(part, {"validator": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""})
         with _part_file(part, begun) as handle:
             for block in answer.iter_content(_BLOCK):
@@ -142,7 +144,9 @@ def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
     try:
         system, path = fsspec.core.url_to_fs(url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {}))
         total = system.size(path)
-        begun = _size(part) if _read_state(part) == {"size": total} else 0
+        if _read_state(part) != {"size": total}:  # of another version of the file
+            _remove(part)
+        begun = _size(part)
         _write_state(part, {"size": total})
         with system.open(path, "rb") as source, _part_file(part, begun) as handle:
             source.seek(begun)
