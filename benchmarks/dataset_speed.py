@@ -1,6 +1,6 @@
 """Speed and memory of the dataset stage on events as long as those of a full simulation, from ROOT to Parquet.
 
-    python benchmarks/dataset_speed.py [--detector clic] [--events 400] [--lengths 200 400 800] [--chunk-events 25 50 100] [--profile]
+    python benchmarks/dataset_speed.py [--detector clic] [--events 400] [--lengths 800 1600 3200] [--chunk-events 25 50 100] [--profile]
 
 Makes events of about 8 000 hits, 100 clusters, 50 tracks and 2 000 particles (``full_simulation``), as RNTuple and as TTree, and
 measures, in CPU time of this process, so that other load on the machine does not count:
@@ -44,6 +44,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 INCUMBENT_S_PER_EVENT = 0.9  # particleflow 3.1.0, mlpf/data/key4hep/postprocessing.py, on events of 5 000 to 8 000 hits
 BIG_FILE_BYTES = 10e9
 REPEATS = 3
+DISTINCT = 200  # events of the files whose peaks are compared, before their content repeats
 
 
 def cpu_s(function: Callable[[], Any]) -> float:
@@ -119,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", default="clic")
     parser.add_argument("--events", type=int, default=400)
-    parser.add_argument("--lengths", type=int, nargs="*", default=[200, 400, 800], help="events of the files whose peaks are compared")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[800, 1600, 3200], help="events of the files whose peaks are compared")
     parser.add_argument("--chunk-events", type=int, nargs="*", default=[25, 50, 100], help="sizes of chunks whose peaks are compared")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--build", type=Path, help="only build this file, in the first of --chunk-events, and print the peak memory in MB")
@@ -176,7 +177,7 @@ def memory(options: argparse.Namespace, run: Any, detector: Any, folder: Path) -
     peaks, bytes_per_event = {}, 0.0
     for n_events in sorted(options.lengths):
         path = folder / f"{n_events}.root"
-        write_full_simulation(path, run, detector, n_events, distinct=min(options.lengths))
+        write_full_simulation(path, run, detector, n_events, distinct=DISTINCT)
         bytes_per_event = path.stat().st_size / n_events
         peaks[n_events] = peak_mb(path, options.detector)
     print("  peak memory / MB by events of the file: " + ", ".join(f"{n}: {peak:.0f}" for n, peak in peaks.items()))
