@@ -281,6 +281,10 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     write(tmp_path / "skim.root", leaves | members_that_tell_types(leaves), ntuple=True, table="none", ids=ids)
     with pytest.raises(UserError, match=r"truth comes from simulated hits \(ECALLinks, PixelLinks\), .*; use the file as podio wrote it"):
         read(tmp_path / "skim.root", names)
+    write_leaves(tmp_path / "empty.root", {leaf: ([], dtype) for leaf, (_, dtype) in leaves.items()}, modern=True)
+    with uproot.open(tmp_path / "empty.root") as file, uproot.recreate(tmp_path / "nothing.root") as skim:
+        skim.mkrntuple("events", file["events"].arrays())
+    assert list(read_chunks(tmp_path / "nothing.root", names, 10)) == []
 
 
 def test_clusters_without_position_get_that_of_their_hits(tmp_path):

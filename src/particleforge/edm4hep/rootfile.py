@@ -130,7 +130,7 @@ class EventFile(TreeFile):
         names = implied_ids(self.layout, self._references(), self.jagged, self.n_events)
         hit_sim_links = () if self.names.hit_links else self.names.hit_sim_links
         sim_links = (*hit_sim_links, *(() if self.names.track_links else self.names.tracker_hit_sim_links))
-        if sim_links and not any(collection_id(name) == number for number, name in names.items()):
+        if self.n_events and sim_links and not any(collection_id(name) == number for number, name in names.items()):
             raise UserError(
                 f"{self.path}: no table of collection IDs (podio_metadata/events___idTable), and truth comes from simulated hits "
                 f"({', '.join(sim_links)}), whose collections do not follow from the references; use the file as podio wrote it, not a skim"
