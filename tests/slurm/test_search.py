@@ -76,9 +76,8 @@ class SearchOnSlurm:
     def __init__(self, cluster, folder, manifest):
         self.cluster, self.folder, self.manifest = cluster, folder, manifest
         hpo = search_settings().hpo
-        lowest = [(0, 1, k) for k in range(dag.slots_of(hpo, 0, 1))]
-        groups = [(*dag.parents_of(hpo, *place), place) for place in lowest]
-        self.groups = [*groups, *((place,) for place in dag.all_slots(hpo) if place[1] > 1)]
+        by_three = [tuple((0, rung, first + k) for k in range(3)) for rung in (0, 1) for first in range(0, dag.slots_of(hpo, 0, rung), 3)]
+        self.groups = [*by_three, *((place,) for place in dag.all_slots(hpo) if place[1] > 1)]
         self.parents = {group: {p for place in group for p in dag.parents_of(hpo, *place)} - set(group) for group in self.groups}
         self.submitted = {}
 

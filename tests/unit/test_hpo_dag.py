@@ -23,7 +23,8 @@ def test_budgets_and_slots_of_a_usual_search() -> None:
     hpo = HpoConfig(scheduler="asha", first_rung_slots=27, eta=3, n_rungs=4, min_steps=10)
     assert [dag.slots_of(hpo, 0, rung) for rung in range(4)] == [27, 9, 3, 1]
     assert [dag.budget_steps(hpo, rung) for rung in range(4)] == [10, 30, 90, 270]
-    assert dag.parents_of(hpo, 0, 2, 1) == ((0, 1, 3), (0, 1, 4), (0, 1, 5))
+    assert dag.parents_of(hpo, 0, 2, 1) == ((0, 1, 3), (0, 1, 4), (0, 1, 5), (0, 1, 6), (0, 1, 7))
+    assert dag.parents_of(hpo, 0, 2, 2) == ((0, 1, 6), (0, 1, 7), (0, 1, 8))
     assert dag.parents_of(hpo, 0, 0, 5) == ()
     assert len(dag.all_slots(hpo)) == 40
     assert dag.schedule_steps(hpo) == 270
@@ -54,7 +55,8 @@ def test_brackets_of_hyperband_have_the_slots_of_the_paper_and_like_costs() -> N
     ]
     costs = [sum(slots * steps for slots, steps in bracket) for bracket in found]
     assert max(costs) < 1.5 * min(costs)
-    assert dag.parents_of(hpo, 1, 2, 3) == ((1, 1, 9), (1, 1, 10), (1, 1, 11))
+    assert dag.parents_of(hpo, 1, 2, 10) == ((1, 1, 30), (1, 1, 31), (1, 1, 32), (1, 1, 33))
+    assert dag.parents_of(hpo, 2, 4, 0) == tuple((2, 3, slot) for slot in range(5))
     assert dag.parents_of(hpo, 1, 1, 3) == ()
     assert dag.n_brackets(hpo.model_copy(update={"n_brackets": 2})) == 2
 
@@ -125,11 +127,24 @@ def test_the_graph_has_no_circle_and_every_parent_exists(hpo: HpoConfig) -> None
         assert all(dag.slots_of(hpo, bracket, rung) >= 1 for rung in dag.rungs_of(hpo, bracket))
 
 
-@given(searches(), st.integers(1, 3))
+@given(searches())
+@settings(max_examples=60, deadline=None)
+def test_every_trial_has_ended_before_the_last_slot_above_it_promotes(hpo: HpoConfig) -> None:
+    """Whatever the number of slots: one that nobody waited for might end after the last promotion, however good it is."""
+    for bracket in range(dag.n_brackets(hpo)):
+        for rung in dag.rungs_of(hpo, bracket)[1:]:
+            above = range(dag.slots_of(hpo, bracket, rung))
+            awaited = {place for slot in above for place in dag.parents_of(hpo, bracket, rung, slot)}
+            assert awaited == {(bracket, rung - 1, slot) for slot in range(dag.slots_of(hpo, bracket, rung - 1))}
+            if hpo.scheduler != "sha":
+                assert all(hpo.eta <= len(dag.parents_of(hpo, bracket, rung, slot)) < 2 * hpo.eta for slot in above)
+
+
+@given(searches(), st.integers(0, 20))
 @settings(max_examples=30, deadline=None)
-def test_more_first_slots_leave_the_slots_that_there_were(hpo: HpoConfig, factor: int) -> None:
+def test_more_first_slots_leave_the_slots_that_there_were(hpo: HpoConfig, more: int) -> None:
     """A search grows: no slot goes, and none waits for less than before, so that nothing that was computed is asked for again."""
-    larger = hpo.model_copy(update={"first_rung_slots": factor * hpo.first_rung_slots})
+    larger = hpo.model_copy(update={"first_rung_slots": hpo.first_rung_slots + more})
     assert set(dag.all_slots(hpo)) <= set(dag.all_slots(larger))
     assert all(set(dag.parents_of(hpo, *place)) <= set(dag.parents_of(larger, *place)) for place in dag.all_slots(hpo))
 

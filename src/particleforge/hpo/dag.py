@@ -3,7 +3,9 @@
 A job is a slot (bracket, rung, slot). Rungs are numbered by their budget, which is the same in all brackets: eta times that
 of the rung below. A rung has eta times fewer slots than the rung below it, and trials are promoted within their bracket.
 
-* ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k + eta - 1`` of the rung below.
+* ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k + eta - 1`` of the rung below, and
+  for up to eta - 1 more. So the last slot of a rung waits for all, also where eta does not divide their number; otherwise those
+  that are left over could never be promoted. As every slot has the rule, a slot never waits for less when a search grows.
 * ``sha`` (Jamieson and Talwalkar, arXiv:1502.07943): a slot waits for the whole rung below.
 * ``hyperband`` (Li et al., arXiv:1603.06560, Algorithm 1): bracket s begins at rung s, with so many slots that brackets cost about
   the same; within a bracket as ``asha``.
@@ -52,8 +54,9 @@ def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot
     """Return the slots that a slot waits for; none in the first rung of a bracket."""
     if rung == rungs_of(hpo, bracket).start:
         return ()
-    group = range(slots_of(hpo, bracket, rung - 1)) if hpo.scheduler == "sha" else range(hpo.eta * slot, hpo.eta * (slot + 1))
-    return tuple((bracket, rung - 1, below) for below in group)
+    below = range(slots_of(hpo, bracket, rung - 1))
+    group = below if hpo.scheduler == "sha" else below[hpo.eta * slot : hpo.eta * (slot + 2) - 1]
+    return tuple((bracket, rung - 1, place) for place in group)
 
 
 def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
