@@ -49,7 +49,7 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=sched_min_interval=100000,bf_interval=2
 KillWait=10
-MinJobAge=0
+MinJobAge=7200
 SlurmdTimeout=10
 GresTypes=gpu
 SlurmdParameters=config_overrides
