@@ -49,6 +49,7 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=sched_min_interval=100000,bf_interval=2
 KillWait=10
+# longer than any test; at 0, for ever, the executor takes squeue for unreliable and asks an accounting database that is not here
 MinJobAge=7200
 SlurmdTimeout=10
 GresTypes=gpu
