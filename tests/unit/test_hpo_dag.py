@@ -143,7 +143,7 @@ def test_every_trial_has_ended_before_the_last_slot_above_it_promotes(hpo: HpoCo
 @given(searches(), st.integers(0, 20))
 @settings(max_examples=30, deadline=None)
 def test_more_first_slots_leave_the_slots_that_there_were(hpo: HpoConfig, more: int) -> None:
-    """A search grows: no slot goes, and none waits for less than before, so that nothing that was computed is asked for again."""
+    """A search grows: no slot goes, and none waits for less than before."""
     larger = hpo.model_copy(update={"first_rung_slots": hpo.first_rung_slots + more})
     assert set(dag.all_slots(hpo)) <= set(dag.all_slots(larger))
     assert all(set(dag.parents_of(hpo, *place)) <= set(dag.parents_of(larger, *place)) for place in dag.all_slots(hpo))
