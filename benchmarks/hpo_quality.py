@@ -4,7 +4,7 @@ Inputs -> outputs: families of learning curves (``hpo_families``, or ``--family 
 losses, one row per search, one column per family; last line: one JSON object.
 
 Every search is driven through the project's own graph, sampler and promotion rule, on ``--workers`` workers whose trainings
-take as long as their budget; slots of higher rungs go first. Random search evaluates as many random configurations at the
+take as long as their budget; slots start in the workflow's order. Random search evaluates as many random configurations at the
 full budget as the search's epochs pay for, 1 to 20 times over. Of what a search chose the loss at the full budget is
 measured anew, so nobody profits from lucky noise. ``random_epochs_ratio`` is the multiple of the search's own epochs at which
 random search reaches the same mean, interpolated on a logarithmic scale between the measured multiples; that of the worst
@@ -93,7 +93,7 @@ def run_search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> list[Sea
     """Return the trials of a search."""
     rng = np.random.default_rng(seed)
     centre = unit_points_to_params(hpo.space, np.full((1, encoded_width(hpo.space)), 0.5))[0]
-    waiting = sorted(dag.all_slots(hpo), key=lambda slot: (-slot[1], slot[2], slot[0]))
+    waiting = list(dag.starting_order(hpo))
     trials: list[SearchTrial] = []
     ended: set[tuple[int, int, int]] = set()
     running: list[tuple[float, int, int]] = []

@@ -27,9 +27,9 @@ from particleforge.hpo.trials import SearchTrial
 
 
 def run_slots(settings: HpoSettings, manifest: Path, work: Path, workers: int, seconds_max: float) -> list[SearchTrial]:
-    """Run the slots of a search, higher rungs first; no new ones once ``seconds_max`` core seconds are spent."""
+    """Run the slots of a search in the workflow's order; no new ones once ``seconds_max`` core seconds are spent."""
     hpo = settings.hpo
-    waiting = sorted(dag.all_slots(hpo), key=lambda slot: (-slot[1], slot[2], slot[0]))
+    waiting = list(dag.starting_order(hpo))
     running: dict[Future[None], dag.Slot] = {}
     ended: set[dag.Slot] = set()
     study = open_study(settings, manifest, work)

@@ -125,9 +125,9 @@ class Search:
         return self.record
 
     def submit(self, slot: dag.Slot) -> None:
-        """Put a job into the queue: first come, first served, or those of higher rungs first."""
+        """Put a job into the queue: first come, first served, or those most often promoted first."""
         self.submitted += 1
-        order = (-slot[1], self.submitted) if self.options.order == "deepest" else (self.submitted,)
+        order = (slot[0] - slot[1], self.submitted) if self.options.order == "deepest" else (self.submitted,)
         heapq.heappush(self.queue, (order, slot))
 
     def ranks(self, rung: int) -> int:

@@ -5,7 +5,7 @@ Imported while the Snakefile is parsed, also in every job: nothing here may impo
 
 import fcntl
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +289,13 @@ class Workflow:
         return self._jobs.resources(rule)
 
     def priority(self, wildcards: Any) -> int:
-        """Return the priority of a slot of the search: promotions go before new configurations, the furthest first."""
-        return int(wildcards.rung) - int(wildcards.bracket)
+        """Return the priority of a slot of the search: slots that may start do so in :func:`particleforge.hpo.dag.starting_order`."""
+        return self._priorities[int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot)]
+
+    @cached_property
+    def _priorities(self) -> dict[dag.Slot, int]:
+        slots = dag.starting_order(self.run.hpo)
+        return {slot: len(slots) - place for place, slot in enumerate(slots)}
 
     def _check_processes(self) -> None:
         """Raise a UserError for samples that should be simulated, but of no process or with a detector that is only read."""

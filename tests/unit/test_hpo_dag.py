@@ -61,6 +61,13 @@ def test_brackets_of_hyperband_have_the_slots_of_the_paper_and_like_costs() -> N
     assert dag.n_brackets(hpo.model_copy(update={"n_brackets": 2})) == 2
 
 
+def test_promotions_start_first_and_new_configurations_from_small_budgets_on() -> None:
+    hpo = HpoConfig(scheduler="hyperband", first_rung_slots=9, eta=3, n_rungs=3, min_steps=1, n_brackets=2)
+    assert [(b, r) for b, r, slot in dag.starting_order(hpo) if slot == 0] == [(0, 2), (0, 1), (1, 2), (0, 0), (1, 1)]
+    assert [place for place in dag.starting_order(hpo) if place[:2] == (0, 0)] == [(0, 0, slot) for slot in range(9)]
+    assert sorted(dag.starting_order(hpo)) == sorted(dag.all_slots(hpo))
+
+
 def test_successive_halving_waits_for_the_whole_rung_below() -> None:
     hpo = HpoConfig(scheduler="sha", first_rung_slots=10, eta=3, n_rungs=3, min_steps=1)
     assert dag.parents_of(hpo, 0, 1, 2) == tuple((0, 0, slot) for slot in range(10))

@@ -69,6 +69,15 @@ def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
     )
 
 
+def starting_order(hpo: HpoConfig) -> tuple[Slot, ...]:
+    """Return every slot, in the order in which those start that may: the most often promoted first, then bracket by bracket.
+
+    Promotions bring results at large budgets early, which samplers learn from. Of the new configurations those with small budgets
+    come first: the first ones are drawn at random, and training such at a large budget would waste most.
+    """
+    return tuple(sorted(all_slots(hpo), key=lambda slot: (slot[0] - slot[1], slot)))
+
+
 def growth(hpo: HpoConfig, rung: int) -> int:
     """Return how many times the workers, and the batch, of the first rung a rung's trainings have."""
     return int(hpo.ranks_factor**rung) if hpo.scheduler == "rasda" else 1
