@@ -11,7 +11,7 @@ from particleforge.config.space import ParameterConfig
 from particleforge.hpo.joint_gp import most_promising, sample_joint_gp, standardised
 from particleforge.hpo.promotion import promote
 from particleforge.hpo.proposals import Request
-from particleforge.hpo.surrogate import JointGP, _loss, _Prior, expected_improvement
+from particleforge.hpo.surrogate import JointGP, _loss, _Prior, _same, expected_improvement
 from particleforge.hpo.trials import SearchTrial
 
 SPACE = {"speed": {"type": "float", "low": 0.0, "high": 1.0}, "other": {"type": "float", "low": 0.0, "high": 1.0}}
@@ -55,11 +55,13 @@ def points(n: int, seed: int = 1) -> list[tuple[float, float]]:
 
 def test_the_gradient_of_the_density_is_exact() -> None:
     rng = np.random.default_rng(3)
-    x, budget, y = rng.random((30, 3)), rng.choice(SHARES, 30), rng.standard_normal(30)
+    x = np.concatenate([rng.random((20, 3))] * 2)[:30]
+    budget, y, same = rng.choice(SHARES, 30), rng.standard_normal(30), _same(x, x)
+    assert same.sum() == 30 + 2 * 10
     prior = _Prior.of(3)
     hyper = prior.mean + 0.3 * rng.standard_normal(prior.mean.size)
-    numeric = approx_fprime(hyper, lambda at: _loss(at, x, budget, y, prior)[0], 1e-6)
-    assert _loss(hyper, x, budget, y, prior)[1] == pytest.approx(numeric, rel=1e-4, abs=1e-3)
+    numeric = approx_fprime(hyper, lambda at: _loss(at, x, budget, y, same, prior)[0], 1e-6)
+    assert _loss(hyper, x, budget, y, same, prior)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
 def test_what_was_seen_at_the_full_budget_is_predicted_and_what_is_far_is_uncertain() -> None:
@@ -69,6 +71,29 @@ def test_what_was_seen_at_the_full_budget_is_predicted_and_what_is_far_is_uncert
     assert mean == pytest.approx(np.sin(5 * x[:, 0]), abs=0.1)
     far = model.predict(np.array([[3.0, 3.0]]))[1]
     assert far > 5 * deviation.max()
+
+
+def test_what_a_training_showed_counts_for_itself_where_neighbours_tell_nothing() -> None:
+    rng = np.random.default_rng(4)
+    x, ends = rng.random((40, 5)), rng.standard_normal(40)
+    low, top = np.full(40, SHARES[0]), np.ones(12)
+    y = np.concatenate([ends + 1, ends[:12]]) + 0.1 * rng.standard_normal(52)
+    model = JointGP.fit(np.concatenate([x, x[:12]]), np.concatenate([low, top]), y, rng)
+    seen, deviation = model.predict(x[12:])
+    assert np.corrcoef(seen, ends[12:])[0, 1] > 0.9
+    new, doubt = model.predict(rng.random((28, 5)))
+    assert new.std() < 0.5 * seen.std()
+    assert doubt.min() > 1.5 * deviation.max()
+
+
+@pytest.mark.parametrize(("times", "error"), [(3.0, 0.01), (-0.5, 0.35)])
+def test_losses_at_low_budgets_may_spread_more_or_the_other_way_round(times: float, error: float) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.random((40, 3))
+    ends = np.sin(3 * x[:, 0]) + x[:, 1] - 1
+    model = JointGP.fit(np.concatenate([x, x[:8]]), np.repeat([SHARES[0], 1.0], [40, 8]), np.concatenate([times * ends, ends[:8]]), rng)
+    mean, _ = model.predict(x[8:])
+    assert mean == pytest.approx(ends[8:], abs=error)
 
 
 def test_expected_improvement_is_that_of_a_sample() -> None:

@@ -6,9 +6,10 @@ value for a final one, and expects of trials under way what it predicts for them
 
 Rules:
 
-* a new configuration is the point of largest expected improvement at the full budget, over the best prediction for any
-  configuration tried, times the squared probability that its training does not fail (squared, as losses are extrapolated
-  without bounds to where none can be);
+* a new configuration is, of some hundred drawn at random, the one of largest expected improvement at the full budget, over the
+  best prediction for any configuration tried, times the squared probability that its training does not fail (squared, as
+  losses are extrapolated without bounds to where none can be). The maximum itself is not searched for: it tends to lie in
+  corners of the space, where the model knows least, and again in the same ones;
 * a promotion is the candidate of largest expected improvement, by the same measure;
 * failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended.
 """
@@ -27,8 +28,7 @@ from particleforge.hpo.space import encode, encoded_width, unit_points_to_params
 from particleforge.hpo.surrogate import Array, JointGP, expected_improvement
 from particleforge.hpo.trials import SearchTrial
 
-_DRAWN, _KEPT, _NEAR = 1000, 8, 60  # points drawn anywhere; of them those searched around, with so many each
-_STEPS = 0.2, 0.07, 0.02  # widths of the searches around them, in units of the cube
+_DRAWN = 300  # points drawn anywhere, of which the best is proposed
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,6 @@ def sample_joint_gp(request: Request) -> Iterator[Params]:
         yield from sample_qmc(request)
         return
     points = _valid(request, rng.random((_DRAWN, encoded_width(request.space))))
-    points = np.concatenate([points, encode(request.space, request.points(trials), request.defaults)])
-    for step in _STEPS:
-        top = points[np.argsort(-seen.improvement(points), kind="stable")[:_KEPT]]
-        points = _valid(request, np.concatenate([top, _moved(request, np.repeat(top, _NEAR, axis=0), step, rng)]))
     order = np.argsort(-seen.improvement(points), kind="stable")
     yield from unit_points_to_params(request.space, points[order], request.defaults)
 
@@ -87,16 +83,6 @@ def most_promising(
     if seen is None:
         return next(iter(candidates), None)
     return candidates[int(np.argmax(seen.improvement(encode(hpo.space, [t.params for t in candidates], defaults))))]
-
-
-def _moved(request: Request, points: Array, step: float, rng: np.random.Generator) -> Array:
-    """Return points (m, d) with some of their parameters changed: numbers by about ``step``, categoricals to any choice."""
-    choices = [len(parameter.choices or ()) for _, parameter in sorted(request.space.items())]
-    group = np.repeat(np.arange(len(choices)), np.maximum(choices, 1))
-    categorical = (np.array(choices) > 0)[group]
-    changed = (rng.random((len(points), len(choices))) < rng.random((len(points), 1)))[:, group]
-    new = np.where(categorical, rng.random(points.shape), points + step * rng.standard_normal(points.shape))
-    return np.clip(np.where(changed, new, points), 0, 1)
 
 
 def standardised(losses: Array) -> Array:

@@ -1,10 +1,13 @@
 """A Gaussian process over configurations and budgets, which predicts what a training would reach at the full budget.
 
-Model: a configuration x, trained for budget b, has loss  f(x) + g(x) s(b) + noise,  where s falls from 1 at the smallest
-budget seen to 0 at the full one as a power law b**-beta: f is what training to the end reaches, g what is still to be gained.
-Both are Gaussian processes with Matern-5/2 kernels, a length scale per dimension and a constant of unknown size. Part of the
-noise falls with s(b): what curves of other shapes than a power law leave unexplained at low budgets. Related models: Swersky
-et al., freeze-thaw (arXiv:1406.3896); Klein et al., MOBSTER (arXiv:2003.10865).
+Model: a configuration x, trained for budget b, has loss  (f(x) + u(x)) r(b) + g(x) s(b) + noise,  where s falls from 1 at
+the smallest budget seen to 0 at the full one as a power law b**-beta, and r = 1 + (rho - 1) s: f + u is what training to the end reaches, g what is
+still to be gained. f and g are Gaussian processes with Matern-5/2 kernels, a length scale per dimension and a constant of
+unknown size. u differs from one configuration to the next without rule, but is the same at all budgets: what a training has
+shown counts for itself, also where the smooth f would take it for noise. rho says how many times as far final losses spread
+at the smallest budget: the autoregressive form of Kennedy and O'Hagan (Biometrika 87, 2000, eq. 1). Part of the noise falls
+with s(b): what curves of other shapes than a power law leave unexplained at low budgets. Related models: Swersky et al.,
+freeze-thaw (arXiv:1406.3896); Klein et al., MOBSTER (arXiv:2003.10865).
 
 All hyperparameters are those of the largest posterior density under log-normal priors, found by L-BFGS with exact gradients.
 """
@@ -31,8 +34,8 @@ _ROOT_5 = math.sqrt(5)
 class _Prior:
     """Medians and widths of the hyperparameters, which are kept as logarithms in one vector.
 
-    Order: length scales of f, length scales of g, variances of f and g, beta, noise, noise of the smallest budget
-    (standard deviations).
+    Order: length scales of f, length scales of g, standard deviations of f, g and u, beta, noise, noise of the smallest budget
+    (standard deviations), rho.
     """
 
     mean: Array
@@ -43,8 +46,8 @@ class _Prior:
         """Return the prior for points of the unit cube and losses of unit variance."""
         scale = 0.7 * math.sqrt(n_dims)
         return cls(
-            np.log([*[scale] * (2 * n_dims), 1.0, 0.5, 0.7, 0.05, 0.1]),
-            np.array([0.8] * (2 * n_dims) + [0.7, 1.0, 0.5, 1.0, 1.0]),
+            np.log([*[scale] * (2 * n_dims), 1.0, 0.5, 0.2, 0.7, 0.05, 0.1, 1.0]),
+            np.array([0.8] * (2 * n_dims) + [0.7, 1.0, 1.0, 0.5, 1.0, 1.0, 0.7]),
         )
 
 
@@ -55,6 +58,13 @@ def _matern(x: Array, other: Array, scales: Array) -> tuple[Array, Array]:
     root = _ROOT_5 * np.sqrt(squared)
     decay = np.exp(-root)
     return (1 + root + 5 / 3 * squared) * decay, 5 / 3 * (1 + root) * decay
+
+
+def _same(x: Array, other: Array) -> Array:
+    """Return 1 where a point of ``x`` (m, d) is one of ``other`` (n, d), else 0: (m, n)."""
+    numbers: dict[bytes, int] = {}
+    mine, others = (np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in points]) for points in (x, other))
+    return np.asarray(mine[:, None] == others, dtype=float)
 
 
 def _remaining(budget: Array, smallest: float, beta: float) -> tuple[Array, Array]:
@@ -72,8 +82,7 @@ class JointGP:
     def __init__(self, x: Array, budget: Array, y: Array, hyper: Array) -> None:
         """Condition on ``y`` (n), the standardised losses of points ``x`` (n, d) at budgets (n), shares of the full one."""
         self.x, self.budget, self.y, self.hyper = x, budget, y, hyper
-        kernel, *_ = _kernel(hyper, x, budget)
-        self._factor = cho_factor(kernel, lower=True)
+        self._factor = cho_factor(_kernel(hyper, x, budget, _same(x, x)).covariance, lower=True)
         self._weights = cho_solve(self._factor, y)
 
     @classmethod
@@ -87,7 +96,7 @@ class JointGP:
             order = order[np.argsort(-budget[order], kind="stable")]
             half = _LEARNT_FROM_MAX // 2
             chosen = np.concatenate([order[:half], rng.choice(order[half:], _LEARNT_FROM_MAX - half, replace=False)])
-        data = x[chosen], budget[chosen], y[chosen]
+        data = x[chosen], budget[chosen], y[chosen], _same(x[chosen], x[chosen])
         starts = [prior.mean, np.concatenate([prior.mean[: 2 * n_dims] - 0.7, prior.mean[2 * n_dims :]])]
         bounds = list(zip(prior.mean - 4 * prior.width, prior.mean + 4 * prior.width, strict=True))
         found = [
@@ -97,13 +106,15 @@ class JointGP:
         return cls(x, budget, y, min(found, key=lambda result: result.fun).x)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation of f, the loss at the full budget, at points (m, d)."""
+        """Return mean and standard deviation of f + u, the loss at the full budget, at points (m, d)."""
         n_dims = x.shape[1]
-        variance = math.exp(2 * self.hyper[2 * n_dims])
-        cross = _CONSTANT + variance * _matern(x, self.x, np.exp(self.hyper[:n_dims]))[0]
+        variance, own = np.exp(2 * self.hyper[[2 * n_dims, 2 * n_dims + 2]])
+        s, _ = _remaining(self.budget, float(self.budget.min()), math.exp(self.hyper[2 * n_dims + 3]))
+        final = _CONSTANT + variance * _matern(x, self.x, np.exp(self.hyper[:n_dims]))[0] + own * _same(x, self.x)
+        cross = final * (1 + (math.exp(self.hyper[-1]) - 1) * s)
         explained = solve_triangular(self._factor[0], cross.T, lower=True)
         mean: Array = cross @ self._weights
-        return mean, np.sqrt(np.maximum(_CONSTANT + variance - (explained**2).sum(0), 1e-12))
+        return mean, np.sqrt(np.maximum(_CONSTANT + variance + own - (explained**2).sum(0), 1e-12))
 
     def expecting(self, x: Array) -> Self:
         """Return the model as if points (m, d) had been seen to reach their means: what is under way teaches nothing anew."""
@@ -122,32 +133,52 @@ def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     return gain
 
 
-def _kernel(hyper: Array, x: Array, budget: Array) -> tuple[Array, ...]:
-    """Return the covariance of all observations, and its parts that the gradient needs."""
+@dataclass(frozen=True)
+class _Kernel:
+    """The covariance of all observations (n, n), and what its gradient is made of.
+
+    ``f``, ``g``: variance times correlation; ``df``, ``dg``: the same times the factor for length scales; ``own``: that of u;
+    ``s``, ``ds``: see :func:`_remaining`.
+    """
+
+    covariance: Array
+    f: Array
+    df: Array
+    g: Array
+    dg: Array
+    own: Array
+    s: Array
+    ds: Array
+    r: Array
+
+
+def _kernel(hyper: Array, x: Array, budget: Array, same: Array) -> _Kernel:
+    """Return the covariance of observations of points ``x`` (n, d) at budgets (n); ``same`` (n, n) as of :func:`_same`."""
     n_dims = x.shape[1]
-    variance_f, variance_g = np.exp(2 * hyper[2 * n_dims : 2 * n_dims + 2])
-    beta, noise, noise_low = np.exp(hyper[2 * n_dims + 2 :])
+    variance_f, variance_g, variance_own = np.exp(2 * hyper[2 * n_dims : 2 * n_dims + 3])
+    beta, noise, noise_low, rho = np.exp(hyper[2 * n_dims + 3 :])
     s, ds = _remaining(budget, float(budget.min()), beta)
     f, df = _matern(x, x, np.exp(hyper[:n_dims]))
     g, dg = _matern(x, x, np.exp(hyper[n_dims : 2 * n_dims]))
-    f, df, g, dg = variance_f * f, variance_f * df, variance_g * g, variance_g * dg
-    outer = np.outer(s, s)
-    covariance = _CONSTANT + f + outer * (_CONSTANT + g)
+    f, df, g, dg, own = variance_f * f, variance_f * df, variance_g * g, variance_g * dg, variance_own * same
+    r = 1 + (rho - 1) * s
+    covariance = np.outer(r, r) * (_CONSTANT + f + own) + np.outer(s, s) * (_CONSTANT + g)
     covariance[np.diag_indices_from(covariance)] += noise**2 + (noise_low * s) ** 2 + _JITTER
-    return covariance, f, df, g, dg, outer, s, ds
+    return _Kernel(covariance, f, df, g, dg, own, s, ds, r)
 
 
-def _loss(hyper: Array, x: Array, budget: Array, y: Array, prior: _Prior) -> tuple[float, Array]:
+def _loss(hyper: Array, x: Array, budget: Array, y: Array, same: Array, prior: _Prior) -> tuple[float, Array]:
     """Return the negative logarithm of the posterior density and its gradient."""
     n_dims = x.shape[1]
-    covariance, f, df, g, dg, outer, s, ds = _kernel(hyper, x, budget)
-    noise, noise_low = np.exp(hyper[2 * n_dims + 3 :])
+    k = _kernel(hyper, x, budget, same)
+    noise, noise_low, rho = np.exp(hyper[2 * n_dims + 4 :])
     try:
-        factor = cho_factor(covariance, lower=True)
+        factor = cho_factor(k.covariance, lower=True)
     except np.linalg.LinAlgError:
         return 1e10, np.zeros_like(hyper)
     weights = cho_solve(factor, y)
     inner = cho_solve(factor, np.eye(len(y))) - np.outer(weights, weights)  # d(loss)/d(covariance), times 2
+    inner_f, inner_g = inner * np.outer(k.r, k.r), inner * np.outer(k.s, k.s)
 
     def by_scales(part: Array, scales: Array) -> Array:
         scaled, rows = x / scales, part.sum(1)
@@ -155,17 +186,20 @@ def _loss(hyper: Array, x: Array, budget: Array, y: Array, prior: _Prior) -> tup
         return total
 
     diagonal = np.diag(inner)
-    through_s = 2 * ((inner * (_CONSTANT + g)) @ s) @ ds + 2 * noise_low**2 * (diagonal * s) @ ds
+    by_r = 2 * (inner * (_CONSTANT + k.f + k.own)) @ k.r
+    by_s = 2 * (inner * (_CONSTANT + k.g)) @ k.s + 2 * noise_low**2 * diagonal * k.s + (rho - 1) * by_r
     gradient = 0.5 * np.concatenate(
         [
-            by_scales(inner * df, np.exp(hyper[:n_dims])),
-            by_scales(inner * outer * dg, np.exp(hyper[n_dims : 2 * n_dims])),
+            by_scales(inner_f * k.df, np.exp(hyper[:n_dims])),
+            by_scales(inner_g * k.dg, np.exp(hyper[n_dims : 2 * n_dims])),
             [
-                2 * (inner * f).sum(),
-                2 * (inner * outer * g).sum(),
-                through_s,
+                2 * (inner_f * k.f).sum(),
+                2 * (inner_g * k.g).sum(),
+                2 * (inner_f * k.own).sum(),
+                by_s @ k.ds,
                 2 * noise**2 * diagonal.sum(),
-                2 * noise_low**2 * (diagonal * s**2).sum(),
+                2 * noise_low**2 * (diagonal * k.s**2).sum(),
+                rho * by_r @ k.s,
             ],
         ]
     )
