@@ -1,13 +1,13 @@
 """A Gaussian process over configurations and budgets, which predicts what a training would reach at the full budget.
 
 Model: a configuration x, trained for budget b, has loss  (f(x) + u(x)) r(b) + g(x) s(b) + noise,  where s falls from 1 at
-the smallest budget seen to 0 at the full one as a power law b**-beta, and r = 1 + (rho - 1) s: f + u is what training to the end reaches, g what is
-still to be gained. f and g are Gaussian processes with Matern-5/2 kernels, a length scale per dimension and a constant of
-unknown size. u differs from one configuration to the next without rule, but is the same at all budgets: what a training has
-shown counts for itself, also where the smooth f would take it for noise. rho says how many times as far final losses spread
-at the smallest budget: the autoregressive form of Kennedy and O'Hagan (Biometrika 87, 2000, eq. 1). Part of the noise falls
-with s(b): what curves of other shapes than a power law leave unexplained at low budgets. Related models: Swersky et al.,
-freeze-thaw (arXiv:1406.3896); Klein et al., MOBSTER (arXiv:2003.10865).
+the smallest budget seen to 0 at the full one as a power law b**-beta, and r = 1 + (rho - 1) s: f + u is what training to the
+end reaches, g what is still to be gained. f and g are Gaussian processes with Matern-5/2 kernels, a length scale per dimension
+and a constant of unknown size. u differs from one configuration to the next without rule, but is the same at all budgets: what
+a training has shown counts for itself, also where the smooth f would take it for noise. rho says how many times as far final
+losses spread at the smallest budget: the autoregressive form of Kennedy and O'Hagan (Biometrika 87, 2000, eq. 1). Part of the
+noise falls with s(b): what curves of other shapes than a power law leave unexplained at low budgets. Related models: Swersky
+et al., freeze-thaw (arXiv:1406.3896); Klein et al., MOBSTER (arXiv:2003.10865).
 
 All hyperparameters are those of the largest posterior density under log-normal priors, found by L-BFGS with exact gradients.
 """
