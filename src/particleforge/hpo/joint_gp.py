@@ -10,7 +10,8 @@ Rules:
   best prediction for any configuration tried, times the squared probability that its training does not fail (squared, as
   losses are extrapolated without bounds to where none can be). The maximum itself is not searched for: it tends to lie in
   corners of the space, where the model knows least, and again in the same ones;
-* a promotion is the candidate of largest expected improvement, by the same measure;
+* a promotion is the candidate that is expected to end lowest: what is uncertain about it is no reason to promote it (docs/hpo.md
+  gives figures), and its own training has not failed so far, which says more than its neighbours' failures;
 * failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended.
 """
 
@@ -78,11 +79,12 @@ def sample_joint_gp(request: Request) -> Iterator[Params]:
 def most_promising(
     hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], candidates: Sequence[SearchTrial], rng: np.random.Generator
 ) -> SearchTrial | None:
-    """Return the candidate whose promotion is expected to gain most, the first of equals; None if there is none."""
+    """Return the candidate that is expected to end lowest, the first of equals; None if there is none."""
     seen = _Seen.of(hpo, defaults, trials, rng) if len(candidates) > 1 else None
     if seen is None:
         return next(iter(candidates), None)
-    return candidates[int(np.argmax(seen.improvement(encode(hpo.space, [t.params for t in candidates], defaults))))]
+    mean, _ = seen.model.predict(encode(hpo.space, [t.params for t in candidates], defaults))
+    return candidates[int(np.argmin(mean))]
 
 
 def standardised(losses: Array) -> Array:
