@@ -82,7 +82,9 @@ class JointGP:
     def __init__(self, x: Array, budget: Array, y: Array, hyper: Array) -> None:
         """Condition on ``y`` (n), the standardised losses of points ``x`` (n, d) at budgets (n), shares of the full one."""
         self.x, self.budget, self.y, self.hyper = x, budget, y, hyper
-        self._factor = cho_factor(_kernel(hyper, x, budget, _same(x, x)).covariance, lower=True)
+        kernel = _kernel(hyper, x, budget, _same(x, x))
+        self._r = kernel.r
+        self._factor = cho_factor(kernel.covariance, lower=True)
         self._weights = cho_solve(self._factor, y)
 
     @classmethod
@@ -109,9 +111,8 @@ class JointGP:
         """Return mean and standard deviation of f + u, the loss at the full budget, at points (m, d)."""
         n_dims = x.shape[1]
         variance, own = np.exp(2 * self.hyper[[2 * n_dims, 2 * n_dims + 2]])
-        s, _ = _remaining(self.budget, float(self.budget.min()), math.exp(self.hyper[2 * n_dims + 3]))
         final = _CONSTANT + variance * _matern(x, self.x, np.exp(self.hyper[:n_dims]))[0] + own * _same(x, self.x)
-        cross = final * (1 + (math.exp(self.hyper[-1]) - 1) * s)
+        cross = final * self._r
         explained = solve_triangular(self._factor[0], cross.T, lower=True)
         mean: Array = cross @ self._weights
         return mean, np.sqrt(np.maximum(_CONSTANT + variance + own - (explained**2).sum(0), 1e-12))
@@ -138,7 +139,7 @@ class _Kernel:
     """The covariance of all observations (n, n), and what its gradient is made of.
 
     ``f``, ``g``: variance times correlation; ``df``, ``dg``: the same times the factor for length scales; ``own``: that of u;
-    ``s``, ``ds``: see :func:`_remaining`.
+    ``s``, ``ds``: see :func:`_remaining`; ``r``: 1 + (rho - 1) s.
     """
 
     covariance: Array
