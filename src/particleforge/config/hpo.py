@@ -76,7 +76,7 @@ class HpoConfig(Block):
         5, ge=1, description="jobs of one slot that may be lost at the same step, as by a node that fails, until the trial is a failed one"
     )
     slot_minutes_max: float | None = Field(
-        None, gt=0, description="minutes of training in one job, after which the trial is a failed one; default is no limit"
+        None, gt=0, description="minutes that a slot trains in all its jobs, after which the trial is a failed one; default is no limit"
     )
     storage_url: str | None = Field(None, description="Optuna storage, a URL without password; default is a journal file in the results")
     space_from: str | None = Field(None, description="file of config/spaces that space adds to and changes")
@@ -102,6 +102,16 @@ class HpoConfig(Block):
     def min_budget(self) -> float:
         """Budget of the first rung, in ``budget_unit``."""
         return next(budget for budget in (self.min_steps, self.min_epochs, self.min_events) if budget is not None)
+
+    @property
+    def new_configurations(self) -> tuple[int, ...]:
+        """How many configurations are new in the first rung of each bracket.
+
+        Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times those of bracket 0, rounded up as in Hyperband (Li et al.,
+        arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more per rung where there are fewer rungs.
+        """
+        rungs, brackets = self.n_rungs, (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1
+        return tuple(-(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s)) for s in range(brackets))
 
     @model_validator(mode="before")
     @classmethod

@@ -49,7 +49,7 @@ class RunConfig(Block):
     def _space_fits(self) -> Self:
         check_space(self.hpo.space, self.model, self.training)
         if self.hpo.sampler == "grid":
-            check_grid(self.hpo.space, self.hpo.grid_points, self.hpo.first_rung_slots, self.model, self.training)
+            check_grid(self.hpo.space, self.hpo.grid_points, sum(self.hpo.new_configurations), self.model, self.training)
         return self
 
     @model_validator(mode="after")

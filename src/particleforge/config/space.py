@@ -238,7 +238,8 @@ def check_grid(
         )
     if n < n_wanted:
         raise ValueError(
-            f"hpo.first_rung_slots = {n_wanted} configurations are wanted, but the grid has {n} points; lower the one or widen the other"
+            f"hpo.first_rung_slots: {n_wanted} configurations are wanted in all brackets, but the grid has {n} points; "
+            f"lower the one or widen the other"
         )
 
 

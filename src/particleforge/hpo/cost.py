@@ -2,7 +2,7 @@
 
 Inputs -> outputs: trials -> cost per rung (:func:`costs`) and a figure. The unit is the rank hour: one process of a
 training for an hour, so a GPU hour on GPUs, and on CPUs the hours of the cores that a rank has. A trial costs ranks times
-the seconds of its training; what a killed job had done before another went on with its trial is in no record.
+the seconds of its training in all its jobs, of a killed one those up to its last checkpoint.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,9 @@ class Cost:
 
 
 def rank_hours(trial: SearchTrial, settings: HpoSettings) -> float:
-    """Return the cost of one trial; 0 while its seconds are unknown."""
-    return dag.ranks(settings.hpo, trial.rung) * (trial.seconds or 0.0) / 3600
+    """Return the cost of one trial; of one that is under way that of its earlier jobs."""
+    seconds = trial.spent_s if trial.seconds is None else trial.seconds
+    return dag.ranks(settings.hpo, trial.rung) * seconds / 3600
 
 
 def costs(trials: Sequence[SearchTrial], settings: HpoSettings) -> list[Cost]:

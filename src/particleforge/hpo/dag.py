@@ -31,7 +31,7 @@ def n_rungs(hpo: HpoConfig) -> int:
 
 def n_brackets(hpo: HpoConfig) -> int:
     """Return the number of brackets."""
-    return (hpo.n_brackets or hpo.n_rungs) if hpo.scheduler == "hyperband" else 1
+    return len(hpo.new_configurations)
 
 
 def rungs_of(hpo: HpoConfig, bracket: int) -> range:
@@ -40,14 +40,8 @@ def rungs_of(hpo: HpoConfig, bracket: int) -> range:
 
 
 def slots_of(hpo: HpoConfig, bracket: int, rung: int) -> int:
-    """Return the number of slots of a rung.
-
-    Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times the first slots of bracket 0, rounded up as in Hyperband: fewer, at
-    a larger budget, and more per rung where there are fewer rungs.
-    """
-    rungs = n_rungs(hpo)
-    first = -(-hpo.first_rung_slots * rungs // ((rungs - bracket) * hpo.eta**bracket))
-    return int(first // hpo.eta ** (rung - bracket))
+    """Return the number of slots of a rung: one for every eta of the rung below."""
+    return int(hpo.new_configurations[bracket] // hpo.eta ** (rung - bracket))
 
 
 def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot, ...]:

@@ -29,6 +29,7 @@ from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.study import JOURNAL, identity, search_trial
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.training.spec import last_saved, newest_step
 
 _WIDTH = 120
 _LISTED = 5  # trials or reasons per list
@@ -334,14 +335,8 @@ def _configured(made_for: Mapping[str, Any], path: str) -> Any:
 def _running(trial: SearchTrial, folder: Path, now: float) -> RunningTrial:
     """Look for the trial's newest checkpoint."""
     own = folder / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
-    newest = max(own.rglob("step_*.pt"), key=lambda path: path.name, default=None)
-    step, age = None, None
-    if newest is not None:
-        step = int(newest.name.split("_")[1])
-        try:
-            age = max(0.0, now - newest.stat().st_mtime)
-        except FileNotFoundError:  # replaced by a newer one just now
-            age = 0.0
+    saved = last_saved(own)
+    step, age = (None, None) if saved is None else (newest_step(own), max(0.0, now - saved))
     since = None if trial.started is None else max(0.0, now - trial.started)
     return RunningTrial(trial.number, trial.config, trial.bracket, trial.rung, trial.slot, trial.steps, step, since, age)
 

@@ -11,7 +11,9 @@ not a failed job.
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance import Provenance
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
-from particleforge.training.spec import newest_step, sources_of
+from particleforge.training.spec import last_saved, newest_step, sources_of
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +97,19 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
         parent_checkpoint=_parent_checkpoint(study, trial),
         time_limit_s=hpo.slot_minutes_max and 60 * hpo.slot_minutes_max,
     )
-    done = newest_step(spec.work_dir)
+    done, lost_s = newest_step(spec.work_dir), _lost_s(trial, spec)
     if trial.starts[-hpo.attempts_max :] == (done,) * hpo.attempts_max:
         reason = f"{LOST}: {hpo.attempts_max} jobs ended without a word after step {done}; their logs and the cluster's may say why"
-        return study.finish(trial, status="failed", reason=reason)
-    trial = study.begin(trial, spec.until_step, done)
+        return study.finish(trial, status="failed", reason=reason, seconds=lost_s)
+    trial = study.begin(trial, spec.until_step, done, lost_s)
+    started = time.monotonic()
     try:
-        result = train(spec, own.training.ranks)
+        result = train(replace(spec, spent_s=trial.spent_s), own.training.ranks)
     except (Exception, KeyboardInterrupt):
-        study.stopped(trial)
+        study.stopped(trial, time.monotonic() - started)
         raise
     if result.status == "interrupted":
-        study.stopped(trial)
+        study.stopped(trial, result.seconds)
         where = f"{spec.work_dir}: training interrupted at step {result.step} of {trial.steps}"
         raise UserError(f"{where}: {result.reason}; run it again to go on from there")
     asked = INFERENCE_GFLOP in study.settings.hpo.objectives
@@ -120,6 +123,17 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
         checkpoint=result.checkpoint,
         objectives={INFERENCE_GFLOP: inference_gflop(own.model, manifest)} if asked else None,
     )
+
+
+def _lost_s(trial: SearchTrial, spec: TrainingSpec) -> float:
+    """Return how many seconds the trial's last job trained, up to its last checkpoint, if it was killed; else 0."""
+    saved = last_saved(spec.work_dir)
+    if trial.began is None or saved is None:
+        return 0.0
+    stored = TrainingResult.read(spec.work_dir, spec.identity(), spec.until_step)
+    if stored is not None and stored.status in ("complete", "diverged"):
+        return 0.0  # killed after its training: what is stored tells the seconds once more
+    return max(0.0, saved - trial.began)
 
 
 def _parent_checkpoint(study: Study, trial: SearchTrial) -> Path | None:

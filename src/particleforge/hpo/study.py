@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,18 +136,25 @@ class Study:
         trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs)
         self._study.add_trial(trial)
 
-    def begin(self, trial: SearchTrial, steps: int, done: int) -> SearchTrial:
-        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are done, and return the trial."""
+    def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float = 0.0) -> SearchTrial:
+        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are done, and return the trial.
+
+        ``lost_s`` are the seconds that the job before it trained, if that ended without a word.
+        """
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
         if trial.steps != steps:
             self._storage.set_trial_user_attr(trial_id, "steps", steps)
-        self._storage.set_trial_user_attr(trial_id, "starts", [*trial.starts, done])
+        self._record_jobs(trial_id, [*trial.starts, done], time.time(), trial.spent_s + lost_s)
         return search_trial(self._storage.get_trial(trial_id))
 
-    def stopped(self, trial: SearchTrial) -> None:
-        """Record that the job that began last to train a trial ended in good order: it is no attempt that failed."""
+    def stopped(self, trial: SearchTrial, seconds: float) -> None:
+        """Record that the job that began last to train a trial ended in good order after ``seconds``: it is no attempt that failed."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
-        self._storage.set_trial_user_attr(trial_id, "starts", list(trial.starts[:-1]))
+        self._record_jobs(trial_id, trial.starts[:-1], None, trial.spent_s + seconds)
+
+    def _record_jobs(self, trial_id: int, starts: Sequence[int], began: float | None, spent_s: float) -> None:
+        """Write all that is known of a trial's jobs as one record: no kill leaves a half of it."""
+        self._storage.set_trial_user_attr(trial_id, "jobs", {"starts": list(starts), "began": began, "spent_s": round(spent_s, 3)})
 
     def finish(
         self,
@@ -162,7 +170,7 @@ class Study:
         """Record how a trial ended and return it: complete on the top rung, pruned below it, failed with its reason.
 
         ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step; ``status`` is
-        "complete", "diverged" or "failed"; ``objectives`` are values other than the loss.
+        "complete", "diverged" or "failed"; ``seconds`` are those of the last job; ``objectives`` are values other than the loss.
         """
         losses = dict(curve or {})
         if status == "complete" and (value is None or not math.isfinite(value)):
@@ -176,7 +184,7 @@ class Study:
         outcome = {
             "status": status,
             "reason": reason,
-            "seconds": round(seconds, 3),
+            "seconds": round(trial.spent_s + seconds, 3),
             "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, self.work_dir),
             "objectives": dict(objectives or {}),
         }
@@ -223,7 +231,8 @@ def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> Non
 
 def search_trial(trial: FrozenTrial) -> SearchTrial:
     """Return what Optuna's trial says; it must be one of a slot."""
-    attrs, outcome = trial.user_attrs, trial.user_attrs.get("outcome", {})
+    attrs = trial.user_attrs
+    outcome, jobs = attrs.get("outcome", {}), attrs.get("jobs", {})
     return SearchTrial(
         number=trial.number,
         config=attrs["config"],
@@ -232,7 +241,9 @@ def search_trial(trial: FrozenTrial) -> SearchTrial:
         slot=attrs["slot"],
         parent=attrs["parent"],
         steps=attrs["steps"],
-        starts=tuple(attrs.get("starts", ())),
+        starts=tuple(jobs.get("starts", ())),
+        began=jobs.get("began"),
+        spent_s=jobs.get("spent_s", 0.0),
         params=attrs["params"],
         status=outcome["status"] if trial.state.is_finished() else "running",
         value=trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None,

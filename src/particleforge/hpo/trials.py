@@ -16,7 +16,9 @@ class SearchTrial:
     None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there. ``steps`` is 0 until the first
     job of a trial has counted them, where budgets are in events or epochs.
     ``objectives`` holds what else counts (:mod:`particleforge.hpo.objectives`), by name.
-    ``starts`` holds, for each job that began to train it and was lost, how many steps had been done.
+    ``starts`` holds, for each job that began to train it and was lost, how many steps had been done; ``began`` is the Unix time at
+    which the last job began, None if that ended in good order; ``spent_s`` are the seconds that the jobs before it trained.
+    ``seconds`` are those of all jobs of a trial that has ended.
     ``started`` and ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
     """
 
@@ -38,6 +40,8 @@ class SearchTrial:
     started: float | None = None
     ended: float | None = None
     starts: tuple[int, ...] = ()
+    began: float | None = None
+    spent_s: float = 0.0
 
     @property
     def place(self) -> tuple[int, int, int]:

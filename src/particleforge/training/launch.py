@@ -70,7 +70,7 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
     if not 1 <= spec.until_step <= training.max_steps:
         raise UserError(f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked for; raise it")
     started = time.monotonic()
-    limit = math.inf if spec.time_limit_s is None else time.time() + spec.time_limit_s
+    limit = math.inf if spec.time_limit_s is None else time.time() + spec.time_limit_s - spec.spent_s
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     with _locked(spec.work_dir) as lock:
         identity = spec.identity()

@@ -1,6 +1,7 @@
 """What one training is asked to do and what came of it, as plain values that cross process boundaries as JSON."""
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -38,10 +39,24 @@ def sources_of(training: TrainingConfig) -> list[Path]:
     return [Path(training.init_from)] if training.init_from else []
 
 
+def newest_checkpoint(work_dir: Path) -> Path | None:
+    """Return the newest checkpoint in a work folder, None if there is none."""
+    return max((work_dir / CHECKPOINTS).glob("step_*.pt"), default=None)
+
+
 def newest_step(work_dir: Path) -> int:
     """Return the step of the newest checkpoint in a work folder, 0 if there is none."""
-    checkpoints = sorted((work_dir / CHECKPOINTS).glob("step_*.pt"))
-    return int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+    newest = newest_checkpoint(work_dir)
+    return int(newest.stem.split("_")[1]) if newest else 0
+
+
+def last_saved(work_dir: Path) -> float | None:
+    """Return the Unix time [s] of the newest checkpoint in a work folder, None if there is none."""
+    newest = newest_checkpoint(work_dir)
+    try:
+        return newest.stat().st_mtime if newest else None
+    except FileNotFoundError:  # replaced by a newer one just now
+        return time.time()
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,7 @@ class TrainingSpec:
     ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value goes on where this one
     stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
     same settings, or of the same with another batch, wrote it. ``tensorboard`` is a folder for event files.
-    ``time_limit_s`` seconds after its start a training that has not ended is saved and is a failed one.
+    A training that has not ended after ``time_limit_s`` seconds, ``spent_s`` of them in earlier jobs, is saved and is a failed one.
     """
 
     settings: TrainSettings
@@ -61,6 +76,7 @@ class TrainingSpec:
     parent_checkpoint: Path | None = None
     tensorboard: Path | None = None
     time_limit_s: float | None = None
+    spent_s: float = 0.0
 
     def origin(self) -> dict[str, Any]:
         """Return all that shapes the state after a given step beyond rounding: not folders, nor where and how steps are computed.
