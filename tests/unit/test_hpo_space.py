@@ -158,12 +158,12 @@ def test_a_shipped_space_lies_below_config_yaml_and_is_chosen_by_any_layer(tmp_p
 def test_a_grid_smaller_than_the_search_is_refused() -> None:
     small = {"model.width": None, "training.learning_rate": None, "training.weight_decay": None, "training.loss.momentum": None}
     load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}})  # 3 * 3 * 2**3 points
-    with pytest.raises(UserError, match=r"hpo\.first_rung_slots: 14 configurations .* the grid has 3 points"):
+    with pytest.raises(UserError, match=r"hpo\.first_rung_slots: 18 configurations .* the grid has 3 points"):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "space": small}})
-    twelve = {"sampler": "grid", "space": {**small, "model.width": {"choices": [16, 32, 48, 64]}}}
-    load_run(CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "asha"}})  # 9 configurations; hyperband has a bracket of 5 besides
+    twelve = {"sampler": "grid", "space": {**small, "model.width": {"choices": [16, 32, 48, 64]}}, "first_rung_slots": 9}
+    load_run(CONFIG, {"preset": "demo", "hpo": twelve})
     with pytest.raises(UserError, match=r"14 configurations .* the grid has 12 points"):
-        load_run(CONFIG, {"preset": "demo", "hpo": twelve})
+        load_run(CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "hyperband", "n_brackets": 2}})  # a bracket of 5 besides
     with pytest.raises(UserError, match=r"grid has more than 10000 points"):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 50}})
 
