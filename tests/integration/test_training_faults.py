@@ -209,6 +209,13 @@ def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(manifest: Path, t
     assert f"step_{int(slot['reason'].split()[2]):09d}" in str(list_checkpoints(folder / CHECKPOINTS)[-1])
 
 
+def test_the_limit_counts_what_earlier_jobs_trained(manifest: Path, tmp_path: Path) -> None:
+    spec = TrainingSpec(settings_of(), manifest, tmp_path, 10, time_limit_s=3600, spent_s=3600)
+    result = run_training(spec, 1)
+    assert (result.status, result.reason) == ("failed", f"timed out: {result.step} of 10 steps in 3600 s")
+    assert result.step < 10
+
+
 # ---- ranks that die
 
 
