@@ -41,13 +41,18 @@ RECORDED_SPACE: dict[str, dict[str, Any]] = {
 _ACTIVATION = {"relu": 0.08, "gelu": 0.0, "silu": 0.03}
 
 
-def _unit(config: Mapping[str, Any], name: str) -> float:
+def unit_value(space: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], name: str) -> float:
     """Return where a number lies within its range, 0 to 1."""
-    parameter = _SPACE[name]
+    parameter = space[name]
     low, high, value = (float(v) for v in (parameter["low"], parameter["high"], config[name]))
     if parameter.get("log"):
         low, high, value = math.log(low), math.log(high), math.log(value)
     return (value - low) / (high - low)
+
+
+def _unit(config: Mapping[str, Any], name: str) -> float:
+    """Return where a number lies within its range in the synthetic families' space, 0 to 1."""
+    return unit_value(_SPACE, config, name)
 
 
 class PowerLaw:

@@ -10,17 +10,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+from hpo_families import unit_value
 
 Space = dict[str, dict[str, Any]]
-
-
-def _unit(space: Space, config: Mapping[str, Any], name: str) -> float:
-    """Return where a value lies within its range, 0 to 1."""
-    parameter = space[name]
-    low, high, value = (float(v) for v in (parameter["low"], parameter["high"], config[name]))
-    if parameter.get("log"):
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
 
 
 class RandomFunctions:
@@ -46,7 +38,7 @@ class RandomFunctions:
 
     def _values(self, config: Mapping[str, Any]) -> list[float]:
         """Return the three functions at a configuration, each of about unit variance."""
-        numbers = [_unit(self.space, config, name) for name in self.space if name != "kind"]
+        numbers = [unit_value(self.space, config, name) for name in self.space if name != "kind"]
         x = np.array([*numbers, *(float(config["kind"] == kind) for kind in self.kinds)])
         waves = np.cos(np.einsum("fwd,fd->fw", self._frequencies, self._relevance * x) + self._phases)
         return [float(value) for value in (waves * self._weights).sum(axis=1)]
@@ -89,7 +81,7 @@ class Hartmann:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
-        x = np.array([_unit(self.space, config, name) for name in self.space])
+        x = np.array([unit_value(self.space, config, name) for name in self.space])
         heights = np.array([1.0, 1.2, 3.0, 3.2]) - 0.3 * (1 - budget / self.max_budget) * np.array([1, -1, 2, 2])
         return -float(heights @ np.exp(-(self._steepness * (x - self._centres) ** 2).sum(1))) + 0.02 * rng.standard_normal()
 
@@ -107,7 +99,7 @@ class Overfitting:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
-        rate, decay, dropout = (_unit(self.space, config, name) for name in ("learning_rate", "weight_decay", "dropout"))
+        rate, decay, dropout = (unit_value(self.space, config, name) for name in ("learning_rate", "weight_decay", "dropout"))
         width, share = (math.log2(config["width"]) - 5) / 3, budget / self.max_budget
         learnt = 0.4 + 0.6 * (rate - 0.6) ** 2 + 0.15 * (1 - width) + 0.1 * (dropout - 0.3) ** 2 + 0.05 * (1.5 - rate) * share**-0.5
         overfit = 0.5 * max(0.0, 0.5 + 0.5 * width + 0.3 * rate - 0.8 * decay - 0.6 * dropout) * share**1.5
@@ -157,7 +149,7 @@ class Interactions:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value, infinite if the training diverged."""
-        rate, layers = (_unit(self.space, config, name) for name in ("learning_rate", "n_layers"))
+        rate, layers = (unit_value(self.space, config, name) for name in ("learning_rate", "n_layers"))
         share, optimiser = budget / self.max_budget, config["optimiser"]
         best = {"sgd": 0.75, "adam": 0.45, "lion": 0.3}[optimiser] - 0.15 * layers
         if rate > best + 0.35:
