@@ -13,6 +13,7 @@ surrogate (a random forest, as in Eggensperger et al., arXiv:1503.06239) of real
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,7 @@ def unit_value(space: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]
     return (value - low) / (high - low)
 
 
-def _unit(config: Mapping[str, Any], name: str) -> float:
-    """Return where a number lies within its range in the synthetic families' space, 0 to 1."""
-    return unit_value(_SPACE, config, name)
+_unit = partial(unit_value, _SPACE)
 
 
 class PowerLaw:

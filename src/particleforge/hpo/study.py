@@ -136,7 +136,7 @@ class Study:
         trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs)
         self._study.add_trial(trial)
 
-    def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float = 0.0) -> SearchTrial:
+    def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float) -> SearchTrial:
         """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are done, and return the trial.
 
         ``lost_s`` are the seconds that the job before it trained, if that ended without a word.

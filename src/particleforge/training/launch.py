@@ -49,6 +49,7 @@ from particleforge.training.spec import (
     Status,
     TrainingResult,
     TrainingSpec,
+    newest_checkpoint,
     newest_step,
 )
 
@@ -203,8 +204,7 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
 
     Processes killed from outside, as by a lost node, interrupt a training; twice at the same step they make it a failed one.
     """
-    checkpoints = sorted((spec.work_dir / CHECKPOINTS).glob("step_*.pt"))
-    step = int(checkpoints[-1].stem.split("_")[1]) if checkpoints else 0
+    checkpoint, step = newest_checkpoint(spec.work_dir), newest_step(spec.work_dir)
     found = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
     failures = [failure for failure in found if failure["kind"] != LOST_RANK]
     status: Status
@@ -221,5 +221,4 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
         write_text(marker, f"{step:<4096}")  # a UserError if it was a full disk that kept the workers from saying why
         status, reason = ("failed", "killed from outside again") if again else ("interrupted", "killed from outside")
         reason = f"a training process was {reason} after step {step}, perhaps for want of memory; the log says by which signal"
-    checkpoint = checkpoints[-1] if checkpoints else None
     return TrainingResult(status, reason, step, None, None, checkpoint=checkpoint, seconds=seconds)
