@@ -1,14 +1,17 @@
-"""Speed and memory of the dataset stage on events as long as those of a full simulation, from ROOT to Parquet.
+"""Speed and memory of the dataset stage on events as long as those of a full simulation, from ROOT
+to Parquet.
 
-    python benchmarks/dataset_speed.py [--detector clic] [--events 400] [--lengths 800 1600 3200] [--chunk-events 25 50 100] [--profile]
+    python benchmarks/dataset_speed.py [--detector clic] [--events 400] [--lengths 800 1600 3200]
+    [--chunk-events 25 50 100] [--profile]
 
-Makes events of about 8 000 hits, 100 clusters, 50 tracks and 2 000 particles (``full_simulation``), as RNTuple and as TTree, and
-measures, in CPU time of this process, so that other load on the machine does not count:
+Makes events of about 8 000 hits, 100 clusters, 50 tracks and 2 000 particles (``full_simulation``),
+as RNTuple and as TTree, and measures, in CPU time of this process, so that other load on the
+machine does not count:
 
 * the whole stage, checksums, truth and writing included;
 * uproot alone reading the same branches, at once or one by one, whichever is faster;
-* the peak memory of processes that build files of growing length, and in chunks of growing size; a line through the former gives the
-  peak for a file of 10 GB.
+* the peak memory of processes that build files of growing length, and in chunks of growing size; a
+  line through the former gives the peak for a file of 10 GB.
 
 Prints tables; the last line is one JSON object, with the slower of the two layouts in front.
 """
@@ -41,7 +44,9 @@ from particleforge.edm4hep.rootfile import EventFile
 from particleforge.tables import read_table
 
 CONFIG = Path(__file__).parents[1] / "config"
-INCUMBENT_S_PER_EVENT = 0.9  # particleflow 3.1.0, mlpf/data/key4hep/postprocessing.py, on events of 5 000 to 8 000 hits
+INCUMBENT_S_PER_EVENT = (
+    0.9  # particleflow 3.1.0, mlpf/data/key4hep/postprocessing.py, on events of 5 000 to 8 000 hits
+)
 BIG_FILE_BYTES = 10e9
 REPEATS = 3
 DISTINCT = 200  # events of the files whose peaks are compared, before their content repeats
@@ -81,7 +86,9 @@ def branches_read(settings: DatasetSettings, path: Path, output: Path) -> list[s
 
 
 def raw_read_s(path: Path, names: list[str]) -> float:
-    """Return the CPU time that uproot needs for these leaves of all events, opening the file included."""
+    """Return the CPU time that uproot needs for these leaves of all events, opening the file
+    included.
+    """
     wanted = set(names)
 
     def at_once() -> None:
@@ -91,7 +98,11 @@ def raw_read_s(path: Path, names: list[str]) -> float:
     def one_by_one() -> None:
         with uproot.open(path) as file:
             tree = file["events"]
-            branches = dict(tree.items(recursive=True, full_paths=False) if isinstance(tree, uproot.TTree) else tree.items(recursive=True))
+            branches = dict(
+                tree.items(recursive=True, full_paths=False)
+                if isinstance(tree, uproot.TTree)
+                else tree.items(recursive=True)
+            )
             for name in names:
                 branches[name].array()
 
@@ -102,7 +113,9 @@ def peak_mb(path: Path, detector: str, chunk_events: int | None = None) -> float
     """Return the peak memory of a process of its own that builds the dataset of a file."""
     command = [sys.executable, __file__, "--detector", detector, "--build", str(path)]
     command += ["--chunk-events", str(chunk_events)] if chunk_events else []
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return float(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
 
 
 def content(path: Path) -> dict[str, float]:
@@ -111,7 +124,10 @@ def content(path: Path) -> dict[str, float]:
     hits = np.asarray(table["clusters"].n_hits.layout.content.data)
     return {
         "hits_in_clusters": float(hits.sum() / len(table)),
-        **{name: float(len(table[name].layout.content) / len(table)) for name in ("clusters", "tracks")},
+        **{
+            name: float(len(table[name].layout.content) / len(table))
+            for name in ("clusters", "tracks")
+        },
     }
 
 
@@ -120,18 +136,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", default="clic")
     parser.add_argument("--events", type=int, default=400)
-    parser.add_argument("--lengths", type=int, nargs="*", default=[800, 1600, 3200], help="events of the files whose peaks are compared")
-    parser.add_argument("--chunk-events", type=int, nargs="*", default=[25, 50, 100], help="sizes of chunks whose peaks are compared")
+    parser.add_argument(
+        "--lengths",
+        type=int,
+        nargs="*",
+        default=[800, 1600, 3200],
+        help="events of the files whose peaks are compared",
+    )
+    parser.add_argument(
+        "--chunk-events",
+        type=int,
+        nargs="*",
+        default=[25, 50, 100],
+        help="sizes of chunks whose peaks are compared",
+    )
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
-    parser.add_argument("--build", type=Path, help="only build this file, in the first of --chunk-events, and print the peak memory in MB")
+    parser.add_argument(
+        "--build",
+        type=Path,
+        help=(
+            "only build this file, in the first of --chunk-events, and print the peak memory in MB"
+        ),
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.build:
             chunk = options.chunk_events[0] if "--chunk-events" in sys.argv else None
-            build_dataset(settings_of(options.detector, chunk), [options.build], folder / "out.parquet")
+            build_dataset(
+                settings_of(options.detector, chunk), [options.build], folder / "out.parquet"
+            )
             # not getrusage, whose maximum includes that of the process which started this one
-            print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))[1]) / 1024)  # type: ignore[index]
+            print(
+                int(
+                    re.search(
+                        r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii")
+                    )[1]
+                )
+                / 1024
+            )  # type: ignore[index]
             return
         measure(options, folder)
 
@@ -148,13 +191,20 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         names = branches_read(settings, path, output)  # compiles, too
         build = cpu_s(lambda path=path: build_dataset(settings, [path], output))  # type: ignore[misc]
         read = raw_read_s(path, names)
-        found[layout] = {"ms_per_event": 1000 * build / options.events, "raw_read_ms": 1000 * read / options.events, "branches": len(names)}
+        found[layout] = {
+            "ms_per_event": 1000 * build / options.events,
+            "raw_read_ms": 1000 * read / options.events,
+            "branches": len(names),
+        }
         if options.profile:
             profile = cProfile.Profile(time.process_time)
             profile.runcall(build_dataset, settings, [path], output)
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
     average = content(output)
-    print(f"{options.detector}, {options.events} events of " + ", ".join(f"{value:.0f} {name}" for name, value in average.items()))
+    print(
+        f"{options.detector}, {options.events} events of "
+        + ", ".join(f"{value:.0f} {name}" for name, value in average.items())
+    )
     print(f"  {'layout':<9}{'ms/event':>10}{'raw read':>10}{'ratio':>7}{'events/s':>10}")
     for layout, one in found.items():
         build, read = one["ms_per_event"], one["raw_read_ms"]
@@ -162,16 +212,26 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     slowest = max(one["ms_per_event"] for one in found.values())
     figures = {
         "events_per_s_per_core": round(1000 / slowest, 1),
-        "ratio_to_raw_read": round(max(one["ms_per_event"] / one["raw_read_ms"] for one in found.values()), 3),
+        "ratio_to_raw_read": round(
+            max(one["ms_per_event"] / one["raw_read_ms"] for one in found.values()), 3
+        ),
         "speedup_vs_incumbent": round(1000 * INCUMBENT_S_PER_EVENT / slowest, 1),
     }
-    layouts = {layout: {key: round(value, 3) for key, value in one.items()} for layout, one in found.items()}
-    rest = {"layouts": layouts, "per_event": {key: round(value, 1) for key, value in average.items()}}
+    layouts = {
+        layout: {key: round(value, 3) for key, value in one.items()}
+        for layout, one in found.items()
+    }
+    rest = {
+        "layouts": layouts,
+        "per_event": {key: round(value, 1) for key, value in average.items()},
+    }
     print(json.dumps(figures | memory(options, run, detector, folder) | rest))
 
 
 def memory(options: argparse.Namespace, run: Any, detector: Any, folder: Path) -> dict[str, Any]:
-    """Return peak memory by length of the file and by size of the chunks, and what a file of 10 GB would take."""
+    """Return peak memory by length of the file and by size of the chunks, and what a file of 10 GB
+    would take.
+    """
     if not options.lengths:
         return {}
     peaks, bytes_per_event = {}, 0.0
@@ -180,13 +240,25 @@ def memory(options: argparse.Namespace, run: Any, detector: Any, folder: Path) -
         write_full_simulation(path, run, detector, n_events, distinct=DISTINCT)
         bytes_per_event = path.stat().st_size / n_events
         peaks[n_events] = peak_mb(path, options.detector)
-    print("  peak memory / MB by events of the file: " + ", ".join(f"{n}: {peak:.0f}" for n, peak in peaks.items()))
+    print(
+        "  peak memory / MB by events of the file: "
+        + ", ".join(f"{n}: {peak:.0f}" for n, peak in peaks.items())
+    )
     by_chunk = {n: peak_mb(path, options.detector, n) for n in options.chunk_events}
-    print("  by events of a chunk: " + ", ".join(f"{n}: {peak:.0f}" for n, peak in by_chunk.items()))
-    slope, start = np.polyfit(list(peaks), list(peaks.values()), 1) if len(peaks) > 1 else (0.0, next(iter(peaks.values())))
+    print(
+        "  by events of a chunk: " + ", ".join(f"{n}: {peak:.0f}" for n, peak in by_chunk.items())
+    )
+    slope, start = (
+        np.polyfit(list(peaks), list(peaks.values()), 1)
+        if len(peaks) > 1
+        else (0.0, next(iter(peaks.values())))
+    )
     n_big = BIG_FILE_BYTES / bytes_per_event
     big = max(start + max(slope, 0.0) * n_big, max(peaks.values()))
-    print(f"  {1000 * slope:.1f} kB more per event: a file of 10 GB ({n_big:.0f} events) takes {big:.0f} MB")
+    print(
+        f"  {1000 * slope:.1f} kB more per event: a file of 10 GB ({n_big:.0f} events) takes"
+        f" {big:.0f} MB"
+    )
     rounded = {"peak_mb": peaks[max(peaks)], "peak_mb_10_gb": big, "kb_per_event": 1000 * slope}
     return {key: round(float(value), 1) for key, value in rounded.items()} | {
         "peak_mb_by_events": {n: round(value) for n, value in peaks.items()},

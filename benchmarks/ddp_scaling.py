@@ -1,27 +1,35 @@
-"""Scaling of DDP: measured on one and two ranks of this machine, modelled from measured terms beyond.
+"""Scaling of DDP: measured on one and two ranks of this machine, modelled from measured terms
+beyond.
 
-    python benchmarks/ddp_scaling.py [--width 256] [--layers 4] [--budget 2048] [--network-gbit 200] [--network-latency-us 5]
+    python benchmarks/ddp_scaling.py [--width 256] [--layers 4] [--budget 2048] [--network-gbit 200]
+    [--network-latency-us 5]
 
-Measured, with one core per rank and real trainings (``launch.run_training``) on random events of realistic lengths:
+Measured, with one core per rank and real trainings (``launch.run_training``) on random events of
+realistic lengths:
 
-* steps of one rank at three batch sizes, and of two ranks at the same global batch (strong scaling) and at twice that (weak);
+* steps of one rank at three batch sizes, and of two ranks at the same global batch (strong scaling)
+  and at twice that (weak);
 * gloo's all-reduce between two processes against the size of the message;
-* loading: seconds per event of the split to decode, which every rank pays, and to copy, which ranks share.
+* loading: seconds per event of the split to decode, which every rank pays, and to copy, which ranks
+  share.
 
 Modelled, and labelled so: a step of n ranks takes
 
-    compute(elements per rank) + exposed(n) + 2 all-reduces of the step's sums,   but at least the time of loading
+    compute(elements per rank) + exposed(n) + 2 all-reduces of the step's sums,   but at least the
+    time of loading
 
 * compute: a line through the measured steps of one rank;
-* an all-reduce of S bytes in a ring (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69 (2009) 117) takes
-  2 (n - 1) (latency + S / n / bandwidth);
-* exposed: DDP (Li et al., arXiv:2006.15704) sends buckets, the first of 1 MiB, then of 25 MiB, while the backward pass goes on; it
-  takes two thirds of the compute. What does not fit behind it is exposed, and the last bucket always is;
+* an all-reduce of S bytes in a ring (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69 (2009)
+  117) takes 2 (n - 1) (latency + S / n / bandwidth);
+* exposed: DDP (Li et al., arXiv:2006.15704) sends buckets, the first of 1 MiB, then of 25 MiB,
+  while the backward pass goes on; it takes two thirds of the compute. What does not fit behind it
+  is exposed, and the last bucket always is;
 * loading runs in a thread beside the step, on a core that is taken to be free.
 
-Latency and bandwidth are those of gloo here, or a network's as the options state it. What the model leaves out: stragglers, a
-network shared by ring neighbours or with others, cores that the loader's thread takes from the step. Its figure for two ranks
-stands beside the measured one. Prints tables; the last line is one JSON object of figures.
+Latency and bandwidth are those of gloo here, or a network's as the options state it. What the model
+leaves out: stragglers, a network shared by ring neighbours or with others, cores that the loader's
+thread takes from the step. Its figure for two ranks stands beside the measured one. Prints tables;
+the last line is one JSON object of figures.
 """
 
 import os
@@ -66,7 +74,11 @@ class Link:
 
     def all_reduce(self, ranks: int, n_bytes: float) -> float:
         """Return the seconds of an all-reduce."""
-        return 2 * (ranks - 1) * (self.latency_s + n_bytes / ranks / self.bytes_per_s) if ranks > 1 else 0.0
+        return (
+            2 * (ranks - 1) * (self.latency_s + n_bytes / ranks / self.bytes_per_s)
+            if ranks > 1
+            else 0.0
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,9 @@ class Terms:
     elements_per_event: float
 
     def loading(self, ranks: int, elements: float) -> float:
-        """Return the seconds that a rank's loader needs for a step in which each rank has so many elements."""
+        """Return the seconds that a rank's loader needs for a step in which each rank has so many
+        elements.
+        """
         events = elements / self.elements_per_event
         return ranks * events * self.decode_s + events * self.copy_s
 
@@ -94,31 +108,69 @@ class Terms:
         times = [link.all_reduce(ranks, size) for size in sizes]
         backward = 2 / 3 * self.element_s * elements
         exposed = max(times[-1], sum(times) - backward)
-        return max(self.step_s + self.element_s * elements + exposed + 2 * link.all_reduce(ranks, SMALL), self.loading(ranks, elements))
+        return max(
+            self.step_s + self.element_s * elements + exposed + 2 * link.all_reduce(ranks, SMALL),
+            self.loading(ranks, elements),
+        )
 
 
 def settings_of(options: argparse.Namespace, ranks: int, budget: int) -> TrainSettings:
     """Return the settings of a training without validations on the way."""
     steps = ROW_STEPS * (1 + options.rows)
-    training = {"ranks": ranks, "max_steps": steps, "valid_every_steps": steps, "checkpoint_every_steps": steps}
-    training |= {"log_every_steps": ROW_STEPS, "elements_per_batch": budget, "device": "cpu", "warmup_steps": 1}
-    return TrainSettings(seed=1, model={"width": options.width, "n_layers": options.layers}, training=training)
+    training = {
+        "ranks": ranks,
+        "max_steps": steps,
+        "valid_every_steps": steps,
+        "checkpoint_every_steps": steps,
+    }
+    training |= {
+        "log_every_steps": ROW_STEPS,
+        "elements_per_batch": budget,
+        "device": "cpu",
+        "warmup_steps": 1,
+    }
+    return TrainSettings(
+        seed=1, model={"width": options.width, "n_layers": options.layers}, training=training
+    )
 
 
-def measured_training(manifest: Path, options: argparse.Namespace, ranks: int, budget: int) -> dict[str, float]:
-    """Train, one core per rank, and return the medians of the rows after the first, and the seconds of a step."""
+def measured_training(
+    manifest: Path, options: argparse.Namespace, ranks: int, budget: int
+) -> dict[str, float]:
+    """Train, one core per rank, and return the medians of the rows after the first, and the seconds
+    of a step.
+    """
     settings = settings_of(options, ranks, budget)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["OMP_NUM_THREADS"] = str(ranks)  # run_training divides it among the ranks
-        result = run_training(TrainingSpec(settings, manifest, Path(folder) / "work", settings.training.max_steps), ranks)
+        result = run_training(
+            TrainingSpec(settings, manifest, Path(folder) / "work", settings.training.max_steps),
+            ranks,
+        )
         if result.status != "complete" or result.metrics is None:
             raise SystemExit(f"training ended as {result.status}: {result.reason}")
         rows = pq.read_table(result.metrics).to_pylist()
     found: dict[str, float] = {}
-    for name in ("elements_per_s", "events_per_s", "loading_share", "communication_share", "padding_efficiency"):
-        found[name] = float(np.median([r["value"] for r in rows if r["name"] == name and r["split"] == "train" and r["step"] > ROW_STEPS]))
+    for name in (
+        "elements_per_s",
+        "events_per_s",
+        "loading_share",
+        "communication_share",
+        "padding_efficiency",
+    ):
+        found[name] = float(
+            np.median(
+                [
+                    r["value"]
+                    for r in rows
+                    if r["name"] == name and r["split"] == "train" and r["step"] > ROW_STEPS
+                ]
+            )
+        )
     loader = make_loader(manifest, budget)
-    elements = load(loader.stream(0, 0), options.rows * ROW_STEPS)["elements"] / (options.rows * ROW_STEPS)
+    elements = load(loader.stream(0, 0), options.rows * ROW_STEPS)["elements"] / (
+        options.rows * ROW_STEPS
+    )
     return found | {"step_s": elements / found["elements_per_s"], "elements": elements}
 
 
@@ -130,7 +182,9 @@ def measured_loading(manifest: Path, budget: int) -> tuple[float, float, float]:
         stream = loader.stream(0, 0)
         n_batches = batches_of_epoch(loader, 0)
         load(stream, n_batches)
-        seconds[ranks] = min(cpu_seconds(load, stream, batches_of_epoch(loader, epoch)) for epoch in (1, 2, 3))
+        seconds[ranks] = min(
+            cpu_seconds(load, stream, batches_of_epoch(loader, epoch)) for epoch in (1, 2, 3)
+        )
     lengths = np.concatenate(make_loader(manifest, budget).lengths)
     copy = max(0.0, (seconds[1] - seconds[8]) / (1 - 1 / 8))
     return (seconds[1] - copy) / len(lengths), copy / len(lengths), float(lengths.mean())
@@ -156,33 +210,67 @@ def print_all_reduce() -> None:
 
 def measured_all_reduce() -> list[tuple[int, float]]:
     """Return bytes and seconds of gloo's all-reduce between two processes of this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        "--nproc-per-node=2",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run([*command, __file__, "--all-reduce"], check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [*command, __file__, "--all-reduce"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     return [tuple(pair) for pair in json.loads(done.stdout.strip().splitlines()[-1])]
 
 
 def fitted_link(points: list[tuple[int, float]]) -> Link:
-    """Return the ring's latency and bandwidth from times of two ranks: 2 latency + S / bandwidth, by least relative squares."""
+    """Return the ring's latency and bandwidth from times of two ranks: 2 latency + S / bandwidth,
+    by least relative squares.
+    """
     sizes, times = np.array(points, dtype=np.float64).T
-    latency, per_byte = np.linalg.lstsq(np.stack([np.ones_like(sizes), sizes], 1) / times[:, None], np.ones_like(times), rcond=None)[0]
+    latency, per_byte = np.linalg.lstsq(
+        np.stack([np.ones_like(sizes), sizes], 1) / times[:, None], np.ones_like(times), rcond=None
+    )[0]
     return Link(max(0.0, latency / 2), 1 / per_byte)
 
 
-def print_modelled(terms: Terms, links: dict[str, Link], weak: float, strong: float) -> dict[str, Any]:
-    """Print modelled efficiencies and return them; ``weak`` elements per rank, ``strong`` elements of the global batch."""
+def print_modelled(
+    terms: Terms, links: dict[str, Link], weak: float, strong: float
+) -> dict[str, Any]:
+    """Print modelled efficiencies and return them.
+
+    ``weak`` elements per rank, ``strong`` elements of the global batch.
+    """
     found: dict[str, Any] = {}
     alone = terms.step(1, weak, Link(0, 1))
     alone_strong = terms.step(1, strong, Link(0, 1))
     for name, link in links.items():
-        print(f"\nMODELLED: {name}, {1e6 * link.latency_s:.1f} us and {link.bytes_per_s / 1e9:.2f} GB/s per ring neighbour")
-        print(f"{'ranks':>6}{'weak: step s':>14}{'efficiency':>12}{'loading s':>11}{'strong: step s':>16}{'efficiency':>12}")
+        print(
+            f"\nMODELLED: {name}, {1e6 * link.latency_s:.1f} us and {link.bytes_per_s / 1e9:.2f}"
+            " GB/s per ring neighbour"
+        )
+        print(
+            f"{'ranks':>6}{'weak: step s':>14}{'efficiency':>12}{'loading s':>11}{'strong: step s':>16}{'efficiency':>12}"
+        )
         for ranks in MANY_RANKS:
-            step, step_strong = terms.step(ranks, weak, link), terms.step(ranks, strong / ranks, link)
+            step, step_strong = (
+                terms.step(ranks, weak, link),
+                terms.step(ranks, strong / ranks, link),
+            )
             values = {"weak": alone / step, "strong": alone_strong / ranks / step_strong}
-            found.setdefault(name, {})[str(ranks)] = {key: round(value, 3) for key, value in values.items()}
+            found.setdefault(name, {})[str(ranks)] = {
+                key: round(value, 3) for key, value in values.items()
+            }
             loading = terms.loading(ranks, weak)
-            print(f"{ranks:>6}{step:>14.3f}{values['weak']:>12.3f}{loading:>11.4f}{step_strong:>16.3f}{values['strong']:>12.3f}")
+            print(
+                f"{ranks:>6}{step:>14.3f}{values['weak']:>12.3f}{loading:>11.4f}{step_strong:>16.3f}{values['strong']:>12.3f}"
+            )
     return found
 
 
@@ -193,8 +281,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--budget", type=int, default=2048, help="elements per rank and step")
-    parser.add_argument("--strong-elements", type=int, default=131_072, help="elements of the global batch of the modelled strong scaling")
-    parser.add_argument("--rows", type=int, default=4, help=f"measured rows of {ROW_STEPS} steps each")
+    parser.add_argument(
+        "--strong-elements",
+        type=int,
+        default=131_072,
+        help="elements of the global batch of the modelled strong scaling",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=4, help=f"measured rows of {ROW_STEPS} steps each"
+    )
     parser.add_argument("--events", type=int, default=4000)
     parser.add_argument("--network-gbit", type=float, default=200.0)
     parser.add_argument("--network-latency-us", type=float, default=5.0)
@@ -206,19 +301,37 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_shards(Path(folder), options.detector, train=options.events, valid=20)
-        network = SetTransformer(settings_of(options, 1, options.budget).model, ModelInputs.from_manifest(manifest))
+        network = SetTransformer(
+            settings_of(options, 1, options.budget).model, ModelInputs.from_manifest(manifest)
+        )
         n_parameters = sum(parameter.numel() for parameter in network.parameters())
         small, middle, large = options.budget // 2, options.budget, 2 * options.budget
-        alone = {budget: measured_training(manifest, options, 1, budget) for budget in (small, middle, large)}
-        two = {budget: measured_training(manifest, options, 2, budget) for budget in (middle, large)}
+        alone = {
+            budget: measured_training(manifest, options, 1, budget)
+            for budget in (small, middle, large)
+        }
+        two = {
+            budget: measured_training(manifest, options, 2, budget) for budget in (middle, large)
+        }
         decode_s, copy_s, elements_per_event = measured_loading(manifest, options.budget)
     points = measured_all_reduce()
     link = fitted_link(points)
-    element_s, step_s = np.polyfit([run["elements"] for run in alone.values()], [run["step_s"] for run in alone.values()], 1)
-    terms = Terms(max(0.0, float(step_s)), float(element_s), 4 * n_parameters, decode_s, copy_s, elements_per_event)
+    element_s, step_s = np.polyfit(
+        [run["elements"] for run in alone.values()], [run["step_s"] for run in alone.values()], 1
+    )
+    terms = Terms(
+        max(0.0, float(step_s)),
+        float(element_s),
+        4 * n_parameters,
+        decode_s,
+        copy_s,
+        elements_per_event,
+    )
 
     print(f"\nMEASURED: network of {n_parameters / 1e6:.2f} M parameters, fp32, one core per rank")
-    print(f"{'ranks':>6}{'budget':>8}{'step s':>9}{'events/s':>10}{'loading':>9}{'communication':>15}{'efficiency':>12}{'modelled':>10}")
+    print(
+        f"{'ranks':>6}{'budget':>8}{'step s':>9}{'events/s':>10}{'loading':>9}{'communication':>15}{'efficiency':>12}{'modelled':>10}"
+    )
     efficiency = {}
     for ranks, runs in ((1, alone), (2, two)):
         for budget, run in runs.items():
@@ -226,7 +339,9 @@ def main() -> None:
             line += f"{run['communication_share']:>15.1%}"
             if ranks == 2:
                 kind = "strong" if budget == options.budget else "weak"
-                efficiency[kind] = run["elements_per_s"] / 2 / alone[options.budget]["elements_per_s"]
+                efficiency[kind] = (
+                    run["elements_per_s"] / 2 / alone[options.budget]["elements_per_s"]
+                )
                 modelled = alone[options.budget]["elements_per_s"]
                 modelled = run["elements"] / terms.step(2, run["elements"] / 2, link) / 2 / modelled
                 line += f"{efficiency[kind]:>12.3f}{modelled:>10.3f}  {kind}"
@@ -234,10 +349,17 @@ def main() -> None:
     print(f"\nMEASURED: {'gloo all-reduce, 2 ranks, bytes':>34}{'ms':>10}{'GB/s':>8}")
     for size, seconds in points:
         print(f"{size:>44}{1e3 * seconds:>10.3f}{size / seconds / 1e9:>8.2f}")
-    print(f"\nMEASURED: loading takes {1e6 * decode_s:.1f} us per event of the global batch and {1e6 * copy_s:.1f} us per event of a rank")
+    print(
+        f"\nMEASURED: loading takes {1e6 * decode_s:.1f} us per event of the global batch and"
+        f" {1e6 * copy_s:.1f} us per event of a rank"
+    )
     links = {"gloo between processes here": link}
-    links[f"a network of {options.network_gbit:g} Gbit/s"] = Link(options.network_latency_us * 1e-6, options.network_gbit / 8 * 1e9)
-    modelled = print_modelled(terms, links, alone[options.budget]["elements"], options.strong_elements)
+    links[f"a network of {options.network_gbit:g} Gbit/s"] = Link(
+        options.network_latency_us * 1e-6, options.network_gbit / 8 * 1e9
+    )
+    modelled = print_modelled(
+        terms, links, alone[options.budget]["elements"], options.strong_elements
+    )
     figures = {
         "measured": {
             "events_per_s_1_rank": round(alone[options.budget]["events_per_s"], 2),

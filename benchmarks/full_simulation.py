@@ -1,12 +1,15 @@
-"""Events as long as those of a full simulation, from the parametric one, for measuring the data stages.
+"""Events as long as those of a full simulation, from the parametric one, for measuring the data
+stages.
 
-Inputs -> outputs: a detector and a number of events -> an EDM4hep file (RNTuple), and the same content as a TTree.
+Inputs -> outputs: a detector and a number of events -> an EDM4hep file (RNTuple), and the same
+content as a TTree.
 
-tt and WW events alternate, batch by batch: in the CLIC-like detector they have about 8 000 hits, 100 clusters and 50 tracks. What
-the parametric simulation lacks is the history of showers: it links hits to the particles that entered the calorimeters,
-where Geant4's links lead to the thousands of secondaries that left the energy. So each particle gets a tree of secondaries here: each
-takes over a few neighbouring hits of its ancestor, links included, and descends from one of those before it, so that histories are
-as deep as in showers and every deposit has to be inherited through them.
+tt and WW events alternate, batch by batch: in the CLIC-like detector they have about 8 000 hits,
+100 clusters and 50 tracks. What the parametric simulation lacks is the history of showers: it links
+hits to the particles that entered the calorimeters, where Geant4's links lead to the thousands of
+secondaries that left the energy. So each particle gets a tree of secondaries here: each takes over
+a few neighbouring hits of its ancestor, links included, and descends from one of those before it,
+so that histories are as deep as in showers and every deposit has to be inherited through them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,10 +36,17 @@ HITS_PER_SECONDARY = 5
 _CREATED_IN_SIMULATION = 1 << 30  # EDM4hep's simulatorStatus
 
 
-def write_full_simulation(path: Path, run: RunConfig, detector: DetectorConfig, n_events: int, distinct: int | None = None) -> None:
-    """Write ``n_events`` events, a multiple of ``EVENTS_PER_BATCH``; after ``distinct`` of them their content repeats."""
+def write_full_simulation(
+    path: Path, run: RunConfig, detector: DetectorConfig, n_events: int, distinct: int | None = None
+) -> None:
+    """Write ``n_events`` events, a multiple of ``EVENTS_PER_BATCH``.
+
+    After ``distinct`` of them their content repeats.
+    """
     distinct = min(distinct or n_events, n_events)
-    assert distinct % EVENTS_PER_BATCH == n_events % EVENTS_PER_BATCH == 0, f"events come in batches of {EVENTS_PER_BATCH}"
+    assert distinct % EVENTS_PER_BATCH == n_events % EVENTS_PER_BATCH == 0, (
+        f"events come in batches of {EVENTS_PER_BATCH}"
+    )
     made: list[Chunk] = []
 
     def chunks() -> Iterator[Chunk]:
@@ -53,30 +63,40 @@ def write_full_simulation(path: Path, run: RunConfig, detector: DetectorConfig, 
 
 
 def write_as_tree(source: Path, target: Path) -> None:
-    """Write an RNTuple's leaves as the branches of a TTree, one basket each for every ``EVENTS_PER_BATCH`` events."""
+    """Write an RNTuple's leaves as the branches of a TTree, one basket each for every
+    ``EVENTS_PER_BATCH`` events.
+    """
     with uproot.open(source) as read, uproot.recreate(target, compression=uproot.ZSTD(3)) as write:
         table = read["podio_metadata"]["events___idTable"].array()
         tree = None
         for block in read["events"].iterate(step_size=EVENTS_PER_BATCH):
             leaves = dict(leaf for name in block.fields for leaf in _leaves(name, block[name]))
             if tree is None:
-                tree = write.mktree("events", {name: array.type.content for name, array in leaves.items()})
+                tree = write.mktree(
+                    "events", {name: array.type.content for name, array in leaves.items()}
+                )
             tree.extend(leaves)
         write.mkrntuple("podio_metadata", {"events___idTable": table})
 
 
-def _chunks(run: RunConfig, detector: DetectorConfig, n_events: int, samples: Sequence[str]) -> Iterator[Chunk]:
+def _chunks(
+    run: RunConfig, detector: DetectorConfig, n_events: int, samples: Sequence[str]
+) -> Iterator[Chunk]:
     rng = generator_of(run.seed, "full simulation")
     settings = [simulate_settings(run, detector, sample) for sample in samples]
     sources = [
-        generator.make_pythia(one.beams, one.pythia, pythia_seed_of(run.seed, sample, "full simulation"), sample)
+        generator.make_pythia(
+            one.beams, one.pythia, pythia_seed_of(run.seed, sample, "full simulation"), sample
+        )
         for one, sample in zip(settings, samples, strict=True)
     ]
     for number, first in enumerate(range(0, n_events, EVENTS_PER_BATCH)):
         which = number % len(samples)
         events = generator.next_events(sources[which], EVENTS_PER_BATCH, samples[which])
         particles = generator.to_particles(events, detector.beams, rng)
-        batch = simulate_batch(particles, np.arange(first, first + EVENTS_PER_BATCH), settings[which], rng)
+        batch = simulate_batch(
+            particles, np.arange(first, first + EVENTS_PER_BATCH), settings[which], rng
+        )
         yield to_chunk(with_showers(batch, rng), 0, detector.b_field_tesla, detector.collections)
 
 
@@ -100,11 +120,22 @@ def with_showers(batch: Batch, rng: np.random.Generator) -> Batch:
     history, row = _appended(particles, parent, _secondaries(batch, hit, energy, rng))
     particle_of = np.empty(len(order), np.int64)
     particle_of[order] = row[n + secondary_of]
-    tracks = replace(batch.tracks, particle=row[batch.tracks.particle], link_particle=row[batch.tracks.link_particle])
-    return replace(batch, particles=history, tracks=tracks, hits=replace(hits, contribution_particle=particle_of))
+    tracks = replace(
+        batch.tracks,
+        particle=row[batch.tracks.particle],
+        link_particle=row[batch.tracks.link_particle],
+    )
+    return replace(
+        batch,
+        particles=history,
+        tracks=tracks,
+        hits=replace(hits, contribution_particle=particle_of),
+    )
 
 
-def _secondaries(batch: Batch, hit: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _secondaries(
+    batch: Batch, hit: np.ndarray, energy: np.ndarray, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Return the columns of secondaries made at these hits, with momenta away from the origin."""
     hits, zero = batch.hits, np.zeros(len(hit))
     place = np.stack([hits.x[hit], hits.y[hit], hits.z[hit]])
@@ -125,8 +156,12 @@ def _secondaries(batch: Batch, hit: np.ndarray, energy: np.ndarray, rng: np.rand
     }
 
 
-def _appended(particles: Particles, parent: np.ndarray, more: dict[str, np.ndarray]) -> tuple[Particles, np.ndarray]:
-    """Return the particles of each event followed by ``more`` of them, and the new row of each old or appended one."""
+def _appended(
+    particles: Particles, parent: np.ndarray, more: dict[str, np.ndarray]
+) -> tuple[Particles, np.ndarray]:
+    """Return the particles of each event followed by ``more`` of them, and the new row of each old
+    or appended one.
+    """
     n = len(particles)
     columns = {}
     for field in fields(particles):
@@ -136,7 +171,9 @@ def _appended(particles: Particles, parent: np.ndarray, more: dict[str, np.ndarr
     order = np.argsort(columns["event"], kind="stable")
     row = np.empty(len(order), np.int64)
     row[order] = np.arange(len(order))
-    child = np.concatenate([np.repeat(np.arange(n), np.diff(particles.parents_offsets)), n + np.arange(len(parent))])
+    child = np.concatenate(
+        [np.repeat(np.arange(n), np.diff(particles.parents_offsets)), n + np.arange(len(parent))]
+    )
     parents = np.concatenate([particles.parents_index, parent])
     known = parents >= 0
     lists = lists_from_parents(row[child[known]], row[parents[known]], len(order))

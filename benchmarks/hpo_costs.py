@@ -1,4 +1,5 @@
-"""What a search costs beside its trainings, measured: access to the study, and reading a checkpoint.
+"""What a search costs beside its trainings, measured: access to the study, and reading a
+checkpoint.
 
 For ``hpo_scaling``, which simulates searches with these costs.
 """
@@ -32,7 +33,10 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one slot beside its training; those of the study are (at no trial, per trial in it)."""
+    """Seconds of one slot beside its training.
+
+    Those of the study are (at no trial, per trial in it).
+    """
 
     start: float
     open: tuple[float, float]
@@ -49,19 +53,34 @@ class Costs:
 def study_costs(samplers: Sequence[str]) -> list[dict[str, Any]]:
     """Return what opening, claiming and finishing cost at several sizes of the study, by sampler.
 
-    A cost is CPU time, which other work on the machine changes little, and for each record the time of one sync to the disk.
+    A cost is CPU time, which other work on the machine changes little, and for each record the time
+    of one sync to the disk.
     """
-    block = {"scheduler": "asha", "first_rung_slots": 2 * max(SIZES_MEASURED), "n_rungs": 1, "space": SPACE}
+    block = {
+        "scheduler": "asha",
+        "first_rung_slots": 2 * max(SIZES_MEASURED),
+        "n_rungs": 1,
+        "space": SPACE,
+    }
     measured = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "manifest.json"
         manifest.write_text(json.dumps({"splits": {}}))
         chosen = {
-            sampler: HpoSettings(seed=1, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block, sampler=sampler))
+            sampler: HpoSettings(
+                seed=1,
+                model=ModelConfig(),
+                training=TrainingConfig(),
+                hpo=HpoConfig(**block, sampler=sampler),
+            )
             for sampler in {"random", *samplers}
         }
-        filling, sync, slot = open_study(chosen["random"], manifest, folder / "work"), sync_seconds(folder), 0
+        filling, sync, slot = (
+            open_study(chosen["random"], manifest, folder / "work"),
+            sync_seconds(folder),
+            0,
+        )
         journal = folder / "work" / JOURNAL
         for size in SIZES_MEASURED:
             with mock.patch("os.fsync"):
@@ -78,7 +97,13 @@ def study_costs(samplers: Sequence[str]) -> list[dict[str, Any]]:
                     slot += 1
                     records = len(journal.read_bytes().splitlines()) - records
                     repeats.append((opened, claim + sync, finish + (records - 1) * sync, records))
-                costs = dict(zip(("open", "claim", "finish", "records"), np.median(repeats, axis=0).tolist(), strict=True))
+                costs = dict(
+                    zip(
+                        ("open", "claim", "finish", "records"),
+                        np.median(repeats, axis=0).tolist(),
+                        strict=True,
+                    )
+                )
                 measured.append({"sampler": sampler, "n": slot, **costs, "sync": sync})
     return measured
 
@@ -93,12 +118,17 @@ def lines_through(measured: Sequence[dict[str, Any]]) -> dict[str, tuple[float, 
 
 
 def one_slot(study: Study, slot: int) -> tuple[float, float]:
-    """Claim and finish a slot of the first rung, with four validations; return the CPU seconds of both."""
+    """Claim and finish a slot of the first rung, with four validations.
+
+    Return the CPU seconds of both.
+    """
     start = time.process_time()
     trial = study.claim(0, 0, slot)
     claimed = time.process_time()
     assert trial is not None
-    study.finish(trial, "complete", value=1.0 / (slot + 1), curve={25: 2.0, 50: 1.5, 75: 1.2}, seconds=1.0)
+    study.finish(
+        trial, "complete", value=1.0 / (slot + 1), curve={25: 2.0, 50: 1.5, 75: 1.2}, seconds=1.0
+    )
     return claimed - start, time.process_time() - claimed
 
 
@@ -115,7 +145,9 @@ def sync_seconds(folder: Path) -> float:
 
 
 def checkpoint_seconds() -> tuple[float, float]:
-    """Return the seconds that reading a checkpoint of the default network takes, and its size in MB."""
+    """Return the seconds that reading a checkpoint of the default network takes, and its size in
+    MB.
+    """
     import torch
     from backbone_cost import random_network
 
@@ -127,7 +159,10 @@ def checkpoint_seconds() -> tuple[float, float]:
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
     with tempfile.TemporaryDirectory() as folder:
-        path = write_checkpoint(Path(folder), {"step": 1, "network": network.state_dict(), "optimiser": optimiser.state_dict()})
+        path = write_checkpoint(
+            Path(folder),
+            {"step": 1, "network": network.state_dict(), "optimiser": optimiser.state_dict()},
+        )
         times = []
         for _ in range(5):
             start = time.perf_counter()

@@ -1,4 +1,5 @@
-"""Families of learning curves on which searches are compared: what a training of a configuration reaches after a budget.
+"""Families of learning curves on which searches are compared: what a training of a configuration
+reaches after a budget.
 
 A family is an object with
 
@@ -6,9 +7,9 @@ A family is an object with
 * ``max_budget``: the full budget, in any unit (budgets down to 1/81 of it are asked for);
 * ``loss(config, budget, rng)``: one noisy value; not finite, or an exception, is a failed training.
 
-The synthetic ones are bowls in the unit cube, turned into curves of the shapes that trainings have. ``recorded`` is a
-surrogate (a random forest, as in Eggensperger et al., arXiv:1503.06239) of real trainings of this project, see
-``record_curves``.
+The synthetic ones are bowls in the unit cube, turned into curves of the shapes that trainings have.
+``recorded`` is a surrogate (a random forest, as in Eggensperger et al., arXiv:1503.06239) of real
+trainings of this project, see ``record_curves``.
 """
 
 import math
@@ -42,7 +43,9 @@ RECORDED_SPACE: dict[str, dict[str, Any]] = {
 _ACTIVATION = {"relu": 0.08, "gelu": 0.0, "silu": 0.03}
 
 
-def unit_value(space: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], name: str) -> float:
+def unit_value(
+    space: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], name: str
+) -> float:
     """Return where a number lies within its range, 0 to 1."""
     parameter = space[name]
     low, high, value = (float(v) for v in (parameter["low"], parameter["high"], config[name]))
@@ -63,9 +66,16 @@ class PowerLaw:
 
     def final(self, config: Mapping[str, Any]) -> float:
         """Return the loss of an endless training."""
-        rate, decay, dropout, layers = (_unit(config, name) for name in ("learning_rate", "weight_decay", "dropout", "n_layers"))
+        rate, decay, dropout, layers = (
+            _unit(config, name) for name in ("learning_rate", "weight_decay", "dropout", "n_layers")
+        )
         ridge = rate - 0.65 + 0.35 * (layers - 0.5)  # deeper networks want smaller learning rates
-        bowl = 1.5 * ridge**2 + 0.25 * (decay - 0.4) ** 2 + 0.3 * (dropout - 0.2) ** 2 + 0.35 * (layers - 0.7) ** 2
+        bowl = (
+            1.5 * ridge**2
+            + 0.25 * (decay - 0.4) ** 2
+            + 0.3 * (dropout - 0.2) ** 2
+            + 0.35 * (layers - 0.7) ** 2
+        )
         return 0.3 + bowl + _ACTIVATION[config["activation"]]
 
     def curve(self, config: Mapping[str, Any], share: float) -> float:
@@ -76,38 +86,65 @@ class PowerLaw:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
-        return self.curve(config, budget / self.max_budget) * math.exp(self.noise * rng.standard_normal())
+        return self.curve(config, budget / self.max_budget) * math.exp(
+            self.noise * rng.standard_normal()
+        )
 
 
 class Crossing(PowerLaw):
-    """Fast learners end worse: high learning rates and shallow networks fall at once and then stay where they are."""
+    """Fast learners end worse: high learning rates and shallow networks fall at once and then stay
+    where they are.
+    """
 
     def final(self, config: Mapping[str, Any]) -> float:
         """Return the loss of an endless training."""
-        rate, decay, dropout, layers = (_unit(config, name) for name in ("learning_rate", "weight_decay", "dropout", "n_layers"))
-        bowl = 1.2 * (rate - 0.3) ** 2 + 0.5 * (layers - 0.8) ** 2 + 0.4 * (decay - 0.6) ** 2 + 0.3 * (dropout - 0.4) ** 2
+        rate, decay, dropout, layers = (
+            _unit(config, name) for name in ("learning_rate", "weight_decay", "dropout", "n_layers")
+        )
+        bowl = (
+            1.2 * (rate - 0.3) ** 2
+            + 0.5 * (layers - 0.8) ** 2
+            + 0.4 * (decay - 0.6) ** 2
+            + 0.3 * (dropout - 0.4) ** 2
+        )
         return 0.25 + bowl + _ACTIVATION[config["activation"]]
 
     def curve(self, config: Mapping[str, Any], share: float) -> float:
         """Return the loss after a share of the full budget, without noise."""
-        rate, dropout, layers = _unit(config, "learning_rate"), _unit(config, "dropout"), _unit(config, "n_layers")
+        rate, dropout, layers = (
+            _unit(config, "learning_rate"),
+            _unit(config, "dropout"),
+            _unit(config, "n_layers"),
+        )
         slowness = (1.0 - 0.8 * rate) * (0.4 + 0.6 * layers) * (0.7 + 0.6 * dropout)
         return self.final(config) + 0.3 * slowness * (share**-0.6 - 1)
 
 
 class Plateau(PowerLaw):
-    """Nothing is learnt for a while, whose length depends on the configuration; then the loss drops."""
+    """Nothing is learnt for a while, whose length depends on the configuration.
+
+    Then the loss drops.
+    """
 
     def curve(self, config: Mapping[str, Any], share: float) -> float:
         """Return the loss after a share of the full budget, without noise."""
-        rate, decay, layers = _unit(config, "learning_rate"), _unit(config, "weight_decay"), _unit(config, "n_layers")
-        start = 0.01 * 60 ** (0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate)  # as a share of the full budget
+        rate, decay, layers = (
+            _unit(config, "learning_rate"),
+            _unit(config, "weight_decay"),
+            _unit(config, "n_layers"),
+        )
+        start = 0.01 * 60 ** (
+            0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate
+        )  # as a share of the full budget
         learnt = 1 / (1 + (start / share) ** 4)
         return 1.6 - (1.6 - self.final(config) - 0.03 * share**-0.3) * learnt
 
 
 class Diverging(PowerLaw):
-    """Large learning rates are the fastest until they diverge, deep networks earlier; one training in twenty is lost by chance."""
+    """Large learning rates are the fastest until they diverge, deep networks earlier.
+
+    One training in twenty is lost by chance.
+    """
 
     noise = 0.02
 
@@ -126,32 +163,57 @@ class Recorded:
     space = RECORDED_SPACE
 
     def __init__(self, path: Path = RECORDED) -> None:
-        """Fit the forest to the curves; trainings that were made twice say how large the noise is."""
+        """Fit the forest to the curves.
+
+        Trainings that were made twice say how large the noise is.
+        """
         table = pd.read_parquet(path)
         table = table[table["status"] == "complete"]
         self.steps = np.array(table["steps"].iloc[0], dtype=float)
         self.max_budget = float(self.steps[-1])
         curves = np.log(np.stack(list(table["valid_loss"])))
         features = self._features(table.to_dict("records"))
-        self._forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1).fit(features, curves)
-        pairs = [group.index for _, group in table.reset_index(drop=True).groupby(list(self.space)) if len(group) == 2]
+        self._forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1).fit(
+            features, curves
+        )
+        pairs = [
+            group.index
+            for _, group in table.reset_index(drop=True).groupby(list(self.space))
+            if len(group) == 2
+        ]
         apart = np.abs([curves[a, -1] - curves[b, -1] for a, b in pairs])
-        self.noise = float(1.4826 * np.median(apart) / math.sqrt(2))  # robust: trainings that go badly scatter far more
+        self.noise = float(
+            1.4826 * np.median(apart) / math.sqrt(2)
+        )  # robust: trainings that go badly scatter far more
         self._known: dict[tuple[float, ...], np.ndarray] = {}
 
     def _features(self, configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
         logs = {name for name, parameter in self.space.items() if parameter.get("log")}
-        return np.array([[math.log(config[name]) if name in logs else config[name] for name in self.space] for config in configs])
+        return np.array(
+            [
+                [math.log(config[name]) if name in logs else config[name] for name in self.space]
+                for config in configs
+            ]
+        )
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
         features = self._features([config])
         key = tuple(features[0])
         if key not in self._known:
-            row = features.astype(np.float32)  # what trees compare; the forest's own predict takes ten times as long for one row
-            self._known[key] = np.mean([tree.tree_.predict(row)[0, :, 0] for tree in self._forest.estimators_], axis=0)
+            row = features.astype(
+                np.float32
+            )  # what trees compare; the forest's own predict takes ten times as long for one row
+            self._known[key] = np.mean(
+                [tree.tree_.predict(row)[0, :, 0] for tree in self._forest.estimators_], axis=0
+            )
         curve = self._known[key]
-        return float(np.exp(np.interp(math.log(budget), np.log(self.steps), curve) + self.noise * rng.standard_normal()))
+        return float(
+            np.exp(
+                np.interp(math.log(budget), np.log(self.steps), curve)
+                + self.noise * rng.standard_normal()
+            )
+        )
 
 
 FAMILIES = {

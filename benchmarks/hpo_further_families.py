@@ -1,8 +1,9 @@
-"""Families of learning curves that no part of a search was chosen on, for ``hpo_quality --family hpo_further_families:NAME``.
+"""Families of learning curves that no part of a search was chosen on, for ``hpo_quality --family
+hpo_further_families:NAME``.
 
-They have what the families of :mod:`hpo_families` lack: functions drawn at random, losses below zero and over decades, many
-parameters without effect, choices that decide where the best numbers lie, noise of 8 %, losses that rise late, and trainings
-that diverge late.
+They have what the families of :mod:`hpo_families` lack: functions drawn at random, losses below
+zero and over decades, many parameters without effect, choices that decide where the best numbers
+lie, noise of 8 %, losses that rise late, and trainings that diverge late.
 """
 
 import math
@@ -16,7 +17,9 @@ Space = dict[str, dict[str, Any]]
 
 
 class RandomFunctions:
-    """Final loss, amplitude and speed of a curve are smooth random functions of the configuration (sums of random cosines)."""
+    """Final loss, amplitude and speed of a curve are smooth random functions of the configuration
+    (sums of random cosines).
+    """
 
     seed, noise = 3, 0.02
     max_budget = 50.0
@@ -40,7 +43,9 @@ class RandomFunctions:
         """Return the three functions at a configuration, each of about unit variance."""
         numbers = [unit_value(self.space, config, name) for name in self.space if name != "kind"]
         x = np.array([*numbers, *(float(config["kind"] == kind) for kind in self.kinds)])
-        waves = np.cos(np.einsum("fwd,fd->fw", self._frequencies, self._relevance * x) + self._phases)
+        waves = np.cos(
+            np.einsum("fwd,fd->fw", self._frequencies, self._relevance * x) + self._phases
+        )
         return [float(value) for value in (waves * self._weights).sum(axis=1)]
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
@@ -49,7 +54,9 @@ class RandomFunctions:
         final, amplitude, speed = self._values(config)
         end = 0.5 + 0.15 * final
         curve = math.exp(-2.1 * math.exp(0.5 * speed) * share) + 0.2 * (share**-0.3 - 1)
-        return float(end + 0.3 * math.exp(0.5 * amplitude) * curve + self.noise * end * rng.standard_normal())
+        return float(
+            end + 0.3 * math.exp(0.5 * amplitude) * curve + self.noise * end * rng.standard_normal()
+        )
 
 
 class OtherRandomFunctions(RandomFunctions):
@@ -65,11 +72,22 @@ class Noisy(RandomFunctions):
 
 
 class Hartmann:
-    """Hartmann's function of six variables, biased at low budgets (as used for multi-fidelity methods); losses are negative."""
+    """Hartmann's function of six variables, biased at low budgets (as used for multi-fidelity
+    methods); losses are negative.
+    """
 
     max_budget = 200.0
-    space: ClassVar[Space] = {f"h{i}": {"type": "float", "low": 1e-3, "high": 1.0, "log": i % 2 == 0} for i in range(6)}
-    _steepness = np.array([[10, 3, 17, 3.5, 1.7, 8], [0.05, 10, 17, 0.1, 8, 14], [3, 3.5, 1.7, 10, 17, 8], [17, 8, 0.05, 10, 0.1, 14]])
+    space: ClassVar[Space] = {
+        f"h{i}": {"type": "float", "low": 1e-3, "high": 1.0, "log": i % 2 == 0} for i in range(6)
+    }
+    _steepness = np.array(
+        [
+            [10, 3, 17, 3.5, 1.7, 8],
+            [0.05, 10, 17, 0.1, 8, 14],
+            [3, 3.5, 1.7, 10, 17, 8],
+            [17, 8, 0.05, 10, 0.1, 14],
+        ]
+    )
     _centres = 1e-4 * np.array(
         [
             [1312, 1696, 5569, 124, 8283, 5886],
@@ -82,8 +100,13 @@ class Hartmann:
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
         x = np.array([unit_value(self.space, config, name) for name in self.space])
-        heights = np.array([1.0, 1.2, 3.0, 3.2]) - 0.3 * (1 - budget / self.max_budget) * np.array([1, -1, 2, 2])
-        return -float(heights @ np.exp(-(self._steepness * (x - self._centres) ** 2).sum(1))) + 0.02 * rng.standard_normal()
+        heights = np.array([1.0, 1.2, 3.0, 3.2]) - 0.3 * (1 - budget / self.max_budget) * np.array(
+            [1, -1, 2, 2]
+        )
+        return (
+            -float(heights @ np.exp(-(self._steepness * (x - self._centres) ** 2).sum(1)))
+            + 0.02 * rng.standard_normal()
+        )
 
 
 class Overfitting:
@@ -99,10 +122,23 @@ class Overfitting:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
-        rate, decay, dropout = (unit_value(self.space, config, name) for name in ("learning_rate", "weight_decay", "dropout"))
+        rate, decay, dropout = (
+            unit_value(self.space, config, name)
+            for name in ("learning_rate", "weight_decay", "dropout")
+        )
         width, share = (math.log2(config["width"]) - 5) / 3, budget / self.max_budget
-        learnt = 0.4 + 0.6 * (rate - 0.6) ** 2 + 0.15 * (1 - width) + 0.1 * (dropout - 0.3) ** 2 + 0.05 * (1.5 - rate) * share**-0.5
-        overfit = 0.5 * max(0.0, 0.5 + 0.5 * width + 0.3 * rate - 0.8 * decay - 0.6 * dropout) * share**1.5
+        learnt = (
+            0.4
+            + 0.6 * (rate - 0.6) ** 2
+            + 0.15 * (1 - width)
+            + 0.1 * (dropout - 0.3) ** 2
+            + 0.05 * (1.5 - rate) * share**-0.5
+        )
+        overfit = (
+            0.5
+            * max(0.0, 0.5 + 0.5 * width + 0.3 * rate - 0.8 * decay - 0.6 * dropout)
+            * share**1.5
+        )
         return float((learnt + overfit) * math.exp(0.01 * rng.standard_normal()))
 
 
@@ -118,13 +154,24 @@ class ManyParameters:
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
         a, b, c, d = (config[name] for name in ("p00", "p03", "p07", "p09"))
-        end = 0.3 + 0.8 * (a - 0.7) ** 2 + 0.6 * (b - 0.2) ** 2 + 0.4 * abs(c - 0.5) + 0.3 * (a - d) ** 2
+        end = (
+            0.3
+            + 0.8 * (a - 0.7) ** 2
+            + 0.6 * (b - 0.2) ** 2
+            + 0.4 * abs(c - 0.5)
+            + 0.3 * (a - d) ** 2
+        )
         end += {"sgd": 0.15, "adam": 0.0, "lamb": 0.05}[config["optimiser"]]
-        return float((end + 0.08 * (0.5 + b) * (budget / self.max_budget) ** -0.5) * math.exp(0.01 * rng.standard_normal()))
+        return float(
+            (end + 0.08 * (0.5 + b) * (budget / self.max_budget) ** -0.5)
+            * math.exp(0.01 * rng.standard_normal())
+        )
 
 
 class LateDivergence(ManyParameters):
-    """The same, but large values of one parameter diverge, the larger the earlier, and most only after the low budgets."""
+    """The same, but large values of one parameter diverge, the larger the earlier, and most only
+    after the low budgets.
+    """
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value; ArithmeticError if the training diverged."""
@@ -135,7 +182,9 @@ class LateDivergence(ManyParameters):
 
 
 class Interactions:
-    """Choices decide where the best learning rate lies, curves cross, fast trainings diverge, and losses span decades."""
+    """Choices decide where the best learning rate lies, curves cross, fast trainings diverge, and
+    losses span decades.
+    """
 
     max_budget = 100.0
     space: ClassVar[Space] = {
@@ -149,12 +198,22 @@ class Interactions:
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value, infinite if the training diverged."""
-        rate, layers = (unit_value(self.space, config, name) for name in ("learning_rate", "n_layers"))
+        rate, layers = (
+            unit_value(self.space, config, name) for name in ("learning_rate", "n_layers")
+        )
         share, optimiser = budget / self.max_budget, config["optimiser"]
         best = {"sgd": 0.75, "adam": 0.45, "lion": 0.3}[optimiser] - 0.15 * layers
         if rate > best + 0.35:
             return math.inf
-        exponent = 6 * (rate - best) ** 2 + (layers - 0.6) ** 2 + 0.1 * abs(math.log2(config["n_heads"]) - 2)
-        exponent += 0.1 * (config["schedule"] == "constant") * share + 0.05 * (config["activation"] == "relu")
-        exponent += {"sgd": 0.15, "adam": 0.0, "lion": 0.03}[optimiser] + 0.5 * (1.2 - rate) * (1 + layers) * (share**-0.35 - 1)
+        exponent = (
+            6 * (rate - best) ** 2
+            + (layers - 0.6) ** 2
+            + 0.1 * abs(math.log2(config["n_heads"]) - 2)
+        )
+        exponent += 0.1 * (config["schedule"] == "constant") * share + 0.05 * (
+            config["activation"] == "relu"
+        )
+        exponent += {"sgd": 0.15, "adam": 0.0, "lion": 0.03}[optimiser] + 0.5 * (1.2 - rate) * (
+            1 + layers
+        ) * (share**-0.35 - 1)
         return 0.02 * math.exp(exponent + 0.02 * rng.standard_normal())

@@ -1,14 +1,17 @@
-"""How good a search is: the mean final loss of what it finds, at equal budgets, against random search given more.
+"""How good a search is: the mean final loss of what it finds, at equal budgets, against random
+search given more.
 
-Inputs -> outputs: families of learning curves (``hpo_families``, or ``--family module:name``) -> a table of mean final
-losses, one row per search, one column per family; last line: one JSON object.
+Inputs -> outputs: families of learning curves (``hpo_families``, or ``--family module:name``) -> a
+table of mean final losses, one row per search, one column per family; last line: one JSON object.
 
-Every search is driven through the project's own graph, sampler and promotion rule, on ``--workers`` workers whose trainings
-take as long as their budget; slots start in the workflow's order. Random search evaluates as many random configurations at the
-full budget as the search's epochs pay for, 1 to 20 times over. Of what a search chose the loss at the full budget is
-measured anew, so nobody profits from lucky noise. ``random_epochs_ratio`` is the multiple of the search's own epochs at which
-random search reaches the same mean, interpolated on a logarithmic scale between the measured multiples; that of the worst
-family comes first. (``rasda`` spends the same epochs on the same trials as ``asha``, with other workers, and is left out.)
+Every search is driven through the project's own graph, sampler and promotion rule, on ``--workers``
+workers whose trainings take as long as their budget; slots start in the workflow's order. Random
+search evaluates as many random configurations at the full budget as the search's epochs pay for, 1
+to 20 times over. Of what a search chose the loss at the full budget is measured anew, so nobody
+profits from lucky noise. ``random_epochs_ratio`` is the multiple of the search's own epochs at
+which random search reaches the same mean, interpolated on a logarithmic scale between the measured
+multiples; that of the worst family comes first. (``rasda`` spends the same epochs on the same
+trials as ``asha``, with other workers, and is left out.)
 """
 
 import argparse
@@ -40,7 +43,12 @@ EPOCHS = 9.0  # full trainings that random search x1 spends
 RANDOM_SEEDS = 200  # it costs nothing, and sets the scale
 MEASURED_ANEW = 32  # evaluations that a chosen configuration is judged by
 SHAPE = {"eta": 3, "n_rungs": 4, "n_brackets": 3, "min_steps": 1, "include_default": False}
-SLOTS = {"asha": 81, "sha": 81, "hyperband": 27, "none": 9}  # so many that all spend about 9 full trainings
+SLOTS = {
+    "asha": 81,
+    "sha": 81,
+    "hyperband": 27,
+    "none": 9,
+}  # so many that all spend about 9 full trainings
 DEFAULT = f"{HpoConfig().scheduler}/{HpoConfig().sampler}/{HpoConfig().promotion}"
 Params = dict[str, Any]
 
@@ -54,13 +62,19 @@ def loss_of(family: Any, config: Params, budget: float, rng: np.random.Generator
 
 
 def final_loss(family: Any, config: Params, rng: np.random.Generator) -> float:
-    """Return what a configuration reaches at the full budget, on average over the trainings that do not fail."""
-    values = np.array([loss_of(family, config, family.max_budget, rng) for _ in range(MEASURED_ANEW)])
+    """Return what a configuration reaches at the full budget, on average over the trainings that do
+    not fail.
+    """
+    values = np.array(
+        [loss_of(family, config, family.max_budget, rng) for _ in range(MEASURED_ANEW)]
+    )
     return float(values[np.isfinite(values)].mean())
 
 
 def settings_for(family: Any, **changes: Any) -> HpoConfig:
-    """Return the settings of a search in a family's space, whose names are none of the project's settings."""
+    """Return the settings of a search in a family's space, whose names are none of the project's
+    settings.
+    """
     space = {name: ParameterConfig(**parameter) for name, parameter in family.space.items()}
     chosen = {**SHAPE, **changes}
     slots = {"first_rung_slots": SLOTS[chosen.get("scheduler", HpoConfig().scheduler)]}
@@ -86,7 +100,11 @@ def budget_of(hpo: HpoConfig, rung: int) -> float:
 def epochs_of(hpo: HpoConfig) -> float:
     """Return what a search spends, in full trainings."""
     spent = {rung: budget_of(hpo, rung) for rung in range(dag.n_rungs(hpo))}
-    return sum(spent[rung] - (spent[rung - 1] if dag.parents_of(hpo, *slot) else 0) for slot in dag.all_slots(hpo) for rung in [slot[1]])
+    return sum(
+        spent[rung] - (spent[rung - 1] if dag.parents_of(hpo, *slot) else 0)
+        for slot in dag.all_slots(hpo)
+        for rung in [slot[1]]
+    )
 
 
 def run_search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> list[SearchTrial]:
@@ -99,30 +117,47 @@ def run_search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> list[Sea
     running: list[tuple[float, int, int]] = []
     now = 0.0
     while waiting or running:
-        while len(running) < workers and (slot := next((s for s in waiting if ended.issuperset(dag.parents_of(hpo, *s))), None)):
+        while len(running) < workers and (
+            slot := next((s for s in waiting if ended.issuperset(dag.parents_of(hpo, *s))), None)
+        ):
             waiting.remove(slot)
             bracket, rung, number = slot
-            attrs: Params = {"bracket": bracket, "rung": rung, "slot": number, "steps": int(dag.budget(hpo, rung))}
+            attrs: Params = {
+                "bracket": bracket,
+                "rung": rung,
+                "slot": number,
+                "steps": int(dag.budget(hpo, rung)),
+            }
             before = 0.0
             if dag.parents_of(hpo, *slot):
                 parent = promote(hpo, seed, centre, trials, bracket, rung)
                 if parent is None:
                     ended.add(slot)
                     continue
-                trial = SearchTrial(len(trials), parent.config, parent=parent.number, params=parent.params, **attrs)
+                trial = SearchTrial(
+                    len(trials), parent.config, parent=parent.number, params=parent.params, **attrs
+                )
                 before = budget_of(hpo, rung - 1)
             else:
                 params = propose(hpo, seed, bracket, number, centre, trials)
-                trial = SearchTrial(len(trials), f"{bracket}-{number:05d}", parent=None, params=params, **attrs)
+                trial = SearchTrial(
+                    len(trials), f"{bracket}-{number:05d}", parent=None, params=params, **attrs
+                )
             trials.append(trial)
             spread = math.exp(0.1 * rng.standard_normal())  # machines and shapes of networks differ
-            heapq.heappush(running, (now + (budget_of(hpo, rung) - before) * spread, trial.number, number))
+            heapq.heappush(
+                running, (now + (budget_of(hpo, rung) - before) * spread, trial.number, number)
+            )
         if running:
             now, done, _ = heapq.heappop(running)
             trial = trials[done]
-            value = loss_of(family, dict(trial.params), family.max_budget * budget_of(hpo, trial.rung), rng)
+            value = loss_of(
+                family, dict(trial.params), family.max_budget * budget_of(hpo, trial.rung), rng
+            )
             ok = math.isfinite(value)
-            trials[done] = replace(trial, status="complete" if ok else "diverged", value=value if ok else None)
+            trials[done] = replace(
+                trial, status="complete" if ok else "diverged", value=value if ok else None
+            )
             ended.add((trial.bracket, trial.rung, trial.slot))
     return trials
 
@@ -135,15 +170,23 @@ def search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> float:
 
 
 def ratio(value: float, random: dict[int, float]) -> float:
-    """Return at which multiple random search reaches a mean loss, interpolated; 0 if below the first, the last if not even there."""
-    multiples, means = np.array(sorted(random)), np.minimum.accumulate([random[m] for m in sorted(random)])
+    """Return at which multiple random search reaches a mean loss, interpolated.
+
+    0 if below the first, the last if not even there.
+    """
+    multiples, means = (
+        np.array(sorted(random)),
+        np.minimum.accumulate([random[m] for m in sorted(random)]),
+    )
     if value > means[0]:
         return 0.0
     return float(np.exp(np.interp(-value, -means, np.log(multiples))))
 
 
 def load(name: str) -> Any:
-    """Return a built-in family, or one given as ``module:name``: an object, or a class to make it of."""
+    """Return a built-in family, or one given as ``module:name``: an object, or a class to make it
+    of.
+    """
     if ":" not in name:
         return FAMILIES[name]()
     module, _, attribute = name.partition(":")
@@ -153,7 +196,10 @@ def load(name: str) -> Any:
 
 
 def one(task: tuple[str, dict[str, Any] | None, int, int, int]) -> tuple[float, float]:
-    """Return what one search found, and the seconds it took; random search with ``multiple`` times the epochs if it has no settings."""
+    """Return what one search found, and the seconds it took.
+
+    Random search with ``multiple`` times the epochs if it has no settings.
+    """
     name, changes, multiple, seed, workers = task
     if name not in _FAMILIES:
         _FAMILIES[name] = load(name)
@@ -168,29 +214,51 @@ def one(task: tuple[str, dict[str, Any] | None, int, int, int]) -> tuple[float, 
 _FAMILIES: dict[str, Any] = {}  # made once per process
 
 
-def values_of(pool: Pool, family: str, changes: dict[str, Any] | None, multiple: int, options: argparse.Namespace) -> tuple[Any, float]:
+def values_of(
+    pool: Pool,
+    family: str,
+    changes: dict[str, Any] | None,
+    multiple: int,
+    options: argparse.Namespace,
+) -> tuple[Any, float]:
     """Return the final losses by seed, and the mean seconds that one search took."""
     seeds = range(options.seeds if changes is not None else max(RANDOM_SEEDS, options.seeds))
     tasks = [(family, changes, multiple, seed, options.workers) for seed in seeds]
-    values, seconds = zip(*pool.imap(one, tasks, chunksize=1 if changes is not None else 25), strict=True)
+    values, seconds = zip(
+        *pool.imap(one, tasks, chunksize=1 if changes is not None else 25), strict=True
+    )
     return np.array(values), float(np.mean(seconds))
 
 
-def compare(family: str, names: list[str], pool: Pool, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def compare(
+    family: str, names: list[str], pool: Pool, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
     """Print and return what searches reach on one family."""
     random: dict[int, float] = {}
     for multiple in MULTIPLES:
         values, _ = values_of(pool, family, None, multiple, options)
         random[multiple] = float(np.nanmean(values))
-        print(f"{family:12} {f'random search x{multiple}':32} {random[multiple]:.4f} +- {standard_error(values):.4f}", flush=True)
+        print(
+            f"{family:12} {f'random search x{multiple}':32} {random[multiple]:.4f} +-"
+            f" {standard_error(values):.4f}",
+            flush=True,
+        )
     found = {}
     for name in names:
         changes = dict(zip(("scheduler", "sampler", "promotion"), name.split("/"), strict=True))
         values, seconds = values_of(pool, family, changes, 1, options)
         mean = float(np.nanmean(values))
         times = ratio(mean, random) * EPOCHS / epochs_of(settings_for(load(family), **changes))
-        found[name] = {"mean": round(mean, 5), "standard_error": round(standard_error(values), 5), "random_epochs_ratio": round(times, 2)}
-        print(f"{family:12} {name:32} {mean:.4f} +- {standard_error(values):.4f}  random x{times:5.2f}  {seconds:.1f} s", flush=True)
+        found[name] = {
+            "mean": round(mean, 5),
+            "standard_error": round(standard_error(values), 5),
+            "random_epochs_ratio": round(times, 2),
+        }
+        print(
+            f"{family:12} {name:32} {mean:.4f} +- {standard_error(values):.4f}  random"
+            f" x{times:5.2f}  {seconds:.1f} s",
+            flush=True,
+        )
     return found
 
 
@@ -202,12 +270,23 @@ def standard_error(values: Any) -> float:
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--family", action="append", help="built-in family, or module:name; default: all built-in ones")
-    parser.add_argument("--search", action="append", help="scheduler/sampler/promotion; default: the default search alone")
+    parser.add_argument(
+        "--family",
+        action="append",
+        help="built-in family, or module:name; default: all built-in ones",
+    )
+    parser.add_argument(
+        "--search",
+        action="append",
+        help="scheduler/sampler/promotion; default: the default search alone",
+    )
     parser.add_argument(
         "--all",
         action="store_true",
-        help="every scheduler with random, and the default's sampler; every sampler with the default's scheduler and with asha",
+        help=(
+            "every scheduler with random, and the default's sampler; every sampler with the"
+            " default's scheduler and with asha"
+        ),
     )
     parser.add_argument("--seeds", type=int, default=24)
     parser.add_argument("--workers", type=int, default=4)
@@ -215,11 +294,24 @@ def main() -> None:
     options = parser.parse_args()
     compared = options.search or (every_search() if options.all else [DEFAULT])
     with get_context("spawn").Pool(options.jobs) as pool:
-        families = {family: compare(family, compared, pool, options) for family in options.family or FAMILIES}
+        families = {
+            family: compare(family, compared, pool, options)
+            for family in options.family or FAMILIES
+        }
     judged = DEFAULT if DEFAULT in compared else compared[0]
     own = {family: rows[judged] for family, rows in families.items()}
     worst = min(row["random_epochs_ratio"] for row in own.values())
-    print(json.dumps({"random_epochs_ratio": worst, "search": judged, "seeds": options.seeds, "families": own, "all": families}))
+    print(
+        json.dumps(
+            {
+                "random_epochs_ratio": worst,
+                "search": judged,
+                "seeds": options.seeds,
+                "families": own,
+                "all": families,
+            }
+        )
+    )
 
 
 def every_search() -> list[str]:
@@ -228,7 +320,10 @@ def every_search() -> list[str]:
     searches = {DEFAULT: None}
     for scheduler in SLOTS:
         for sampler in samplers:
-            if sampler != "grid" and (scheduler in (HpoConfig().scheduler, "asha") or sampler in ("random", HpoConfig().sampler)):
+            if sampler != "grid" and (
+                scheduler in (HpoConfig().scheduler, "asha")
+                or sampler in ("random", HpoConfig().sampler)
+            ):
                 searches[f"{scheduler}/{sampler}/rank"] = None
         searches[f"{scheduler}/joint_gp/predicted"] = None
     return list(searches)

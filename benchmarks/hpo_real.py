@@ -1,14 +1,18 @@
-"""The search against the configured settings and against random search, on real trainings and at equal core hours.
+"""The search against the configured settings and against random search, on real trainings and at
+equal core hours.
 
-Inputs -> outputs: the configuration of a preset and its training shards -> the final validation losses of both searches and
-of the configured settings, by seed, with their spread; last line: one JSON object.
+Inputs -> outputs: the configuration of a preset and its training shards -> the final validation
+losses of both searches and of the configured settings, by seed, with their spread; last line: one
+JSON object.
 
-For every seed the preset's search runs as it would in the workflow, ``--workers`` slots at a time, each on one thread. Then
-random search trains configurations drawn at random from the same space at the full budget, until it has spent the same core
-hours, the training that crosses the line included, so with somewhat more. ``random_at_equal_hours`` is what it reaches on average
-with exactly the search's: the random trainings of all seeds in random orders, the one that crosses the line counting with the
-share of it that fits. The configured settings are the search's own first configuration, trained
-to the full budget from the same seed. All losses are those after the full budget, on the same validation events.
+For every seed the preset's search runs as it would in the workflow, ``--workers`` slots at a time,
+each on one thread. Then random search trains configurations drawn at random from the same space at
+the full budget, until it has spent the same core hours, the training that crosses the line
+included, so with somewhat more. ``random_at_equal_hours`` is what it reaches on average with
+exactly the search's: the random trainings of all seeds in random orders, the one that crosses the
+line counting with the share of it that fits. The configured settings are the search's own first
+configuration, trained to the full budget from the same seed. All losses are those after the full
+budget, on the same validation events.
 """
 
 import argparse
@@ -33,8 +37,13 @@ from particleforge.hpo.trials import SearchTrial
 REPETITIONS = 10_000
 
 
-def run_slots(settings: HpoSettings, manifest: Path, work: Path, workers: int, seconds_max: float) -> list[SearchTrial]:
-    """Run the slots of a search in the workflow's order; no new ones once ``seconds_max`` core seconds are spent."""
+def run_slots(
+    settings: HpoSettings, manifest: Path, work: Path, workers: int, seconds_max: float
+) -> list[SearchTrial]:
+    """Run the slots of a search in the workflow's order.
+
+    No new ones once ``seconds_max`` core seconds are spent.
+    """
     hpo = settings.hpo
     waiting = list(dag.starting_order(hpo))
     running: dict[Future[None], dag.Slot] = {}
@@ -68,7 +77,8 @@ def best(trials: list[SearchTrial]) -> SearchTrial:
 
 
 def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:
-    """Return the mean lowest loss of random search in so many core seconds, from trainings drawn without repetition.
+    """Return the mean lowest loss of random search in so many core seconds, from trainings drawn
+    without repetition.
 
     NaN if not one of them always fits.
     """
@@ -88,29 +98,51 @@ def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("manifest", type=Path, help="manifest.json of the preset's training shards")
-    parser.add_argument("work", type=Path, help="folder for studies and checkpoints; run again, what is there is used")
+    parser.add_argument(
+        "work",
+        type=Path,
+        help="folder for studies and checkpoints; run again, what is there is used",
+    )
     parser.add_argument("--config", type=Path, default=Path("config"))
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--detector", default="clic")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--hpo", type=json.loads, default={}, help="changes of the preset's block hpo, as JSON")
+    parser.add_argument(
+        "--hpo", type=json.loads, default={}, help="changes of the preset's block hpo, as JSON"
+    )
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     run = load_run(options.config, {"preset": options.preset, "hpo": {"ranks": 1, **options.hpo}})
     shipped = HpoSettings.of(run, load_detector(options.config, options.detector))
-    none = {"scheduler": "none", "sampler": "random", "promotion": "rank", "first_rung_slots": 1000, "include_default": False}
+    none = {
+        "scheduler": "none",
+        "sampler": "random",
+        "promotion": "rank",
+        "first_rung_slots": 1000,
+        "include_default": False,
+    }
     rows: list[dict[str, Any]] = []
     all_random: list[SearchTrial] = []
     for seed in range(1, options.seeds + 1):
         settings = shipped.model_copy(update={"seed": seed})
 
-        def trained(name: str, changes: dict[str, Any], seconds_max: float, settings: HpoSettings = settings) -> list[SearchTrial]:
+        def trained(
+            name: str, changes: dict[str, Any], seconds_max: float, settings: HpoSettings = settings
+        ) -> list[SearchTrial]:
             own = settings.model_copy(update={"hpo": settings.hpo.model_copy(update=changes)})
-            return run_slots(own, options.manifest, options.work / f"{settings.seed}-{name}", options.workers, seconds_max)
+            return run_slots(
+                own,
+                options.manifest,
+                options.work / f"{settings.seed}-{name}",
+                options.workers,
+                seconds_max,
+            )
 
         found = trained("search", {}, float("inf"))
-        default = trained("default", {**none, "first_rung_slots": 1, "include_default": True}, float("inf"))
+        default = trained(
+            "default", {**none, "first_rung_slots": 1, "include_default": True}, float("inf")
+        )
         random = trained("random", none, spent(found))
         all_random += [trial for trial in random if trial.finished]
         row = {
@@ -131,9 +163,23 @@ def main() -> None:
         values = [row[name] for row in rows]
         spread = statistics.stdev(values) if len(values) > 1 else None
         summary[name] = {"mean": statistics.mean(values), "standard_deviation": spread}
-    lower = {name: 1 - summary["search"]["mean"] / summary[name]["mean"] for name in ("default", "random")}
-    pooled = at_equal_hours(all_random, statistics.mean(3600 * row["search_core_h"] for row in rows))
-    print(json.dumps({"seeds": len(rows), "losses": summary, "search_lower_by": lower, "random_at_equal_hours": pooled}))
+    lower = {
+        name: 1 - summary["search"]["mean"] / summary[name]["mean"]
+        for name in ("default", "random")
+    }
+    pooled = at_equal_hours(
+        all_random, statistics.mean(3600 * row["search_core_h"] for row in rows)
+    )
+    print(
+        json.dumps(
+            {
+                "seeds": len(rows),
+                "losses": summary,
+                "search_lower_by": lower,
+                "random_at_equal_hours": pooled,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""Speed of loading training batches from shards, on one core, against reading the same columns with pyarrow.
+"""Speed of loading training batches from shards, on one core, against reading the same columns with
+pyarrow.
 
     python benchmarks/loader_speed.py [--detector clic] [--events 20000] [--budget 8192]
 
-Writes shards of random events with the lengths of tt events in CLIC (mean 130 elements, RMS 54) and the detector's features
-through the package's own writer; then, in turns, a later epoch of batches (cold windows, shuffling and checks included) and
-``pyarrow.parquet.read_table`` of the same columns, each shard at a time, all in this process on one thread. Times are CPU times of
-the process, so that other load counts little; files come from the page cache. The best of the rounds counts for both.
+Writes shards of random events with the lengths of tt events in CLIC (mean 130 elements, RMS 54) and
+the detector's features through the package's own writer; then, in turns, a later epoch of batches
+(cold windows, shuffling and checks included) and ``pyarrow.parquet.read_table`` of the same
+columns, each shard at a time, all in this process on one thread. Times are CPU times of the
+process, so that other load counts little; files come from the page cache. The best of the rounds
+counts for both.
 
-The memory is that of a fresh process that loads one epoch, less that of the same process before it, for the shards as they are and
-for four times as many. Prints tables; the last line is one JSON object of figures.
+The memory is that of a fresh process that loads one epoch, less that of the same process before it,
+for the shards as they are and for four times as many. Prints tables; the last line is one JSON
+object of figures.
 """
 
 import os
@@ -56,7 +60,9 @@ def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generato
     features = rng.lognormal(0, 1, (n, width)).astype(np.float32)
     for number, name in enumerate(settings.elements.types, start=1):
         features[element_type == number, len(getattr(settings.elements, name)) :] = 0
-    target_class = np.where(rng.random(n) < 0.7, rng.integers(1, 1 + len(settings.particle_classes), n), 0).astype(np.int8)
+    target_class = np.where(
+        rng.random(n) < 0.7, rng.integers(1, 1 + len(settings.particle_classes), n), 0
+    ).astype(np.int8)
     p4 = (rng.normal(0, 5, (n, 4)) * (target_class > 0)[:, None]).astype(np.float32)
     columns = {
         "event_id": pa.array(rng.integers(0, 2**63, n_events).astype(np.uint64)),
@@ -78,22 +84,41 @@ def write_shards(folder: Path, detector: str, **n_events: int) -> Path:
     for split, total in n_events.items():
         shards = []
         for number in range(-(-total // EVENTS_PER_SHARD)):
-            shard = random_shard(settings, min(EVENTS_PER_SHARD, total - number * EVENTS_PER_SHARD), rng)
+            shard = random_shard(
+                settings, min(EVENTS_PER_SHARD, total - number * EVENTS_PER_SHARD), rng
+            )
             name = f"{split}/{number:05d}.parquet"
             write_shard(folder / name, shard, {})
             shards.append({"file": name, "n_events": shard.num_rows})
         splits[split] = {"shards": shards}
-    features = shard["features"].combine_chunks().flatten().to_numpy().reshape(-1, n_features(settings.elements))
+    features = (
+        shard["features"]
+        .combine_chunks()
+        .flatten()
+        .to_numpy()
+        .reshape(-1, n_features(settings.elements))
+    )
     statistics.add(shard["element_type"].combine_chunks().flatten().to_numpy(), features)
     write_json(folder / "normalisation.json", statistics.result())
     write_json(folder / "manifest.json", {**_description(settings, ["random"]), "splits": splits})
     return folder / "manifest.json"
 
 
-def make_loader(manifest: Path, budget: int, world_size: int = 1, read_ahead: int = 0) -> ShardLoader:
+def make_loader(
+    manifest: Path, budget: int, world_size: int = 1, read_ahead: int = 0
+) -> ShardLoader:
     """Return a loader as the trainer makes it."""
     inputs = ModelInputs.from_manifest(manifest)
-    return ShardLoader(manifest, "train", inputs, budget=budget, shards_in_memory=8, seed=1, world_size=world_size, read_ahead=read_ahead)
+    return ShardLoader(
+        manifest,
+        "train",
+        inputs,
+        budget=budget,
+        shards_in_memory=8,
+        seed=1,
+        world_size=world_size,
+        read_ahead=read_ahead,
+    )
 
 
 def load(stream: Iterator[tuple[int, int, list[Batch], int]], n_batches: int) -> dict[str, int]:
@@ -102,7 +127,9 @@ def load(stream: Iterator[tuple[int, int, list[Batch], int]], n_batches: int) ->
     for _, _, micro_batches, n_events in itertools.islice(stream, n_batches):
         seen["events"] += n_events
         seen["padded"] += sum(batch.element_type.numel() for batch in micro_batches)
-        seen["elements"] += sum(int(torch.count_nonzero(batch.element_type)) for batch in micro_batches)
+        seen["elements"] += sum(
+            int(torch.count_nonzero(batch.element_type)) for batch in micro_batches
+        )
     return seen
 
 
@@ -126,19 +153,28 @@ def cpu_seconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 def megabytes(name: str) -> float:
     """Return a figure of this process's memory from ``/proc/self/status``."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name + ":"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(name + ":")
+    )
     return int(line.split()[1]) / 1024
 
 
 def loading_megabytes(manifest: Path, *options: int) -> float:
-    """Return what loading an epoch adds to the peak memory of a fresh process; ``options`` are those of ``make_loader``."""
+    """Return what loading an epoch adds to the peak memory of a fresh process.
+
+    ``options`` are those of ``make_loader``.
+    """
     command = [sys.executable, __file__, "--memory-of", str(manifest), *map(str, options)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def print_memory(manifest: str, *options: str) -> None:
     """Print what loading an epoch adds to the peak memory of this process."""
-    pq.read_table(Path(manifest).with_name("train") / "00000.parquet", columns=["n_elements"])  # loads what pyarrow needs
+    pq.read_table(
+        Path(manifest).with_name("train") / "00000.parquet", columns=["n_elements"]
+    )  # loads what pyarrow needs
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     before = megabytes("VmRSS")
     loader = make_loader(Path(manifest), *map(int, options))
@@ -164,11 +200,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_shards(Path(folder) / "1x", options.detector, train=options.events)
         larger = write_shards(Path(folder) / "4x", options.detector, train=4 * options.events)
-        loaders = {f"rank 0 of {ranks}": make_loader(manifest, options.budget, ranks) for ranks in RANKS}
+        loaders = {
+            f"rank 0 of {ranks}": make_loader(manifest, options.budget, ranks) for ranks in RANKS
+        }
         whole = loaders["rank 0 of 1"]
         size = sum(path.stat().st_size for path in whole.paths)
         streams = {name: loader.stream(0, 0) for name, loader in loaders.items()}
-        seen = {name: load(stream, batches_of_epoch(whole, 0)) for name, stream in streams.items()}["rank 0 of 1"]
+        seen = {name: load(stream, batches_of_epoch(whole, 0)) for name, stream in streams.items()}[
+            "rank 0 of 1"
+        ]
         seconds: dict[str, list[float]] = {name: [] for name in ("raw", *streams)}
         for epoch in range(1, options.rounds + 1):
             n_batches = batches_of_epoch(whole, epoch)
@@ -176,18 +216,27 @@ def main() -> None:
             for name, stream in streams.items():
                 seconds[name].append(cpu_seconds(load, stream, n_batches))
         memory = {
-            f"{name}, {ranks} rank{'s' * (ranks > 1)}, {ahead} window ahead": loading_megabytes(found, options.budget, ranks, ahead)
+            f"{name}, {ranks} rank{'s' * (ranks > 1)}, {ahead} window ahead": loading_megabytes(
+                found, options.budget, ranks, ahead
+            )
             for name, found in (("shards", manifest), ("4x shards", larger))
             for ranks in (1, 4)
             for ahead in (0, 1)
         }
     best = {name: min(values) for name, values in seconds.items()}
-    print(f"{seen['events']} events, {seen['elements'] / seen['events']:.0f} elements each, {size / seen['events']:.0f} bytes each on disk")
+    print(
+        f"{seen['events']} events, {seen['elements'] / seen['events']:.0f} elements each,"
+        f" {size / seen['events']:.0f} bytes each on disk"
+    )
     print(f"\n{'':28}{'us/event':>10}{'events/s/core':>16}{'MB/s':>8}")
     titles = {"raw": "pyarrow.parquet.read_table", "rank 0 of 1": "batches, the only rank"}
     for name, value in best.items():
-        rate = seen["events"] / value  # events of the split: a rank of many goes through all, and copies its own
-        print(f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / value / 1e6:>8.0f}")
+        rate = (
+            seen["events"] / value
+        )  # events of the split: a rank of many goes through all, and copies its own
+        print(
+            f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / value / 1e6:>8.0f}"
+        )
     print(f"\n{'one epoch adds to the peak memory of a rank':48}{'MB':>8}")
     for name, megabytes in memory.items():
         print(f"{name:48}{megabytes:>8.0f}")

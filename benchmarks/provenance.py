@@ -1,4 +1,5 @@
-"""What provenance costs: checksums against reading the same files, records in time and bytes, and chains of many shards.
+"""What provenance costs: checksums against reading the same files, records in time and bytes, and
+chains of many shards.
 
     python benchmarks/provenance.py [--events 100] [--shards 10000]
 
@@ -36,24 +37,32 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
-    """Return CPU times of simulating and building, of reading what they wrote, and of its checksums."""
+    """Return CPU times of simulating and building, of reading what they wrote, and of its
+    checksums.
+    """
     run = load_run(ROOT / "config", {"preset": "smoke", "simulation": {"events_per_shard": events}})
     detector = load_detector(ROOT / "config", "clic")
     simulate = stage.simulate_settings(run, detector, next(iter(detector.samples)))
     build = stage.DatasetSettings.of(run, detector, sample_name=simulate.sample_name)
     simulated, dataset = folder / "00000.root", folder / "00000.parquet"
     warm = folder / "warm.root"
-    simulate_events(simulate.model_copy(update={"events_per_shard": 2}), "00001", warm)  # numba compiles
+    simulate_events(
+        simulate.model_copy(update={"events_per_shard": 2}), "00001", warm
+    )  # numba compiles
     build_dataset(build, [warm], folder / "warm.parquet")
     chunk = build.dataset.chunk_events
     figures = {
         "simulate_seconds": cpu_seconds(lambda: simulate_events(simulate, "00000", simulated)),
         "build_seconds": cpu_seconds(lambda: build_dataset(build, [simulated], dataset)),
-        "read_root_seconds": cpu_seconds(lambda: [None for _ in read_chunks(simulated, build.collections, chunk)]),
+        "read_root_seconds": cpu_seconds(
+            lambda: [None for _ in read_chunks(simulated, build.collections, chunk)]
+        ),
         "read_parquet_seconds": cpu_seconds(lambda: [None for _ in iter_events(dataset)]),
     }
     for name, path in (("root", simulated), ("parquet", dataset)):
-        figures[f"checksum_{name}_seconds"] = min(cpu_seconds(lambda path=path: sha256(path)) for _ in range(5))
+        figures[f"checksum_{name}_seconds"] = min(
+            cpu_seconds(lambda path=path: sha256(path)) for _ in range(5)
+        )
         figures[f"{name}_mb"] = path.stat().st_size / 1e6
         figures[f"{name}_record_kb"] = record_of(path).stat().st_size / 1e3
     made = Provenance.of("dataset", build.plain(), [simulated])
@@ -63,7 +72,9 @@ def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
 
 
 def follow_chain(folder: Path, shards: int) -> dict[str, float]:
-    """Return the CPU times of reading, checking and drawing a chain of three stages of ``shards`` small files each."""
+    """Return the CPU times of reading, checking and drawing a chain of three stages of ``shards``
+    small files each.
+    """
     paths: list[Path] = []
     for name in ("sim", "dataset", "select"):
         sources, paths = paths, [folder / name / f"{number:05d}.txt" for number in range(shards)]

@@ -1,8 +1,10 @@
-"""Record validation curves of many short trainings with random configurations, as a family for ``hpo_quality``.
+"""Record validation curves of many short trainings with random configurations, as a family for
+``hpo_quality``.
 
-Inputs -> outputs: the manifest of training shards -> a Parquet file with one row per training: its configuration (one
-column per dotted path of ``RECORDED_SPACE``), ``status``, and the lists ``steps`` and ``valid_loss``. Trainings run one after
-another in each of ``--jobs`` processes, on one thread each. Run again, it goes on with the trainings that the file lacks.
+Inputs -> outputs: the manifest of training shards -> a Parquet file with one row per training: its
+configuration (one column per dotted path of ``RECORDED_SPACE``), ``status``, and the lists
+``steps`` and ``valid_loss``. Trainings run one after another in each of ``--jobs`` processes, on
+one thread each. Run again, it goes on with the trainings that the file lacks.
 """
 
 import argparse
@@ -45,8 +47,15 @@ log = logging.getLogger("record_curves")
 
 def configurations(n: int) -> list[dict[str, Any]]:
     """Return the first ``n`` points of a scrambled Sobol sequence over the space."""
-    where: dict[str, BaseDistribution] = {path: distribution(ParameterConfig(**parameter)) for path, parameter in RECORDED_SPACE.items()}
-    study = create_study(sampler=QMCSampler(scramble=True, seed=1, warn_independent_sampling=False, warn_asynchronous_seeding=False))
+    where: dict[str, BaseDistribution] = {
+        path: distribution(ParameterConfig(**parameter))
+        for path, parameter in RECORDED_SPACE.items()
+    }
+    study = create_study(
+        sampler=QMCSampler(
+            scramble=True, seed=1, warn_independent_sampling=False, warn_asynchronous_seeding=False
+        )
+    )
     study.ask(where)  # the sampler takes its space from a first trial
     study.tell(0, 0.0)
     return [dict(study.ask(where).params) for _ in range(n)]
@@ -61,14 +70,25 @@ def train(number: int, config: dict[str, Any], manifest: Path) -> dict[str, Any]
     folder = Path(tempfile.mkdtemp(prefix="record_curves"))
     try:
         spec = TrainingSpec(settings, manifest, folder, MAX_STEPS)
-        trainer = Trainer(spec, Workers(0, 1, torch.device("cpu")), ModelInputs.from_manifest(manifest), lambda: False)
+        trainer = Trainer(
+            spec,
+            Workers(0, 1, torch.device("cpu")),
+            ModelInputs.from_manifest(manifest),
+            lambda: False,
+        )
         trainer.metrics = MetricsLog(folder, 0, None)
         status, _ = trainer.run()
         trainer.metrics.close()
     finally:
         shutil.rmtree(folder)
     steps, losses = zip(*trainer.valid_curve, strict=True) if trainer.valid_curve else ((), ())
-    return {"number": number, **config, "status": status, "steps": list(steps), "valid_loss": list(losses)}
+    return {
+        "number": number,
+        **config,
+        "status": status,
+        "steps": list(steps),
+        "valid_loss": list(losses),
+    }
 
 
 def main() -> None:
@@ -77,7 +97,9 @@ def main() -> None:
     parser.add_argument("manifest", type=Path, help="manifest.json of training shards")
     parser.add_argument("output", type=Path, help="Parquet file, continued if it exists")
     parser.add_argument("--trainings", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=16, help="trainings made a second time, from another seed")
+    parser.add_argument(
+        "--repeats", type=int, default=16, help="trainings made a second time, from another seed"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -86,13 +108,24 @@ def main() -> None:
     configs += configs[: options.repeats]
     missing = sorted(set(range(len(configs))) - {row["number"] for row in rows})
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
-        for row in pool.map(train, missing, [configs[number] for number in missing], [options.manifest] * len(missing)):
+        for row in pool.map(
+            train,
+            missing,
+            [configs[number] for number in missing],
+            [options.manifest] * len(missing),
+        ):
             rows.append(row)
             table = pd.DataFrame(sorted(rows, key=lambda row: row["number"]))
             with atomic_output(options.output) as temporary:
                 table.to_parquet(temporary, index=False)
-            log.info("training %d: %s, loss %s", row["number"], row["status"], row["valid_loss"][-1:])
-    print(json.dumps({"trainings": len(rows), "complete": sum(row["status"] == "complete" for row in rows)}))
+            log.info(
+                "training %d: %s, loss %s", row["number"], row["status"], row["valid_loss"][-1:]
+            )
+    print(
+        json.dumps(
+            {"trainings": len(rows), "complete": sum(row["status"] == "complete" for row in rows)}
+        )
+    )
 
 
 if __name__ == "__main__":

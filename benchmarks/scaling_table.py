@@ -1,11 +1,14 @@
-"""Jobs, files, bytes and core hours of 1e6 and 1e8 events, stage by stage, from the rates of a finished run.
+"""Jobs, files, bytes and core hours of 1e6 and 1e8 events, stage by stage, from the rates of a
+finished run.
 
     python benchmarks/scaling_table.py FOLDER [--detector clic] [--preset demo]
 
-FOLDER holds ``results`` and ``.snakemake`` of a finished chain, e.g. of ``make run``. Taken from it: CPU seconds of every job
-(Snakemake's ``benchmark:`` files, import of the stage's libraries included; this is measured here and subtracted), bytes and
-number of the files that each job left, and Snakemake's own records. A job's start, which each job pays once more, is Snakemake's
-(measured here, on this workflow) plus the import. All rates are proportional to events, except what a job costs whatever its size.
+FOLDER holds ``results`` and ``.snakemake`` of a finished chain, e.g. of ``make run``. Taken from
+it: CPU seconds of every job (Snakemake's ``benchmark:`` files, import of the stage's libraries
+included; this is measured here and subtracted), bytes and number of the files that each job left,
+and Snakemake's own records. A job's start, which each job pays once more, is Snakemake's (measured
+here, on this workflow) plus the import. All rates are proportional to events, except what a job
+costs whatever its size.
 
 Prints Markdown tables; the last line is one JSON object.
 """
@@ -30,7 +33,10 @@ ROOT = Path(__file__).parents[1]
 STUDY = load_run(ROOT / "config", {"preset": "study"})
 PER_SHARD = STUDY.simulation.files_per_dataset_shard
 # events in all, events per simulated file
-SIZES = ((1_000_000, STUDY.simulation.events_per_shard), (100_000_000, 5 * STUDY.simulation.events_per_shard))
+SIZES = (
+    (1_000_000, STUDY.simulation.events_per_shard),
+    (100_000_000, 5 * STUDY.simulation.events_per_shard),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Stage:
     rule: str
     folder: str
     module: str
-    events_per_job: str  # "simulated": one simulated file; "dataset": one shard of the dataset; "all": every event
+    # "simulated": one simulated file; "dataset": one shard of the dataset; "all": every event
+    events_per_job: str
 
 
 STAGES = (
@@ -61,14 +68,18 @@ class Rates:
     bytes_per_event: float
     start_cpu_s: float
     files_per_job: float
-    side_bytes_per_job: float  # records beside the outputs, logs, Snakemake's benchmark files and records
+    side_bytes_per_job: (
+        float  # records beside the outputs, logs, Snakemake's benchmark files and records
+    )
 
 
 def cpu_seconds(command: Sequence[str]) -> float:
     """Return the median CPU time of three runs of a command."""
     times = []
     for _ in range(3):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _, status, used = os.wait4(process.pid, 0)
         assert status == 0, command
         times.append(used.ru_utime + used.ru_stime)
@@ -92,7 +103,9 @@ def of_rule(results: Path, kind: str, rule: str, suffix: str) -> list[Path]:
 
 
 def records_by_output(folder: Path, detector: str) -> dict[str, Path]:
-    """Return Snakemake's records by the output that they describe, relative to the detector's results."""
+    """Return Snakemake's records by the output that they describe, relative to the detector's
+    results.
+    """
     found = {}
     metadata = folder / ".snakemake/metadata"
     for path in files_below(metadata):
@@ -122,8 +135,15 @@ def rates(folder: Path, detector: str, preset: str) -> dict[str, Rates]:
         import_s = cpu_seconds([sys.executable, "-c", f"import particleforge.{stage.module}"])
         benchmarks = of_rule(results, "benchmarks", stage.rule, ".tsv")
         n_jobs = jobs[stage.events_per_job]
-        assert len(benchmarks) == n_jobs, f"{folder}: {len(benchmarks)} jobs of {stage.rule}, expected {n_jobs}; is the run finished?"
-        cpu_s = sum(float(row["cpu_time"]) for path in benchmarks for row in csv.DictReader(path.open(), delimiter="\t"))
+        assert len(benchmarks) == n_jobs, (
+            f"{folder}: {len(benchmarks)} jobs of {stage.rule}, expected {n_jobs}; is the run"
+            " finished?"
+        )
+        cpu_s = sum(
+            float(row["cpu_time"])
+            for path in benchmarks
+            for row in csv.DictReader(path.open(), delimiter="\t")
+        )
         made = files_below(results / stage.folder)
         beside = [path for path in made if path.name.endswith(".provenance.json")]
         data = [path for path in made if path not in set(beside)]
@@ -142,8 +162,11 @@ def rates(folder: Path, detector: str, preset: str) -> dict[str, Rates]:
 def row(stage: Stage, rate: Rates, events: int, events_per_file: int) -> dict[str, float]:
     """Return one line of the table for so many events."""
     files = math.ceil(events / events_per_file)
-    jobs = {"simulated": files, "dataset": math.ceil(files / PER_SHARD), "all": 1}[stage.events_per_job]
-    # the training shards are no jobs, but as many files as preprocessing.events_per_shard makes of all events
+    jobs = {"simulated": files, "dataset": math.ceil(files / PER_SHARD), "all": 1}[
+        stage.events_per_job
+    ]
+    # the training shards are no jobs, but as many files as preprocessing.events_per_shard makes of
+    # all events
     shards = events / STUDY.preprocessing.events_per_shard if stage.rule == "write_shards" else 0
     return {
         "jobs": jobs,
@@ -163,25 +186,37 @@ def main() -> None:
     parser.add_argument("--preset", default="demo", help="preset of that run")
     options = parser.parse_args()
     measured = rates(options.folder, options.detector, options.preset)
-    print("| rule | CPU per event (ms) | bytes per event | start of a job (CPU s) | files per job | of which bytes beside the data |")
+    print(
+        "| rule | CPU per event (ms) | bytes per event | start of a job (CPU s) | files per job |"
+        " of which bytes beside the data |"
+    )
     print("|---|---|---|---|---|---|")
     for rule, rate in measured.items():
         print(
-            f"| `{rule}` | {rate.cpu_s_per_event * 1e3:.2f} | {rate.bytes_per_event:,.0f} | {rate.start_cpu_s:.1f} | "
-            f"{rate.files_per_job:.1f} | {rate.side_bytes_per_job:,.0f} |"
+            f"| `{rule}` | {rate.cpu_s_per_event * 1e3:.2f} | {rate.bytes_per_event:,.0f} |"
+            f" {rate.start_cpu_s:.1f} | {rate.files_per_job:.1f} | {rate.side_bytes_per_job:,.0f} |"
         )
     totals = {}
     for events, per_file in SIZES:
-        print(f"\n{events:.0e} events, {per_file} per simulated file, {PER_SHARD} of these per shard of the dataset:\n")
-        print("| rule | jobs | files (inodes) | GB | core hours | of which start of jobs | minutes per job |")
+        print(
+            f"\n{events:.0e} events, {per_file} per simulated file, {PER_SHARD} of these per shard"
+            " of the dataset:\n"
+        )
+        print(
+            "| rule | jobs | files (inodes) | GB | core hours | of which start of jobs | minutes"
+            " per job |"
+        )
         print("|---|---|---|---|---|---|---|")
         rows = {stage.rule: row(stage, measured[stage.rule], events, per_file) for stage in STAGES}
-        total = {name: sum(one[name] for one in rows.values()) for name in ("jobs", "files", "gigabytes", "core_hours", "of_which_start")}
+        total = {
+            name: sum(one[name] for one in rows.values())
+            for name in ("jobs", "files", "gigabytes", "core_hours", "of_which_start")
+        }
         for rule, one in (*((f"`{name}`", one) for name, one in rows.items()), ("all", total)):
             minutes = f"{one['minutes_per_job']:,.1f}" if "minutes_per_job" in one else ""
             print(
-                f"| {rule} | {one['jobs']:,.0f} | {one['files']:,.0f} | {one['gigabytes']:,.1f} | {one['core_hours']:,.1f} | "
-                f"{one['of_which_start']:,.1f} | {minutes} |"
+                f"| {rule} | {one['jobs']:,.0f} | {one['files']:,.0f} | {one['gigabytes']:,.1f} |"
+                f" {one['core_hours']:,.1f} | {one['of_which_start']:,.1f} | {minutes} |"
             )
         totals[f"{events:.0e}"] = {name: round(value, 1) for name, value in total.items()}
     print(json.dumps(totals))

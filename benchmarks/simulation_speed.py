@@ -2,8 +2,9 @@
 
     python benchmarks/simulation_speed.py [--detector clic] [--sample ttbar] [--events 200]
 
-Times are CPU times of this process, so that other load on the machine does not count. The first, unmeasured shard compiles what is
-compiled. Prints a table by phase; the last line is one JSON object of figures.
+Times are CPU times of this process, so that other load on the machine does not count. The first,
+unmeasured shard compiles what is compiled. Prints a table by phase; the last line is one JSON
+object of figures.
 """
 
 import os
@@ -20,7 +21,16 @@ from typing import Any
 
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import simulate_settings
-from particleforge.simulation import calorimeter, clustering, generator, particle_flow, pile_up, propagation, simulate, tracking
+from particleforge.simulation import (
+    calorimeter,
+    clustering,
+    generator,
+    particle_flow,
+    pile_up,
+    propagation,
+    simulate,
+    tracking,
+)
 
 CONFIG = Path(__file__).parents[1] / "config"
 PHASES = (
@@ -57,7 +67,9 @@ def main() -> None:
     parser.add_argument("--sample", default="ttbar")
     parser.add_argument("--events", type=int, default=200)
     options = parser.parse_args()
-    settings = simulate_settings(load_run(CONFIG), load_detector(CONFIG, options.detector), options.sample)
+    settings = simulate_settings(
+        load_run(CONFIG), load_detector(CONFIG, options.detector), options.sample
+    )
     spent = {name: 0.0 for name, _, _ in PHASES}
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
@@ -68,21 +80,31 @@ def main() -> None:
             setattr(module, function, timed(getattr(module, function), name, spent))
         output = Path(folder) / "measured.root"
         start = time.process_time()
-        simulate.simulate_events(settings.model_copy(update={"events_per_shard": options.events}), "00000", output)
+        simulate.simulate_events(
+            settings.model_copy(update={"events_per_shard": options.events}), "00000", output
+        )
         total = time.process_time() - start
         size = output.stat().st_size
     spent["write and rest"] = total - sum(spent.values())
     print(f"{options.detector} {options.sample}, {options.events} events, CPU time of one core")
     for name, seconds in spent.items():
-        print(f"  {name:<18}{1000 * seconds / options.events:9.2f} ms/event {100 * seconds / total:6.1f} %")
-    print(f"  {'total':<18}{1000 * total / options.events:9.2f} ms/event; first 5 events with compilation {compilation:.1f} s")
+        print(
+            f"  {name:<18}{1000 * seconds / options.events:9.2f} ms/event"
+            f" {100 * seconds / total:6.1f} %"
+        )
+    print(
+        f"  {'total':<18}{1000 * total / options.events:9.2f} ms/event; first 5 events with"
+        f" compilation {compilation:.1f} s"
+    )
     figures = {
         "parametric_events_per_s_per_core": round(options.events / total, 2),
         "detector": options.detector,
         "sample": options.sample,
         "events": options.events,
         "file_kb_per_event": round(size / 1000 / options.events, 1),
-        "ms_per_event": {name: round(1000 * seconds / options.events, 3) for name, seconds in spent.items()},
+        "ms_per_event": {
+            name: round(1000 * seconds / options.events, 3) for name, seconds in spent.items()
+        },
     }
     print(json.dumps(figures))
 

@@ -1,10 +1,12 @@
-"""Many tiny shards through simulate, dataset and select on a private Slurm, as array jobs: none lost, none made twice.
+"""Many tiny shards through simulate, dataset and select on a private Slurm, as array jobs: none
+lost, none made twice.
 
     python benchmarks/slurm_shards.py [--shards 40] [--slots 2]
 
-Needs slurm-wlm (see tests/slurm). Checks that every file exists, that the selected events together with those that the cuts removed
-are all simulated events, each once, and that each output was made by one Slurm job of its own, as Slurm's own log counts them. Prints
-times and rates; the last line is one JSON object.
+Needs slurm-wlm (see tests/slurm). Checks that every file exists, that the selected events together
+with those that the cuts removed are all simulated events, each once, and that each output was made
+by one Slurm job of its own, as Slurm's own log counts them. Prints times and rates; the last line
+is one JSON object.
 """
 
 import argparse
@@ -34,7 +36,11 @@ EVENTS_PER_SHARD = 2
 
 def read(paths: Sequence[Path]) -> Counter[int]:
     """Return how often each event identity occurs in Parquet files."""
-    return Counter(identity for path in paths for identity in pq.read_table(path, columns=["event_id"])["event_id"].to_pylist())
+    return Counter(
+        identity
+        for path in paths
+        for identity in pq.read_table(path, columns=["event_id"])["event_id"].to_pylist()
+    )
 
 
 def check_files(results: Path, shards: int) -> list[dict]:
@@ -42,26 +48,48 @@ def check_files(results: Path, shards: int) -> list[dict]:
     simulated = sorted((results / "sim").rglob("*.root"))
     dataset = sorted((results / "dataset").rglob("*.parquet"))
     selected = sorted((results / "select").rglob("*.parquet"))
-    assert len(simulated) == len(dataset) == len(selected) == shards, (len(simulated), len(dataset), len(selected))
+    assert len(simulated) == len(dataset) == len(selected) == shards, (
+        len(simulated),
+        len(dataset),
+        len(selected),
+    )
     built, kept = read(dataset), read(selected)
-    assert len(built) == shards * EVENTS_PER_SHARD, "events are lost or have the identity of another"
+    assert len(built) == shards * EVENTS_PER_SHARD, (
+        "events are lost or have the identity of another"
+    )
     assert set(built.values()) == {1}, "an event occurs twice"
     cutflows = [json.loads(path.with_suffix(".cutflow.json").read_text()) for path in selected]
     rows = [one["cutflow"]["events"] for one in cutflows]
-    assert sum(row[0]["number"] for row in rows) == len(built), "the selection has not seen every event"
-    assert sum(row[-1]["number"] for row in rows) == sum(kept.values()), "events that pass the cuts are lost or doubled"
+    assert sum(row[0]["number"] for row in rows) == len(built), (
+        "the selection has not seen every event"
+    )
+    assert sum(row[-1]["number"] for row in rows) == sum(kept.values()), (
+        "events that pass the cuts are lost or doubled"
+    )
     assert kept <= built, "the selection holds events that the dataset does not"
-    return [json.loads(Path(f"{path}.provenance.json").read_text()) for path in (*simulated, *dataset, *selected)]
+    return [
+        json.loads(Path(f"{path}.provenance.json").read_text())
+        for path in (*simulated, *dataset, *selected)
+    ]
 
 
 def slurm_times(log: Path) -> dict[str, tuple[float, float]]:
-    """Return start and end of every job in the controller's log; a job that started twice ends the benchmark."""
+    """Return start and end of every job in the controller's log.
+
+    A job that started twice ends the benchmark.
+    """
     started, ended = {}, {}
     for line in log.read_text().splitlines():
-        found = re.match(r"\[([^]]+)\] .*?(Allocate|Started|_job_complete:) JobId=(\S+?)(?:\((\d+)\))? ", line)
+        found = re.match(
+            r"\[([^]]+)\] .*?(Allocate|Started|_job_complete:) JobId=(\S+?)(?:\((\d+)\))? ", line
+        )
         if found is None:
             continue
-        moment, what, name = datetime.fromisoformat(found[1]).timestamp(), found[2], found[4] or found[3]
+        moment, what, name = (
+            datetime.fromisoformat(found[1]).timestamp(),
+            found[2],
+            found[4] or found[3],
+        )
         if what != "_job_complete:":
             assert name not in started, f"Slurm started job {name} twice"
             started[name] = moment
@@ -74,22 +102,45 @@ def slurm_times(log: Path) -> dict[str, tuple[float, float]]:
 def run(cluster: Cluster, folder: Path, shards: int) -> dict[str, float]:
     """Run the stages on the cluster, check what came out, and return the figures."""
     chain = Chain.new(folder)
-    assert shards % len(SAMPLES) == 0, f"--shards {shards}: must be a multiple of {len(SAMPLES)}, the number of samples"
+    assert shards % len(SAMPLES) == 0, (
+        f"--shards {shards}: must be a multiple of {len(SAMPLES)}, the number of samples"
+    )
     numbers = range(shards // len(SAMPLES))
     events = len(numbers) * EVENTS_PER_SHARD
     config = (f"simulation={{events_per_sample: {events}, events_per_shard: {EVENTS_PER_SHARD}}}",)
-    files = [f"results/clic/select/{sample}/{number:05d}.parquet" for sample in SAMPLES for number in numbers]
+    files = [
+        f"results/clic/select/{sample}/{number:05d}.parquet"
+        for sample in SAMPLES
+        for number in numbers
+    ]
     start = time.perf_counter()
-    # the plugin submits what it is handed over at once, and an array's commands must fit into 128 KiB (profiles/slurm)
-    at_once = ("--jobs", str(shards + 1), "--max-jobs-per-timespan", f"{shards + 1}/1s", "--slurm-array-limit", "50")
-    cluster.snakemake(chain, *files, f"--slurm-array-jobs={','.join(RULES)}", *at_once, config=config, timeout_s=24 * 3600)
+    # the plugin submits what it is handed over at once, and an array's commands must fit into 128
+    # KiB (profiles/slurm)
+    at_once = (
+        "--jobs",
+        str(shards + 1),
+        "--max-jobs-per-timespan",
+        f"{shards + 1}/1s",
+        "--slurm-array-limit",
+        "50",
+    )
+    cluster.snakemake(
+        chain,
+        *files,
+        f"--slurm-array-jobs={','.join(RULES)}",
+        *at_once,
+        config=config,
+        timeout_s=24 * 3600,
+    )
     wall_s = time.perf_counter() - start
     records = check_files(chain.results, shards)
     log = cluster.folder / "slurmctld.log"
     jobs = slurm_times(log)
     circumstances = [record["circumstances"] for record in records]
     makers = {one["slurm"]["job_id"] for one in circumstances}
-    assert len(makers) == len(jobs) == len(RULES) * shards, f"{len(makers)} makers, {len(jobs)} Slurm jobs, {len(RULES) * shards} outputs"
+    assert len(makers) == len(jobs) == len(RULES) * shards, (
+        f"{len(makers)} makers, {len(jobs)} Slurm jobs, {len(RULES) * shards} outputs"
+    )
     before = [one["started_unix_s"] - jobs[one["slurm"]["job_id"]][0] for one in circumstances]
     return {
         "shards": shards,
@@ -106,7 +157,9 @@ def main() -> None:
     """Run, check and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shards", type=int, default=39, help="simulated shards over all samples")
-    parser.add_argument("--slots", type=int, default=2, help="jobs at a time on each of the two nodes")
+    parser.add_argument(
+        "--slots", type=int, default=2, help="jobs at a time on each of the two nodes"
+    )
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(reason)

@@ -1,4 +1,5 @@
-"""What a job costs before its work starts: Snakemake's own start, parsing this workflow, importing a stage.
+"""What a job costs before its work starts: Snakemake's own start, parsing this workflow, importing
+a stage.
 
     python benchmarks/startup.py [--repeats 3]
 
@@ -49,7 +50,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "Snakefile"
         empty.write_text("rule all:\n")
-        figures["snakemake_start_seconds"] = seconds([snakemake, "--list-rules", "--quiet"], empty.parent, repeats)
+        figures["snakemake_start_seconds"] = seconds(
+            [snakemake, "--list-rules", "--quiet"], empty.parent, repeats
+        )
     with_workflow = seconds([snakemake, "--list-rules", "--quiet"], ROOT, repeats)
     figures["parse_seconds"] = with_workflow - figures["snakemake_start_seconds"]
     python = seconds([sys.executable, "-c", "pass"], ROOT, repeats)

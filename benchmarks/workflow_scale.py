@@ -1,10 +1,12 @@
-"""How planning grows with the number of shards: dry run, no-op run, memory, and what one job costs before its work starts.
+"""How planning grows with the number of shards: dry run, no-op run, memory, and what one job costs
+before its work starts.
 
     python benchmarks/workflow_scale.py [--shards 2500 5000 10000] [--files-per-dataset-shard 10]
 
-Plans the real chain, all rules of it, with so many simulated shards in total over the samples and a search of 243 slots in its
-first rung (364 in all). The no-op run is measured on empty files that Snakemake itself has marked as made (``--touch``), so its
-records of params, inputs and code are those of a finished chain, and a run compares each of them.
+Plans the real chain, all rules of it, with so many simulated shards in total over the samples and a
+search of 243 slots in its first rung (364 in all). The no-op run is measured on empty files that
+Snakemake itself has marked as made (``--touch``), so its records of params, inputs and code are
+those of a finished chain, and a run compares each of them.
 
 Prints a table; the last line is one JSON object with the figures of the largest number of shards.
 """
@@ -28,7 +30,10 @@ ROOT = Path(__file__).parents[1]
 DETECTOR = "clic"
 HPO = "{scheduler: asha, first_rung_slots: 243, eta: 3, n_rungs: 6}"
 # Snakemake's own --touch, without the pause that it makes for each job
-TOUCH = "import sys, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; from snakemake.cli import main; main(sys.argv[1:])"
+TOUCH = (
+    "import sys, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; from snakemake.cli"
+    " import main; main(sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         _, status, used = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - start
         output.seek(0)
@@ -73,12 +80,30 @@ class Study:
         shutil.copytree(ROOT / "config", self.folder / "config")
         samples = load_detector(ROOT / "config", DETECTOR).samples.values()
         per_sample = -(-self.shards // sum(1 for _ in samples))
-        simulation = f"{{events_per_sample: {per_sample}, events_per_shard: 1, files_per_dataset_shard: {self.files_per_dataset_shard}}}"
-        (self.folder / "config/presets/scale.yaml").write_text(f"simulation: {simulation}\nhpo: {HPO}\n")
+        simulation = (
+            f"{{events_per_sample: {per_sample}, events_per_shard: 1, files_per_dataset_shard:"
+            f" {self.files_per_dataset_shard}}}"
+        )
+        (self.folder / "config/presets/scale.yaml").write_text(
+            f"simulation: {simulation}\nhpo: {HPO}\n"
+        )
 
-    def snakemake(self, *arguments: str, start: Sequence[str] = ("-m", "snakemake"), config: Sequence[str] = (), cores: int = 2) -> Cost:
+    def snakemake(
+        self,
+        *arguments: str,
+        start: Sequence[str] = ("-m", "snakemake"),
+        config: Sequence[str] = (),
+        cores: int = 2,
+    ) -> Cost:
         """Run Snakemake as the local profile does."""
-        fixed = ("--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/local"), "--cores", str(cores))
+        fixed = (
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--profile",
+            str(ROOT / "profiles/local"),
+            "--cores",
+            str(cores),
+        )
         chosen = ("--config", "preset=scale", f"detector={DETECTOR}", *config)
         return measured((sys.executable, *start, *arguments, *fixed, *chosen), self.folder)
 
@@ -87,9 +112,14 @@ class Study:
         return self.snakemake("--dry-run", "--quiet", "rules")
 
     def finish(self) -> Cost:
-        """Make all outputs as empty files and have Snakemake record them as its own; return the cost of the records."""
+        """Make all outputs as empty files and have Snakemake record them as its own.
+
+        Return the cost of the records.
+        """
         listed = self.snakemake("--summary").text.splitlines()
-        header = next(number for number, line in enumerate(listed) if line.startswith("output_file\t"))
+        header = next(
+            number for number, line in enumerate(listed) if line.startswith("output_file\t")
+        )
         for line in listed[header + 1 :]:
             path = self.folder / line.split("\t")[0]
             if line.count("\t") < 3 or path.exists():
@@ -99,7 +129,9 @@ class Study:
                 path.touch()
             else:
                 path.mkdir(parents=True)
-        return self.snakemake("--touch", "--forceall", "--quiet", "all", start=("-c", TOUCH), cores=self.shards)
+        return self.snakemake(
+            "--touch", "--forceall", "--quiet", "all", start=("-c", TOUCH), cores=self.shards
+        )
 
     def noop(self) -> Cost:
         """Find that nothing is to be done."""
@@ -108,38 +140,71 @@ class Study:
         return cost
 
     def assert_records_are_compared(self) -> None:
-        """Fail unless a changed seed is noticed in the record of every simulated file: then the no-op run did compare them."""
+        """Fail unless a changed seed is noticed in the record of every simulated file: then the
+        no-op run did compare them.
+        """
         text = self.snakemake("--dry-run", "--quiet", "rules", config=["seed=1"]).text
         assert planned(text)["simulate_events"] >= self.shards, text[-4000:]
 
     def job(self, target: str) -> Cost:
-        """Start Snakemake as a cluster job does, for one target, up to the point where the job would start; it plans one job."""
+        """Start Snakemake as a cluster job does, for one target, up to the point where the job
+        would start; it plans one job.
+        """
         rule = target.partition(":")[0]
-        cost = self.snakemake("--target-jobs", target, "--allowed-rules", rule, "--force", "--dry-run", "--nolock", "--quiet", "rules")
+        cost = self.snakemake(
+            "--target-jobs",
+            target,
+            "--allowed-rules",
+            rule,
+            "--force",
+            "--dry-run",
+            "--nolock",
+            "--quiet",
+            "rules",
+        )
         assert planned(cost.text) == {rule: 1, "total": 1}, cost.text[-4000:]
         return cost
 
     def records(self) -> tuple[int, int]:
         """Return number and bytes of Snakemake's records."""
-        files = [path for path in (self.folder / ".snakemake/metadata").rglob("*") if path.is_file()]
+        files = [
+            path for path in (self.folder / ".snakemake/metadata").rglob("*") if path.is_file()
+        ]
         return len(files), sum(path.stat().st_size for path in files)
 
 
 def planned(text: str) -> dict[str, int]:
     """Return jobs by rule from Snakemake's table."""
     table = text.split("Job stats:")[-1].split("\n\n")[0]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    return {
+        rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
+    }
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shards", type=int, nargs="+", default=[2500, 5000, 10000], help="simulated shards, in growing order")
+    parser.add_argument(
+        "--shards",
+        type=int,
+        nargs="+",
+        default=[2500, 5000, 10000],
+        help="simulated shards, in growing order",
+    )
     study = load_run(ROOT / "config", {"preset": "study"}).simulation.files_per_dataset_shard
-    parser.add_argument("--files-per-dataset-shard", type=int, default=study, help="default: that of the preset study")
+    parser.add_argument(
+        "--files-per-dataset-shard",
+        type=int,
+        default=study,
+        help="default: that of the preset study",
+    )
     options = parser.parse_args()
     print(f"{'':>8} {'':>7} | {'plan':^23} | {'no-op':^23} | Snakemake's records")
-    print(f"{'shards':>8} {'jobs':>7} | " + " | ".join([f"{'wall s':>7} {'CPU s':>7} {'MB':>7}"] * 2) + f" | {'files':>7} {'MB':>7}")
+    print(
+        f"{'shards':>8} {'jobs':>7} | "
+        + " | ".join([f"{'wall s':>7} {'CPU s':>7} {'MB':>7}"] * 2)
+        + f" | {'files':>7} {'MB':>7}"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for shards in options.shards:
             study = Study(Path(scratch) / str(shards), shards, options.files_per_dataset_shard)
@@ -148,14 +213,20 @@ def main() -> None:
             noop = study.noop()
             n_records, n_bytes = study.records()
             jobs = planned(plan.text)["total"]
-            print(f"{shards:8d} {jobs:7d} | {plan.row()} | {noop.row()} | {n_records:7d} {n_bytes / 1e6:7.1f}", flush=True)
+            print(
+                f"{shards:8d} {jobs:7d} | {plan.row()} | {noop.row()} | {n_records:7d}"
+                f" {n_bytes / 1e6:7.1f}",
+                flush=True,
+            )
         study.assert_records_are_compared()
         print("\nSnakemake inside one job, until the job's script starts (wall s, CPU s, MB):")
         for target in JOBS:
             print(f"{target.partition(':')[0]:20s} {study.job(target).row()}", flush=True)
         empty = Path(scratch) / "Snakefile"
         empty.write_text("rule all:\n")
-        start = measured((sys.executable, "-m", "snakemake", "--list-rules", "--quiet"), empty.parent)
+        start = measured(
+            (sys.executable, "-m", "snakemake", "--list-rules", "--quiet"), empty.parent
+        )
         parse = study.snakemake("--list-rules", "--quiet")
     figures = {
         "plan_seconds_10k": plan.wall_s,

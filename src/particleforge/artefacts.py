@@ -1,4 +1,7 @@
-"""How files come into being: under a temporary name, synced, renamed; and the checksums that tell them apart."""
+"""How files come into being: under a temporary name, synced, renamed.
+
+And the checksums that tell them apart.
+"""
 
 import fcntl
 import glob
@@ -20,9 +23,12 @@ from particleforge.errors import UserError, explained
 
 @contextmanager
 def atomic_output(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success sync it to disk and rename it, on failure remove it.
+    """Yield a temporary path beside ``path``.
 
-    What a killed job left under the temporary name is overwritten. A full or read-only disk is a UserError.
+    On success sync it to disk and rename it, on failure remove it.
+
+    What a killed job left under the temporary name is overwritten. A full or read-only disk is a
+    UserError.
     """
     target = Path(path)
     with explaining(target):
@@ -43,8 +49,9 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
 def _temporary_file(target: Path) -> tuple[Path, int]:
     """Return an empty, locked file beside ``target``, and the handle that holds the lock.
 
-    Its name is always the same, so that no folder of many files need be searched for leftovers. A second writer at the same
-    time, on this machine or another, and one whose file system has no locks, gets a name of its own.
+    Its name is always the same, so that no folder of many files need be searched for leftovers. A
+    second writer at the same time, on this machine or another, and one whose file system has no
+    locks, gets a name of its own.
     """
     temporary = target.with_name(f".{target.name}.tmp")
     with suppress(OSError):
@@ -67,8 +74,8 @@ def _temporary_file(target: Path) -> tuple[Path, int]:
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that replaces it on success and vanishes on failure.
 
-    What a killed run left behind is removed first; should its writer be alive after all, that one fails. A full or read-only
-    disk is a UserError.
+    What a killed run left behind is removed first; should its writer be alive after all, that one
+    fails. A full or read-only disk is a UserError.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -89,7 +96,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def explaining(target: Path) -> Iterator[None]:
-    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name beside it.
+    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name
+    beside it.
 
     An error that itself names another file keeps that name.
     """

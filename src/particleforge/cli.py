@@ -1,4 +1,6 @@
-"""Command line: every stage on files of your own, without Snakemake, through the functions that the workflow calls."""
+"""Command line: every stage on files of your own, without Snakemake, through the functions that the
+workflow calls.
+"""
 
 import json
 import tempfile
@@ -19,18 +21,34 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Machine-learned particle flow, stage by stage. Settings come from config/ as in the workflow; --set changes one.",
+    help=(
+        "Machine-learned particle flow, stage by stage. Settings come from config/ as in the"
+        " workflow; --set changes one."
+    ),
 )
 
 Detector = Annotated[str, typer.Option(help="Name of a file in config/detectors.")]
-Preset = Annotated[str | None, typer.Option(help="Name of a file in config/presets; default is config.yaml's.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting, e.g. training.max_steps=500; can be repeated.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Name of a file in config/presets; default is config.yaml's.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, e.g. training.max_steps=500; can be repeated."),
+]
 ConfigDir = Annotated[Path, typer.Option(help="Folder with config.yaml, presets/ and detectors/.")]
 Output = Annotated[Path, typer.Option(help="File to write.")]
 Input = Annotated[Path, typer.Option("--input", help="File to read.", exists=True, dir_okay=False)]
-Inputs = Annotated[list[Path], typer.Option("--input", help="File to read; can be repeated.", exists=True, dir_okay=False)]
+Inputs = Annotated[
+    list[Path],
+    typer.Option("--input", help="File to read; can be repeated.", exists=True, dir_okay=False),
+]
 Sample = Annotated[str, typer.Option(help="Name of the sample, part of every event's identity.")]
-WorkDir = Annotated[Path, typer.Option(help="Folder for what outlives a check: statistics of shards, a verdict that failed.")]
+WorkDir = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for what outlives a check: statistics of shards, a verdict that failed."
+    ),
+]
 
 _CONFIG = Path("config")
 _WORK = Path("checks_work")
@@ -53,7 +71,9 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
     return found
 
 
-def _load(detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path) -> tuple[RunConfig, DetectorConfig]:
+def _load(
+    detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path
+) -> tuple[RunConfig, DetectorConfig]:
     overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
     run = load_run(config_dir, overrides, "--set")
     return run, load_detector(config_dir, detector, run.simulation.card)
@@ -64,7 +84,9 @@ def simulate_events(
     detector: Detector,
     sample: Annotated[str, typer.Option(help="A sample of the detector's file.")],
     output: Output,
-    shard: Annotated[int, typer.Option(min=0, help="Number of the shard; it seeds the events.")] = 0,
+    shard: Annotated[
+        int, typer.Option(min=0, help="Number of the shard; it seeds the events.")
+    ] = 0,
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
@@ -75,14 +97,19 @@ def simulate_events(
 
     run, chosen = _load(detector, preset, set_, config_dir)
     if sample not in chosen.samples:
-        raise UserError(f"--sample {sample}: {detector} has the samples {', '.join(chosen.samples)}")
+        raise UserError(
+            f"--sample {sample}: {detector} has the samples {', '.join(chosen.samples)}"
+        )
     run_stage(stage.simulate_settings(run, chosen, sample), SHARD_FORMAT.format(shard), output)
 
 
 @app.command()
 def build_dataset(
     detector: Detector,
-    inputs: Annotated[list[str], typer.Option("--input", help="ROOT file, folder of them, or glob; can be repeated.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="ROOT file, folder of them, or glob; can be repeated."),
+    ],
     output: Output,
     sample: Sample = "files",
     preset: Preset = None,
@@ -97,7 +124,11 @@ def build_dataset(
     files = [Path(path) for entry in inputs for path in local_files(entry, "--input")]
     known = chosen.samples[sample].checksums if sample in chosen.samples else {}
     checksums = [known.get(path.name, "") for path in files]
-    run_stage(stage.dataset_settings(run, chosen, sample, checksums if any(checksums) else ()), files, output)
+    run_stage(
+        stage.dataset_settings(run, chosen, sample, checksums if any(checksums) else ()),
+        files,
+        output,
+    )
 
 
 @app.command()
@@ -115,7 +146,9 @@ def check_dataset(
     from particleforge.checks.dataset import check_dataset as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    run_stage(stage.CheckDatasetSettings.of(run, chosen, sample_name=sample), inputs, work_dir, output)
+    run_stage(
+        stage.CheckDatasetSettings.of(run, chosen, sample_name=sample), inputs, work_dir, output
+    )
 
 
 @app.command()
@@ -157,7 +190,10 @@ def select_events(
 def write_shards(
     detector: Detector,
     inputs: Inputs,
-    output_dir: Annotated[Path, typer.Option(help="Folder to write: manifest, normalisation and the shards of each split.")],
+    output_dir: Annotated[
+        Path,
+        typer.Option(help="Folder to write: manifest, normalisation and the shards of each split."),
+    ],
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
@@ -172,7 +208,9 @@ def write_shards(
 @app.command()
 def check_shards(
     detector: Detector,
-    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)],
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+    ],
     output: Output,
     work_dir: WorkDir = _WORK,
     preset: Preset = None,
@@ -183,15 +221,30 @@ def check_shards(
     from particleforge.checks.shards import check_shards as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    run_stage(stage.CheckShardsSettings.of(run, chosen), manifest, manifest.with_name("normalisation.json"), work_dir, output)
+    run_stage(
+        stage.CheckShardsSettings.of(run, chosen),
+        manifest,
+        manifest.with_name("normalisation.json"),
+        work_dir,
+        output,
+    )
 
 
 @app.command()
 def train_model(
     detector: Detector,
-    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)],
-    output_dir: Annotated[Path, typer.Option(help="Folder to write: best.pt, last.pt, metrics.parquet, tensorboard/, work/.")],
-    settings: Annotated[Path | None, typer.Option(help="best.yaml of a search, laid over the settings.")] = None,
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+    ],
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write: best.pt, last.pt, metrics.parquet, tensorboard/, work/."
+        ),
+    ],
+    settings: Annotated[
+        Path | None, typer.Option(help="best.yaml of a search, laid over the settings.")
+    ] = None,
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
@@ -215,9 +268,18 @@ def train_model(
 @app.command()
 def export_onnx(
     detector: Detector,
-    checkpoint: Annotated[Path, typer.Option(help="best.pt of a training.", exists=True, dir_okay=False)],
-    manifest: Annotated[Path, typer.Option(help="manifest.json of the shards, for the parity test.", exists=True, dir_okay=False)],
-    output_dir: Annotated[Path, typer.Option(help="Folder to write: model.onnx, parity.json, model_card.md.")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="best.pt of a training.", exists=True, dir_okay=False)
+    ],
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            help="manifest.json of the shards, for the parity test.", exists=True, dir_okay=False
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder to write: model.onnx, parity.json, model_card.md.")
+    ],
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
@@ -234,7 +296,9 @@ def export_onnx(
 def reconstruct_events(
     detector: Detector,
     events: Input,
-    model: Annotated[Path, typer.Option(help="model.onnx of an export.", exists=True, dir_okay=False)],
+    model: Annotated[
+        Path, typer.Option(help="model.onnx of an export.", exists=True, dir_okay=False)
+    ],
     output: Output,
     edm4hep: Annotated[Path, typer.Option(help="EDM4hep ROOT file to write.")],
     sample: Sample = "files",
@@ -242,7 +306,10 @@ def reconstruct_events(
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
 ) -> None:
-    """Reconstruct all events of an EDM4hep ROOT file or of a dataset; of a selected file, those of the configured splits."""
+    """Reconstruct all events of an EDM4hep ROOT file or of a dataset.
+
+    Of a selected file, those of the configured splits.
+    """
     from particleforge.dataset.build import build_dataset as build
     from particleforge.reconstruction.reconstruct import reconstruct_events as run_stage
 
@@ -260,9 +327,17 @@ def reconstruct_events(
 @app.command()
 def validate_model(
     detector: Detector,
-    selected: Annotated[list[Path], typer.Option(help="Selected file; can be repeated.", exists=True, dir_okay=False)],
-    reconstructed: Annotated[list[Path], typer.Option(help="Reconstructed file, same order.", exists=True, dir_okay=False)],
-    output_dir: Annotated[Path, typer.Option(help="Folder to write: metrics.json, histograms.json, plots/.")],
+    selected: Annotated[
+        list[Path],
+        typer.Option(help="Selected file; can be repeated.", exists=True, dir_okay=False),
+    ],
+    reconstructed: Annotated[
+        list[Path],
+        typer.Option(help="Reconstructed file, same order.", exists=True, dir_okay=False),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder to write: metrics.json, histograms.json, plots/.")
+    ],
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
@@ -276,20 +351,33 @@ def validate_model(
 
 
 @app.command()
-def show_config(detector: Detector, preset: Preset = None, set_: Set = None, config_dir: ConfigDir = _CONFIG) -> None:
+def show_config(
+    detector: Detector, preset: Preset = None, set_: Set = None, config_dir: ConfigDir = _CONFIG
+) -> None:
     """Print the merged and validated configuration as YAML."""
     run, chosen = _load(detector, preset, set_, config_dir)
-    content = {**run.model_dump(mode="json"), "detector": {detector: chosen.model_dump(mode="json")}}
+    content = {
+        **run.model_dump(mode="json"),
+        "detector": {detector: chosen.model_dump(mode="json")},
+    }
     typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
 
 
 @app.command()
 def provenance(
-    file: Annotated[Path, typer.Argument(help="A file or folder that a stage wrote, by the workflow or by hand.")],
-    verify: Annotated[bool, typer.Option(help="Compare every file with the recorded checksums.")] = True,
+    file: Annotated[
+        Path,
+        typer.Argument(help="A file or folder that a stage wrote, by the workflow or by hand."),
+    ],
+    verify: Annotated[
+        bool, typer.Option(help="Compare every file with the recorded checksums.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print all records as JSON.")] = False,
 ) -> None:
-    """Print what a file was made from, back to the seeds; exit status 1 if something has changed since or is missing."""
+    """Print what a file was made from, back to the seeds.
+
+    Exit status 1 if something has changed since or is missing.
+    """
     from particleforge.lineage import read_lineage, verify_lineage
     from particleforge.lineage_text import lineage_text
 
@@ -303,12 +391,22 @@ def provenance(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An EDM4hep or Delphes ROOT file.", exists=True, dir_okay=False)],
-    detector: Annotated[str | None, typer.Option(help="Whose branch map to apply; default is the first of config.yaml.")] = None,
-    config_dir: Annotated[Path, typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/.")] = _CONFIG,
+    file: Annotated[
+        Path, typer.Argument(help="An EDM4hep or Delphes ROOT file.", exists=True, dir_okay=False)
+    ],
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Whose branch map to apply; default is the first of config.yaml."),
+    ] = None,
+    config_dir: Annotated[
+        Path,
+        typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/."),
+    ] = _CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print what a file holds, what the detector's map reads as what, what is missing and what that costs; status 1 if it is unusable."""
+    """Print what a file holds, what the detector's map reads as what, what is missing and what that
+    costs; status 1 if it is unusable.
+    """
     from particleforge.inspection import inspect_file
 
     name = detector or load_run(config_dir).detector[0]
@@ -320,21 +418,33 @@ def inspect(
 
 @app.command()
 def accounting(
-    dataset: Annotated[list[Path], typer.Argument(help="Files that build-dataset wrote.", exists=True, dir_okay=False)],
+    dataset: Annotated[
+        list[Path],
+        typer.Argument(help="Files that build-dataset wrote.", exists=True, dir_okay=False),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print, for each file that datasets were made of, what share of the energy is visible, in targets, merged or dropped, and why."""
+    """Print, for each file that datasets were made of, what share of the energy is visible, in
+    targets, merged or dropped, and why.
+    """
     from particleforge.dataset.accounting import accounting_plain, accounting_text
 
-    typer.echo(json.dumps(accounting_plain(dataset), indent=2) if as_json else accounting_text(dataset))
+    typer.echo(
+        json.dumps(accounting_plain(dataset), indent=2) if as_json else accounting_text(dataset)
+    )
 
 
 @app.command()
 def status(
-    detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")
+    ] = None,
     preset: Preset = None,
     set_: Set = None,
-    snakefile: Annotated[Path | None, typer.Option(help="Default: the one here, else that of the installed checkout.")] = None,
+    snakefile: Annotated[
+        Path | None,
+        typer.Option(help="Default: the one here, else that of the installed checkout."),
+    ] = None,
 ) -> None:
     """Show what exists here, what is stale and why, and what the workflow would run."""
     from particleforge.status import find_snakefile, read_status
@@ -345,10 +455,21 @@ def status(
 
 @app.command()
 def hpo_status(
-    work: Annotated[Path | None, typer.Argument(help="A search's work folder; default is that of the configuration.")] = None,
-    detector: Annotated[str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the results; default is config.yaml's results_dir.")] = None,
-    study: Annotated[str | None, typer.Option(help="Name of a study, or its beginning; default is the present search's.")] = None,
+    work: Annotated[
+        Path | None,
+        typer.Argument(help="A search's work folder; default is that of the configuration."),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; default is config.yaml's results_dir."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of a study, or its beginning; default is the present search's."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     preset: Preset = None,
     set_: Set = None,
@@ -367,25 +488,42 @@ def hpo_status(
         paths, found = Paths(run.results_dir), []
         for name in run.detector:
             settings = stage.HpoSettings.of(run, load_detector(config_dir, name))
-            manifest, work_dir = (Path(pattern.format(detector=name)) for pattern in (paths.manifest, paths.hpo_work))
+            manifest, work_dir = (
+                Path(pattern.format(detector=name)) for pattern in (paths.manifest, paths.hpo_work)
+            )
             found.append(read_progress(settings, manifest, work_dir, study))
-    typer.echo(json.dumps([p.plain() for p in found], indent=2) if as_json else "\n\n".join(p.text() for p in found))
+    typer.echo(
+        json.dumps([p.plain() for p in found], indent=2)
+        if as_json
+        else "\n\n".join(p.text() for p in found)
+    )
 
 
 @app.command()
 def check_cluster(
-    profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path("profiles/slurm"),
-    kind: Annotated[list[str] | None, typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the jobs, seconds.")] = 600.0,
+    profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path(
+        "profiles/slurm"
+    ),
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all."),
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option(help="How long to wait for the jobs, seconds.")
+    ] = 600.0,
     preset: Preset = None,
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
 ) -> None:
-    """Submit one small job per kind to a Slurm cluster and say what the site, or the profile, got wrong."""
+    """Submit one small job per kind to a Slurm cluster and say what the site, or the profile, got
+    wrong.
+    """
     from particleforge.cluster.check import KINDS
     from particleforge.cluster.check import check_cluster as run_check
 
-    found = run_check(profile, _overrides(preset, set_), [config_dir.absolute()], kind or list(KINDS), timeout_s)
+    found = run_check(
+        profile, _overrides(preset, set_), [config_dir.absolute()], kind or list(KINDS), timeout_s
+    )
     for finding in found:
         typer.echo(finding.line())
     if any(finding.state == "WRONG" for finding in found):

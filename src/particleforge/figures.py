@@ -1,6 +1,8 @@
-"""How figures look and how they are written: one style, PNG and PDF, the same bytes for the same content.
+"""How figures look and how they are written: one style, PNG and PDF, the same bytes for the same
+content.
 
-Figures are made through the object interface (``Figure``), never ``pyplot``, so no state is shared and no display is needed.
+Figures are made through the object interface (``Figure``), never ``pyplot``, so no state is shared
+and no display is needed.
 """
 
 from collections.abc import Iterator
@@ -35,7 +37,8 @@ STYLE: Any = {
     "svg.hashsalt": "particleforge",
     "pdf.compression": 6,
 }
-# Okabe & Ito's palette, safe for colour-blind readers; one colour and one marker per view of the events, everywhere
+# Okabe & Ito's palette, safe for colour-blind readers; one colour and one marker per view of the
+# events, everywhere
 COLOURS = {"truth": "#222222", "target": "#009e73", "mlpf": "#d55e00", "baseline": "#0072b2"}
 MARKERS = {"truth": "D", "target": "s", "mlpf": "o", "baseline": "^"}
 LABELS = {"truth": "truth", "target": "truth limit", "mlpf": "MLPF", "baseline": "baseline PF"}
@@ -69,8 +72,14 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``<path>.png`` and ``<path>.pdf`` (any suffix of ``path`` is replaced), each atomically."""
+    """Write ``<path>.png`` and ``<path>.pdf`` (any suffix of ``path`` is replaced), each
+    atomically.
+    """
     with atomic_output(path.with_suffix(".png")) as temporary:
         temporary.write_bytes(png_bytes(figure))
     with atomic_output(path.with_suffix(".pdf")) as temporary:
-        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(
+            temporary,
+            format="pdf",
+            metadata={"CreationDate": None, "Producer": None, "Creator": None},
+        )

@@ -1,9 +1,11 @@
-"""What a file of simulated events holds, and what the dataset stage makes of it: ``particleforge inspect``.
+"""What a file of simulated events holds, and what the dataset stage makes of it: ``particleforge
+inspect``.
 
-Inputs -> outputs: a ROOT file and a detector's branch map -> ``Inspection``: versions, kind of tree, number of events, every collection
-with its type and mean size (of the first ``EVENTS_LOOKED_AT`` events), which collection the map reads as what, which ones would fit where
-it finds none, what is missing and what that costs, and the reason if no dataset can be built. A file that is neither EDM4hep nor Delphes
-is a UserError.
+Inputs -> outputs: a ROOT file and a detector's branch map -> ``Inspection``: versions, kind of
+tree, number of events, every collection with its type and mean size (of the first
+``EVENTS_LOOKED_AT`` events), which collection the map reads as what, which ones would fit where it
+finds none, what is missing and what that costs, and the reason if no dataset can be built. A file
+that is neither EDM4hep nor Delphes is a UserError.
 """
 
 import itertools
@@ -36,10 +38,26 @@ _FITTING = {  # meaning -> types of collections that could be read as it
     "clusters": ("Cluster", "Tower"),
     "candidates": ("ReconstructedParticle", "ParticleFlowCandidate"),
     _HITS: ("CalorimeterHit",),
-    "hit_links": ("MCRecoCaloParticleAssociation", "CaloHitMCParticleLink", "Link (CalorimeterHit to MCParticle)"),
-    "cluster_links": ("MCRecoClusterParticleAssociation", "ClusterMCParticleLink", "Link (Cluster to MCParticle)"),
-    "track_links": ("MCRecoTrackParticleAssociation", "TrackMCParticleLink", "Link (Track to MCParticle)"),
-    "candidate_links": ("MCRecoParticleAssociation", "RecoMCParticleLink", "Link (ReconstructedParticle to MCParticle)"),
+    "hit_links": (
+        "MCRecoCaloParticleAssociation",
+        "CaloHitMCParticleLink",
+        "Link (CalorimeterHit to MCParticle)",
+    ),
+    "cluster_links": (
+        "MCRecoClusterParticleAssociation",
+        "ClusterMCParticleLink",
+        "Link (Cluster to MCParticle)",
+    ),
+    "track_links": (
+        "MCRecoTrackParticleAssociation",
+        "TrackMCParticleLink",
+        "Link (Track to MCParticle)",
+    ),
+    "candidate_links": (
+        "MCRecoParticleAssociation",
+        "RecoMCParticleLink",
+        "Link (ReconstructedParticle to MCParticle)",
+    ),
 }
 _SUBSET = "_objIdx"  # at the end of what is a list of references to objects of another collection
 _VERSIONS = {"podio": ("PodioBuildVersion", "PodioVersion"), "EDM4hep": ("edm4hep___Version",)}
@@ -58,8 +76,8 @@ class CollectionFound:
 class Inspection:
     """What ``particleforge inspect`` tells.
 
-    ``fitting`` names the collections of the right type for meanings that ``mapped`` has none for; ``refused`` is the reason why no
-    dataset can be built, or None.
+    ``fitting`` names the collections of the right type for meanings that ``mapped`` has none for;
+    ``refused`` is the reason why no dataset can be built, or None.
     """
 
     file: str
@@ -84,7 +102,10 @@ class Inspection:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items()) or "version not recorded"
+        versions = (
+            ", ".join(f"{name} {version}" for name, version in self.versions.items())
+            or "version not recorded"
+        )
         told = f"{versions}; {self.layout}" if self.layout else versions
         yield f"{self.file}: {self.format} ({told}), {self.tree}, {self.n_events} events"
         yield ""
@@ -99,7 +120,9 @@ class Inspection:
             yield ""
             yield "would fit, if named in the detector's file"
         for meaning, names in self.fitting.items():
-            shown = ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
+            shown = ", ".join(names[:_NAMES_SHOWN]) + (
+                f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            )
             yield f"  {meaning:<22} {shown}"
         yield ""
         yield "missing, and what that costs" if self.missing else "nothing is missing"
@@ -108,13 +131,23 @@ class Inspection:
         if self.refused is not None:
             yield f"no dataset can be built: {self.refused}"
         else:
-            counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.read.items())
-            yield f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage reads them: {counts}"
+            counts = ", ".join(
+                f"{number} {name.replace('_', ' ')}" for name, number in self.read.items()
+            )
+            yield (
+                f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage"
+                f" reads them: {counts}"
+            )
 
 
 def inspect_file(path: Path, detector: DetectorConfig) -> Inspection:
-    """Look at a file with a detector's branch map; what is neither EDM4hep nor Delphes is a UserError."""
-    return _inspect_delphes(path, detector) if is_delphes(path) else _inspect_edm4hep(path, detector)
+    """Look at a file with a detector's branch map.
+
+    What is neither EDM4hep nor Delphes is a UserError.
+    """
+    return (
+        _inspect_delphes(path, detector) if is_delphes(path) else _inspect_edm4hep(path, detector)
+    )
 
 
 def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
@@ -128,7 +161,9 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
         events, refused = _first(edm4hep.read_chunks(path, detector.collections, EVENTS_LOOKED_AT))
         mapped, missing = _mapped(file, chosen), _missing_in_edm4hep(file, chosen, events)
         if ids is None:
-            missing.append("no table of collection IDs: what they mean is told from names and references")
+            missing.append(
+                "no table of collection IDs: what they mean is told from names and references"
+            )
         return Inspection(
             file=file.path,
             format="EDM4hep",
@@ -153,19 +188,26 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
             "particles": list(file.found(names.particles)),
             "tracks": list(file.found(names.tracks)),
             "clusters": list(file.found(names.clusters)),
-            "candidates": [name for name in eflow if file.has(name)] or [name for name in (names.eflow_candidates,) if file.has(name)],
+            "candidates": (
+                [name for name in eflow if file.has(name)]
+                or [name for name in (names.eflow_candidates,) if file.has(name)]
+            ),
         }
         costs = {
             "tracks": "no tracks: every target stands on a cluster",
             "clusters": "no clusters: neutral particles find no element",
             "candidates": "no e-flow: no baseline to compare with",
         }
-        chunks = delphes.read_chunks(path, names, detector.b_field_tesla, detector.calorimeter.ecal, EVENTS_LOOKED_AT)
+        chunks = delphes.read_chunks(
+            path, names, detector.b_field_tesla, detector.calorimeter.ecal, EVENTS_LOOKED_AT
+        )
         events, refused = _first(chunks)
         collections = [CollectionFound(*found) for found in file.branches(EVENTS_LOOKED_AT)]
         missing = [cost for meaning, cost in costs.items() if not mapped[meaning]]
         if not file.has(names.event):
-            missing.insert(0, f"no {names.event}: events are numbered by their position, weights are 1")
+            missing.insert(
+                0, f"no {names.event}: events are numbered by their position, weights are 1"
+            )
         return Inspection(
             file=file.path,
             format="Delphes",
@@ -199,9 +241,15 @@ def _versions(file: TreeFile) -> dict[str, str]:
         for stem, separator in itertools.product(stems, "/."):
             parts = [leaves.get(f"{stem}{separator}{part}") for part in ("major", "minor", "patch")]
             if all(part is not None for part in parts):
-                found[package] = ".".join(str(int(np.ravel(part.array(entry_stop=1))[0])) for part in parts if part is not None)
+                found[package] = ".".join(
+                    str(int(np.ravel(part.array(entry_stop=1))[0]))
+                    for part in parts
+                    if part is not None
+                )
             elif stem in leaves and "vector" in str(leaves[stem].typename):  # RNTuple
-                found[package] = ".".join(str(int(part)) for part in leaves[stem].array(entry_stop=1)[0])
+                found[package] = ".".join(
+                    str(int(part)) for part in leaves[stem].array(entry_stop=1)[0]
+                )
     return found
 
 
@@ -212,7 +260,10 @@ def _layout(file: TreeFile) -> str:
 
 
 def _collections(file: TreeFile, ids: dict[int, str]) -> list[CollectionFound]:
-    """Return the collections with their types and mean sizes; relations and vector members are not listed."""
+    """Return the collections with their types and mean sizes.
+
+    Relations and vector members are not listed.
+    """
     stop = min(file.n_events, EVENTS_LOOKED_AT)
     leaves: dict[str, list[str]] = {}
     for leaf in sorted(file.layout.leaves):
@@ -223,22 +274,42 @@ def _collections(file: TreeFile, ids: dict[int, str]) -> list[CollectionFound]:
     for name, of_this in leaves.items():
         owner, _, number = name.rpartition("_")
         if not (number.isdigit() and owner in leaves):  # a vector member of 2021
-            size = next((size for leaf in of_this if (size := _mean_size(file, leaf, stop)) is not None), None)
+            size = next(
+                (size for leaf in of_this if (size := _mean_size(file, leaf, stop)) is not None),
+                None,
+            )
             if size is not None:
-                found.append(CollectionFound(name.removesuffix(_SUBSET), _type(file, name, ids, stop), size))
+                found.append(
+                    CollectionFound(name.removesuffix(_SUBSET), _type(file, name, ids, stop), size)
+                )
     return found
 
 
 def _type(file: TreeFile, name: str, ids: dict[int, str], stop: int) -> str:
-    """Return a collection's type; of a subset whose objects it names, of a link that does not say so the types of its ends."""
+    """Return a collection's type.
+
+    Of a subset whose objects it names, of a link that does not say so the types of its ends.
+    """
     if name.endswith(_SUBSET):
-        return " ".join(["subset", *(f"of {target}" for target in _targets(file, f"{name}.collectionID", ids, stop))])
+        return " ".join(
+            [
+                "subset",
+                *(f"of {target}" for target in _targets(file, f"{name}.collectionID", ids, stop)),
+            ]
+        )
     kind = file.type_of(name)
     if kind not in ("Link", "LinkCollection"):
         return kind
     ends = [file.layout.link_end(name, end) for end in ("from", "to")]
-    types = [{file.type_of(to) for to in _targets(file, end.collection_id, ids, stop)} if end else set() for end in ends]
-    return f"Link ({' to '.join('/'.join(sorted(kinds)) for kinds in types)})" if all(types) else "Link"
+    types = [
+        {file.type_of(to) for to in _targets(file, end.collection_id, ids, stop)} if end else set()
+        for end in ends
+    ]
+    return (
+        f"Link ({' to '.join('/'.join(sorted(kinds)) for kinds in types)})"
+        if all(types)
+        else "Link"
+    )
 
 
 def _targets(file: TreeFile, leaf: str, ids: dict[int, str], stop: int) -> list[str]:
@@ -247,17 +318,28 @@ def _targets(file: TreeFile, leaf: str, ids: dict[int, str], stop: int) -> list[
     return [ids[number] for number in numbers.tolist() if number in ids]
 
 
-def _fitting(mapped: dict[str, list[str]], collections: list[CollectionFound]) -> dict[str, list[str]]:
-    """Return meaning -> collections of a type that fits, for meanings without a collection; what fits several is named once."""
+def _fitting(
+    mapped: dict[str, list[str]], collections: list[CollectionFound]
+) -> dict[str, list[str]]:
+    """Return meaning -> collections of a type that fits, for meanings without a collection.
+
+    What fits several is named once.
+    """
     if any(mapped.get(key) for key in SYSTEMS):
         mapped = mapped | {_HITS: ["some"]}
     wanted = {meaning: types for meaning, types in _FITTING.items() if not mapped.get(meaning)}
-    found = {meaning: [one.name for one in collections if one.type in types] for meaning, types in wanted.items()}
+    found = {
+        meaning: [one.name for one in collections if one.type in types]
+        for meaning, types in wanted.items()
+    }
     return {meaning: names for meaning, names in found.items() if names}
 
 
 def _mean_size(file: TreeFile, leaf: str, stop: int) -> float | None:
-    """Return a leaf's mean number of entries per event; None if it is no list of numbers (a record, a map)."""
+    """Return a leaf's mean number of entries per event.
+
+    None if it is no list of numbers (a record, a map).
+    """
     try:
         counts = file.jagged(leaf, 0, stop)[0]
     except UserError:
@@ -267,13 +349,18 @@ def _mean_size(file: TreeFile, leaf: str, stop: int) -> float | None:
 
 def _mapped(file: TreeFile, chosen: BranchMap) -> dict[str, list[str]]:
     """Return meaning -> collections."""
-    hits = {key: [name for name, system in chosen.hits.items() if system == number] for number, key in enumerate(SYSTEMS)}
+    hits = {
+        key: [name for name, system in chosen.hits.items() if system == number]
+        for number, key in enumerate(SYSTEMS)
+    }
     keys = ("tracks", "dqdx", "clusters", "candidates", "hit_links", "cluster_links", "track_links")
     optional = ("hit_sim_links", "tracker_hit_sim_links", "candidate_links")
     named = {"particles": [name for name in (chosen.particles,) if file.layout.has(name)]} | {
         key: list(getattr(chosen, key)) for key in keys
     }
-    return named | hits | {key: list(getattr(chosen, key)) for key in optional if getattr(chosen, key)}
+    return (
+        named | hits | {key: list(getattr(chosen, key)) for key in optional if getattr(chosen, key)}
+    )
 
 
 def _missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | None) -> list[str]:
@@ -285,17 +372,39 @@ def _missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | N
     if not chosen.tracks:
         lines.append("no tracks: every target stands on a cluster")
     elif not chosen.track_links:
-        instead = "tracker hits" if chosen.tracker_hit_sim_links else "candidates' links" if chosen.candidate_links else ""
-        lines.append(f"no track links: track truth from {instead}" if instead else "no track links: no track gets a target")
+        instead = (
+            "tracker hits"
+            if chosen.tracker_hit_sim_links
+            else "candidates' links"
+            if chosen.candidate_links
+            else ""
+        )
+        lines.append(
+            f"no track links: track truth from {instead}"
+            if instead
+            else "no track links: no track gets a target"
+        )
     if not chosen.clusters:
         lines.append("no clusters: neutral particles find no element")
     if not chosen.hits:
-        lines.append("no calorimeter hits: n_hits, widths and depth of clusters are 0; dataset.calorimeter_elements: hits is not possible")
+        lines.append(
+            "no calorimeter hits: n_hits, widths and depth of clusters are 0;"
+            " dataset.calorimeter_elements: hits is not possible"
+        )
     elif not chosen.hit_links and chosen.hit_sim_links:
         lines.append("no hit links: hit truth from the contributions to simulated hits")
     if chosen.clusters and not chosen.linked_hits:
-        instead = "cluster links" if chosen.cluster_links else "candidates' links" if chosen.candidate_links else ""
-        lines.append(f"no hits with links: {f'cluster truth from {instead}' if instead else 'no cluster gets a target'}")
+        instead = (
+            "cluster links"
+            if chosen.cluster_links
+            else "candidates' links"
+            if chosen.candidate_links
+            else ""
+        )
+        lines.append(
+            "no hits with links:"
+            f" {f'cluster truth from {instead}' if instead else 'no cluster gets a target'}"
+        )
     if not chosen.candidates:
         lines.append("no candidates: no baseline to compare with")
     return lines if events is None else lines + _missing_values(chosen, events) + _dropped(events)
@@ -305,7 +414,12 @@ def _dropped(events: RawEvents | None) -> list[str]:
     """Return a line about references that could not be followed, if there are any."""
     number = events.counts.get("references_dropped", 0) if events is not None else 0
     return (
-        [f"{number} references point nowhere or at what is not read: what they tell is lost (pile-up, or hits left out)"] if number else []
+        [
+            f"{number} references point nowhere or at what is not read: what they tell is lost"
+            " (pile-up, or hits left out)"
+        ]
+        if number
+        else []
     )
 
 
@@ -313,20 +427,32 @@ def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
     """Return a line for each thing that has a place but no values."""
     lines = []
     if events.tracks.n_rows:
-        at_ip = events.track_states.left[events.states["location"][events.track_states.right] == AT_IP]
+        at_ip = events.track_states.left[
+            events.states["location"][events.track_states.right] == AT_IP
+        ]
         if without := events.tracks.n_rows - len(np.unique(at_ip)):
-            lines.append(f"{without} tracks have no state at the interaction point: they are left out (collections.track_state_at_ip)")
+            lines.append(
+                f"{without} tracks have no state at the interaction point: they are left out"
+                " (collections.track_state_at_ip)"
+            )
         if not np.any(events.tracks["dedx"]):
             lines.append("no dE/dx: feature dedx is 0")
         if not np.any(events.states["location"] == AT_CALORIMETER):
-            lines.append("no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi")
+            lines.append(
+                "no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi"
+            )
         if not np.any(events.tracks["n_hits"]):
             lines.append("tracks name no hits: feature n_hits is 0")
     place = np.stack([np.nan_to_num(events.clusters[axis]) for axis in "xyz"])
     if unplaced := int(np.sum(~np.any(place != 0, axis=0))):
-        lines.append(f"{unplaced} clusters have no position: they take the direction of a neutral candidate made of them, or are left out")
+        lines.append(
+            f"{unplaced} clusters have no position: they take the direction of a neutral candidate"
+            " made of them, or are left out"
+        )
     if events.clusters.n_rows and "energy_ecal" not in events.clusters and not chosen.hits:
-        lines.append("no sub-detector energies: energy_ecal, energy_hcal and energy_other of clusters are 0")
+        lines.append(
+            "no sub-detector energies: energy_ecal, energy_hcal and energy_other of clusters are 0"
+        )
     if events.hits.n_rows and not np.any(events.hits["energy"] > 0):
         lines.append("hits have no energy: they give clusters a position, no truth and no shape")
     return lines
@@ -338,5 +464,7 @@ def _counts(events: RawEvents | None) -> dict[str, int]:
         return {}
     tables = ("particles", "tracks", "clusters", "hits", "candidates")
     relations = ("track_links", "cluster_links", "hit_links")
-    counts = {name: getattr(events, name).n_rows for name in tables} | {name: len(getattr(events, name).left) for name in relations}
+    counts = {name: getattr(events, name).n_rows for name in tables} | {
+        name: len(getattr(events, name).left) for name in relations
+    }
     return counts | events.counts

@@ -1,7 +1,9 @@
-"""What every job asks of the machine or the cluster: cores, memory, run time, nodes, GPUs, partition.
+"""What every job asks of the machine or the cluster: cores, memory, run time, nodes, GPUs,
+partition.
 
-Inputs -> outputs: the configuration's block ``resources`` and the ranks of the trainings -> threads and Snakemake resources of a rule.
-Memory and run time grow with each attempt; where trainings of a search take more ranks rung by rung, all grows with the rung.
+Inputs -> outputs: the configuration's block ``resources`` and the ranks of the trainings -> threads
+and Snakemake resources of a rule. Memory and run time grow with each attempt; where trainings of a
+search take more ranks rung by rung, all grows with the rung.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,11 @@ _RANKS_KEYS = {
     "train_model": "training.ranks",
     "run_study_training": "studies.ranks",
 }
-RULES = [name for name, field in ResourcesConfig.model_fields.items() if field.annotation is RuleResources]
+RULES = [
+    name
+    for name, field in ResourcesConfig.model_fields.items()
+    if field.annotation is RuleResources
+]
 
 
 class JobResources:
@@ -45,14 +51,25 @@ class JobResources:
         """
         asked: RuleResources = getattr(self.run.resources, rule)
         most, on_a_node = self.run.hpo.ranks_per_node_max, self._ranks.get(rule, 1) // asked.nodes
-        fits = (n for n in range(1, growth + 1) if growth % n == 0 and (most is None or on_a_node * growth // n <= most))
+        fits = (
+            n
+            for n in range(1, growth + 1)
+            if growth % n == 0 and (most is None or on_a_node * growth // n <= most)
+        )
         nodes = next(fits, growth)
         own = growth // nodes
-        grown = {"nodes": asked.nodes * nodes, "threads": asked.threads * growth, "gpus": asked.gpus * own, "mem_mb": asked.mem_mb * own}
+        grown = {
+            "nodes": asked.nodes * nodes,
+            "threads": asked.threads * growth,
+            "gpus": asked.gpus * own,
+            "mem_mb": asked.mem_mb * own,
+        }
         return asked.model_copy(update=grown)
 
     def _growths(self, rule: str) -> list[int]:
-        """Return how many times the configured ranks a rule's jobs have, by rung where there are rungs."""
+        """Return how many times the configured ranks a rule's jobs have, by rung where there are
+        rungs.
+        """
         hpo = self.run.hpo
         growths = [dag.growth(hpo, rung) for rung in range(dag.n_rungs(hpo))]
         return {"run_hpo_slot": growths, "confirm_trial": growths[-1:]}.get(rule, [1])
@@ -73,11 +90,18 @@ class JobResources:
             nodes, ranks = self._asked(rule).nodes, self._ranks.get(rule, 1)
             if ranks % nodes:
                 key = _RANKS_KEYS.get(rule)
-                remedy = f"make {key} (now {ranks}) a multiple of it" if key else "only trainings run on more than one"
+                remedy = (
+                    f"make {key} (now {ranks}) a multiple of it"
+                    if key
+                    else "only trainings run on more than one"
+                )
                 raise UserError(f"resources.{rule}.nodes: {nodes}; {remedy}")
 
     def resources(self, rule: str) -> dict[str, Resource]:
-        """Return Snakemake resources of a rule; memory and run time grow with each attempt, workers with the rung if the search says so."""
+        """Return Snakemake resources of a rule.
+
+        Memory and run time grow with each attempt, workers with the rung if the search says so.
+        """
         by_rung = [self._resources(rule, growth) for growth in self._growths(rule)]
         if len(by_rung) == 1 or dag.growth(self.run.hpo, 1) == 1:
             return by_rung[0]
@@ -94,8 +118,15 @@ class JobResources:
             found["stop_before_limit_s"] = self.run.resources.stop_before_limit_s
         if asked.nodes > 1:
             ranks = self._ranks[rule] * growth
-            found |= {"mpi": "srun", "nodes": asked.nodes, "tasks": ranks, "cpus_per_task": -(-self._threads(rule, growth) // ranks)}
-        if asked.gpus and asked.nodes > 1:  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
+            found |= {
+                "mpi": "srun",
+                "nodes": asked.nodes,
+                "tasks": ranks,
+                "cpus_per_task": -(-self._threads(rule, growth) // ranks),
+            }
+        if (
+            asked.gpus and asked.nodes > 1
+        ):  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
             found |= {"gres": f"gpu:{asked.gpus}", "tasks_per_gpu": 0}
         elif asked.gpus:
             found["gpu"] = asked.gpus
@@ -105,7 +136,10 @@ class JobResources:
 
 
 def _per_rung(values: list[Any]) -> Callable[..., Any]:
-    """Return a Snakemake resource function that asks for the value of a job's rung; None is not asked for."""
+    """Return a Snakemake resource function that asks for the value of a job's rung.
+
+    None is not asked for.
+    """
 
     def asked(wildcards: Any, attempt: int) -> Any:
         value = values[int(wildcards.rung)]

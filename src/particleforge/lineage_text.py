@@ -1,8 +1,9 @@
 """A file's lineage as a tree for the terminal.
 
-Inputs -> outputs: ``Lineage`` -> lines of text. Inputs that one stage wrote are one branch, however many they are; what differs
-among them is listed, and called MIXED where they should be alike: settings within a sample, commits. A branch that was
-drawn above is not drawn again. Last come the problems, one per line.
+Inputs -> outputs: ``Lineage`` -> lines of text. Inputs that one stage wrote are one branch, however
+many they are; what differs among them is listed, and called MIXED where they should be alike:
+settings within a sample, commits. A branch that was drawn above is not drawn again. Last come the
+problems, one per line.
 """
 
 from collections import Counter
@@ -85,7 +86,10 @@ def _details(lineage: Lineage, items: list[Item]) -> Iterator[str]:
 
 
 def _settings(lineage: Lineage, items: list[Item]) -> str:
-    """Return the hashes of the settings; more than one of a sample, or of a stage without samples, is MIXED."""
+    """Return the hashes of the settings.
+
+    More than one of a sample, or of a stage without samples, is MIXED.
+    """
     by_sample: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         assert item.record is not None
@@ -93,21 +97,30 @@ def _settings(lineage: Lineage, items: list[Item]) -> str:
         by_sample.setdefault(sample, {}).setdefault(item.record["settings_hash"], []).append(item)
     mixed = [
         f"MIXED settings{f' of {sample}' if sample else ''}: "
-        + shortened(f"{digest} ({len(made)}, e.g. {lineage.name(made[0].path)})" for digest, made in hashes.items())
+        + shortened(
+            f"{digest} ({len(made)}, e.g. {lineage.name(made[0].path)})"
+            for digest, made in hashes.items()
+        )
         for sample, hashes in by_sample.items()
         if len(hashes) > 1
     ]
     if mixed:
         return "; ".join(mixed)
     hashes = {sample: next(iter(found)) for sample, found in by_sample.items()}
-    return "settings " + shortened(f"{digest} ({sample})" if len(hashes) > 1 else digest for sample, digest in hashes.items())
+    return "settings " + shortened(
+        f"{digest} ({sample})" if len(hashes) > 1 else digest for sample, digest in hashes.items()
+    )
 
 
 def _commits(circumstances: list[dict[str, Any]]) -> str:
-    commits = Counter(c["git_commit"][:12] + (" (modified)" if c["git_dirty"] else "") for c in circumstances)
+    commits = Counter(
+        c["git_commit"][:12] + (" (modified)" if c["git_dirty"] else "") for c in circumstances
+    )
     if len(commits) == 1:
         return f"commit {next(iter(commits))}"
-    return f"MIXED commits: {shortened(f'{commit}: {number}' for commit, number in commits.items())}"
+    return (
+        f"MIXED commits: {shortened(f'{commit}: {number}' for commit, number in commits.items())}"
+    )
 
 
 def _places(circumstances: list[dict[str, Any]]) -> Iterator[str]:
@@ -120,17 +133,25 @@ def _places(circumstances: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _job(slurm: dict[str, str]) -> str:
-    array = f" = {slurm['array_job_id']}_{slurm['array_task_id']}" if "array_task_id" in slurm else ""
+    array = (
+        f" = {slurm['array_job_id']}_{slurm['array_task_id']}" if "array_task_id" in slurm else ""
+    )
     notes = [f"on {slurm['node_list']}"] if "node_list" in slurm else []
-    notes += [f"{slurm['restart_count']} restarts"] if slurm.get("restart_count", "0") != "0" else []
+    notes += (
+        [f"{slurm['restart_count']} restarts"] if slurm.get("restart_count", "0") != "0" else []
+    )
     return f"{slurm['job_id']}{array}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _times(circumstances: list[dict[str, Any]]) -> str:
-    """Return the time that jobs took (each once, however many files it wrote) and when the last one began."""
+    """Return the time that jobs took (each once, however many files it wrote) and when the last one
+    began.
+    """
     jobs = {(c["host"], c["pid"], c["started_unix_s"]): c["wall_time_s"] for c in circumstances}
     latest = datetime.fromtimestamp(max(c["started_unix_s"] for c in circumstances), UTC)
-    total = f"{sum(jobs.values()):.1f} s" + (f" in {len(jobs)} jobs, the last" if len(jobs) > 1 else "")
+    total = f"{sum(jobs.values()):.1f} s" + (
+        f" in {len(jobs)} jobs, the last" if len(jobs) > 1 else ""
+    )
     return f"{total} {latest:%Y-%m-%d %H:%M} UTC"
 
 
@@ -139,7 +160,11 @@ def _summary(lineage: Lineage) -> Iterator[str]:
     for item in lineage.items.values():
         for name, version in (item.record or {"packages": {}})["packages"].items():
             packages.setdefault(name, set()).add(version)
-    mixed = [f"{name} {', '.join(sorted(versions))}" for name, versions in sorted(packages.items()) if len(versions) > 1]
+    mixed = [
+        f"{name} {', '.join(sorted(versions))}"
+        for name, versions in sorted(packages.items())
+        if len(versions) > 1
+    ]
     if mixed:
         yield f"MIXED packages: {'; '.join(mixed)}"
     states = Counter(item.state for item in lineage.items.values())

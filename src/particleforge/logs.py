@@ -1,4 +1,6 @@
-"""Logging of stages: progress and warnings into the job's log file, what the user can mend as one line."""
+"""Logging of stages: progress and warnings into the job's log file, what the user can mend as one
+line.
+"""
 
 import logging
 import sys
@@ -32,10 +34,17 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
-    """Send a job's log to ``path``; what the user can mend ends the process with one line in the log and on standard error."""
+    """Send a job's log to ``path``.
+
+    What the user can mend ends the process with one line in the log and on standard error.
+    """
     with one_line_errors():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=[_LogFile(path, mode="w", encoding="utf-8")])
+        logging.basicConfig(
+            level=logging.WARNING,
+            format=_FORMAT,
+            handlers=[_LogFile(path, mode="w", encoding="utf-8")],
+        )
         logging.captureWarnings(True)
         logger = logging.getLogger("particleforge")
         logger.setLevel(logging.INFO)
@@ -44,7 +53,10 @@ def job_log(path: str | Path) -> Iterator[None]:
         except BaseException as error:
             problem = _mendable(error)
             if problem is None:
-                logger.exception("the job failed; this is a defect or a fault of the machine, not of the configuration")
+                logger.exception(
+                    "the job failed; this is a defect or a fault of the machine, not of the"
+                    " configuration"
+                )
             else:
                 logger.error("%s", problem)
             raise
@@ -52,15 +64,25 @@ def job_log(path: str | Path) -> Iterator[None]:
 
 
 def ended_well(path: str | Path) -> bool:
-    """Return whether a job's log is that of a finished job; the log of one that failed or was killed is not."""
+    """Return whether a job's log is that of a finished job.
+
+    The log of one that failed or was killed is not.
+    """
     return Path(path).read_text(encoding="utf-8", errors="replace").rstrip().endswith(f": {_DONE}")
 
 
 def last_error(path: str | Path) -> str:
-    """Return the last error in a job's log, on one line; nothing if the job left no log or no error."""
+    """Return the last error in a job's log, on one line.
+
+    Nothing if the job left no log or no error.
+    """
     if not Path(path).exists():
         return ""
-    errors = [line for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines() if " ERROR " in line]
+    errors = [
+        line
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        if " ERROR " in line
+    ]
     return errors[-1].partition(" ERROR ")[2].partition(": ")[2] if errors else ""
 
 
@@ -71,7 +93,10 @@ def _mendable(error: BaseException) -> UserError | None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk silences; logging's own tracebacks would bury the job's one line on standard error."""
+    """A log that a full disk silences.
+
+    Logging's own tracebacks would bury the job's one line on standard error.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Pass over what the file system refuses."""

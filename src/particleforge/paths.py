@@ -1,7 +1,8 @@
-"""Every path of the workflow, once: patterns with Snakemake wildcards below ``<results_dir>/{detector}/``.
+"""Every path of the workflow, once: patterns with Snakemake wildcards below
+``<results_dir>/{detector}/``.
 
-Rules use the patterns as they are; Python code fills them with ``str.format``. Nothing else in the project
-spells a result's path.
+Rules use the patterns as they are; Python code fills them with ``str.format``. Nothing else in the
+project spells a result's path.
 """
 
 from dataclasses import dataclass
@@ -227,8 +228,13 @@ class Paths:
 
     def log(self, rule: str, *wildcards: str) -> str:
         """Log file of a rule's job, e.g. ``paths.log("simulate_events", "sample", "shard")``."""
-        return "/".join([f"{self.root}/logs", rule, *(f"{{{name}}}" for name in wildcards)]) + ".log"
+        return (
+            "/".join([f"{self.root}/logs", rule, *(f"{{{name}}}" for name in wildcards)]) + ".log"
+        )
 
     def benchmark(self, rule: str, *wildcards: str) -> str:
         """Resource use of a rule's job, as Snakemake measures it."""
-        return "/".join([f"{self.root}/benchmarks", rule, *(f"{{{name}}}" for name in wildcards)]) + ".tsv"
+        return (
+            "/".join([f"{self.root}/benchmarks", rule, *(f"{{{name}}}" for name in wildcards)])
+            + ".tsv"
+        )

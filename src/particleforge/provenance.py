@@ -1,14 +1,17 @@
-"""What made a file: recorded by every stage, in two places, because data files must be byte-identical between runs.
+"""What made a file: recorded by every stage, in two places, because data files must be
+byte-identical between runs.
 
-Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside their files, and
-``<output>.provenance.json`` beside each output, written by ``record``.
+Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside
+their files, and ``<output>.provenance.json`` beside each output, written by ``record``.
 
-* ``plain`` is reproducible: stage, settings and their hash, names and checksums of the inputs, package versions.
-* The record beside an output adds the circumstances: where the inputs lay (relative to the record, so that a results folder can
-  be moved), the output's own checksum, git commit and whether the tree was dirty, host, Slurm job, start and duration.
+* ``plain`` is reproducible: stage, settings and their hash, names and checksums of the inputs,
+  package versions.
+* The record beside an output adds the circumstances: where the inputs lay (relative to the record,
+  so that a results folder can be moved), the output's own checksum, git commit and whether the tree
+  was dirty, host, Slurm job, start and duration.
 
-An output that is a folder has its record beside it; its checksum is that of the list of its files (``sha256sum`` format).
-``lineage`` reads the records back.
+An output that is a folder has its record beside it; its checksum is that of the list of its files
+(``sha256sum`` format). ``lineage`` reads the records back.
 """
 
 import hashlib
@@ -34,7 +37,19 @@ from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.errors import UserError
 
 RECORD_SUFFIX = ".provenance.json"
-_PACKAGES = ("particleforge", "numpy", "awkward", "pyarrow", "uproot", "pythia8mc", "torch", "optuna", "onnx", "onnxruntime", "fastjet")
+_PACKAGES = (
+    "particleforge",
+    "numpy",
+    "awkward",
+    "pyarrow",
+    "uproot",
+    "pythia8mc",
+    "torch",
+    "optuna",
+    "onnx",
+    "onnxruntime",
+    "fastjet",
+)
 _SLURM_VARIABLES = {
     "job_id": "SLURM_JOB_ID",
     "array_job_id": "SLURM_ARRAY_JOB_ID",
@@ -50,8 +65,8 @@ _TIMEOUT_S = 20
 class Provenance:
     """What made the outputs of one job.
 
-    ``inputs`` maps absolute paths to checksums; ``part`` says which part of the stage's work this is, where neither settings nor
-    inputs do (a shard of the simulation, a slot of the search).
+    ``inputs`` maps absolute paths to checksums; ``part`` says which part of the stage's work this
+    is, where neither settings nor inputs do (a shard of the simulation, a slot of the search).
     """
 
     stage: str
@@ -71,17 +86,21 @@ class Provenance:
     ) -> Self:
         """Take down stage, settings and inputs.
 
-        The checksum of ``inputs`` is computed; that of inputs ``glanced_at``, of which the stage reads little or which it reads
-        through another input that has their checksums, is taken from their record, where there is one.
+        The checksum of ``inputs`` is computed; that of inputs ``glanced_at``, of which the stage
+        reads little or which it reads through another input that has their checksums, is taken from
+        their record, where there is one.
         """
         checksums = {path: checksum(path) for path in dict.fromkeys(map(_absolute, inputs))}
-        checksums |= {path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))}
+        checksums |= {
+            path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))
+        }
         return cls(stage, dict(settings), checksums, dict(part or {}))
 
     def plain(self) -> dict[str, Any]:
         """Return what is reproducible, as plain values.
 
-        Inputs are named by the end of their path, at least folder and file, so that moving the results changes nothing.
+        Inputs are named by the end of their path, at least folder and file, so that moving the
+        results changes nothing.
         """
         return {
             "stage": self.stage,
@@ -93,11 +112,17 @@ class Provenance:
         }
 
     def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
-        """Write the record beside each output; ``known`` are outputs too, whose checksums need not be computed."""
+        """Write the record beside each output.
+
+        ``known`` are outputs too, whose checksums need not be computed.
+        """
         reproducible, circumstances = self.plain(), _circumstances()
         for output, digest in [*((path, None) for path in outputs), *(known or {}).items()]:
             folder = Path(output).parent
-            inputs = [{"file": os.path.relpath(path, folder), "sha256": found} for path, found in self.inputs.items()]
+            inputs = [
+                {"file": os.path.relpath(path, folder), "sha256": found}
+                for path, found in self.inputs.items()
+            ]
             content = {
                 **reproducible,
                 "inputs": inputs,
@@ -118,7 +143,13 @@ def checksum(path: Path) -> str:
     if not path.is_dir():
         return sha256(path)
     files = (file for file in path.rglob("*") if file.is_file())
-    return list_checksum({str(name): sha256(path / name) for file in files if not _hidden(name := file.relative_to(path))})
+    return list_checksum(
+        {
+            str(name): sha256(path / name)
+            for file in files
+            if not _hidden(name := file.relative_to(path))
+        }
+    )
 
 
 def _recorded_checksum(path: Path) -> str:
@@ -133,7 +164,8 @@ def read_record(record: Path) -> dict[str, Any]:
         str(content["output"]["sha256"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{record}: not a readable record of provenance ({error!r}); rerun the stage that wrote the file beside it"
+            f"{record}: not a readable record of provenance ({error!r}); rerun the stage that wrote"
+            " the file beside it"
         ) from error
     return content
 
@@ -145,7 +177,9 @@ def list_checksum(checksums: Mapping[str, str]) -> str:
 
 
 def _hidden(name: Path) -> bool:
-    """Whether a file of a folder is none of its content: temporary names, Snakemake's time stamp, records."""
+    """Whether a file of a folder is none of its content: temporary names, Snakemake's time stamp,
+    records.
+    """
     return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
 
 
@@ -166,7 +200,9 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _short_names(paths: list[Path]) -> list[str]:
-    """Return the ends of the paths, of equal length, at least folder and file, as long as it takes to tell them apart."""
+    """Return the ends of the paths, of equal length, at least folder and file, as long as it takes
+    to tell them apart.
+    """
     for length in count(2):
         names = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(names)) == len(paths):
@@ -194,14 +230,16 @@ def _circumstances() -> dict[str, Any]:
 def _slurm_job() -> dict[str, str]:
     """Return what Slurm tells of the job that this process is part of; nothing outside of one.
 
-    Nodes and restarts are asked for, as Snakemake's executor plugin takes their variables out of a job's environment; a controller
-    that does not answer leaves them out.
+    Nodes and restarts are asked for, as Snakemake's executor plugin takes their variables out of a
+    job's environment; a controller that does not answer leaves them out.
     """
     found = {key: os.environ[name] for key, name in _SLURM_VARIABLES.items() if name in os.environ}
     if "job_id" in found:
         with suppress(OSError, subprocess.SubprocessError):
             command = ["scontrol", "show", "job", "--oneliner", found["job_id"]]
-            answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout
+            answer = subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+            ).stdout
             told = dict(word.partition("=")[::2] for word in answer.split())
             found |= {key: told[name] for key, name in _SLURM_FIELDS.items() if name in told}
     return found
@@ -209,14 +247,20 @@ def _slurm_job() -> dict[str, str]:
 
 @cache
 def _git_state() -> tuple[str, bool]:
-    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown", False)``."""
+    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown",
+    False)``.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed package may lie in somebody else's repository
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed package may lie in somebody else's repository
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return "unknown", False

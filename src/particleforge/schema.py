@@ -1,14 +1,15 @@
 """Columns of every event table: names, types, units and meaning, each written once.
 
-Pure Python, so that the configuration can be checked against it at parse time; ``tables`` turns it into Arrow schemas.
+Pure Python, so that the configuration can be checked against it at parse time; ``tables`` turns it
+into Arrow schemas.
 
 Conventions that hold in every table:
 
 * one row per event; lengths in mm, energies and momenta in GeV (c = 1), angles in radians;
-* the *elements* of an event are its tracks, in order, followed by its clusters, in order; ``targets`` and every
-  ``element`` index refer to that concatenation; -1 means none;
-* where ``dataset.calorimeter_elements`` is hits, every calorimeter hit is a cluster of its own: ``clusters`` holds the hits, with
-  the members of ``HITS``;
+* the *elements* of an event are its tracks, in order, followed by its clusters, in order;
+  ``targets`` and every ``element`` index refer to that concatenation; -1 means none;
+* where ``dataset.calorimeter_elements`` is hits, every calorimeter hit is a cluster of its own:
+  ``clusters`` holds the hits, with the members of ``HITS``;
 * ``class_id`` 0 is "none"; 1 ... n follow ``particle_classes`` of the detector's configuration.
 """
 
@@ -50,12 +51,25 @@ class Fate(IntEnum):
     DROPPED = 3  # visible, but found no element; accounted for in the file's energy balance
 
 
-ELEMENT_TYPES = ("track", "cluster")  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
+ELEMENT_TYPES = (
+    "track",
+    "cluster",
+)  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
 PADDING = 0
-DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")  # computed by preprocessing.features
-# What the model starts from, always among the features: transverse momentum, energy, pseudorapidity, sine and cosine of the azimuth
+DERIVED_FEATURES = (
+    "sin_phi",
+    "cos_phi",
+    "sin_phi_calo",
+    "cos_phi_calo",
+)  # computed by preprocessing.features
+# What the model starts from, always among the features: transverse momentum, energy,
+# pseudorapidity, sine and cosine of the azimuth
 _HOST_OF_CALORIMETER = ("et", "energy", "eta", "sin_phi", "cos_phi")
-HOST_FEATURES = {"track": ("pt", "p", "eta", "sin_phi", "cos_phi"), "cluster": _HOST_OF_CALORIMETER, "hit": _HOST_OF_CALORIMETER}
+HOST_FEATURES = {
+    "track": ("pt", "p", "eta", "sin_phi", "cos_phi"),
+    "cluster": _HOST_OF_CALORIMETER,
+    "hit": _HOST_OF_CALORIMETER,
+}
 # where an element lies at the calorimeter: the distance between elements that attention may know
 _POSITION_IN_CALORIMETER = ("eta", "sin_phi", "cos_phi")
 POSITION_FEATURES = {
@@ -63,12 +77,21 @@ POSITION_FEATURES = {
     "cluster": _POSITION_IN_CALORIMETER,
     "hit": _POSITION_IN_CALORIMETER,
 }
-REQUIRED_FEATURES = {name: tuple(dict.fromkeys((*HOST_FEATURES[name], *POSITION_FEATURES[name]))) for name in HOST_FEATURES}
+REQUIRED_FEATURES = {
+    name: tuple(dict.fromkeys((*HOST_FEATURES[name], *POSITION_FEATURES[name])))
+    for name in HOST_FEATURES
+}
 NONE_CLASS = 0
 SCHEMA_VERSION = 1
 
 EVENT = (
-    Field("event_id", "uint64", "", "hash of sample, run and event number (of given files also of the particles): the event's identity"),
+    Field(
+        "event_id",
+        "uint64",
+        "",
+        "hash of sample, run and event number (of given files also of the particles): the event's"
+        " identity",
+    ),
     Field("run_number", "uint32", "", "run number; the simulators write the shard's number"),
     Field("event_number", "uint64", "", "event number within the run"),
     Field("weight", "float64", "", "generator weight"),
@@ -92,8 +115,18 @@ TRACKS = Collection(
         Field("n_hits", "float32", "", "tracker hits on the track"),
         Field("dedx", "float32", "GeV/mm", "specific ionisation; 0 where the file has none"),
         Field("radius_innermost_hit", "float32", "mm", "radius of the first hit; 0 where unknown"),
-        Field("eta_calo", "float32", "", "pseudorapidity of the point of entry into the calorimeter; eta where unknown"),
-        Field("phi_calo", "float32", "rad", "azimuth of the point of entry into the calorimeter; phi where unknown"),
+        Field(
+            "eta_calo",
+            "float32",
+            "",
+            "pseudorapidity of the point of entry into the calorimeter; eta where unknown",
+        ),
+        Field(
+            "phi_calo",
+            "float32",
+            "rad",
+            "azimuth of the point of entry into the calorimeter; phi where unknown",
+        ),
     ),
 )
 
@@ -112,9 +145,24 @@ CLUSTERS = Collection(
         Field("energy_hcal", "float32", "GeV", "energy in the hadronic calorimeter"),
         Field("energy_other", "float32", "GeV", "energy elsewhere (muon system, forward)"),
         Field("n_hits", "float32", "", "hits in the cluster"),
-        Field("width_transverse", "float32", "mm", "energy-weighted RMS distance from the axis origin-position"),
-        Field("width_longitudinal", "float32", "mm", "energy-weighted RMS along the axis origin-position"),
-        Field("depth", "float32", "mm", "distance of the position from the calorimeter's inner face along the axis"),
+        Field(
+            "width_transverse",
+            "float32",
+            "mm",
+            "energy-weighted RMS distance from the axis origin-position",
+        ),
+        Field(
+            "width_longitudinal",
+            "float32",
+            "mm",
+            "energy-weighted RMS along the axis origin-position",
+        ),
+        Field(
+            "depth",
+            "float32",
+            "mm",
+            "distance of the position from the calorimeter's inner face along the axis",
+        ),
     ),
 )
 
@@ -129,7 +177,12 @@ HITS = Collection(
         Field("in_ecal", "float32", "", "1 in the electromagnetic calorimeter, else 0"),
         Field("in_hcal", "float32", "", "1 in the hadronic calorimeter, else 0"),
         Field("in_other", "float32", "", "1 elsewhere (muon system, forward), else 0"),
-        Field("depth", "float32", "mm", "distance from the calorimeter's inner face along the line from the origin: the layer"),
+        Field(
+            "depth",
+            "float32",
+            "mm",
+            "distance from the calorimeter's inner face along the line from the origin: the layer",
+        ),
         Field("time", "float32", "ns", "time; 0 where the file has none"),
     ),
 )
@@ -138,8 +191,8 @@ TELLS_HITS = "in_ecal"  # no cluster has it
 
 PARTICLES = Collection(
     "particles",
-    "stable generator particles (neutrinos included; what decayed or converted in flight gives way to its tracked daughters,"
-    " docs/truth.md) with what became of them",
+    "stable generator particles (neutrinos included; what decayed or converted in flight gives way"
+    " to its tracked daughters, docs/truth.md) with what became of them",
     (
         Field("pdg", "int32", "", "PDG code"),
         Field("charge", "int8", "e", "charge"),
@@ -150,7 +203,12 @@ PARTICLES = Collection(
         Field("class_id", "int8", "", "class by PDG code alone, 0 for neutrinos"),
         Field("fate", "int8", "", "schema.Fate"),
         Field("element", "int32", "", "element that owns the particle, -1 if invisible or dropped"),
-        Field("deposited_energy", "float32", "GeV", "calibrated calorimeter energy that it and its descendants left"),
+        Field(
+            "deposited_energy",
+            "float32",
+            "GeV",
+            "calibrated calorimeter energy that it and its descendants left",
+        ),
     ),
 )
 
@@ -219,10 +277,20 @@ SHARD = (
     Field("sample", "string", "", "sample that the event comes from"),
     Field("n_elements", "int32", "", "tracks + clusters"),
     Field("element_type", "list<int8>", "", "1 + index in ELEMENT_TYPES"),
-    Field("features", "list<float32>", "", "raw features, row-major [n_elements, n_features]; unused columns are 0"),
+    Field(
+        "features",
+        "list<float32>",
+        "",
+        "raw features, row-major [n_elements, n_features]; unused columns are 0",
+    ),
     Field("target_class", "list<int8>", "", "class of the target"),
     Field("target_charge", "list<int8>", "e", "charge of the target"),
-    Field("target_p4", "list<float32>", "GeV", "px, py, pz, energy, row-major [n_elements, 4]; 0 where class is none"),
+    Field(
+        "target_p4",
+        "list<float32>",
+        "GeV",
+        "px, py, pz, energy, row-major [n_elements, 4]; 0 where class is none",
+    ),
 )
 
 
@@ -241,4 +309,6 @@ def member_of(feature: str, element_type: str) -> str:
     if feature not in DERIVED_FEATURES:
         return feature
     angle = feature.partition("_")[2]
-    return angle if element_type == "track" else "phi"  # a cluster or hit is in the calorimeter already
+    return (
+        angle if element_type == "track" else "phi"
+    )  # a cluster or hit is in the calorimeter already

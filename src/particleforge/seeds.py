@@ -1,4 +1,6 @@
-"""Seeds that come from names, so that the same configuration gives the same bytes wherever and in whatever order jobs run."""
+"""Seeds that come from names, so that the same configuration gives the same bytes wherever and in
+whatever order jobs run.
+"""
 
 import hashlib
 
@@ -9,7 +11,9 @@ PYTHIA_SEED_MAX = 900_000_000  # Pythia8 accepts 1 ... 900 000 000 (manual, "Ran
 
 
 def seed_of(*names: object) -> int:
-    """Return a 63-bit seed from the parts of a name, e.g. ``seed_of(7, "ttbar", "00003", "calorimeter")``."""
+    """Return a 63-bit seed from the parts of a name, e.g. ``seed_of(7, "ttbar", "00003",
+    "calorimeter")``.
+    """
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -25,9 +29,12 @@ def generator_of(*names: object) -> np.random.Generator:
 
 
 def hash_of(identities: NDArray[np.uint64], *names: object) -> NDArray[np.uint64]:
-    """Return a uniform 64-bit hash of each identity, another one for other ``names``; equal identities, equal hashes.
+    """Return a uniform 64-bit hash of each identity, another one for other ``names``.
 
-    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), keyed by xor before and addition after a first round.
+    Equal identities, equal hashes.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), keyed by xor before and addition
+    after a first round.
     """
     key = np.uint64(seed_of(*names))
     return _split_mix(_split_mix(identities.astype(np.uint64) ^ key) + key)

@@ -1,13 +1,17 @@
-"""What exists, what is stale and why, and what would run: the answer of ``particleforge status``, in one screen.
+"""What exists, what is stale and why, and what would run: the answer of ``particleforge status``,
+in one screen.
 
-Inputs -> outputs: the Snakefile, the working folder and overrides of the configuration -> a table with one row per detector and
-stage, the jobs per rule that a run would start, and the logs of those that failed or were stopped.
+Inputs -> outputs: the Snakefile, the working folder and overrides of the configuration -> a table
+with one row per detector and stage, the jobs per rule that a run would start, and the logs of those
+that failed or were stopped.
 
-Snakemake decides what is stale: its Python API plans a dry run, with the settings of the shipped profiles, and its reasons are
-put into words. So status and ``snakemake -n`` agree. Once a job has a reason to run, Snakemake looks for no other in the jobs
-that follow from it; those are "after" it here.
+Snakemake decides what is stale: its Python API plans a dry run, with the settings of the shipped
+profiles, and its reasons are put into words. So status and ``snakemake -n`` agree. Once a job has a
+reason to run, Snakemake looks for no other in the jobs that follow from it; those are "after" it
+here.
 
-Invariant: nothing is written below the working folder and nothing locked, also while a workflow runs.
+Invariant: nothing is written below the working folder and nothing locked, also while a workflow
+runs.
 """
 
 import ast
@@ -34,7 +38,9 @@ _FAILED, _UNFINISHED, _MISSING = "failed", "unfinished", "missing"
 
 @dataclass
 class StageStatus:
-    """One stage of one detector: output files that exist and that should, jobs to run, and how many of these for which reason."""
+    """One stage of one detector: output files that exist and that should, jobs to run, and how many
+    of these for which reason.
+    """
 
     made: int = 0
     expected: int = 0
@@ -50,7 +56,9 @@ class StageStatus:
 
 @dataclass
 class Status:
-    """State of a working folder: stages by (detector, name), jobs to run by rule, and a line for each job that went wrong."""
+    """State of a working folder: stages by (detector, name), jobs to run by rule, and a line for
+    each job that went wrong.
+    """
 
     stages: dict[tuple[str, str], StageStatus] = field(default_factory=dict)
     jobs: Counter[str] = field(default_factory=Counter)
@@ -61,24 +69,53 @@ class Status:
         """Return the status as lines for a terminal."""
         rows = [("detector", "stage", "outputs", "to run", "why")]
         for (detector, stage), found in self.stages.items():
-            rows.append((detector, stage, f"{found.made}/{found.expected}", str(found.to_run or "-"), found.why()))
+            rows.append(
+                (
+                    detector,
+                    stage,
+                    f"{found.made}/{found.expected}",
+                    str(found.to_run or "-"),
+                    found.why(),
+                )
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
-            "  ".join((d.ljust(widths[0]), s.ljust(widths[1]), o.rjust(widths[2]), n.rjust(widths[3]), why)) for d, s, o, n, why in rows
+            "  ".join(
+                (
+                    d.ljust(widths[0]),
+                    s.ljust(widths[1]),
+                    o.rjust(widths[2]),
+                    n.rjust(widths[3]),
+                    why,
+                )
+            )
+            for d, s, o, n, why in rows
         ]
         counted = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count}" for rule, count in self.jobs.items())
         summary = f"{self.jobs.total()} jobs to run: {counted}" if self.jobs else "nothing to run"
-        lines += [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(summary, _WIDTH, subsequent_indent="  ")]
+        lines += [
+            line.replace("\N{NO-BREAK SPACE}", " ")
+            for line in textwrap.wrap(summary, _WIDTH, subsequent_indent="  ")
+        ]
         lines += self.troubles[:_LOGS_SHOWN]
         if len(self.troubles) > _LOGS_SHOWN:
-            lines.append(f"and {len(self.troubles) - _LOGS_SHOWN} more that failed or did not finish")
+            lines.append(
+                f"and {len(self.troubles) - _LOGS_SHOWN} more that failed or did not finish"
+            )
         if self.locked:
-            lines.append("locked: a workflow is at work here; if none is, one was killed, and `snakemake --unlock` frees the folder")
-        return "\n".join(line.rstrip() if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines)
+            lines.append(
+                "locked: a workflow is at work here; if none is, one was killed, and `snakemake"
+                " --unlock` frees the folder"
+            )
+        return "\n".join(
+            line.rstrip() if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines
+        )
 
 
 def find_snakefile() -> Path:
-    """Return the Snakefile of the working folder, else that of the checkout which this package is installed from."""
+    """Return the Snakefile of the working folder, else that of the checkout which this package is
+    installed from.
+    """
     places = [Path("Snakefile"), Path(__file__).parents[2] / "Snakefile"]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
@@ -89,17 +126,29 @@ def find_snakefile() -> Path:
 def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     """Return the status of the working folder, with ``overrides`` laid over its configuration.
 
-    UserError if there is no such Snakefile, the configuration is wrong or the workflow cannot be planned.
+    UserError if there is no such Snakefile, the configuration is wrong or the workflow cannot be
+    planned.
     """
     if not snakefile.is_file():
-        raise UserError(f"--snakefile {snakefile}: no such file; give the Snakefile of the workflow")
+        raise UserError(
+            f"--snakefile {snakefile}: no such file; give the Snakefile of the workflow"
+        )
     config_dirs = [Path("config"), snakefile.parent / "config"]
-    run = load_run(next(path for path in config_dirs if (path / "config.yaml").is_file()), overrides, "--set")
+    run = load_run(
+        next(path for path in config_dirs if (path / "config.yaml").is_file()), overrides, "--set"
+    )
     with _planned(snakefile, overrides) as dag:
         status, to_run = Status(locked=dag.workflow.persistence.locked), set(dag.needrun_jobs())
         rules = {rule.name: number for number, rule in enumerate(dag.workflow.rules)}
-        order = [*run.detector, run.studies.fine_tuning.from_detector]  # the report may show a study that starts from another detector
-        jobs = [(order.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job) for job in dag.jobs if job.output]
+        order = [
+            *run.detector,
+            run.studies.fine_tuning.from_detector,
+        ]  # the report may show a study that starts from another detector
+        jobs = [
+            (order.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job)
+            for job in dag.jobs
+            if job.output
+        ]
         for *_, job in sorted(jobs, key=lambda entry: entry[:3]):
             stage = status.stages.setdefault((job.wildcards.detector, _stage(job)), StageStatus())
             absent = [path for path in job.output if not Path(path).exists()]
@@ -109,7 +158,11 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
             if absent or dag.reason(job).forced:
                 reason = _state(dag, job)
                 if reason != _MISSING:
-                    status.troubles.append(f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}".removesuffix(": "))
+                    status.troubles.append(
+                        f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}".removesuffix(
+                            ": "
+                        )
+                    )
             if job in to_run:
                 status.jobs[job.rule.name] += 1
                 stage.to_run += 1
@@ -125,9 +178,13 @@ def _stage(job: Any) -> str:
 
 
 def _state(dag: Any, job: Any) -> str:
-    """Return what is known of a job whose outputs are not all there: was it stopped, did it fail, or has it not been run?"""
+    """Return what is known of a job whose outputs are not all there: was it stopped, did it fail,
+    or has it not been run?
+    """
     records = dag.workflow.persistence
-    if records._filter_incomplete_keys([records._get_key(path) for path in job.output]):  # the public form passes over absent files
+    if records._filter_incomplete_keys(
+        [records._get_key(path) for path in job.output]
+    ):  # the public form passes over absent files
         return _UNFINISHED
     return _FAILED if Path(job.log[0]).exists() and not ended_well(job.log[0]) else _MISSING
 
@@ -157,8 +214,14 @@ def _changed_settings(change: Any) -> str:
     """Return which settings changed; Snakemake keeps parameters as their ``repr``."""
     if len(change.only_old) != 1 or len(change.only_new) != 1:
         return "changed"
-    old, new = (ast.literal_eval(next(iter(values))) for values in (change.only_old, change.only_new))
-    changes = differences(old, new) if isinstance(old, Mapping) and isinstance(new, Mapping) else [f"{old} -> {new}"]
+    old, new = (
+        ast.literal_eval(next(iter(values))) for values in (change.only_old, change.only_new)
+    )
+    changes = (
+        differences(old, new)
+        if isinstance(old, Mapping) and isinstance(new, Mapping)
+        else [f"{old} -> {new}"]
+    )
     return "; ".join(changes[:_CHANGES_SHOWN]) + ("; ..." if len(changes) > _CHANGES_SHOWN else "")
 
 
@@ -180,7 +243,9 @@ def _planned(snakefile: Path, overrides: Mapping[str, Any]) -> Iterator[Any]:
         def save_iocache(self) -> None:
             """Keep nothing."""
 
-    output = settings.OutputSettings(dryrun=True, quiet={Quietness.RULES, Quietness.PROGRESS}, log_level_override=logging.ERROR)
+    output = settings.OutputSettings(
+        dryrun=True, quiet={Quietness.RULES, Quietness.PROGRESS}, log_level_override=logging.ERROR
+    )
     # not the software environment: whether a site's profile runs jobs in containers is unknown here
     triggers = RerunTrigger.all() - {RerunTrigger.SOFTWARE_ENV}
     try:
@@ -190,7 +255,9 @@ def _planned(snakefile: Path, overrides: Mapping[str, Any]) -> Iterator[Any]:
             api.SnakemakeApi(output) as snakemake,
         ):
             planned = snakemake.workflow(
-                settings.ResourceSettings(cores=1), settings.ConfigSettings(config=dict(overrides)), snakefile=snakefile.absolute()
+                settings.ResourceSettings(cores=1),
+                settings.ConfigSettings(config=dict(overrides)),
+                snakefile=snakefile.absolute(),
             )
             plan = planned.dag(settings.DAGSettings(force_incomplete=True, rerun_triggers=triggers))
             plan.execute_workflow(executor="dryrun")

@@ -1,8 +1,10 @@
-"""Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with provenance inside.
+"""Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with
+provenance inside.
 
-Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd; training shards lz4). Each field,
-also the members of records, has ``description`` and ``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries
-schema version and what shaped the file (``provenance``).
+Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd;
+training shards lz4). Each field, also the members of records, has ``description`` and ``unit``
+(where it has one) as Arrow metadata; the file's key-value metadata carries schema version and what
+shaped the file (``provenance``).
 """
 
 import json
@@ -19,7 +21,10 @@ from particleforge import schema
 from particleforge.artefacts import atomic_output
 from particleforge.errors import UserError
 
-_SCALARS = {name: getattr(pa, name)() for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")}
+_SCALARS = {
+    name: getattr(pa, name)()
+    for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")
+}
 METADATA_KEY = b"particleforge"
 
 
@@ -30,13 +35,21 @@ def arrow_type(dtype: str) -> pa.DataType:
     return _SCALARS[dtype]
 
 
-def arrow_schema(fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()) -> pa.Schema:
+def arrow_schema(
+    fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()
+) -> pa.Schema:
     """Return the Arrow schema of event-level ``fields`` followed by list-of-record ``collections``."""
     columns = [_arrow_field(field) for field in fields]
     for collection in collections:
-        record = pa.field("element", pa.struct([_arrow_field(field) for field in collection.fields]), nullable=False)
+        record = pa.field(
+            "element",
+            pa.struct([_arrow_field(field) for field in collection.fields]),
+            nullable=False,
+        )
         described = {"description": collection.description}
-        columns.append(pa.field(collection.name, pa.list_(record), nullable=False, metadata=described))
+        columns.append(
+            pa.field(collection.name, pa.list_(record), nullable=False, metadata=described)
+        )
     return pa.schema(columns)
 
 
@@ -54,17 +67,30 @@ SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
 
 def column_types(layout: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the types of all columns, also the members of records, by their paths in Parquet (``tracks.list.element.pt``)."""
+    """Return the types of all columns, also the members of records, by their paths in Parquet
+    (``tracks.list.element.pt``).
+    """
     found: dict[str, pa.DataType] = {}
     for field in layout:
         is_list = pa.types.is_list(field.type)
-        path, kind = (f"{field.name}.list.element", field.type.value_type) if is_list else (field.name, field.type)
-        found |= {f"{path}.{member.name}": member.type for member in kind} if pa.types.is_struct(kind) else {path: kind}
+        path, kind = (
+            (f"{field.name}.list.element", field.type.value_type)
+            if is_list
+            else (field.name, field.type)
+        )
+        found |= (
+            {f"{path}.{member.name}": member.type for member in kind}
+            if pa.types.is_struct(kind)
+            else {path: kind}
+        )
     return found
 
 
 def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
-    """Cast awkward records to an Arrow table of the given layout; a missing column is a KeyError."""
+    """Cast awkward records to an Arrow table of the given layout.
+
+    A missing column is a KeyError.
+    """
     columns = []
     for field in layout:
         column = events[field.name]
@@ -84,27 +110,39 @@ def write_table(
     row_group_size: int = 500,
     **encoding: Any,
 ) -> int:
-    """Stream ``batches`` into one Parquet file and return the number of rows; the file appears only when complete.
+    """Stream ``batches`` into one Parquet file and return the number of rows.
 
-    ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the last batch, so that a
-    generator of batches can fill in what it found (sums over the file). ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``.
-    Integers and text are stored by dictionary; measured values hardly repeat, so that theirs would cost space and time
+    The file appears only when complete.
+
+    ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the
+    last batch, so that a generator of batches can fill in what it found (sums over the file).
+    ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``. Integers and text are stored by
+    dictionary; measured values hardly repeat, so that theirs would cost space and time
     (benchmarks/shard_format.py).
     """
-    dictionaries = [path for path, kind in column_types(layout).items() if not pa.types.is_floating(kind)]
+    dictionaries = [
+        path for path, kind in column_types(layout).items() if not pa.types.is_floating(kind)
+    ]
     encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
     rows = 0
-    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, layout, **encoding) as writer:
+    with (
+        atomic_output(path) as temporary,
+        pq.ParquetWriter(temporary, layout, **encoding) as writer,
+    ):
         for batch in batches:
             writer.write_table(batch.cast(layout), row_group_size=row_group_size)
             rows += batch.num_rows
         stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
-        writer.add_key_value_metadata({METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)})
+        writer.add_key_value_metadata(
+            {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
+        )
     return rows
 
 
 def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> int:
-    """Write a training shard, which is read once an epoch, with the compression that is read fastest (benchmarks/shard_format.py)."""
+    """Write a training shard, which is read once an epoch, with the compression that is read
+    fastest (benchmarks/shard_format.py).
+    """
     return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4")
 
 
@@ -113,12 +151,20 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         stored = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that writes it") from error
+        raise UserError(
+            f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that"
+            " writes it"
+        ) from error
     if stored is None:
-        raise UserError(f"{path}: Parquet file was not written by particleforge; rebuild it with this workflow")
+        raise UserError(
+            f"{path}: Parquet file was not written by particleforge; rebuild it with this workflow"
+        )
     found: dict[str, Any] = json.loads(stored)
     if found["schema_version"] != schema.SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {found['schema_version']}, this package reads {schema.SCHEMA_VERSION}; rebuild the file")
+        raise UserError(
+            f"{path}: schema version {found['schema_version']}, this package reads"
+            f" {schema.SCHEMA_VERSION}; rebuild the file"
+        )
     return found
 
 
@@ -129,7 +175,8 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Arr
 
 
 def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
-    """Yield an event table block by block (row group by row group), so that memory does not grow with the file.
+    """Yield an event table block by block (row group by row group), so that memory does not grow
+    with the file.
 
     Bytes that cannot be decoded are a UserError.
     """
@@ -137,7 +184,10 @@ def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Itera
 
 
 def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the row groups of an event table as Arrow tables; bytes that cannot be decoded are a UserError."""
+    """Yield the row groups of an event table as Arrow tables.
+
+    Bytes that cannot be decoded are a UserError.
+    """
     chosen = list(columns) if columns is not None else None
     with _decoding(path):
         table = pq.ParquetFile(path)
@@ -153,9 +203,14 @@ def _decoding(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it") from error
+        raise UserError(
+            f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it"
+        ) from error
 
 
 def from_arrow(table: pa.Table) -> ak.Array:
-    """Return an Arrow table as awkward records; the layouts forbid nulls, so no option types appear."""
+    """Return an Arrow table as awkward records.
+
+    The layouts forbid nulls, so no option types appear.
+    """
     return ak.from_arrow(table)

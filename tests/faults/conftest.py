@@ -13,7 +13,10 @@ _why_not = cache(disk.why_not)
 
 @pytest.fixture
 def make_disk(tmp_path: Path) -> Iterator[Callable[[int], disk.Disk]]:
-    """Return a function that makes a disk of so many KiB; skips where the machine does not allow it."""
+    """Return a function that makes a disk of so many KiB.
+
+    Skips where the machine does not allow it.
+    """
     if reason := _why_not():
         pytest.skip(reason)
     made: list[disk.Disk] = []

@@ -1,8 +1,11 @@
-"""Files broken in many ways, and a process that builds datasets of them under limits of memory and time, for ``test_fuzz_files``.
+"""Files broken in many ways, and a process that builds datasets of them under limits of memory and
+time, for ``test_fuzz_files``.
 
-A *case* is (format, mutation, number): what is done follows from it alone, so that a case that failed can be repeated by hand:
+A *case* is (format, mutation, number): what is done follows from it alone, so that a case that
+failed can be repeated by hand:
 
-    python -c "from tests.faults.fuzzing import repeat; print(*repeat('edm4hep-ttree', 'flipped', 7))"
+    python -c "from tests.faults.fuzzing import repeat; print(*repeat('edm4hep-ttree', 'flipped',
+    7))"
 """
 
 import logging
@@ -36,14 +39,26 @@ from ..unit.test_edm4hep_layouts import sound_events
 Case = tuple[str, str, int]
 FORMATS = {"edm4hep-rntuple": "clic", "edm4hep-ttree": "clic", "delphes": "cms_delphes"}
 MEMORY_BYTES = 3 << 30  # beyond what the process has when it starts
-TOLERANT = DatasetConfig(visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
-HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to go on.</body></html>\n"
+TOLERANT = DatasetConfig(
+    visible_energy_fraction_min=0.0,
+    dropped_energy_fraction_max=1.0,
+    dropped_objects_fraction_max=1.0,
+)
+HTML = (
+    b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to go"
+    b" on.</body></html>\n"
+)
 
 
 def content_of(kind: str) -> dict:
     """Return what the sound file of a format holds: leaves, or the events of Delphes."""
     if kind == "delphes":
-        return {"events": [{branch: [dict(one) for one in objects] for branch, objects in event.items()} for event in DELPHES_EVENTS]}
+        return {
+            "events": [
+                {branch: [dict(one) for one in objects] for branch, objects in event.items()}
+                for event in DELPHES_EVENTS
+            ]
+        }
     return leaves_of(sound_events(), modern=kind == "edm4hep-rntuple")
 
 
@@ -71,13 +86,21 @@ def _truncated(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
 
 
 def _used(sound: bytes, first: int, last: int) -> np.ndarray:
-    """Return the places of a stretch whose bytes are not zero: what is zero is mostly room that nobody reads."""
+    """Return the places of a stretch whose bytes are not zero: what is zero is mostly room that
+    nobody reads.
+    """
     return first + np.flatnonzero(np.frombuffer(sound, np.uint8)[first:last])
 
 
 def _flipped(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
-    """Change 1 to 8 bytes: anywhere, in the header, or in what comes last (keys, streamers, footer)."""
-    first, last = ((0, len(sound)), (0, 300), (len(sound) - min(len(sound) // 3, 4000), len(sound)))[number % 3]
+    """Change 1 to 8 bytes: anywhere, in the header, or in what comes last (keys, streamers,
+    footer).
+    """
+    first, last = (
+        (0, len(sound)),
+        (0, 300),
+        (len(sound) - min(len(sound) // 3, 4000), len(sound)),
+    )[number % 3]
     changed = bytearray(sound)
     for place in rng.choice(_used(sound, first, last), rng.integers(1, 9)):
         changed[place] ^= int(rng.integers(1, 256))
@@ -88,25 +111,44 @@ def _overwritten(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
     """Overwrite a stretch with zeros, ones, noise, or another stretch of the file."""
     length = int(rng.integers(4, 2000))
     first, other = rng.integers(0, len(sound) - length, 2)
-    filling = (bytes(length), b"\xff" * length, rng.bytes(length), sound[other : other + length])[number % 4]
+    filling = (bytes(length), b"\xff" * length, rng.bytes(length), sound[other : other + length])[
+        number % 4
+    ]
     return sound[:first] + filling + sound[first + length :]
 
 
 def _big_numbers(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
-    """Put an absurd number, as sizes and counts are, at a random place of the second half or the header."""
+    """Put an absurd number, as sizes and counts are, at a random place of the second half or the
+    header.
+    """
     value = (0x7FFFFFFF, 0xFFFFFFFF, 0x40000000 | 0x3FFFFFF0, 1 << 24)[number % 4]
-    place = int(rng.choice(_used(sound, *((len(sound) // 2, len(sound) - 4) if number % 2 else (4, 300)))))
+    place = int(
+        rng.choice(_used(sound, *((len(sound) // 2, len(sound) - 4) if number % 2 else (4, 300))))
+    )
     return sound[:place] + struct.pack((">I", "<I")[number // 4 % 2], value) + sound[place + 4 :]
 
 
 def _moved(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
     """Leave out or double a stretch, so that all after it is elsewhere."""
     first, length = int(rng.integers(0, len(sound) - 64)), int(rng.integers(1, 64))
-    return sound[:first] + (sound[first : first + length] * 2 if number % 2 else b"") + sound[first + length :]
+    return (
+        sound[:first]
+        + (sound[first : first + length] * 2 if number % 2 else b"")
+        + sound[first + length :]
+    )
 
 
 def _no_root_file(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
-    return (b"", b"r", b"root", HTML, HTML * 100, rng.bytes(5000), b"root" + rng.bytes(5000), bytes(5000))[number]
+    return (
+        b"",
+        b"r",
+        b"root",
+        HTML,
+        HTML * 100,
+        rng.bytes(5000),
+        b"root" + rng.bytes(5000),
+        bytes(5000),
+    )[number]
 
 
 BYTES: dict[str, tuple[int, Callable[[bytes, int, np.random.Generator], bytes]]] = {
@@ -126,18 +168,28 @@ def _columns(content: dict) -> list:
     if "events" not in content:
         return sorted(content)
     return sorted(
-        {(branch, member) for event in content["events"] for branch, objects in event.items() for one in objects for member in one}
+        {
+            (branch, member)
+            for event in content["events"]
+            for branch, objects in event.items()
+            for one in objects
+            for member in one
+        }
     )
 
 
-def _change(content: dict, key, function: Callable[[list], list], dtype: type | None = None) -> None:
+def _change(
+    content: dict, key, function: Callable[[list], list], dtype: type | None = None
+) -> None:
     """Replace the values of a leaf, event by event."""
     if "events" not in content:
         values, old = content[key]
         content[key] = (function(values), dtype or old)
         return
     branch, member = key
-    values = function([[one[member] for one in event.get(branch, [])] for event in content["events"]])
+    values = function(
+        [[one[member] for one in event.get(branch, [])] for event in content["events"]]
+    )
     for event, new in zip(content["events"], values, strict=True):
         for one, value in zip(event.get(branch, []), new, strict=False):
             one[member] = value
@@ -164,7 +216,9 @@ def _other_type(content: dict, key) -> None:
 
 
 def _shorter(content: dict, key) -> None:
-    """Take the last entry of the longest event from one leaf, which then disagrees with its neighbours."""
+    """Take the last entry of the longest event from one leaf, which then disagrees with its
+    neighbours.
+    """
 
     def cut(values: list) -> list:
         longest = max(range(len(values)), key=lambda i: len(values[i]))
@@ -180,10 +234,21 @@ def _values(*choices: float) -> Callable[[dict, object], None]:
         integer = "events" not in content and np.issubdtype(content[key][1], np.integer)
 
         def put(values: list) -> list:
-            return [[choices[i % len(choices)] if i % 2 == 0 and np.isscalar(x) else x for i, x in enumerate(v)] for v in values]
+            return [
+                [
+                    choices[i % len(choices)] if i % 2 == 0 and np.isscalar(x) else x
+                    for i, x in enumerate(v)
+                ]
+                for v in values
+            ]
 
-        if integer and not all(np.isfinite(x) and np.iinfo(content[key][1]).min <= x <= np.iinfo(content[key][1]).max for x in choices):
-            return _change(content, key, put, np.int64 if all(np.isfinite(x) for x in choices) else float)
+        if integer and not all(
+            np.isfinite(x) and np.iinfo(content[key][1]).min <= x <= np.iinfo(content[key][1]).max
+            for x in choices
+        ):
+            return _change(
+                content, key, put, np.int64 if all(np.isfinite(x) for x in choices) else float
+            )
         return _change(content, key, put)
 
     return mutate
@@ -203,11 +268,22 @@ TREES = ("no events", "another tree")
 
 def cases() -> list[Case]:
     """Return all cases."""
-    found = [(kind, mutation, number) for kind in FORMATS for mutation, (n, _) in BYTES.items() for number in range(n)]
+    found = [
+        (kind, mutation, number)
+        for kind in FORMATS
+        for mutation, (n, _) in BYTES.items()
+        for number in range(n)
+    ]
     for kind in FORMATS:
         # the objects of Delphes are written whole, so their members cannot differ in number
-        mutations = [mutation for mutation in CONTENT if kind != "delphes" or mutation != "leaf shorter"]
-        found += [(kind, mutation, number) for mutation in mutations for number in range(LEAVES_PER_MUTATION)]
+        mutations = [
+            mutation for mutation in CONTENT if kind != "delphes" or mutation != "leaf shorter"
+        ]
+        found += [
+            (kind, mutation, number)
+            for mutation in mutations
+            for number in range(LEAVES_PER_MUTATION)
+        ]
         found += [(kind, mutation, 0) for mutation in TREES]
     return found
 
@@ -238,7 +314,9 @@ def mutated(case: Case, path: Path) -> None:
     else:
         content = content_of(kind)
         columns = _columns(content)
-        CONTENT[mutation](content, columns[(number * len(columns) // LEAVES_PER_MUTATION + number) % len(columns)])
+        CONTENT[mutation](
+            content, columns[(number * len(columns) // LEAVES_PER_MUTATION + number) % len(columns)]
+        )
         write(kind, content, path)
 
 
@@ -248,7 +326,8 @@ def mutated(case: Case, path: Path) -> None:
 def outcome(case: Case, folder: Path) -> tuple[str, str]:
     """Build the dataset of a case and say what came of it.
 
-    ``refused`` and the line, ``same`` rows as from the sound file, ``other`` rows that are sound, too, or ``wrong``.
+    ``refused`` and the line, ``same`` rows as from the sound file, ``other`` rows that are sound,
+    too, or ``wrong``.
     """
     path, output = folder / "events.root", folder / "out.parquet"
     output.unlink(missing_ok=True)
@@ -271,7 +350,11 @@ def outcome(case: Case, folder: Path) -> tuple[str, str]:
     if bad or statistics["closure"] > 1e-5:
         return "wrong", f"rows that are not sound: {bad}, closure {statistics['closure']}"
     rows = read_table(output)
-    return ("same", "") if ak.array_equal(rows, sound_rows(case[0]), equal_nan=True) else ("other", f"{len(rows)} events")
+    return (
+        ("same", "")
+        if ak.array_equal(rows, sound_rows(case[0]), equal_nan=True)
+        else ("other", f"{len(rows)} events")
+    )
 
 
 @cache
@@ -280,7 +363,9 @@ def sound_rows(kind: str) -> ak.Array:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.root"
         path.write_bytes(sound_bytes(kind))
-        build_dataset(dataset_settings(FORMATS[kind], dataset=TOLERANT), [path], Path(folder) / "out.parquet")
+        build_dataset(
+            dataset_settings(FORMATS[kind], dataset=TOLERANT), [path], Path(folder) / "out.parquet"
+        )
         return read_table(Path(folder) / "out.parquet")
 
 
@@ -290,7 +375,10 @@ def serve(connection: Connection) -> None:
     logging.disable()
     for kind in FORMATS:
         sound_rows(kind)
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    used = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, resource.RLIM_INFINITY))
     with tempfile.TemporaryDirectory() as folder:
         connection.send(None)
@@ -299,7 +387,10 @@ def serve(connection: Connection) -> None:
 
 
 class Worker:
-    """A process that builds datasets of mutated files; killed and started anew when it does not answer in time."""
+    """A process that builds datasets of mutated files.
+
+    Killed and started anew when it does not answer in time.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -307,13 +398,18 @@ class Worker:
 
     def _start(self) -> None:
         self._connection, other = multiprocessing.Pipe()
-        self._process = multiprocessing.get_context("spawn").Process(target=serve, args=(other,), daemon=True)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(other,), daemon=True
+        )
         self._process.start()
         other.close()
         self._connection.recv()
 
     def ask(self, case: Case) -> tuple[str, str]:
-        """Return the outcome of a case; ``hung`` after ``seconds``, ``died`` if the process is gone."""
+        """Return the outcome of a case.
+
+        ``hung`` after ``seconds``, ``died`` if the process is gone.
+        """
         self._connection.send(case)
         try:
             if self._connection.poll(self.seconds):

@@ -1,4 +1,6 @@
-"""A full or read-only disk: one line that names the file, nothing half-written, and the undisturbed result once there is room."""
+"""A full or read-only disk: one line that names the file, nothing half-written, and the undisturbed
+result once there is room.
+"""
 
 import errno
 import os
@@ -51,14 +53,22 @@ def dataset(folder: Path) -> Stage:
     rng = np.random.default_rng(3)
     write_events(folder / "in.root", [random_event(rng, 20, 10, 10, 10) for _ in range(200)])
     settings = dataset_settings(
-        dataset=DatasetConfig(visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+        dataset=DatasetConfig(
+            visible_energy_fraction_min=0.0,
+            dropped_energy_fraction_max=1.0,
+            dropped_objects_fraction_max=1.0,
+        )
     )
-    return lambda output: build_dataset(settings, [folder / "in.root"], output / "dataset/00000.parquet")
+    return lambda output: build_dataset(
+        settings, [folder / "in.root"], output / "dataset/00000.parquet"
+    )
 
 
 def select(folder: Path) -> Stage:
     source = write_dataset(folder / "in.parquet", synthetic_events(400, 1))
-    return lambda output: select_events(select_settings(), source, output / "select/00000.parquet", output / "select/00000.json")
+    return lambda output: select_events(
+        select_settings(), source, output / "select/00000.parquet", output / "select/00000.json"
+    )
 
 
 def shards(folder: Path) -> Stage:
@@ -71,25 +81,38 @@ STAGES = {"simulate": simulate, "dataset": dataset, "select": select, "shards": 
 
 def reproducible(files: dict[str, bytes]) -> dict[str, bytes]:
     """Leave out what says when and where a file was made."""
-    return {name: content for name, content in files.items() if not name.endswith(".provenance.json")}
+    return {
+        name: content for name, content in files.items() if not name.endswith(".provenance.json")
+    }
 
 
 @pytest.fixture(scope="module", params=STAGES)
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stage, dict[str, bytes]]:
-    """Return a stage, as a function of the folder to write to, and the files that it makes undisturbed."""
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Stage, dict[str, bytes]]:
+    """Return a stage, as a function of the folder to write to, and the files that it makes
+    undisturbed.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     run = STAGES[request.param](folder)
     run(folder / "whole")
     files = (path for path in (folder / "whole").rglob("*") if path.is_file())
-    return run, reproducible({str(path.relative_to(folder / "whole")): path.read_bytes() for path in files})
+    return run, reproducible(
+        {str(path.relative_to(folder / "whole")): path.read_bytes() for path in files}
+    )
 
 
 @pytest.mark.fault("full disk")
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_full_disk(stage: tuple[Stage, dict[str, bytes]], make_disk: MakeDisk, share: float) -> None:
+def test_full_disk(
+    stage: tuple[Stage, dict[str, bytes]], make_disk: MakeDisk, share: float
+) -> None:
     run, whole = stage
     disk = make_disk(max(PAGE_KIB, int(share * sum(map(len, whole.values())) / 1024)))
-    with pytest.raises(UserError, match="the disk is full; free space on it, or put the results elsewhere, then run again") as raised:
+    with pytest.raises(
+        UserError,
+        match="the disk is full; free space on it, or put the results elsewhere, then run again",
+    ) as raised:
         run(disk.path)
     assert str(raised.value).startswith(str(disk.path))
     assert ".tmp" not in str(raised.value)
@@ -105,7 +128,10 @@ def test_read_only_results(stage: tuple[Stage, dict[str, bytes]], make_disk: Mak
     disk = make_disk(64 * 1024)
     run(disk.path)
     disk.remount("ro")
-    with pytest.raises(UserError, match="the file system is read-only; mount it writable, or put the results elsewhere"):
+    with pytest.raises(
+        UserError,
+        match="the file system is read-only; mount it writable, or put the results elsewhere",
+    ):
         run(disk.path)
     assert reproducible(disk.files()) == whole
     disk.remount("rw")
@@ -129,30 +155,49 @@ def forbidden() -> Iterator[Path]:
 @pytest.mark.fault("no permission to write")
 def test_no_permission_to_write(forbidden: Path) -> None:
     for path in (forbidden / "file.json", forbidden / "folder" / "file.json"):
-        with pytest.raises(UserError, match="permission denied; correct owner or mode of the file and its folder") as raised:
+        with pytest.raises(
+            UserError, match="permission denied; correct owner or mode of the file and its folder"
+        ) as raised:
             write_json(path, {})
         assert str(forbidden) in str(raised.value)
 
 
-@pytest.mark.parametrize(("code", "meaning"), [(errno.EDQUOT, "the disk quota is used up"), (errno.ENOSPC, "the disk is full")])
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [(errno.EDQUOT, "the disk quota is used up"), (errno.ENOSPC, "the disk is full")],
+)
 def test_what_the_user_can_mend_is_one_line(tmp_path: Path, code: int, meaning: str) -> None:
-    with pytest.raises(SystemExit, match=f"^error: {tmp_path}/file: {meaning}; "), one_line_errors(), atomic_output(tmp_path / "file"):
+    with (
+        pytest.raises(SystemExit, match=f"^error: {tmp_path}/file: {meaning}; "),
+        one_line_errors(),
+        atomic_output(tmp_path / "file"),
+    ):
         raise OSError(code, "said by the system")
-    with pytest.raises(SystemExit, match=f"^error: a file of this job: {meaning}; "), one_line_errors():
+    with (
+        pytest.raises(SystemExit, match=f"^error: a file of this job: {meaning}; "),
+        one_line_errors(),
+    ):
         raise OSError(code, "said by the system")
 
 
 @pytest.mark.fault("failing disk or file server")
 def test_a_failing_disk_is_not_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were it taken for one, a moment's trouble of the file server would quarantine good files."""
-    write_events(tmp_path / "in.root", [random_event(np.random.default_rng(3), 10, 3, 3, 3) for _ in range(4)])
+    write_events(
+        tmp_path / "in.root",
+        [random_event(np.random.default_rng(3), 10, 3, 3, 3) for _ in range(4)],
+    )
     settings = dataset_settings(dataset=DatasetConfig(on_bad_file="quarantine"))
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     for method in ("_event_numbers", "jagged"):  # while the file is opened, while events are read
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"), one_line_errors():
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match="Input/output error"),
+            one_line_errors(),
+        ):
             patch.setattr(EventFile, method, fail)
             build_dataset(settings, [tmp_path / "in.root"], tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["in.root"]
@@ -177,7 +222,14 @@ class WithoutFiles(FormulaTraining):
 
     def __call__(self, spec: TrainingSpec, ranks: int) -> TrainingResult:
         step, chosen = spec.until_step, spec.settings
-        return self._result(spec, "complete", "", step, {step: loss_at(chosen.training.learning_rate, chosen.model.n_layers, step)}, None)
+        return self._result(
+            spec,
+            "complete",
+            "",
+            step,
+            {step: loss_at(chosen.training.learning_rate, chosen.model.n_layers, step)},
+            None,
+        )
 
 
 @pytest.mark.fault("full disk")
@@ -198,16 +250,27 @@ def test_full_disk_at_every_write_of_a_search(tmp_path: Path, make_disk: MakeDis
             disk.remount(f"size={size_kib}k")
     assert results == expected
     assert all(": the disk is full; " in message for message in messages)
-    assert {message.split(":")[0] for message in messages} >= {str(search.work), str(search.output(0, 0, 0))}
+    assert {message.split(":")[0] for message in messages} >= {
+        str(search.work),
+        str(search.output(0, 0, 0)),
+    }
     assert len(open_study(settings, search.manifest, search.work).trials()) == len(expected)
 
 
 @pytest.mark.integration
 @pytest.mark.fault("full disk")
 def test_full_disk_during_a_training(tmp_path: Path, make_disk: MakeDisk) -> None:
-    steps = {"max_steps": 16, "valid_every_steps": 4, "checkpoint_every_steps": 4, "log_every_steps": 1, "warmup_steps": 2}
+    steps = {
+        "max_steps": 16,
+        "valid_every_steps": 4,
+        "checkpoint_every_steps": 4,
+        "log_every_steps": 1,
+        "warmup_steps": 2,
+    }
     model = {"width": 8, "n_layers": 1, "n_heads": 2}
-    settings = TrainSettings(seed=4, model=model, training={**steps, "elements_per_batch": 256, "device": "cpu"})
+    settings = TrainSettings(
+        seed=4, model=model, training={**steps, "elements_per_batch": 256, "device": "cpu"}
+    )
     manifest = write_synthetic(tmp_path / "shards")
 
     def train(folder: Path) -> None:
@@ -216,11 +279,17 @@ def test_full_disk_during_a_training(tmp_path: Path, make_disk: MakeDisk) -> Non
 
     train(tmp_path / "whole")
     disk = make_disk(1024)
-    for size, place in (("8k", "work"), ("100k", "checkpoints/step_000000008"), ("240k", "last.pt")):
+    for size, place in (
+        ("8k", "work"),
+        ("100k", "checkpoints/step_000000008"),
+        ("240k", "last.pt"),
+    ):
         disk.remount(f"size={size}")
         with pytest.raises(UserError, match=rf"{place}.*: the disk is full"):
             train(disk.path)
-    assert [read_checkpoint(path)["step"] for path in list_checkpoints(disk.path / "work/checkpoints")] == [12, 16]
+    assert [
+        read_checkpoint(path)["step"] for path in list_checkpoints(disk.path / "work/checkpoints")
+    ] == [12, 16]
     disk.remount("size=1m")
     train(disk.path)
     for name in ("best.pt", "last.pt"):

@@ -1,4 +1,6 @@
-"""Events without tracks, without elements, without particles, and files without events, from the simulation to reconstruction."""
+"""Events without tracks, without elements, without particles, and files without events, from the
+simulation to reconstruction.
+"""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +16,12 @@ from particleforge.config.detector import DetectorCutsConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ReconstructionConfig
-from particleforge.config.settings import DatasetSettings, ReconstructSettings, SelectSettings, ShardSettings
+from particleforge.config.settings import (
+    DatasetSettings,
+    ReconstructSettings,
+    SelectSettings,
+    ShardSettings,
+)
 from particleforge.dataset.build import build_dataset
 from particleforge.edm4hep.writer import Chunk, write_edm4hep
 from particleforge.errors import UserError
@@ -39,7 +46,9 @@ def chunk_of(codes: Sequence[int], first_event: int = 0) -> Chunk:
     """Return simulated events with one particle each, or none, of 20 GeV across the beam."""
     settings = without_material(make_settings())
     numbers = first_event + np.arange(len(codes))
-    batch = simulate_batch(particles_of(np.array(codes, np.int32)), numbers, settings, np.random.default_rng(5))
+    batch = simulate_batch(
+        particles_of(np.array(codes, np.int32)), numbers, settings, np.random.default_rng(5)
+    )
     return to_chunk(batch, 0, settings.b_field_tesla, settings.collections)
 
 
@@ -48,7 +57,14 @@ def particles_of(codes: np.ndarray) -> Particles:
     pdg = codes[event]
     mass = species.mass_of(pdg)
     made = gun(PHOTON, 20.0, 1.5, len(event))
-    return replace(made, event=event, pdg=pdg, charge=species.charge_of(pdg), mass=mass, energy=np.hypot(20.0, mass))
+    return replace(
+        made,
+        event=event,
+        pdg=pdg,
+        charge=species.charge_of(pdg),
+        mass=mass,
+        energy=np.hypot(20.0, mass),
+    )
 
 
 class Stages:
@@ -60,30 +76,42 @@ class Stages:
         self.model = write_model(folder / "model.onnx")
 
     def selected(self, name: str, chunks: Sequence[Chunk]) -> Path:
-        root, dataset, selected = (self.folder / f"{name}.{end}" for end in ("root", "dataset.parquet", "parquet"))
+        root, dataset, selected = (
+            self.folder / f"{name}.{end}" for end in ("root", "dataset.parquet", "parquet")
+        )
         write_edm4hep(root, types_of(DETECTOR.collections), chunks, {"test": name})
         build_dataset(DatasetSettings.of(RUN, DETECTOR, sample_name="gun"), [root], dataset)
-        settings = SelectSettings.of(RUN, DETECTOR, sample_name="gun").model_copy(update={"cuts": self.cuts})
+        settings = SelectSettings.of(RUN, DETECTOR, sample_name="gun").model_copy(
+            update={"cuts": self.cuts}
+        )
         select_events(settings, dataset, selected, self.folder / f"{name}.cutflow.json")
         return selected
 
     def shards(self, files: Sequence[Path]) -> Path:
-        settings = ShardSettings.of(RUN, DETECTOR).model_copy(update={"preprocessing": PreprocessingConfig(events_per_shard=30)})
+        settings = ShardSettings.of(RUN, DETECTOR).model_copy(
+            update={"preprocessing": PreprocessingConfig(events_per_shard=30)}
+        )
         write_shards(settings, files, self.folder / "shards")
         return self.folder / "shards"
 
     def candidates(self, selected: Path) -> dict[int, list[dict[str, float]]]:
         """Return the reconstructed candidates of each event by the event's identity."""
         output = selected.with_suffix(".reco.parquet")
-        settings = ReconstructSettings(reconstruction=ReconstructionConfig(splits=("train", "valid", "test")))
-        reconstruct_events(settings, selected, self.model, output, selected.with_suffix(".reco.root"))
+        settings = ReconstructSettings(
+            reconstruction=ReconstructionConfig(splits=("train", "valid", "test"))
+        )
+        reconstruct_events(
+            settings, selected, self.model, output, selected.with_suffix(".reco.root")
+        )
         found = tables.read_table(output)
         return dict(zip(found.event_id.to_list(), found.candidates.to_list(), strict=True))
 
 
 def read_shards(folder: Path) -> ak.Array:
     splits = json.loads((folder / "manifest.json").read_text())["splits"].values()
-    return ak.concatenate([tables.read_table(folder / shard["file"]) for split in splits for shard in split["shards"]])
+    return ak.concatenate(
+        [tables.read_table(folder / shard["file"]) for split in splits for shard in split["shards"]]
+    )
 
 
 @pytest.mark.fault("event without tracks")
@@ -91,10 +119,14 @@ def read_shards(folder: Path) -> ak.Array:
 def test_empty_and_trackless_events_survive_among_others(tmp_path: Path) -> None:
     codes = [PION, PHOTON, NEUTRINO, NOTHING] * (N_EVENTS // 4)
     stages = Stages(tmp_path)
-    selected = stages.selected("mixed", [chunk_of(codes[:50]), chunk_of(codes[50:], first_event=50)])
+    selected = stages.selected(
+        "mixed", [chunk_of(codes[:50]), chunk_of(codes[50:], first_event=50)]
+    )
     events = tables.read_table(selected)
     assert events.event_number.to_list() == list(range(N_EVENTS))
-    n_tracks, n_clusters = (ak.to_numpy(ak.num(events[name])).reshape(-1, 4) for name in ("tracks", "clusters"))
+    n_tracks, n_clusters = (
+        ak.to_numpy(ak.num(events[name])).reshape(-1, 4) for name in ("tracks", "clusters")
+    )
     assert n_tracks[:, 0].sum() > 0.8 * N_EVENTS / 4
     assert not np.any(n_tracks[:, 1:])
     assert np.all(n_clusters[:, :2] > 0)
@@ -110,7 +142,11 @@ def test_empty_and_trackless_events_survive_among_others(tmp_path: Path) -> None
 
 
 @pytest.mark.fault("event without tracks")
-@pytest.mark.parametrize("codes", [[PHOTON] * 40, [PHOTON] * 39 + [NOTHING]], ids=["no track anywhere", "the last event is empty"])
+@pytest.mark.parametrize(
+    "codes",
+    [[PHOTON] * 40, [PHOTON] * 39 + [NOTHING]],
+    ids=["no track anywhere", "the last event is empty"],
+)
 def test_a_sample_without_any_track(tmp_path: Path, codes: list[int]) -> None:
     folder = Stages(tmp_path).shards([Stages(tmp_path).selected("photons", [chunk_of(codes)])])
     normalisation = json.loads((folder / "normalisation.json").read_text())
@@ -126,7 +162,9 @@ def test_a_sample_of_nothing_but_empty_events(tmp_path: Path, code: int) -> None
     selected = stages.selected("empty", [chunk_of([code] * 20)])
     assert list(stages.candidates(selected).values()) == [[]] * 20
     with pytest.raises(UserError, match="split 'train' is empty: none of 0 selected events"):
-        Stages(tmp_path, DETECTOR.cuts).shards([Stages(tmp_path, DETECTOR.cuts).selected("cut", [chunk_of([code] * 20)])])
+        Stages(tmp_path, DETECTOR.cuts).shards(
+            [Stages(tmp_path, DETECTOR.cuts).selected("cut", [chunk_of([code] * 20)])]
+        )
 
 
 @pytest.mark.fault("file without events")
@@ -135,6 +173,9 @@ def test_a_file_without_events_changes_nothing(tmp_path: Path) -> None:
     some = stages.selected("some", [chunk_of([PION] * 40)])
     none = stages.selected("none", [chunk_of([])])
     assert stages.candidates(none) == {}
-    assert json.loads((tmp_path / "none.cutflow.json").read_text())["cutflow"]["events"][0]["number"] == 0
+    assert (
+        json.loads((tmp_path / "none.cutflow.json").read_text())["cutflow"]["events"][0]["number"]
+        == 0
+    )
     alone = read_shards(stages.shards([some])).to_list()
     assert read_shards(stages.shards([none, some])).to_list() == alone

@@ -1,4 +1,6 @@
-"""More than 500 broken files of every format: each gives sound rows or one line, no traceback, and none hangs or asks for absurd memory."""
+"""More than 500 broken files of every format: each gives sound rows or one line, no traceback, and
+none hangs or asks for absurd memory.
+"""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -62,17 +64,27 @@ def test_the_mutations_break_something(found):
 def test_files_set_aside_leave_the_rows_of_the_others_as_they_are(tmp_path):
     for run in (1, 2):
         content = content_of("edm4hep-rntuple")
-        content["EventHeader.runNumber"] = ([[run]] * len(content["EventHeader.runNumber"][0]), np.uint32)
+        content["EventHeader.runNumber"] = (
+            [[run]] * len(content["EventHeader.runNumber"][0]),
+            np.uint32,
+        )
         write("edm4hep-rntuple", content, tmp_path / f"good{run}.root")
     for number, mutation in enumerate(("truncated", "overwritten", "moved")):
         mutated(("edm4hep-ttree", mutation, number), tmp_path / f"bad{number}.root")
     mutated(("edm4hep-ttree", "another tree", 0), tmp_path / "bad3.root")
-    settings = dataset_settings(dataset=DatasetConfig(**{**TOLERANT.model_dump(), "on_bad_file": "quarantine"}))
+    settings = dataset_settings(
+        dataset=DatasetConfig(**{**TOLERANT.model_dump(), "on_bad_file": "quarantine"})
+    )
     good = [tmp_path / "good1.root", tmp_path / "good2.root"]
     bad = [tmp_path / f"bad{number}.root" for number in range(4)]
     build_dataset(settings, good, tmp_path / "good.parquet")
-    build_dataset(settings, [bad[0], good[0], bad[1], bad[2], good[1], bad[3]], tmp_path / "all.parquet")
-    assert read_table(tmp_path / "all.parquet").tolist() == read_table(tmp_path / "good.parquet").tolist()
+    build_dataset(
+        settings, [bad[0], good[0], bad[1], bad[2], good[1], bad[3]], tmp_path / "all.parquet"
+    )
+    assert (
+        read_table(tmp_path / "all.parquet").tolist()
+        == read_table(tmp_path / "good.parquet").tolist()
+    )
     assert len(read_table(tmp_path / "all.parquet")) == 4
     set_aside = read_metadata(tmp_path / "all.parquet")["quarantined"]
     assert {entry["file"] for entry in set_aside} == {path.name for path in bad}

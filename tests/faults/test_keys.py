@@ -1,4 +1,6 @@
-"""An unknown key in any place that holds configuration is one line that names the place, the key and the nearest known one."""
+"""An unknown key in any place that holds configuration is one line that names the place, the key
+and the nearest known one.
+"""
 
 import shutil
 import sys
@@ -37,7 +39,10 @@ def add(path: Path, block: str, key: str) -> None:
 )
 def test_in_a_file(config_dir: Path, file: str, block: str, key: str, meant: str) -> None:
     add(config_dir / file, block, key)
-    with pytest.raises(UserError, match=rf"{file}: {block}\.{key}: unknown key; allowed: .*; did you mean '{meant}'\?$"):
+    with pytest.raises(
+        UserError,
+        match=rf"{file}: {block}\.{key}: unknown key; allowed: .*; did you mean '{meant}'\?$",
+    ):
         load_run(config_dir, {"preset": Path(file).stem} if "presets" in file else {})
         load_detector(config_dir, "clic")
 
@@ -56,9 +61,25 @@ def test_in_a_file(config_dir: Path, file: str, block: str, key: str, meant: str
     ],
 )
 def test_on_the_command_line(
-    config_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    config_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["particleforge", "show-config", "--detector", "clic", "--config-dir", str(config_dir), *arguments])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "particleforge",
+            "show-config",
+            "--detector",
+            "clic",
+            "--config-dir",
+            str(config_dir),
+            *arguments,
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main()
     said = str(ended.value.code)

@@ -1,4 +1,6 @@
-"""What a killed writer leaves beside a file: the next writer of that file clears it, and spares writers that are alive."""
+"""What a killed writer leaves beside a file: the next writer of that file clears it, and spares
+writers that are alive.
+"""
 
 import signal
 import subprocess
@@ -27,7 +29,9 @@ with getattr(artefacts, sys.argv[1])(Path(sys.argv[2])) as temporary:
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Return a process that has written half of ``tmp_path/file`` and goes on when it is sent a line."""
+    """Return a process that has written half of ``tmp_path/file`` and goes on when it is sent a
+    line.
+    """
     process = start("atomic_output", tmp_path / "file")
     yield process
     process.kill()
@@ -35,7 +39,12 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def start(kind: str, target: Path) -> "subprocess.Popen[str]":
-    process = subprocess.Popen([sys.executable, "-c", WRITER, kind, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, kind, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
     return process
@@ -64,7 +73,9 @@ def test_the_next_writer_clears_what_a_killed_one_left(tmp_path: Path, kind: str
 
 
 @pytest.mark.fault("two writers of one file")
-def test_two_writers_at_once_do_not_disturb_each_other(tmp_path: Path, writer: "subprocess.Popen[str]") -> None:
+def test_two_writers_at_once_do_not_disturb_each_other(
+    tmp_path: Path, writer: "subprocess.Popen[str]"
+) -> None:
     artefacts.write_text(tmp_path / "file", "mine")
     assert (tmp_path / "file").read_text() == "mine"
     writer.communicate("\n")
@@ -84,7 +95,9 @@ def test_a_failing_writer_spares_the_other(tmp_path: Path, writer: "subprocess.P
 
 
 @pytest.mark.fault("two writers of one file")
-def test_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_file_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 

@@ -1,7 +1,8 @@
 """NaN and infinity in a file's tracks, clusters, energies and truth, and in the tables made of it.
 
-What is reconstructed may fail for single objects: they are left out and counted, and too many of them make the file a bad
-one. Truth has no such excuse: one momentum that is not finite and the file is refused.
+What is reconstructed may fail for single objects: they are left out and counted, and too many of
+them make the file a bad one. Truth has no such excuse: one momentum that is not finite and the file
+is refused.
 """
 
 from pathlib import Path
@@ -25,11 +26,24 @@ TRACKS, CLUSTERS, STATES = "SiTracks_Refitted", "PandoraClusters", "_SiTracks_Re
 
 def event(number: int) -> Event:
     """Return a pion with a track and a cluster."""
-    made = Event(particles=[{"pdg": 211, "status": 1, "charge": 1, "mass": 0.1396, "p": [5.0, 0.0, 1.0], "parents": []}])
+    made = Event(
+        particles=[
+            {
+                "pdg": 211,
+                "status": 1,
+                "charge": 1,
+                "mass": 0.1396,
+                "p": [5.0, 0.0, 1.0],
+                "parents": [],
+            }
+        ]
+    )
     made.tracks = [{"omega": 2.4e-4, "phi": 0.0, "tan_lambda": 0.2, "location": 1}]
     hits = {"ECALBarrel": [{"energy": 4.0, "position": [1600.0, 10.0 + number, 320.0]}]}
     made.hits |= hits
-    made.clusters = [{"energy": 4.5, "position": [1600.0, 10.0, 320.0], "hits": [("ECALBarrel", 0)]}]
+    made.clusters = [
+        {"energy": 4.5, "position": [1600.0, 10.0, 320.0], "hits": [("ECALBarrel", 0)]}
+    ]
     made.hit_links = [(("ECALBarrel", 0), 0, 1.0)]
     made.track_links, made.cluster_links = [(0, 0, 1.0)], [(0, 0, 1.0)]
     return made
@@ -49,7 +63,11 @@ def settings(**changes: Any) -> Any:
 
 
 def finite(table: ak.Array) -> bool:
-    numbers = (table[name, member] for name in ("tracks", "clusters", "targets", "candidates") for member in table[name].fields)
+    numbers = (
+        table[name, member]
+        for name in ("tracks", "clusters", "targets", "candidates")
+        for member in table[name].fields
+    )
     return all(np.all(np.isfinite(ak.to_numpy(ak.flatten(column)))) for column in numbers)
 
 
@@ -68,7 +86,10 @@ def finite(table: ak.Array) -> bool:
 )
 def test_a_single_object_is_left_out_and_counted(tmp_path, caplog, leaf, collection, bad):
     build_dataset(settings(), [write(tmp_path / "in.root", leaf, bad, 1)], tmp_path / "out.parquet")
-    table, counts = read_table(tmp_path / "out.parquet"), read_metadata(tmp_path / "out.parquet")["counts"]
+    table, counts = (
+        read_table(tmp_path / "out.parquet"),
+        read_metadata(tmp_path / "out.parquet")["counts"],
+    )
     assert counts["events"] == len(table) == N_EVENTS
     assert {name: counts[f"{name}_dropped"] for name in ("tracks", "clusters", "hits")} == {
         name: int(name == collection) for name in ("tracks", "clusters", "hits")
@@ -76,20 +97,39 @@ def test_a_single_object_is_left_out_and_counted(tmp_path, caplog, leaf, collect
     for name in ("tracks", "clusters"):
         assert ak.num(table[name]).to_list() == [int(name != collection)] + [1] * (N_EVENTS - 1)
     assert finite(table)
-    assert f"in.root: left out, as a value is missing, not finite, or no energy: 1 {collection}" in caplog.text
+    assert (
+        f"in.root: left out, as a value is missing, not finite, or no energy: 1 {collection}"
+        in caplog.text
+    )
 
 
 @pytest.mark.fault("NaN in tracks or clusters")
-@pytest.mark.parametrize(("leaf", "collection"), [(f"{STATES}.omega", "tracks"), (f"{CLUSTERS}.energy", "clusters")])
+@pytest.mark.parametrize(
+    ("leaf", "collection"), [(f"{STATES}.omega", "tracks"), (f"{CLUSTERS}.energy", "clusters")]
+)
 def test_too_many_make_the_file_a_bad_one(tmp_path, leaf, collection):
-    bad, good = write(tmp_path / "bad.root", leaf, np.nan, 15), write(tmp_path / "good.root", leaf, 2e-4, 0)
-    with pytest.raises(UserError, match=rf"bad\.root: 15 of 150 {collection} are unusable .*, allowed 1\.0%; .* or raise dataset\."):
+    bad, good = (
+        write(tmp_path / "bad.root", leaf, np.nan, 15),
+        write(tmp_path / "good.root", leaf, 2e-4, 0),
+    )
+    with pytest.raises(
+        UserError,
+        match=(
+            rf"bad\.root: 15 of 150 {collection} are unusable .*, allowed 1\.0%; .* or raise"
+            r" dataset\."
+        ),
+    ):
         build_dataset(settings(), [bad], tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
     build_dataset(settings(on_bad_file="quarantine"), [bad, good], tmp_path / "out.parquet")
     build_dataset(settings(on_bad_file="quarantine"), [good], tmp_path / "good.parquet")
-    assert read_table(tmp_path / "out.parquet").to_list() == read_table(tmp_path / "good.parquet").to_list()
-    assert [entry["file"] for entry in read_metadata(tmp_path / "out.parquet")["quarantined"]] == ["bad.root"]
+    assert (
+        read_table(tmp_path / "out.parquet").to_list()
+        == read_table(tmp_path / "good.parquet").to_list()
+    )
+    assert [entry["file"] for entry in read_metadata(tmp_path / "out.parquet")["quarantined"]] == [
+        "bad.root"
+    ]
 
 
 @pytest.mark.fault("NaN in truth or weights")
@@ -104,5 +144,7 @@ def test_too_many_make_the_file_a_bad_one(tmp_path, leaf, collection):
 )
 def test_truth_is_refused(tmp_path, leaf, bad, message):
     with pytest.raises(UserError, match=message):
-        build_dataset(settings(), [write(tmp_path / "in.root", leaf, bad, 1)], tmp_path / "out.parquet")
+        build_dataset(
+            settings(), [write(tmp_path / "in.root", leaf, bad, 1)], tmp_path / "out.parquet"
+        )
     assert not (tmp_path / "out.parquet").exists()

@@ -1,4 +1,6 @@
-"""Faults as the workflow's user meets them: what Snakemake's terminal and the job's log say, and that running again mends them."""
+"""Faults as the workflow's user meets them: what Snakemake's terminal and the job's log say, and
+that running again mends them.
+"""
 
 import subprocess
 from collections.abc import Callable
@@ -26,14 +28,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     chain = Chain.new(folder / "config_of")
     overrides = {"preset": "tiny", "simulation": yaml.safe_load(EVENTS.partition("=")[2])}
-    run, detector = load_run(chain.folder / "config", overrides), load_detector(chain.folder / "config", "clic")
+    run, detector = (
+        load_run(chain.folder / "config", overrides),
+        load_detector(chain.folder / "config", "clic"),
+    )
     simulate_events(simulate_settings(run, detector, "ttbar"), "00000", folder / SIMULATED)
-    build_dataset(DatasetSettings.of(run, detector, sample_name="ttbar"), [folder / SIMULATED], folder / DATASET)
+    build_dataset(
+        DatasetSettings.of(run, detector, sample_name="ttbar"),
+        [folder / SIMULATED],
+        folder / DATASET,
+    )
     return folder
 
 
 def job_log(chain: Chain, rule: str) -> list[str]:
-    return [line for line in (chain.results / f"logs/{rule}/ttbar/00000.log").read_text().splitlines() if " ERROR " in line]
+    return [
+        line
+        for line in (chain.results / f"logs/{rule}/ttbar/00000.log").read_text().splitlines()
+        if " ERROR " in line
+    ]
 
 
 @pytest.mark.fault("full disk")
@@ -45,11 +58,16 @@ def test_full_disk(make_disk: Callable[[int], Disk], undisturbed: Path) -> None:
     disk.remount(f"size={used_kib + 120}k")  # room for Snakemake's own records, not for the shard
 
     def run() -> subprocess.CompletedProcess[str]:
-        arguments = chain.command(f"results/clic/{SIMULATED}", "--directory", str(chain.folder), config=(EVENTS,))
+        arguments = chain.command(
+            f"results/clic/{SIMULATED}", "--directory", str(chain.folder), config=(EVENTS,)
+        )
         return disk.run(*arguments, env=environment())
 
     done = run()
-    said = f"results/clic/{SIMULATED}: the disk is full; free space on it, or put the results elsewhere, then run again"
+    said = (
+        f"results/clic/{SIMULATED}: the disk is full; free space on it, or put the results"
+        " elsewhere, then run again"
+    )
     assert done.returncode == 1
     assert f"error: {said}" in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
@@ -68,7 +86,12 @@ def test_read_only_results(make_disk: Callable[[int], Disk]) -> None:
     disk.remount("ro")
     chain = Chain.new(disk.folder.parent / "run")
     (chain.folder / "results").symlink_to(disk.folder / "results")
-    done = disk.run(*chain.command(f"results/clic/{SIMULATED}", "--directory", str(chain.folder), config=(EVENTS,)), env=environment())
+    done = disk.run(
+        *chain.command(
+            f"results/clic/{SIMULATED}", "--directory", str(chain.folder), config=(EVENTS,)
+        ),
+        env=environment(),
+    )
     assert done.returncode == 1
     assert "results/.workflow.lock: the file system is read-only" in done.stderr
     assert "Traceback" not in done.stderr

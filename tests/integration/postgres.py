@@ -14,9 +14,14 @@ _USERS = ("postgres", "nobody")  # the server refuses to run as root
 
 def why_not() -> str | None:
     """Return why no server can be started here, or None."""
-    missing = [name for name in ("initdb", "pg_ctl", "psql") if shutil.which(name, path=_PATH) is None]
+    missing = [
+        name for name in ("initdb", "pg_ctl", "psql") if shutil.which(name, path=_PATH) is None
+    ]
     if missing:
-        return f"PostgreSQL is not installed ({', '.join(missing)} missing): apt-get install postgresql"
+        return (
+            f"PostgreSQL is not installed ({', '.join(missing)} missing): apt-get install"
+            " postgresql"
+        )
     return None
 
 
@@ -25,20 +30,46 @@ class Server:
 
     def __init__(self) -> None:
         self._user: list[str] = []
-        self.folder = Path(tempfile.mkdtemp(prefix="pg"))  # pytest's own are closed to other users, and too long for a socket
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="pg")
+        )  # pytest's own are closed to other users, and too long for a socket
         if os.geteuid() == 0:
-            user = next(pwd.getpwnam(name) for name in _USERS if name in {entry.pw_name for entry in pwd.getpwall()})
-            self._user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+            user = next(
+                pwd.getpwnam(name)
+                for name in _USERS
+                if name in {entry.pw_name for entry in pwd.getpwall()}
+            )
+            self._user = [
+                "setpriv",
+                f"--reuid={user.pw_uid}",
+                f"--regid={user.pw_gid}",
+                "--clear-groups",
+            ]
             os.chown(self.folder, user.pw_uid, user.pw_gid)
         self._databases = 0
-        self._call("initdb", "--auth=trust", "--username=search", "--no-sync", "--pgdata", str(self.folder / "data"))
+        self._call(
+            "initdb",
+            "--auth=trust",
+            "--username=search",
+            "--no-sync",
+            "--pgdata",
+            str(self.folder / "data"),
+        )
         self.start()
 
     def start(self) -> None:
         """Start the server and return when it answers."""
         options = f"-c listen_addresses= -c unix_socket_directories={self.folder}"
         self._call(
-            "pg_ctl", "start", "--wait", "--pgdata", str(self.folder / "data"), "--options", options, "--log", str(self.folder / "log")
+            "pg_ctl",
+            "start",
+            "--wait",
+            "--pgdata",
+            str(self.folder / "data"),
+            "--options",
+            options,
+            "--log",
+            str(self.folder / "log"),
         )
 
     def crash(self) -> None:
@@ -56,11 +87,25 @@ class Server:
         """Create an empty database and return its URL."""
         self._databases += 1
         name = f"search{self._databases}"
-        self._call("psql", "--quiet", f"--host={self.folder}", "--username=search", "--command", f"CREATE DATABASE {name}", "postgres")
+        self._call(
+            "psql",
+            "--quiet",
+            f"--host={self.folder}",
+            "--username=search",
+            "--command",
+            f"CREATE DATABASE {name}",
+            "postgres",
+        )
         return f"postgresql+psycopg2://search@/{name}?host={self.folder}"
 
     def _call(self, *command: str) -> None:
         log = self.folder / "commands.log"  # a pipe would stay open in the server
         with log.open("w") as output:
-            done = subprocess.run([*self._user, *command], stdout=output, stderr=output, env={**os.environ, "PATH": _PATH}, cwd=self.folder)
+            done = subprocess.run(
+                [*self._user, *command],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PATH": _PATH},
+                cwd=self.folder,
+            )
         assert done.returncode == 0, log.read_text()

@@ -1,4 +1,6 @@
-"""One rank that makes several trainings, one after another, in one process group: starting ranks takes longer than these do."""
+"""One rank that makes several trainings, one after another, in one process group: starting ranks
+takes longer than these do.
+"""
 
 import logging
 import sys

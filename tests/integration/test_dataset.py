@@ -1,4 +1,6 @@
-"""Simulated events of every shipped detector through the dataset stage: response, classes and closed accounting."""
+"""Simulated events of every shipped detector through the dataset stage: response, classes and
+closed accounting.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,10 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 
 def simulated_detectors():
-    """Return the shipped detectors that have hit collections to simulate; the others describe files of others only."""
+    """Return the shipped detectors that have hit collections to simulate.
+
+    The others describe files of others only.
+    """
     names = sorted(path.stem for path in (CONFIG / "detectors").glob("*.yaml"))
     return [name for name in names if load_detector(CONFIG, name).collections.ecal_hits]
 
@@ -25,10 +30,17 @@ def simulated_detectors():
 @pytest.mark.integration
 @pytest.mark.parametrize("detector", simulated_detectors())
 def test_simulated_events(tmp_path, detector):
-    run, chosen = load_run(CONFIG, {"simulation": {"events_per_shard": 6}}), load_detector(CONFIG, detector)
+    run, chosen = (
+        load_run(CONFIG, {"simulation": {"events_per_shard": 6}}),
+        load_detector(CONFIG, detector),
+    )
     sample = next(iter(chosen.samples))
     simulate_events(simulate_settings(run, chosen, sample), "00000", tmp_path / "sim.root")
-    build_dataset(DatasetSettings.of(run, chosen, sample_name=sample), [tmp_path / "sim.root"], tmp_path / "out.parquet")
+    build_dataset(
+        DatasetSettings.of(run, chosen, sample_name=sample),
+        [tmp_path / "sim.root"],
+        tmp_path / "out.parquet",
+    )
     table, metadata = read_table(tmp_path / "out.parquet"), read_metadata(tmp_path / "out.parquet")
     balance, counts = metadata["energy_balance_gev"], metadata["counts"]
     assert len(table) == counts["events"] == 6
@@ -42,11 +54,22 @@ def test_simulated_events(tmp_path, detector):
     momentum = np.sqrt(sum(targets[name][on_track] ** 2 for name in ("px", "py", "pz")))
     response = ak.to_numpy(ak.flatten(table["tracks", "p"][owned] / momentum[owned]))
     assert abs(np.median(response) - 1) < 0.02
-    assert np.mean(ak.to_numpy(ak.flatten((table["tracks", "charge"] == targets["charge"][on_track])[owned]))) > 0.98
+    assert (
+        np.mean(
+            ak.to_numpy(
+                ak.flatten((table["tracks", "charge"] == targets["charge"][on_track])[owned])
+            )
+        )
+        > 0.98
+    )
     assert set(ak.to_numpy(ak.flatten(targets["charge"][~on_track]))) == {0}
-    # What the rule-based baseline finds is close to what the targets hold: two independent ways through the same elements.
+    # What the rule-based baseline finds is close to what the targets hold: two independent ways
+    # through the same elements.
     assert ak.sum(table["candidates", "energy"]) == pytest.approx(balance["target"], rel=0.15)
     assert ak.all(ak.num(targets["energy"]) == n_tracks + ak.num(table["clusters"]))
     particles = table["particles"]
     hosted = particles[particles["fate"] == int(Fate.HOSTED)]
-    assert ak.all(targets["particle"][hosted["element"]] == ak.local_index(particles["pdg"])[particles["fate"] == int(Fate.HOSTED)])
+    assert ak.all(
+        targets["particle"][hosted["element"]]
+        == ak.local_index(particles["pdg"])[particles["fate"] == int(Fate.HOSTED)]
+    )

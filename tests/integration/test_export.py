@@ -26,7 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = ModelInputs.from_manifest(write_synthetic(folder / "shards", longest=60))
     config = ModelConfig(width=16, n_layers=2, n_heads=2)
     network = random_network(inputs, config)
-    content = {"weights": network.state_dict(), "model": config.model_dump(mode="json"), "inputs": inputs.plain(), "training": {}}
+    content = {
+        "weights": network.state_dict(),
+        "model": config.model_dump(mode="json"),
+        "inputs": inputs.plain(),
+        "training": {},
+    }
     made = {"settings_hash": "", "inputs": {}, "packages": {}}
     save_model(folder / "best.pt", {**content, "step": 3, "valid_loss": 0.5, "provenance": made})
     return folder
@@ -54,17 +59,37 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
     assert report["events_per_s_one_thread"]["onnxruntime"] > 0
     assert "# Particle-flow model" in (model.parent / "model_card.md").read_text()
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    metadata = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    metadata = {
+        name: json.loads(value)
+        for name, value in session.get_modelmeta().custom_metadata_map.items()
+    }
     manifest = json.loads((folder / "shards" / "manifest.json").read_text())
     assert metadata["elements"] == manifest["elements"]
     assert metadata["classes"] == manifest["classes"]
     assert metadata["opset"] == opset
-    assert metadata.keys() == {"elements", "classes", "units", "normalisation", "provenance", "opset"}
-    assert [(i.name, i.type) for i in session.get_inputs()] == [("features", "tensor(float)"), ("element_type", "tensor(int64)")]
-    outputs = [("class_scores", "tensor(float)"), ("charge", "tensor(int64)"), ("p4", "tensor(float)")]
+    assert metadata.keys() == {
+        "elements",
+        "classes",
+        "units",
+        "normalisation",
+        "provenance",
+        "opset",
+    }
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        ("features", "tensor(float)"),
+        ("element_type", "tensor(int64)"),
+    ]
+    outputs = [
+        ("class_scores", "tensor(float)"),
+        ("charge", "tensor(int64)"),
+        ("p4", "tensor(float)"),
+    ]
     assert [(o.name, o.type) for o in session.get_outputs()] == outputs
     for shape in ((1, 0), (3, 0), (1, 1), (2, 17)):
-        feed = {"features": np.ones((*shape, N_FEATURES), np.float32), "element_type": np.ones(shape, np.int64)}
+        feed = {
+            "features": np.ones((*shape, N_FEATURES), np.float32),
+            "element_type": np.ones(shape, np.int64),
+        }
         scores, charge, p4 = session.run(None, feed)
         assert (scores.shape, charge.shape, p4.shape) == ((*shape, 4), shape, (*shape, 4))
 

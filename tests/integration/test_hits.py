@@ -56,8 +56,15 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     run, detector = load_run(CONFIG, CHOSEN), load_detector(CONFIG, "clic")
     simulate_events(simulate_settings(run, detector, SAMPLE), "00000", tmp_path / "sim.root")
 
-    build_dataset(DatasetSettings.of(run, detector, sample_name=SAMPLE), [tmp_path / "sim.root"], tmp_path / "dataset.parquet")
-    table, balance = read_table(tmp_path / "dataset.parquet"), read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"]
+    build_dataset(
+        DatasetSettings.of(run, detector, sample_name=SAMPLE),
+        [tmp_path / "sim.root"],
+        tmp_path / "dataset.parquet",
+    )
+    table, balance = (
+        read_table(tmp_path / "dataset.parquet"),
+        read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"],
+    )
     n_tracks, n_hits = ak.num(table.tracks), ak.num(table.clusters)
     assert 300 < ak.mean(n_hits) < 5000
     assert ak.min(table.clusters.energy) >= np.float32(0.03)
@@ -65,7 +72,8 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     assert balance["dropped"] + balance["merged"] < 0.01 * balance["visible"]
     hosted = table.particles[table.particles.fate == int(Fate.HOSTED)]
     assert ak.any(hosted.element >= n_tracks)
-    # the baseline's neutral candidates stand for hits, where their cluster has one above the threshold
+    # the baseline's neutral candidates stand for hits, where their cluster has one above the
+    # threshold
     neutral = table.candidates.element[table.candidates.charge == 0]
     on_hit = (neutral >= n_tracks) & (neutral < n_tracks + n_hits)
     assert ak.all(on_hit | (neutral == -1))
@@ -73,21 +81,43 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     assert all(len(set(of_event)) == len(of_event) for of_event in neutral[on_hit].to_list())
 
     selected, cutflow = tmp_path / "selected.parquet", tmp_path / "cutflow.json"
-    select_events(SelectSettings.of(run, detector, sample_name=SAMPLE), tmp_path / "dataset.parquet", selected, cutflow)
+    select_events(
+        SelectSettings.of(run, detector, sample_name=SAMPLE),
+        tmp_path / "dataset.parquet",
+        selected,
+        cutflow,
+    )
     write_shards(ShardSettings.of(run, detector), [selected], tmp_path / "shards")
     manifest = tmp_path / "shards/manifest.json"
 
     best, metrics = tmp_path / "best.pt", tmp_path / "metrics.parquet"
     settings = TrainSettings.of(run, detector)
-    train_model(settings, manifest, tmp_path / "work", best, tmp_path / "last.pt", metrics, tmp_path / "tensorboard", None)
-    losses = [row["value"] for row in pq.read_table(metrics).to_pylist() if (row["split"], row["name"]) == ("valid", "loss")]
+    train_model(
+        settings,
+        manifest,
+        tmp_path / "work",
+        best,
+        tmp_path / "last.pt",
+        metrics,
+        tmp_path / "tensorboard",
+        None,
+    )
+    losses = [
+        row["value"]
+        for row in pq.read_table(metrics).to_pylist()
+        if (row["split"], row["name"]) == ("valid", "loss")
+    ]
     assert losses[-1] < losses[0]
 
     model, card = tmp_path / "model.onnx", tmp_path / "model_card.md"
-    export_onnx(ExportSettings.of(run, detector), best, manifest, model, tmp_path / "parity.json", card)
+    export_onnx(
+        ExportSettings.of(run, detector), best, manifest, model, tmp_path / "parity.json", card
+    )
     assert "0 padding, 1 track, 2 hit" in card.read_text()
     reco = tmp_path / "reco.parquet"
-    reconstruct_events(ReconstructSettings.of(run, detector), selected, model, reco, tmp_path / "reco.root")
+    reconstruct_events(
+        ReconstructSettings.of(run, detector), selected, model, reco, tmp_path / "reco.root"
+    )
     found = read_table(reco)
     assert len(found) > 0
     assert ak.all(np.isfinite(found.candidates.energy))

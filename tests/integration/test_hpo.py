@@ -44,8 +44,18 @@ def settings() -> HpoSettings:
     return HpoSettings(
         seed=3,
         model=ModelConfig(width=16, n_layers=1, n_heads=2),
-        training=TrainingConfig(warmup_steps=2, elements_per_batch=512, max_steps=8, valid_every_steps=2),
-        hpo=HpoConfig(scheduler="asha", first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, ranks=2, space=space),
+        training=TrainingConfig(
+            warmup_steps=2, elements_per_batch=512, max_steps=8, valid_every_steps=2
+        ),
+        hpo=HpoConfig(
+            scheduler="asha",
+            first_rung_slots=2,
+            eta=2,
+            n_rungs=2,
+            min_steps=4,
+            ranks=2,
+            space=space,
+        ),
     )
 
 
@@ -53,45 +63,90 @@ def settings() -> HpoSettings:
 def search(tmp_path_factory: pytest.TempPathFactory, manifest: Path, settings: HpoSettings) -> Path:
     folder = tmp_path_factory.mktemp("hpo")
     for bracket, rung, slot in dag.all_slots(settings.hpo):
-        run_hpo_slot(settings, manifest, folder / "work", bracket, rung, slot, folder / f"{rung}-{slot}.json")
+        run_hpo_slot(
+            settings, manifest, folder / "work", bracket, rung, slot, folder / f"{rung}-{slot}.json"
+        )
     return folder
 
 
-def test_promotion_is_bit_identical_to_never_having_stopped(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+def test_promotion_is_bit_identical_to_never_having_stopped(
+    search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path
+) -> None:
     promoted = json.loads((search / "1-0.json").read_text())
     assert promoted["status"] == "complete"
-    spec = TrainingSpec(trial_settings(settings, promoted["params"]), manifest, tmp_path, until_step=promoted["steps"])
+    spec = TrainingSpec(
+        trial_settings(settings, promoted["params"]),
+        manifest,
+        tmp_path,
+        until_step=promoted["steps"],
+    )
     straight = run_training(spec, settings.hpo.ranks)
     assert straight.valid_loss == promoted["value"]
 
 
-def test_workers_double_and_the_same_checkpoint_goes_on(manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
-    """Rasda on real processes: two workers go on from the checkpoint of one, with twice the batch, to twice the events."""
-    block = {"scheduler": "rasda", "first_rung_slots": 2, "eta": 2, "n_rungs": 2, "min_events": 200, "sampler": "random"}
+def test_workers_double_and_the_same_checkpoint_goes_on(
+    manifest: Path, settings: HpoSettings, tmp_path: Path
+) -> None:
+    """Rasda on real processes: two workers go on from the checkpoint of one, with twice the batch,
+    to twice the events.
+    """
+    block = {
+        "scheduler": "rasda",
+        "first_rung_slots": 2,
+        "eta": 2,
+        "n_rungs": 2,
+        "min_events": 200,
+        "sampler": "random",
+    }
     rasda = settings.model_copy(update={"hpo": HpoConfig(**block, space=settings.hpo.space)})
     for place in dag.all_slots(rasda.hpo):
-        run_hpo_slot(rasda, manifest, tmp_path / "work", *place, tmp_path / f"{place[1]}-{place[2]}.json")
+        run_hpo_slot(
+            rasda, manifest, tmp_path / "work", *place, tmp_path / f"{place[1]}-{place[2]}.json"
+        )
     promoted = json.loads((tmp_path / "1-0.json").read_text())
     assert promoted["status"] == "complete", promoted["reason"]
     ends = lengths_of(rasda, promoted["params"], manifest).ends
-    assert promoted["steps"] == ends[1] < 2 * ends[0], "a larger batch needs fewer steps for as many events"
+    assert promoted["steps"] == ends[1] < 2 * ends[0], (
+        "a larger batch needs fewer steps for as many events"
+    )
     (folder,) = (tmp_path / "work").glob("*/0-1-00000")
     state = latest_state(folder / CHECKPOINTS)
     assert state is not None
-    assert [(now["from_step"], now["ranks"]) for now in state["execution"]] == [(0, 1), (ends[0], 2)]
-    assert (state["step"], state["elements_per_batch"]) == (ends[1], 2 * settings.training.elements_per_batch)
+    assert [(now["from_step"], now["ranks"]) for now in state["execution"]] == [
+        (0, 1),
+        (ends[0], 2),
+    ]
+    assert (state["step"], state["elements_per_batch"]) == (
+        ends[1],
+        2 * settings.training.elements_per_batch,
+    )
 
 
-def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+def test_a_killed_job_run_again_ends_as_if_never_killed(
+    search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path
+) -> None:
     """SIGKILL the job, not its training processes, as soon as a checkpoint lies there."""
-    often = settings.model_copy(update={"training": settings.training.model_copy(update={"checkpoint_every_steps": 1})})
+    often = settings.model_copy(
+        update={"training": settings.training.model_copy(update={"checkpoint_every_steps": 1})}
+    )
     script = (
-        "import sys; from pathlib import Path; from particleforge.config.settings import HpoSettings;"
-        "from particleforge.hpo.slot import run_hpo_slot;"
-        "run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path, sys.argv[2:4]), 0, 0, 1, Path(sys.argv[4]))"
+        "import sys; from pathlib import Path; from particleforge.config.settings import"
+        " HpoSettings;from particleforge.hpo.slot import"
+        " run_hpo_slot;run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path,"
+        " sys.argv[2:4]), 0, 0, 1, Path(sys.argv[4]))"
     )
     work, output = tmp_path / "work", tmp_path / "0-1.json"
-    job = subprocess.Popen([sys.executable, "-c", script, often.model_dump_json(), str(manifest), str(work), str(output)])
+    job = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            script,
+            often.model_dump_json(),
+            str(manifest),
+            str(work),
+            str(output),
+        ]
+    )
     while not list(work.rglob("step_*.pt")):
         assert job.poll() is None, "the job ended before it wrote a checkpoint"
         time.sleep(0.02)
@@ -104,11 +159,25 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(search: Path, manifest: 
     assert again["trial"] == 0, "the killed job's own trial was gone on with"
 
 
-def test_best_feeds_the_final_training(search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path) -> None:
+def test_best_feeds_the_final_training(
+    search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path
+) -> None:
     best = tmp_path / "best.yaml"
     slots = [search / f"{rung}-{slot}.json" for _, rung, slot in dag.all_slots(settings.hpo)]
-    select_best_trial(settings, slots, search / "work", manifest, best, tmp_path / "trials.csv", {"rungs": tmp_path / "rungs.png"})
+    select_best_trial(
+        settings,
+        slots,
+        search / "work",
+        manifest,
+        best,
+        tmp_path / "trials.csv",
+        {"rungs": tmp_path / "rungs.png"},
+    )
     winner = json.loads((search / "1-0.json").read_text())
     assert yaml.safe_load(best.read_text())["value"] == winner["value"]
-    final = with_best_settings(TrainSettings(seed=3, model=settings.model, training=settings.training), best)
-    assert (final.model, final.training) == apply_parameters(winner["params"], settings.model, settings.training)
+    final = with_best_settings(
+        TrainSettings(seed=3, model=settings.model, training=settings.training), best
+    )
+    assert (final.model, final.training) == apply_parameters(
+        winner["params"], settings.model, settings.training
+    )

@@ -1,4 +1,6 @@
-"""The study under many processes that are killed at any moment: a journal file, and a real PostgreSQL server."""
+"""The study under many processes that are killed at any moment: a journal file, and a real
+PostgreSQL server.
+"""
 
 import json
 import multiprocessing
@@ -35,14 +37,18 @@ def server() -> Iterator[postgres.Server]:
     if reason:
         pytest.skip(reason)
     started = postgres.Server()
-    RDBStorage(started.new_database()).engine.dispose()  # the processes forked from here need not import all that it takes
+    RDBStorage(
+        started.new_database()
+    ).engine.dispose()  # the processes forked from here need not import all that it takes
     yield started
     started.stop()
 
 
 def in_processes(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Start ``work`` with each task in a process of its own."""
-    processes = [multiprocessing.get_context("fork").Process(target=work, args=task) for task in tasks]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=work, args=task) for task in tasks
+    ]
     for process in processes:
         process.start()
     return processes
@@ -66,26 +72,48 @@ def claim_slots(folder: Path, settings: HpoSettings, slots: Sequence[Slot], answ
     answer.write_text(json.dumps([[*trial.place, trial.number] for trial in trials if trial]))
 
 
-def test_a_search_by_several_processes_on_postgresql(server: postgres.Server, tmp_path: Path) -> None:
+def test_a_search_by_several_processes_on_postgresql(
+    server: postgres.Server, tmp_path: Path
+) -> None:
     """The first processes meet an empty database, whose tables each of them wants to make."""
-    settings = make_settings(first_rung_slots=8, n_rungs=3, min_steps=2, sampler="random", storage_url=server.new_database())
+    settings = make_settings(
+        first_rung_slots=8,
+        n_rungs=3,
+        min_steps=2,
+        sampler="random",
+        storage_url=server.new_database(),
+    )
     make_manifest(tmp_path)
     slots = dag.all_slots(settings.hpo)
     for rung in range(3):
         of_rung = [slot for slot in slots if slot[1] == rung]
-        assert set(exit_codes(in_processes(run_slots, [(tmp_path, settings, of_rung[k::4]) for k in range(4)]))) == {0}
+        assert set(
+            exit_codes(
+                in_processes(run_slots, [(tmp_path, settings, of_rung[k::4]) for k in range(4)])
+            )
+        ) == {0}
     assert not (tmp_path / "work/journal.log").exists()
-    alone = Search(tmp_path / "alone", settings.model_copy(update={"hpo": settings.hpo.model_copy(update={"storage_url": None})}))
+    alone = Search(
+        tmp_path / "alone",
+        settings.model_copy(update={"hpo": settings.hpo.model_copy(update={"storage_url": None})}),
+    )
     alone.run_all()
     assert outcome(tmp_path, settings) == outcome(alone.folder, alone.settings)
     searches = ((tmp_path, settings), (alone.folder, alone.settings))
-    shown, expected = (read_progress(chosen, folder / "manifest.json", folder / "work") for folder, chosen in searches)
+    shown, expected = (
+        read_progress(chosen, folder / "manifest.json", folder / "work")
+        for folder, chosen in searches
+    )
     assert shown.rungs == expected.rungs
     assert sum(rung.complete for rung in shown.rungs) == len(slots)
 
 
-def test_claims_of_the_same_slots_at_once_give_one_trial_each(server: postgres.Server, tmp_path: Path) -> None:
-    settings = make_settings(first_rung_slots=12, n_rungs=1, sampler="tpe", storage_url=server.new_database())
+def test_claims_of_the_same_slots_at_once_give_one_trial_each(
+    server: postgres.Server, tmp_path: Path
+) -> None:
+    settings = make_settings(
+        first_rung_slots=12, n_rungs=1, sampler="tpe", storage_url=server.new_database()
+    )
     make_manifest(tmp_path)
     slots, dice = list(dag.all_slots(settings.hpo)), random.Random(3)
     answers = [tmp_path / f"{k}.json" for k in range(6)]
@@ -99,12 +127,17 @@ def test_claims_of_the_same_slots_at_once_give_one_trial_each(server: postgres.S
 
 @pytest.mark.fault("database of the search out of reach")
 def test_a_database_that_is_down(server: postgres.Server, tmp_path: Path) -> None:
-    settings = make_settings(first_rung_slots=2, n_rungs=2, min_steps=2, storage_url=server.new_database())
+    settings = make_settings(
+        first_rung_slots=2, n_rungs=2, min_steps=2, storage_url=server.new_database()
+    )
     search = Search(tmp_path, settings)
     before = search.run(0, 0)
     server.crash()
     try:
-        with pytest.raises(UserError, match=r"hpo\.storage_url: .* cannot be opened: .*connection to server on socket") as raised:
+        with pytest.raises(
+            UserError,
+            match=r"hpo\.storage_url: .* cannot be opened: .*connection to server on socket",
+        ) as raised:
             search.run(0, 1)
         assert "\n" not in str(raised.value)
     finally:
@@ -115,7 +148,9 @@ def test_a_database_that_is_down(server: postgres.Server, tmp_path: Path) -> Non
 
 
 def outcome(folder: Path, settings: HpoSettings) -> dict[Slot, tuple[Any, ...]]:
-    """Return what must not depend on order and kills: which configuration each first-rung slot tried, and to what end."""
+    """Return what must not depend on order and kills: which configuration each first-rung slot
+    tried, and to what end.
+    """
     trials = open_study(settings, folder / "manifest.json", folder / "work").trials()
     found = {t.place: (t.config, t.params, t.value, t.status) for t in trials if t.rung == 0}
     assert len(trials) == len({t.place for t in trials}), "a slot has two trials"
@@ -129,8 +164,12 @@ def loss_of(trial: SearchTrial) -> float:
     return float(trial.params["model.width"]) / trial.steps + int(trial.config[-5:]) * 1e-3
 
 
-def work_on(folder: Path, settings: HpoSettings, own: Sequence[Slot], seed: int, told: Path) -> None:
-    """Claim slots in random order, finish the own ones, and tell of each answer once the study has given it."""
+def work_on(
+    folder: Path, settings: HpoSettings, own: Sequence[Slot], seed: int, told: Path
+) -> None:
+    """Claim slots in random order, finish the own ones, and tell of each answer once the study has
+    given it.
+    """
     dice, slots = random.Random(seed), list(dag.all_slots(settings.hpo))
     study = open_study(settings, folder / "manifest.json", folder / "work")
     with told.open("ab", buffering=0) as acknowledged:
@@ -138,11 +177,17 @@ def work_on(folder: Path, settings: HpoSettings, own: Sequence[Slot], seed: int,
             trial = ready(study, dice.choice(own if dice.random() < 0.7 else slots))
             if trial is None:
                 continue
-            acknowledged.write(f"{json.dumps([trial.place, trial.number, trial.config, trial.parent, None])}\n".encode())
+            acknowledged.write(
+                f"{json.dumps([trial.place, trial.number, trial.config, trial.parent, None])}\n".encode()
+            )
             if trial.place in own and not trial.finished:
                 value = loss_of(trial)
-                ended = study.finish(trial, "complete", value=value, curve={1: 2 * value}, seconds=1.0)
-                acknowledged.write(f"{json.dumps([ended.place, ended.number, ended.config, ended.parent, ended.value])}\n".encode())
+                ended = study.finish(
+                    trial, "complete", value=value, curve={1: 2 * value}, seconds=1.0
+                )
+                acknowledged.write(
+                    f"{json.dumps([ended.place, ended.number, ended.config, ended.parent, ended.value])}\n".encode()
+                )
 
 
 def ready(study: Study, slot: Slot) -> SearchTrial | None:
@@ -153,8 +198,13 @@ def ready(study: Study, slot: Slot) -> SearchTrial | None:
 
 
 def read_told(folder: Path) -> list[tuple[Slot, int, str, int | None, float | None]]:
-    lines = [line for path in sorted(folder.glob("told-*")) for line in path.read_text().splitlines()]
-    return [(tuple(slot), number, config, parent, value) for slot, number, config, parent, value in map(json.loads, lines)]
+    lines = [
+        line for path in sorted(folder.glob("told-*")) for line in path.read_text().splitlines()
+    ]
+    return [
+        (tuple(slot), number, config, parent, value)
+        for slot, number, config, parent, value in map(json.loads, lines)
+    ]
 
 
 class Workers:
@@ -172,7 +222,9 @@ class Workers:
             if process is None or not process.is_alive():
                 self.starts += 1
                 own = self.slots[worker :: len(self.processes)]
-                (self.processes[worker],) = in_processes(work_on, [(self.folder, self.settings, own, self.starts, self.told[worker])])
+                (self.processes[worker],) = in_processes(
+                    work_on, [(self.folder, self.settings, own, self.starts, self.told[worker])]
+                )
 
     def kill(self, worker: int) -> bool:
         """Kill one, unless it has ended by itself, and return whether it was killed."""
@@ -192,18 +244,27 @@ class Workers:
 
 @pytest.mark.fault("job killed while writing")
 @pytest.mark.parametrize(("kind", "kills"), [("journal", 40), ("postgresql", 20)])
-def test_nothing_acknowledged_is_lost_or_doubled_by_kills(kind: str, kills: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Four processes on one study, of which one after the other is killed at a random moment; PostgreSQL's server too, once."""
+def test_nothing_acknowledged_is_lost_or_doubled_by_kills(
+    kind: str, kills: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Four processes on one study, of which one after the other is killed at a random moment.
+
+    PostgreSQL's server too, once.
+    """
     dice = random.Random(11)
     server = request.getfixturevalue("server") if kind == "postgresql" else None
     url = server.new_database() if server else None
-    settings = make_settings(first_rung_slots=512, eta=2, n_rungs=4, min_steps=1, sampler="random", storage_url=url)
+    settings = make_settings(
+        first_rung_slots=512, eta=2, n_rungs=4, min_steps=1, sampler="random", storage_url=url
+    )
     make_manifest(tmp_path)
     workers, killed = Workers(tmp_path, settings, number=4), 0
     try:
         for turn in range(kills):
             victim = dice.randrange(4)
-            workers.wait_for_answers(victim, dice.choice([0, 1, 2, 3]))  # 0: perhaps while it opens the study
+            workers.wait_for_answers(
+                victim, dice.choice([0, 1, 2, 3])
+            )  # 0: perhaps while it opens the study
             time.sleep(dice.expovariate(100.0))
             if server and turn == kills // 2:
                 server.crash()
@@ -214,7 +275,10 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(kind: str, kills: int,
         for worker in range(4):
             workers.kill(worker)
     told = read_told(tmp_path)
-    trials = {t.number: t for t in open_study(settings, tmp_path / "manifest.json", tmp_path / "work").trials()}
+    trials = {
+        t.number: t
+        for t in open_study(settings, tmp_path / "manifest.json", tmp_path / "work").trials()
+    }
     assert killed > kills / 2
     assert sum(value is not None for *_, value in told) > kills / 2
     assert len({t.place for t in trials.values()}) == len(trials), "a slot has two trials"
@@ -227,4 +291,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(kind: str, kills: int,
     for trial in trials.values():
         assert trial.status in ("running", "complete")
         assert trial.value is None or trial.value == loss_of(trial)
-        assert trial.parent is None or (trials[trial.parent].rung, trials[trial.parent].status) == (trial.rung - 1, "complete")
+        assert trial.parent is None or (trials[trial.parent].rung, trials[trial.parent].status) == (
+            trial.rung - 1,
+            "complete",
+        )

@@ -1,4 +1,6 @@
-"""Every layout of a training on its ranks gives DDP's curve, and a state saved under one goes on under any other."""
+"""Every layout of a training on its ranks gives DDP's curve, and a state saved under one goes on
+under any other.
+"""
 
 import contextlib
 import os
@@ -45,7 +47,9 @@ def settings_of(model: dict[str, Any] | None = None, **training: Any) -> TrainSe
 
 
 def free_port() -> int:
-    """Return a port below those that the system gives to outgoing connections, so that it stays free until rank 0 has started."""
+    """Return a port below those that the system gives to outgoing connections, so that it stays
+    free until rank 0 has started.
+    """
     for port in random.SystemRandom().sample(range(20000, 32000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -54,7 +58,9 @@ def free_port() -> int:
 
 
 def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[str, TrainingResult]:
-    """Make the trainings one after another on the same ranks; several in one work folder go on from each other.
+    """Make the trainings one after another on the same ranks.
+
+    Several in one work folder go on from each other.
 
     Return the last result of each work folder, by its name.
     """
@@ -63,13 +69,32 @@ def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[st
         (spec.work_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         paths.append(folder / f"{ranks}_{number}.spec.json")
         spec.write().rename(paths[-1])
-    common = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    common = {
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     processes = []
     for rank in range(ranks):
-        environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(Path(__file__).with_name("rank_of_trainings.py")), *map(str, paths)]
+        environment = (
+            os.environ
+            | common
+            | {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "OMP_NUM_THREADS": "1",
+            }
+        )
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("rank_of_trainings.py")),
+            *map(str, paths),
+        ]
         with (folder / f"{ranks}_{rank}.log").open("wb") as output:
-            processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=output))
+            processes.append(
+                subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=output)
+            )
     try:
         ends = [process.wait(timeout=600) for process in processes]
         assert ends == [0] * ranks, (folder / f"{ranks}_0.log").read_text()
@@ -78,7 +103,10 @@ def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[st
             process.kill()
             process.wait()
     last = {spec.work_dir.name: spec for spec in specs}
-    results = {name: TrainingResult.read(spec.work_dir, spec.identity(), spec.until_step) for name, spec in last.items()}
+    results = {
+        name: TrainingResult.read(spec.work_dir, spec.identity(), spec.until_step)
+        for name, spec in last.items()
+    }
     assert None not in results.values()
     return results
 
@@ -96,28 +124,51 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "pipeline": {"layout": "pipeline"},
     "pipeline of micro-batches": {"layout": "pipeline", "accumulation_steps": 3},
 }
-CHAIN: list[dict[str, Any]] = [{}, {"layout": "fsdp"}, {"layout": "tensor"}, {"layout": "pipeline", "accumulation_steps": 2}]
+CHAIN: list[dict[str, Any]] = [
+    {},
+    {"layout": "fsdp"},
+    {"layout": "tensor"},
+    {"layout": "pipeline", "accumulation_steps": 2},
+]
 
 
 @pytest.fixture(scope="module")
-def on_two_ranks(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingResult]:
-    """Return trainings of 50 steps in every layout, and one that changes its layout every 10 steps, to step 40."""
+def on_two_ranks(
+    manifest: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TrainingResult]:
+    """Return trainings of 50 steps in every layout, and one that changes its layout every 10 steps,
+    to step 40.
+    """
     folder = tmp_path_factory.mktemp("two")
-    specs = [TrainingSpec(settings_of(**own), manifest, folder / name, STEPS) for name, own in LAYOUTS.items()]
-    specs += [TrainingSpec(settings_of(**own), manifest, folder / "chain", 10 * number) for number, own in enumerate(CHAIN, start=1)]
+    specs = [
+        TrainingSpec(settings_of(**own), manifest, folder / name, STEPS)
+        for name, own in LAYOUTS.items()
+    ]
+    specs += [
+        TrainingSpec(settings_of(**own), manifest, folder / "chain", 10 * number)
+        for number, own in enumerate(CHAIN, start=1)
+    ]
     extreme = {"learning_rate": 1e30, "gradient_clip": 1e30, "warmup_steps": 0}
     for name in ("fsdp", "tensor", "pipeline"):
-        specs.append(TrainingSpec(settings_of(layout=name, **extreme), manifest, folder / f"diverging {name}", STEPS))
+        specs.append(
+            TrainingSpec(
+                settings_of(layout=name, **extreme), manifest, folder / f"diverging {name}", STEPS
+            )
+        )
     for name in ("ddp", "tensor", "pipeline"):
         half = settings_of(layout=name, precision="bf16", accumulation_steps=2)
         specs.append(TrainingSpec(half, manifest, folder / f"bf16 {name}", 10))
     return train_on(2, specs, folder)
 
 
-def assert_same_curve(result: TrainingResult, reference: TrainingResult, steps: int = STEPS) -> None:
+def assert_same_curve(
+    result: TrainingResult, reference: TrainingResult, steps: int = STEPS
+) -> None:
     found, expected = losses(result.metrics), losses(reference.metrics)
     assert list(found) == list(range(1, steps + 1))
-    assert [abs(found[step] - expected[step]) for step in found] == pytest.approx([0.0] * steps, abs=TOLERANCE)
+    assert [abs(found[step] - expected[step]) for step in found] == pytest.approx(
+        [0.0] * steps, abs=TOLERANCE
+    )
     valid, expected_valid = dict(result.valid_curve), dict(reference.valid_curve)
     assert valid.keys() & expected_valid.keys()
     for step in valid.keys() & expected_valid.keys():
@@ -125,10 +176,14 @@ def assert_same_curve(result: TrainingResult, reference: TrainingResult, steps: 
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "ddp"])
-def test_every_layout_has_the_curve_of_ddp(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+def test_every_layout_has_the_curve_of_ddp(
+    on_two_ranks: dict[str, TrainingResult], name: str
+) -> None:
     reference, result = on_two_ranks["ddp"], on_two_ranks[name]
     assert result.status == "complete"
-    assert losses(reference.metrics)[STEPS] < 0.8 * losses(reference.metrics)[1], "it learns, so that a curve is something to compare"
+    assert losses(reference.metrics)[STEPS] < 0.8 * losses(reference.metrics)[1], (
+        "it learns, so that a curve is something to compare"
+    )
     assert_same_curve(result, reference)
     state, expected = (latest_state(found.checkpoint.parent) for found in (result, reference))
     for part in ("network", "averaged"):
@@ -146,7 +201,9 @@ def test_every_layout_has_the_curve_of_ddp(on_two_ranks: dict[str, TrainingResul
 
 
 @pytest.mark.parametrize("name", ["tensor", "pipeline"])
-def test_layouts_agree_in_bf16_to_its_rounding(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+def test_layouts_agree_in_bf16_to_its_rounding(
+    on_two_ranks: dict[str, TrainingResult], name: str
+) -> None:
     found, expected = (losses(on_two_ranks[f"bf16 {layout}"].metrics) for layout in (name, "ddp"))
     assert found == pytest.approx(expected, rel=0.01)
     assert found != losses(on_two_ranks["ddp"].metrics)
@@ -155,7 +212,9 @@ def test_layouts_agree_in_bf16_to_its_rounding(on_two_ranks: dict[str, TrainingR
 def test_ranks_hold_their_part_only(on_two_ranks: dict[str, TrainingResult]) -> None:
     text = (on_two_ranks["ddp"].metrics.parent.with_name("2_0.log")).read_text()
     shares = {}
-    for name, held, whole in re.findall(r"layout (\w+): rank 0 holds (\d+) of (\d+) parameters", text):
+    for name, held, whole in re.findall(
+        r"layout (\w+): rank 0 holds (\d+) of (\d+) parameters", text
+    ):
         shares[name] = int(held) / int(whole)
     assert shares["ddp"] == 1
     assert shares["zero2"] == shares["fsdp"] == pytest.approx(0.5, abs=0.01)
@@ -163,8 +222,13 @@ def test_ranks_hold_their_part_only(on_two_ranks: dict[str, TrainingResult]) -> 
     assert shares["pipeline"] < 0.6
 
 
-def test_a_state_goes_on_under_every_layout(on_two_ranks: dict[str, TrainingResult], manifest: Path) -> None:
-    """DDP to step 10, then FSDP, tensor and pipeline parallel on two ranks, at last one rank; moments and average included."""
+def test_a_state_goes_on_under_every_layout(
+    on_two_ranks: dict[str, TrainingResult], manifest: Path
+) -> None:
+    """DDP to step 10, then FSDP, tensor and pipeline parallel on two ranks, at last one rank.
+
+    Moments and average included.
+    """
     chain = on_two_ranks["chain"]
     assert chain.step == 10 * len(CHAIN)
     last = chain.metrics.parent.with_name("last")
@@ -174,13 +238,26 @@ def test_a_state_goes_on_under_every_layout(on_two_ranks: dict[str, TrainingResu
     found = losses(chain.metrics) | losses(result.metrics)
     expected = losses(on_two_ranks["ddp"].metrics)
     assert found == pytest.approx(expected, abs=TOLERANCE)
-    assert result.valid_curve[-1] == pytest.approx(on_two_ranks["ddp"].valid_curve[-1], abs=TOLERANCE)
-    made = [(entry["from_step"], entry["ranks"], entry["layout"]) for entry in latest_state(result.checkpoint.parent)["execution"]]
-    assert made == [(0, 2, "ddp"), (10, 2, "fsdp"), (20, 2, "tensor"), (30, 2, "pipeline"), (40, 1, "ddp")]
+    assert result.valid_curve[-1] == pytest.approx(
+        on_two_ranks["ddp"].valid_curve[-1], abs=TOLERANCE
+    )
+    made = [
+        (entry["from_step"], entry["ranks"], entry["layout"])
+        for entry in latest_state(result.checkpoint.parent)["execution"]
+    ]
+    assert made == [
+        (0, 2, "ddp"),
+        (10, 2, "fsdp"),
+        (20, 2, "tensor"),
+        (30, 2, "pipeline"),
+        (40, 1, "ddp"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["fsdp", "tensor", "pipeline"])
-def test_all_ranks_of_a_layout_agree_on_divergence(on_two_ranks: dict[str, TrainingResult], name: str) -> None:
+def test_all_ranks_of_a_layout_agree_on_divergence(
+    on_two_ranks: dict[str, TrainingResult], name: str
+) -> None:
     result = on_two_ranks[f"diverging {name}"]
     assert result.status == "diverged"
     assert "gradient norm" in result.reason
@@ -190,8 +267,17 @@ def test_groups_of_ranks_share_events_and_copies_of_the_network(
     on_two_ranks: dict[str, TrainingResult], manifest: Path, tmp_path: Path
 ) -> None:
     """On four ranks: two pairs that share a network each, and FSDP over all four."""
-    variants = [{"layout": "fsdp"}, {"layout": "tensor"}, {"layout": "pipeline", "accumulation_steps": 2}]
+    variants = [
+        {"layout": "fsdp"},
+        {"layout": "tensor"},
+        {"layout": "pipeline", "accumulation_steps": 2},
+    ]
     variants.append({"layout": "pipeline", "model_parallel_ranks": 4})
-    specs = [TrainingSpec(settings_of(**own), manifest, tmp_path / str(number), 10) for number, own in enumerate(variants)]
+    specs = [
+        TrainingSpec(settings_of(**own), manifest, tmp_path / str(number), 10)
+        for number, own in enumerate(variants)
+    ]
     for result in train_on(4, specs, tmp_path).values():
-        assert_same_curve(result, on_two_ranks["chain"], 10)  # whose first ten steps are DDP's, with a validation after them
+        assert_same_curve(
+            result, on_two_ranks["chain"], 10
+        )  # whose first ten steps are DDP's, with a validation after them

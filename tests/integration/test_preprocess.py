@@ -1,4 +1,6 @@
-"""write_shards as a process: its memory against the number of files, and what is left when it is killed."""
+"""write_shards as a process: its memory against the number of files, and what is left when it is
+killed.
+"""
 
 import json
 import os
@@ -43,10 +45,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def run(settings: ShardSettings, files: list[Path], output: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+def run(
+    settings: ShardSettings, files: list[Path], output: Path, kill_at: int = 0
+) -> subprocess.CompletedProcess[str]:
     arguments = json.dumps([settings.plain(), [str(file) for file in files], str(output), kill_at])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    return subprocess.run([sys.executable, "-c", RUN, arguments], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", RUN, arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
 
 
 def stage_settings(events_per_shard: int) -> ShardSettings:
@@ -59,11 +69,17 @@ def write_files(folder: Path, n_files: int, n_events: int, mean_particles: float
     events, files = synthetic_events(n_events, 1, mean_particles=mean_particles), []
     rng = np.random.default_rng(1)
     for number in range(n_files):
-        renamed = ak.with_field(events, rng.integers(0, 2**64, n_events, dtype=np.uint64), "event_id")
-        renamed = ak.with_field(renamed, ak.from_numpy(rng.choice(SPLITS, n_events, p=(0.8, 0.1, 0.1))), "split")
+        renamed = ak.with_field(
+            events, rng.integers(0, 2**64, n_events, dtype=np.uint64), "event_id"
+        )
+        renamed = ak.with_field(
+            renamed, ak.from_numpy(rng.choice(SPLITS, n_events, p=(0.8, 0.1, 0.1))), "split"
+        )
         table = tables.to_arrow(renamed, tables.SELECTED_SCHEMA)
         files.append(folder / f"{number:05d}.parquet")
-        tables.write_table(files[-1], [table], tables.SELECTED_SCHEMA, {"sample": "ttbar"}, row_group_size=50)
+        tables.write_table(
+            files[-1], [table], tables.SELECTED_SCHEMA, {"sample": "ttbar"}, row_group_size=50
+        )
     return files
 
 
@@ -74,17 +90,25 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         done = run(stage_settings(100), files[:number], tmp_path / f"shards{number}")
         assert done.returncode == 0, done.stderr
         peaks_mib.append(float(done.stdout))
-    content_mib = 40 * 100 * 300 * (16 * 4 + 4 * 4 + 3) / 2**20  # what the records of all files would take
+    content_mib = (
+        40 * 100 * 300 * (16 * 4 + 4 * 4 + 3) / 2**20
+    )  # what the records of all files would take
     assert content_mib > 90
     assert peaks_mib[1] - peaks_mib[0] < 30, peaks_mib
 
 
-def test_killed_at_any_shard_the_old_manifest_or_none_is_left_and_a_rerun_is_complete(tmp_path: Path) -> None:
+def test_killed_at_any_shard_the_old_manifest_or_none_is_left_and_a_rerun_is_complete(
+    tmp_path: Path,
+) -> None:
     files = write_files(tmp_path, 4, 100, 5.0)
     settings = stage_settings(50)
 
     def contents(folder: Path) -> dict[str, bytes]:
-        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "provenance" not in p.name}
+        return {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file() and "provenance" not in p.name
+        }
 
     assert run(settings, files, tmp_path / "whole").returncode == 0
     whole = contents(tmp_path / "whole")

@@ -1,4 +1,6 @@
-"""Selected events -> shards -> exported network -> reconstructed files, and the same for a real full-simulation file."""
+"""Selected events -> shards -> exported network -> reconstructed files, and the same for a real
+full-simulation file.
+"""
 
 from pathlib import Path
 
@@ -11,7 +13,12 @@ import uproot
 from particleforge import tables
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
-from particleforge.config.settings import DatasetSettings, ReconstructSettings, SelectSettings, ShardSettings
+from particleforge.config.settings import (
+    DatasetSettings,
+    ReconstructSettings,
+    SelectSettings,
+    ShardSettings,
+)
 from particleforge.dataset.build import build_dataset
 from particleforge.export.onnx_model import convert
 from particleforge.model.decode import Decoder
@@ -27,7 +34,10 @@ from ..unit.synthetic import synthetic_events, write_dataset
 
 pytestmark = pytest.mark.integration
 CONFIG = Path(__file__).parents[2] / "config"
-RUN, DETECTOR = load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512}}), load_detector(CONFIG, "cld")
+RUN, DETECTOR = (
+    load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512}}),
+    load_detector(CONFIG, "cld"),
+)
 SETTINGS = ReconstructSettings.of(RUN, DETECTOR)
 
 
@@ -36,10 +46,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decoder, P
     """A selected file, a network with random weights, and its ONNX export."""
     folder = tmp_path_factory.mktemp("chain")
     dataset = write_dataset(folder / "dataset.parquet", synthetic_events(300, 1), row_group_size=50)
-    select_events(SelectSettings.of(RUN, DETECTOR, sample_name="ttbar"), dataset, folder / "selected.parquet", folder / "cutflow.json")
+    select_events(
+        SelectSettings.of(RUN, DETECTOR, sample_name="ttbar"),
+        dataset,
+        folder / "selected.parquet",
+        folder / "cutflow.json",
+    )
     write_shards(ShardSettings.of(RUN, DETECTOR), [folder / "selected.parquet"], folder / "shards")
     torch.manual_seed(1)
-    network = SetTransformer(ModelConfig(width=16, n_layers=1, n_heads=2), ModelInputs.from_manifest(folder / "shards" / "manifest.json"))
+    network = SetTransformer(
+        ModelConfig(width=16, n_layers=1, n_heads=2),
+        ModelInputs.from_manifest(folder / "shards" / "manifest.json"),
+    )
     with torch.no_grad():  # an untrained network gives every element nearly the same answer
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -48,7 +66,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decoder, P
     return folder / "selected.parquet", decoder, folder / "model.onnx"
 
 
-def test_reconstruction_equals_the_network_event_by_event(exported: tuple[Path, Decoder, Path], tmp_path: Path) -> None:
+def test_reconstruction_equals_the_network_event_by_event(
+    exported: tuple[Path, Decoder, Path], tmp_path: Path
+) -> None:
     selected, decoder, model = exported
     reconstruct_events(SETTINGS, selected, model, tmp_path / "reco.parquet", tmp_path / "reco.root")
     found = tables.read_table(tmp_path / "reco.parquet")
@@ -59,7 +79,10 @@ def test_reconstruction_equals_the_network_event_by_event(exported: tuple[Path, 
     for i in range(len(events)):
         elements = element_features(events[i : i + 1], DETECTOR.elements)
         with torch.no_grad():
-            inputs = torch.from_numpy(elements.features[None]), torch.from_numpy(elements.element_type[None].astype(np.int64))
+            inputs = (
+                torch.from_numpy(elements.features[None]),
+                torch.from_numpy(elements.element_type[None].astype(np.int64)),
+            )
             scores, charge, p4 = decoder(*inputs)
         present = np.flatnonzero(scores[0, :, 0].numpy() < 0.5)
         candidates = found.candidates[i]
@@ -67,15 +90,21 @@ def test_reconstruction_equals_the_network_event_by_event(exported: tuple[Path, 
         assert candidates.class_id.to_list() == (1 + scores[0, present, 1:].argmax(-1)).tolist()
         assert candidates.charge.to_list() == charge[0, present].tolist()
         for column, name in enumerate(("px", "py", "pz", "energy")):
-            np.testing.assert_allclose(candidates[name].to_numpy(), p4[0, present, column].numpy(), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(
+                candidates[name].to_numpy(), p4[0, present, column].numpy(), rtol=1e-4, atol=1e-4
+            )
     with uproot.open(tmp_path / "reco.root") as file:
-        assert file["events"]["MLPFCandidates.PDG"].array().to_list() == found.candidates.pdg.to_list()
+        assert (
+            file["events"]["MLPFCandidates.PDG"].array().to_list() == found.candidates.pdg.to_list()
+        )
 
 
 def test_a_real_file_is_reconstructed(exported: tuple[Path, Decoder, Path], tmp_path: Path) -> None:
     source, dataset = real_file("cld_hbb_full_rec_1ev.edm4hep.root"), tmp_path / "dataset.parquet"
     build_dataset(DatasetSettings.of(RUN, DETECTOR, sample_name="files"), [source], dataset)
-    reconstruct_events(SETTINGS, dataset, exported[2], tmp_path / "reco.parquet", tmp_path / "reco.root")
+    reconstruct_events(
+        SETTINGS, dataset, exported[2], tmp_path / "reco.parquet", tmp_path / "reco.root"
+    )
     elements = tables.read_table(dataset)
     found = tables.read_table(tmp_path / "reco.parquet")
     assert len(found) == 1

@@ -1,4 +1,7 @@
-"""Trainers without a launcher: what one rank alone notices ends both at the same step; a compiled network trains alike."""
+"""Trainers without a launcher: what one rank alone notices ends both at the same step.
+
+A compiled network trains alike.
+"""
 
 import json
 from collections.abc import Callable
@@ -29,10 +32,21 @@ pytestmark = pytest.mark.integration
 RANKS, STEPS = 2, 12
 
 
-def trainer_of(folder: Path, name: str, workers: Workers, settings: TrainSettings, interrupted: Callable[[], bool]) -> Trainer:
+def trainer_of(
+    folder: Path,
+    name: str,
+    workers: Workers,
+    settings: TrainSettings,
+    interrupted: Callable[[], bool],
+) -> Trainer:
     manifest = folder / "shards" / "manifest.json"
     (folder / name).mkdir(exist_ok=True)
-    trainer = Trainer(TrainingSpec(settings, manifest, folder / name, STEPS), workers, ModelInputs.from_manifest(manifest), interrupted)
+    trainer = Trainer(
+        TrainingSpec(settings, manifest, folder / name, STEPS),
+        workers,
+        ModelInputs.from_manifest(manifest),
+        interrupted,
+    )
     if workers.is_main:
         trainer.metrics = MetricsLog(folder / name, 0, None)
     return trainer
@@ -41,12 +55,16 @@ def trainer_of(folder: Path, name: str, workers: Workers, settings: TrainSetting
 def train_all(rank: int, folder: Path) -> None:
     """Run every training on one rank and write how each of them ended."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/rendezvous", timedelta(minutes=2), world_size=RANKS, rank=rank)
+    dist.init_process_group(
+        "gloo", f"file://{folder}/rendezvous", timedelta(minutes=2), world_size=RANKS, rank=rank
+    )
     workers = Workers(rank, RANKS, torch.device("cpu"))
     found: dict[str, Any] = {}
 
     calls = iter(range(1000))
-    interrupted = trainer_of(folder, "interrupted", workers, settings_of(), lambda: rank == 1 and next(calls) == 5)
+    interrupted = trainer_of(
+        folder, "interrupted", workers, settings_of(), lambda: rank == 1 and next(calls) == 5
+    )
     diverged = trainer_of(folder, "diverged", workers, settings_of(), lambda: False)
     original = diverged._train_step
 
@@ -58,7 +76,11 @@ def train_all(rank: int, folder: Path) -> None:
     diverged._train_step = poisoned
     patient = settings_of(valid_every_steps=2, early_stopping_patience=2, learning_rate=1e-30)
     impatient = trainer_of(folder, "impatient", workers, patient, lambda: False)
-    for name, trainer in {"interrupted": interrupted, "diverged": diverged, "impatient": impatient}.items():
+    for name, trainer in {
+        "interrupted": interrupted,
+        "diverged": diverged,
+        "impatient": impatient,
+    }.items():
         status, reason = trainer.run()
         if trainer.metrics:
             trainer.metrics.close()
@@ -72,18 +94,32 @@ def test_ranks_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_synthetic(tmp_path / "shards")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # the host's name need not resolve
     torch.multiprocessing.spawn(train_all, (tmp_path,), nprocs=RANKS)
-    first, second = (json.loads((tmp_path / f"found_{rank}.json").read_text()) for rank in range(RANKS))
+    first, second = (
+        json.loads((tmp_path / f"found_{rank}.json").read_text()) for rank in range(RANKS)
+    )
     assert first == second
-    assert first["interrupted"] == ["interrupted", 5, "stopped by a signal or the end of the job's time after 5 steps"]
+    assert first["interrupted"] == [
+        "interrupted",
+        5,
+        "stopped by a signal or the end of the job's time after 5 steps",
+    ]
     assert first["diverged"][:2] == ["diverged", 6]
     assert "at step 7" in first["diverged"][2]
     assert first["impatient"][:2] == ["complete", 6]
     checkpoints = {name: list_checkpoints(tmp_path / name / "checkpoints") for name in first}
     assert read_checkpoint(checkpoints["interrupted"][-1])["step"] == 5
     assert read_checkpoint(checkpoints["diverged"][-1])["step"] == 4, "the last good one"
-    rows = [row["values"] for row in read_rows(tmp_path / "impatient" / "metrics.jsonl") if row["split"] == "train"]
-    assert rows[0]["communication_share"] <= 1  # a step tells the others its times with the next one
-    assert all(0 < row["communication_share"] <= 1 and 0 <= row["loading_share"] <= 1 for row in rows[1:])
+    rows = [
+        row["values"]
+        for row in read_rows(tmp_path / "impatient" / "metrics.jsonl")
+        if row["split"] == "train"
+    ]
+    assert (
+        rows[0]["communication_share"] <= 1
+    )  # a step tells the others its times with the next one
+    assert all(
+        0 < row["communication_share"] <= 1 and 0 <= row["loading_share"] <= 1 for row in rows[1:]
+    )
 
 
 def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +131,18 @@ def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.Mon
         traced.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(SetTransformer, "compile", partialmethod(SetTransformer.compile, backend=backend))
+    monkeypatch.setattr(
+        SetTransformer, "compile", partialmethod(SetTransformer.compile, backend=backend)
+    )
     curves = []
     for on in (False, True):
-        trainer = trainer_of(tmp_path, str(on), Workers(0, 1, torch.device("cpu")), settings_of(compile=on), lambda: False)
+        trainer = trainer_of(
+            tmp_path,
+            str(on),
+            Workers(0, 1, torch.device("cpu")),
+            settings_of(compile=on),
+            lambda: False,
+        )
         trainer.run()
         trainer.metrics.close()
         curves.append(dict(trainer.valid_curve))

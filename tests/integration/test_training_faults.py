@@ -1,4 +1,6 @@
-"""What ends trainings early: in each case one line says why, nothing hangs, and going on gives what an undisturbed run gives."""
+"""What ends trainings early: in each case one line says why, nothing hangs, and going on gives what
+an undisturbed run gives.
+"""
 
 import json
 import os
@@ -50,7 +52,9 @@ def settings_to_disturb() -> TrainSettings:
 @pytest.fixture(scope="module")
 def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """Return the undisturbed training on two ranks."""
-    return run_training(TrainingSpec(settings_to_disturb(), manifest, tmp_path_factory.mktemp("whole"), STEPS), 2)
+    return run_training(
+        TrainingSpec(settings_to_disturb(), manifest, tmp_path_factory.mktemp("whole"), STEPS), 2
+    )
 
 
 def check_equal(result: TrainingResult, whole: TrainingResult) -> None:
@@ -76,7 +80,10 @@ def test_a_half_checkpoint_gives_way_to_the_one_before(
     capfd.readouterr()
     result = run_training(TrainingSpec(spec.settings, manifest, spec.work_dir, STEPS), 2)
     text = capfd.readouterr().err
-    assert f"checkpoint {last.name} is damaged: its content does not match the checksum in its name" in text
+    assert (
+        f"checkpoint {last.name} is damaged: its content does not match the checksum in its name"
+        in text
+    )
     assert f"going on after step {STOP - 10}" in text
     check_equal(result, whole)
     assert not list((spec.work_dir / CHECKPOINTS).glob(".*"))
@@ -101,7 +108,11 @@ class Poison:
 
     def check_it_would_work(self, path: Path) -> None:
         """Load the file as nobody should."""
-        torch.load(path, weights_only=False) if path.read_bytes()[:2] == b"PK" else pickle.loads(path.read_bytes())
+        (
+            torch.load(path, weights_only=False)
+            if path.read_bytes()[:2] == b"PK"
+            else pickle.loads(path.read_bytes())
+        )
         assert self.folder.is_dir()
 
 
@@ -110,15 +121,25 @@ class Poison:
 def test_a_poisoned_checkpoint_is_refused(manifest: Path, tmp_path: Path, as_torch: bool) -> None:
     poison = Poison(tmp_path / "poisoned")
     content = poison.written(tmp_path / "poison.pt", as_torch=as_torch)
-    path = tmp_path / f"step_000000005_{sha256(content).hexdigest()[:16]}.pt"  # the right name and checksum
+    path = (
+        tmp_path / f"step_000000005_{sha256(content).hexdigest()[:16]}.pt"
+    )  # the right name and checksum
     path.write_bytes(content)
-    refused = f"{path}: refused: it holds other things than tensors and plain values, which could run code"
+    refused = (
+        f"{path}: refused: it holds other things than tensors and plain values, which could run"
+        " code"
+    )
     with pytest.raises(UserError) as caught:
         latest_state(tmp_path)
     assert str(caught.value).startswith(refused)
     if as_torch:
         with pytest.raises(UserError) as caught:
-            run_training(TrainingSpec(settings_to_disturb(), manifest, tmp_path / "work", STOP, parent_checkpoint=path), 1)
+            run_training(
+                TrainingSpec(
+                    settings_to_disturb(), manifest, tmp_path / "work", STOP, parent_checkpoint=path
+                ),
+                1,
+            )
         assert str(caught.value).startswith(refused)
     assert not poison.folder.exists()
     poison.check_it_would_work(path)
@@ -130,8 +151,16 @@ def test_a_poisoned_model_is_refused(manifest: Path, tmp_path: Path, as_torch: b
     model, poison = tmp_path / "best.pt", Poison(tmp_path / "poisoned")
     poison.written(model, as_torch=as_torch)
     with pytest.raises(UserError) as caught:
-        export_onnx(ExportSettings(export={}), model, manifest, *(tmp_path / name for name in ("model.onnx", "parity.json", "card.md")))
-    assert str(caught.value).startswith(f"{model}: refused: it holds other things than tensors and plain values, which could run code")
+        export_onnx(
+            ExportSettings(export={}),
+            model,
+            manifest,
+            *(tmp_path / name for name in ("model.onnx", "parity.json", "card.md")),
+        )
+    assert str(caught.value).startswith(
+        f"{model}: refused: it holds other things than tensors and plain values, which could run"
+        " code"
+    )
     assert "\n" not in str(caught.value)
     assert not poison.folder.exists()
     poison.check_it_would_work(model)
@@ -152,7 +181,9 @@ def little_memory() -> Iterator[None]:
 def search(manifest: Path, folder: Path, **space: Any) -> dict[tuple[int, int], dict[str, Any]]:
     """Run a search of two rungs, whose first configuration is a good one, and return its slots."""
     good = settings_of(gradient_clip=1e30)
-    hpo = HpoConfig(scheduler="asha", first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, space=space)
+    hpo = HpoConfig(
+        scheduler="asha", first_rung_slots=2, eta=2, n_rungs=2, min_steps=4, space=space
+    )
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     results = {}
     for bracket, rung, slot in dag.all_slots(hpo):
@@ -168,7 +199,11 @@ def hand_over_of(folder: Path) -> tuple[Path, ...]:
 
 @pytest.mark.fault("divergent training")
 def test_a_divergent_trial_fails_and_the_search_goes_on(manifest: Path, tmp_path: Path) -> None:
-    slots = search(manifest, tmp_path, **{"training.learning_rate": {"type": "categorical", "choices": [1e30, 1e31]}})
+    slots = search(
+        manifest,
+        tmp_path,
+        **{"training.learning_rate": {"type": "categorical", "choices": [1e30, 1e31]}},
+    )
     assert [slot["status"] for slot in slots.values()] == ["complete", "diverged", "complete"]
     assert "gradient norm" in slots[0, 1]["reason"]
     assert slots[1, 0]["config"] == slots[0, 0]["config"]
@@ -176,43 +211,72 @@ def test_a_divergent_trial_fails_and_the_search_goes_on(manifest: Path, tmp_path
 
 @pytest.mark.fault("divergent training")
 def test_a_divergent_final_training_names_the_remedy(manifest: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training diverged: loss .*, gradient norm .*lower training\.learning_rate"):
-        train_model(settings_of(**DIVERGING), manifest, tmp_path / "work", *hand_over_of(tmp_path), None)
+    with pytest.raises(
+        UserError,
+        match=r"training diverged: loss .*, gradient norm .*lower training\.learning_rate",
+    ):
+        train_model(
+            settings_of(**DIVERGING), manifest, tmp_path / "work", *hand_over_of(tmp_path), None
+        )
 
 
 @pytest.mark.fault("out of memory")
-def test_a_trial_without_memory_fails_and_the_search_goes_on(manifest: Path, tmp_path: Path, little_memory: None) -> None:
-    slots = search(manifest, tmp_path, **{"model.width": {"type": "categorical", "choices": [TOO_WIDE, 2 * TOO_WIDE]}})
+def test_a_trial_without_memory_fails_and_the_search_goes_on(
+    manifest: Path, tmp_path: Path, little_memory: None
+) -> None:
+    slots = search(
+        manifest,
+        tmp_path,
+        **{"model.width": {"type": "categorical", "choices": [TOO_WIDE, 2 * TOO_WIDE]}},
+    )
     assert [slot["status"] for slot in slots.values()] == ["complete", "failed", "complete"]
     assert slots[0, 1]["reason"].startswith("out of memory: ")
     assert slots[1, 0]["config"] == slots[0, 0]["config"]
 
 
 @pytest.mark.fault("out of memory")
-def test_a_final_training_without_memory_names_the_remedy(manifest: Path, tmp_path: Path, little_memory: None) -> None:
+def test_a_final_training_without_memory_names_the_remedy(
+    manifest: Path, tmp_path: Path, little_memory: None
+) -> None:
     settings = settings_of()
-    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"width": TOO_WIDE})})
-    with pytest.raises(UserError, match=r"training failed: out of memory: .*lower training\.elements_per_batch or model\.width"):
+    settings = settings.model_copy(
+        update={"model": settings.model.model_copy(update={"width": TOO_WIDE})}
+    )
+    with pytest.raises(
+        UserError,
+        match=(
+            r"training failed: out of memory: .*lower training\.elements_per_batch or model\.width"
+        ),
+    ):
         train_model(settings, manifest, tmp_path / "work", *hand_over_of(tmp_path), None)
 
 
 @pytest.mark.fault("training that takes too long")
-def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(manifest: Path, tmp_path: Path) -> None:
+def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(
+    manifest: Path, tmp_path: Path
+) -> None:
     good = settings_of()
-    hpo = HpoConfig(scheduler="none", first_rung_slots=1, n_rungs=1, min_steps=10**6, slot_minutes_max=0.05)
+    hpo = HpoConfig(
+        scheduler="none", first_rung_slots=1, n_rungs=1, min_steps=10**6, slot_minutes_max=0.05
+    )
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     run_hpo_slot(settings, manifest, tmp_path / "work", 0, 0, 0, tmp_path / "slot.json")
     slot = json.loads((tmp_path / "slot.json").read_text())
     assert slot["status"] == "failed"
     assert re.fullmatch(r"timed out: \d+ of 1000000 steps in 3 s", slot["reason"])
     (folder,) = (tmp_path / "work").glob("*/0-0-00000")
-    assert f"step_{int(slot['reason'].split()[2]):09d}" in str(list_checkpoints(folder / CHECKPOINTS)[-1])
+    assert f"step_{int(slot['reason'].split()[2]):09d}" in str(
+        list_checkpoints(folder / CHECKPOINTS)[-1]
+    )
 
 
 def test_the_limit_counts_what_earlier_jobs_trained(manifest: Path, tmp_path: Path) -> None:
     spec = TrainingSpec(settings_of(), manifest, tmp_path, 10, time_limit_s=3600, spent_s=3600)
     result = run_training(spec, 1)
-    assert (result.status, result.reason) == ("failed", f"timed out: {result.step} of 10 steps in 3600 s")
+    assert (result.status, result.reason) == (
+        "failed",
+        f"timed out: {result.step} of 10 steps in 3600 s",
+    )
     assert result.step < 10
 
 
@@ -231,7 +295,10 @@ def starve(rank: psutil.Process) -> None:
 @pytest.mark.fault("one rank dies")
 @pytest.mark.parametrize(
     ("strike", "status", "reason"),
-    [(kill, "interrupted", "a training process was killed from outside after step"), (starve, "failed", "out of memory")],
+    [
+        (kill, "interrupted", "a training process was killed from outside after step"),
+        (starve, "failed", "out of memory"),
+    ],
 )
 def test_a_dead_rank_ends_all_and_the_rerun_is_as_undisturbed(
     manifest: Path, tmp_path: Path, whole: TrainingResult, strike: Any, status: str, reason: str
@@ -252,7 +319,9 @@ def test_a_dead_rank_ends_all_and_the_rerun_is_as_undisturbed(
 
 @pytest.mark.fault("one rank dies")
 def test_a_training_killed_twice_at_a_step_has_failed(manifest: Path, tmp_path: Path) -> None:
-    """Else a configuration that the system kills for its hunger for memory would hold up the search for ever."""
+    """Else a configuration that the system kills for its hunger for memory would hold up the search
+    for ever.
+    """
     spec = TrainingSpec(settings_to_disturb(), manifest, tmp_path / "work", STEPS)
     for status in ("interrupted", "failed"):
         job = start(spec, 1)

@@ -17,15 +17,31 @@ def test_validation_writes_everything_and_the_same_twice(tmp_path: Path) -> None
     pairs = []
     for seed, sample in enumerate(settings.samples):
         events = many_events(200, seed)
-        pairs.append(write_pair(tmp_path, events, smeared(events, seed, width=0.05, efficiency=0.97), sample=sample))
+        pairs.append(
+            write_pair(
+                tmp_path, events, smeared(events, seed, width=0.05, efficiency=0.97), sample=sample
+            )
+        )
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         files = folder / "metrics.json", folder / "histograms.json", folder / "plots"
         validate_model(settings, [pair[0] for pair in pairs], [pair[1] for pair in pairs], *files)
-    made = sorted(path.relative_to(folders[0]) for path in folders[0].rglob("*.*") if not path.name.endswith(".provenance.json"))
-    expected = {f"plots/{name}.{suffix}" for name in captions(settings.particle_classes) for suffix in ("png", "pdf")}
+    made = sorted(
+        path.relative_to(folders[0])
+        for path in folders[0].rglob("*.*")
+        if not path.name.endswith(".provenance.json")
+    )
+    expected = {
+        f"plots/{name}.{suffix}"
+        for name in captions(settings.particle_classes)
+        for suffix in ("png", "pdf")
+    }
     assert {str(path) for path in made} == expected | {"metrics.json", "histograms.json"}
     for path in made:
         assert (folders[0] / path).read_bytes() == (folders[1] / path).read_bytes(), path
     figures = json.loads((folders[0] / "metrics.json").read_text(encoding="utf-8"))
-    assert sum(of_sample["n_events"] for of_sample in figures["by_sample"].values()) == figures["n_events"] == 3 * 133
+    assert (
+        sum(of_sample["n_events"] for of_sample in figures["by_sample"].values())
+        == figures["n_events"]
+        == 3 * 133
+    )

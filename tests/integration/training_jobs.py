@@ -27,12 +27,16 @@ def settings_of(**changes: Any) -> TrainSettings:
         "warmup_steps": 2,
         "device": "cpu",
     }
-    return TrainSettings(seed=4, model={"width": 8, "n_layers": 1, "n_heads": 2}, training={**training, **changes})
+    return TrainSettings(
+        seed=4, model={"width": 8, "n_layers": 1, "n_heads": 2}, training={**training, **changes}
+    )
 
 
 def losses(metrics: Path, split: str = "train") -> dict[int, float]:
     rows = pq.read_table(metrics).to_pylist()
-    return {row["step"]: row["value"] for row in rows if row["split"] == split and row["name"] == "loss"}
+    return {
+        row["step"]: row["value"] for row in rows if row["split"] == split and row["name"] == "loss"
+    }
 
 
 def start(spec: TrainingSpec, ranks: int) -> subprocess.Popen[bytes]:
@@ -41,11 +45,14 @@ def start(spec: TrainingSpec, ranks: int) -> subprocess.Popen[bytes]:
     spec_file = spec.work_dir.with_suffix(".spec.json")
     spec.write().rename(spec_file)
     code = (
-        "import sys; from pathlib import Path; from particleforge.training.launch import run_training, TrainingSpec\n"
-        "r = run_training(TrainingSpec.read(Path(sys.argv[1])), int(sys.argv[2])); print(r.status, r.step, r.reason)"
+        "import sys; from pathlib import Path; from particleforge.training.launch import"
+        " run_training, TrainingSpec\nr = run_training(TrainingSpec.read(Path(sys.argv[1])),"
+        " int(sys.argv[2])); print(r.status, r.step, r.reason)"
     )
     with spec.work_dir.with_suffix(".outcome").open("wb") as output:
-        return subprocess.Popen([sys.executable, "-c", code, str(spec_file), str(ranks)], stdout=output)
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(spec_file), str(ranks)], stdout=output
+        )
 
 
 def outcome(job: subprocess.Popen[bytes], spec: TrainingSpec) -> list[str]:

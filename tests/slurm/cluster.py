@@ -1,10 +1,12 @@
 """A private two-node Slurm cluster on this machine: munge, slurmctld and two slurmd with fake GPUs.
 
-Everything runs in mount and process namespaces of its own, in which a private folder lies over /etc/slurm: the executor plugin's
-job step drops SLURM_CONF, so the configuration must be at its default place, but the machine's own must not be touched.
-Ending the first process of the namespace ends every process of the cluster, jobs included. Several clusters can run side by side.
-Each node is one more such namespace with a host name of its own, so a process sees none of another node's, and a node is cut off
-by ending one process. The nodes share the file system and the network of this machine.
+Everything runs in mount and process namespaces of its own, in which a private folder lies over
+/etc/slurm: the executor plugin's job step drops SLURM_CONF, so the configuration must be at its
+default place, but the machine's own must not be touched. Ending the first process of the namespace
+ends every process of the cluster, jobs included. Several clusters can run side by side. Each node
+is one more such namespace with a host name of its own, so a process sees none of another node's,
+and a node is cut off by ending one process. The nodes share the file system and the network of this
+machine.
 """
 
 import os
@@ -19,11 +21,23 @@ from pathlib import Path
 import psutil
 from chain import PATIENCE_S, Chain, environment
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "unshare", "nsenter")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scontrol",
+    "unshare",
+    "nsenter",
+)
 NODES = ("n1", "n2")
 STARTS_WITHIN_S = 600  # even on a busy machine
 _SYSTEM_PATH = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
-_REAP = "while true; do sleep 3600 & wait; done"  # the first process of a namespace inherits orphans: bash collects them
+_REAP = (  # the first process of a namespace inherits orphans: bash collects them
+    "while true; do sleep 3600 & wait; done"
+)
 _SLURM_CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -67,16 +81,25 @@ SITE_OPTIONS = (
     *("--latency-wait", "20"),
 )
 
-SMOKE = ("preset=smoke", "resources={run_hpo_slot: {nodes: 2}, train_model: {nodes: 2}}")  # the chain that most tests share
+SMOKE = (
+    "preset=smoke",
+    "resources={run_hpo_slot: {nodes: 2}, train_model: {nodes: 2}}",
+)  # the chain that most tests share
 
 
 def why_not() -> str | None:
     """Return why no cluster can be started here, or None."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=_SYSTEM_PATH) is None]
     if missing:
-        return f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm munge"
+        return (
+            f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm"
+            " munge"
+        )
     tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True, env={"PATH": _SYSTEM_PATH}
+        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"],
+        capture_output=True,
+        text=True,
+        env={"PATH": _SYSTEM_PATH},
     )
     return f"no private namespaces here: {tried.stderr.strip()}" if tried.returncode else None
 
@@ -107,13 +130,35 @@ class Cluster:
         etc = self.folder / "etc"
         mounts = f"mount --bind {etc} /etc/slurm && mount --bind {etc}/hosts /etc/hosts"
         script = f"{mounts} && echo ready && {_REAP}"
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script]
-        self._init = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment())
+        command = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            script,
+        ]
+        self._init = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=self._environment()
+        )
         assert self._init.stdout is not None
         assert self._init.stdout.readline() == "ready\n", "the namespace did not come up"
         self._pid = int(Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text())
-        files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-        self.call("munged", "--force", *(f"--{option}={self.folder}/munge.{suffix}" for option, suffix in files.items()))
+        files = {
+            "key-file": "key",
+            "socket": "sock",
+            "pid-file": "pid",
+            "log-file": "log",
+            "seed-file": "seed",
+        }
+        self.call(
+            "munged",
+            "--force",
+            *(f"--{option}={self.folder}/munge.{suffix}" for option, suffix in files.items()),
+        )
         self.start_controller()
         for node in NODES:
             self.start_node(node)
@@ -134,7 +179,9 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld, which reads the state that an earlier one saved."""
         self.call("slurmctld")
-        wait_for(lambda: "is UP" in self.call("scontrol", "ping", check=False), "start of slurmctld")
+        wait_for(
+            lambda: "is UP" in self.call("scontrol", "ping", check=False), "start of slurmctld"
+        )
 
     def stop_controller(self) -> None:
         """Kill slurmctld as a crash would."""
@@ -143,8 +190,21 @@ class Cluster:
     def start_node(self, node: str) -> None:
         """Boot a node."""
         script = f"hostname {node} && slurmd -N {node} && {_REAP}"
-        command = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script]
-        self._nodes[node] = self.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "bash",
+            "-c",
+            script,
+        ]
+        self._nodes[node] = self.popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def stop_node(self, node: str) -> None:
         """Cut a node's power: its slurmd and all that runs on it are gone at once."""
@@ -155,7 +215,10 @@ class Cluster:
 
     def wait_until_idle(self) -> None:
         """Return when every node takes jobs."""
-        wait_for(lambda: sorted(self.node_states().items()) == [(node, "idle") for node in NODES], "return of the nodes")
+        wait_for(
+            lambda: sorted(self.node_states().items()) == [(node, "idle") for node in NODES],
+            "return of the nodes",
+        )
 
     def reset(self) -> None:
         """End all jobs and bring back what a test took down."""
@@ -170,14 +233,25 @@ class Cluster:
 
     # ---- use
 
-    def popen(self, command: Sequence[str], cwd: Path | None = None, **options: object) -> subprocess.Popen[str]:
+    def popen(
+        self, command: Sequence[str], cwd: Path | None = None, **options: object
+    ) -> subprocess.Popen[str]:
         """Start a command inside the cluster, as a user on its login node does."""
-        inside = ["nsenter", f"--mount=/proc/{self._pid}/ns/mnt", f"--pid=/proc/{self._pid}/ns/pid", f"--wd={cwd or self.folder}"]
+        inside = [
+            "nsenter",
+            f"--mount=/proc/{self._pid}/ns/mnt",
+            f"--pid=/proc/{self._pid}/ns/pid",
+            f"--wd={cwd or self.folder}",
+        ]
         return subprocess.Popen([*inside, *command], text=True, env=self._environment(), **options)  # type: ignore[call-overload]
 
-    def call(self, *command: str, cwd: Path | None = None, check: bool = True, timeout_s: float = 600) -> str:
+    def call(
+        self, *command: str, cwd: Path | None = None, check: bool = True, timeout_s: float = 600
+    ) -> str:
         """Run a command inside the cluster and return what it printed."""
-        process = self.popen(command, cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = self.popen(
+            command, cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
         text = process.communicate(timeout=timeout_s)[0]
         assert process.returncode == 0 or not check, f"{' '.join(command)}: {text[-6000:]}"
         return text
@@ -186,16 +260,42 @@ class Cluster:
         """Run a command on a node, outside any job, and return what it printed."""
         unshare = psutil.Process(self._nodes[node].pid).children()[0]
         first = unshare.children()[0].pid
-        inside = ["nsenter", f"--mount=/proc/{first}/ns/mnt", f"--pid=/proc/{first}/ns/pid", f"--uts=/proc/{first}/ns/uts"]
-        return subprocess.run([*inside, *command], check=True, capture_output=True, text=True, env=self._environment(), timeout=600).stdout
+        inside = [
+            "nsenter",
+            f"--mount=/proc/{first}/ns/mnt",
+            f"--pid=/proc/{first}/ns/pid",
+            f"--uts=/proc/{first}/ns/uts",
+        ]
+        return subprocess.run(
+            [*inside, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+            timeout=600,
+        ).stdout
 
     def snakemake(
-        self, chain: Chain, *arguments: str, config: tuple[str, ...] = (), check: bool = True, timeout_s: float = PATIENCE_S
+        self,
+        chain: Chain,
+        *arguments: str,
+        config: tuple[str, ...] = (),
+        check: bool = True,
+        timeout_s: float = PATIENCE_S,
     ) -> str:
-        """Run Snakemake with the shipped Slurm profile in a chain's folder and return what it printed."""
-        return self.call(*self.snakemake_command(chain, *arguments, config=config), cwd=chain.folder, check=check, timeout_s=timeout_s)
+        """Run Snakemake with the shipped Slurm profile in a chain's folder and return what it
+        printed.
+        """
+        return self.call(
+            *self.snakemake_command(chain, *arguments, config=config),
+            cwd=chain.folder,
+            check=check,
+            timeout_s=timeout_s,
+        )
 
-    def snakemake_command(self, chain: Chain, *arguments: str, config: tuple[str, ...] = ()) -> list[str]:
+    def snakemake_command(
+        self, chain: Chain, *arguments: str, config: tuple[str, ...] = ()
+    ) -> list[str]:
         """Return the command of ``snakemake``."""
         return chain.command(*arguments, *SITE_OPTIONS, config=config, profile="slurm")
 
@@ -205,9 +305,13 @@ class Cluster:
         return dict(line.split() for line in lines if len(line.split()) == 2)
 
     def jobs(self) -> dict[str, dict[str, str]]:
-        """Return what the controller remembers of every job, finished ones too: job id -> field -> value."""
+        """Return what the controller remembers of every job, finished ones too: job id -> field ->
+        value.
+        """
         lines = self.call("scontrol", "show", "jobs", "--oneliner", check=False).splitlines()
-        records = [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in lines]
+        records = [
+            dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in lines
+        ]
         return {record["JobId"]: record for record in records if "JobId" in record}
 
     def _write_configuration(self) -> None:
@@ -215,11 +319,22 @@ class Cluster:
         for path in (etc, self.folder / "state"):
             path.mkdir(parents=True)
         port, port_1, port_2 = _free_ports(3)
-        text = _SLURM_CONF.format(host=host, folder=self.folder, port=port, port_1=port_1, port_2=port_2, cpus=self.cpus_per_node)
+        text = _SLURM_CONF.format(
+            host=host,
+            folder=self.folder,
+            port=port,
+            port_1=port_1,
+            port_2=port_2,
+            cpus=self.cpus_per_node,
+        )
         (etc / "slurm.conf").write_text(text)
         (etc / "hosts").write_text(f"127.0.0.1 localhost {host} {' '.join(NODES)}\n")
         (etc / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        (etc / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File={self.folder}/{node}gpu[0-1]\n" for node in NODES))
+        (etc / "gres.conf").write_text(
+            "".join(
+                f"NodeName={node} Name=gpu File={self.folder}/{node}gpu[0-1]\n" for node in NODES
+            )
+        )
         for node in NODES:
             for number in range(2):
                 (self.folder / f"{node}gpu{number}").touch()
@@ -228,7 +343,11 @@ class Cluster:
         key.chmod(0o400)
 
     def _environment(self) -> Mapping[str, str]:
-        clean = {name: value for name, value in environment().items() if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+        clean = {
+            name: value
+            for name, value in environment().items()
+            if not name.startswith(("SLURM_", "SBATCH_", "SRUN_"))
+        }
         return clean | {"PATH": os.pathsep.join((clean["PATH"], "/usr/sbin", "/sbin"))}
 
 

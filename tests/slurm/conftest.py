@@ -1,4 +1,6 @@
-"""One private cluster for all tests of this folder, and one finished chain that was made without it."""
+"""One private cluster for all tests of this folder, and one finished chain that was made without
+it.
+"""
 
 import os
 import subprocess
@@ -31,12 +33,16 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(cluster, tmp_path_factory):
-    """Return the chain on Slurm, the jobs that it took, and a second folder with the data stages made here, side by side."""
+    """Return the chain on Slurm, the jobs that it took, and a second folder with the data stages
+    made here, side by side.
+    """
     folder = tmp_path_factory.mktemp("chains")
     on_slurm, here = Chain.new(folder / "slurm"), Chain.new(folder / "here")
     with (folder / "here.log").open("w") as log:
         command = here.command("select", "preprocess", config=SMOKE)
-        process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        process = subprocess.Popen(
+            command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
+        )
         try:
             cluster.snakemake(on_slurm, config=SMOKE)
             process.wait(PATIENCE_S)

@@ -1,4 +1,6 @@
-"""The whole smoke chain as Slurm jobs, trainings on two nodes, against the same chain on one machine without Slurm."""
+"""The whole smoke chain as Slurm jobs, trainings on two nodes, against the same chain on one
+machine without Slurm.
+"""
 
 import json
 import shutil
@@ -45,16 +47,27 @@ def counted(jobs):
 
 def test_trainings_had_two_nodes(finished):
     chain, jobs, _ = finished
-    nodes = {job["Comment"]: job["NodeList"] for job in jobs.values() if job["WorkDir"] == str(chain.folder)}
+    nodes = {
+        job["Comment"]: job["NodeList"]
+        for job in jobs.values()
+        if job["WorkDir"] == str(chain.folder)
+    }
     for comment, names in nodes.items():
-        assert (names == "n[1-2]") == any(rule in comment for rule in ("run_hpo_slot", "train_model")), comment
+        assert (names == "n[1-2]") == any(
+            rule in comment for rule in ("run_hpo_slot", "train_model")
+        ), comment
 
 
 def test_every_record_names_its_slurm_job(finished):
     chain, jobs, _ = finished
-    records = [json.loads(path.read_text())["circumstances"]["slurm"] for path in chain.results.rglob("*.provenance.json")]
+    records = [
+        json.loads(path.read_text())["circumstances"]["slurm"]
+        for path in chain.results.rglob("*.provenance.json")
+    ]
     assert records
-    assert {told["job_id"] for told in records} == {name for name, job in jobs.items() if job["WorkDir"] == str(chain.folder)}
+    assert {told["job_id"] for told in records} == {
+        name for name, job in jobs.items() if job["WorkDir"] == str(chain.folder)
+    }
     for told in records:
         assert told["node_list"] == jobs[told["job_id"]]["NodeList"]
         assert told["restart_count"] == jobs[told["job_id"]]["Restarts"]
@@ -69,7 +82,9 @@ def test_a_trial_on_two_nodes_has_the_loss_of_one_node(finished, tmp_path):
     chain, _, _ = finished
     slot = json.loads((chain.results / "hpo/slots/0/0/0.json").read_text())
     run = load_run(chain.folder / "config", {"preset": "smoke", "detector": "clic"})
-    settings = trial_settings(HpoSettings.of(run, load_detector(chain.folder / "config", "clic")), slot["params"])
+    settings = trial_settings(
+        HpoSettings.of(run, load_detector(chain.folder / "config", "clic")), slot["params"]
+    )
     spec = TrainingSpec(settings, chain.results / "shards/manifest.json", tmp_path, slot["steps"])
     assert run_training(spec, ranks=run.hpo.ranks).valid_loss == slot["value"]
 

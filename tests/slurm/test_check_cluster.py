@@ -1,4 +1,6 @@
-"""`particleforge check-cluster` on a real Slurm: all right, and each mistake of a site that can be provoked here."""
+"""`particleforge check-cluster` on a real Slurm: all right, and each mistake of a site that can be
+provoked here.
+"""
 
 import os
 import re
@@ -26,8 +28,26 @@ def check(cluster, profile, tmp_path):
     def run(*arguments, environment=()):
         folder = tmp_path / "work"
         folder.mkdir(exist_ok=True)
-        command = [str(BIN / "particleforge"), "check-cluster", "--profile", str(profile), "--config-dir", str(ROOT / "config"), *arguments]
-        text = cluster.call("env", *environment, "sh", "-c", '"$@"; echo "status $?"', "-", *command, cwd=folder, timeout_s=200)
+        command = [
+            str(BIN / "particleforge"),
+            "check-cluster",
+            "--profile",
+            str(profile),
+            "--config-dir",
+            str(ROOT / "config"),
+            *arguments,
+        ]
+        text = cluster.call(
+            "env",
+            *environment,
+            "sh",
+            "-c",
+            '"$@"; echo "status $?"',
+            "-",
+            *command,
+            cwd=folder,
+            timeout_s=200,
+        )
         wrong = any(line.startswith("WRONG ") for line in text.splitlines())
         assert text.endswith(f"status {int(wrong)}\n"), text
         if not wrong:
@@ -48,22 +68,40 @@ def test_a_cluster_that_is_right(cluster, check):
     text = check("--kind", "cpu", "--kind", "nodes")
     assert "WRONG" not in text, text
     for job in ("cpu job", "nodes job"):
-        assert re.search(rf"OK +{job}: shared folder: files pass from n[12] to the login node and back in [\d.]+ s", text)
+        assert re.search(
+            rf"OK +{job}: shared folder: files pass from n[12] to the login node and back in"
+            r" [\d.]+ s",
+            text,
+        )
         assert re.search(rf"OK +{job}: clocks: .* agree within 1 s", text)
-    assert re.search(r"OK +nodes job: ports: 2 nodes met at n1:\d+ and summed a number with gloo", text)
-    nodes = {job["Comment"]: job["NumNodes"] for name, job in cluster.jobs().items() if name not in before}
+    assert re.search(
+        r"OK +nodes job: ports: 2 nodes met at n1:\d+ and summed a number with gloo", text
+    )
+    nodes = {
+        job["Comment"]: job["NumNodes"]
+        for name, job in cluster.jobs().items()
+        if name not in before
+    }
     assert nodes == {"rule_simulate_events": "1", "rule_train_model": "2"}
 
 
 @pytest.mark.fault("wrong partition")
 def test_unknown_partition_and_no_gpus(cluster, check, profile):
-    """The cluster's GPUs are empty files, so torch sees none; the job is in the partition that has them all the same."""
+    """The cluster's GPUs are empty files, so torch sees none.
+
+    The job is in the partition that has them all the same.
+    """
     edit(profile / "partitions.yaml", "  cpu:", "  long:")
     before = cluster.jobs()
     text = check("--kind", "cpu", "--kind", "gpu")
-    assert "WRONG cpu job: submission: refused: sbatch: error: invalid partition specified: long" in text
+    assert (
+        "WRONG cpu job: submission: refused: sbatch: error: invalid partition specified: long"
+        in text
+    )
     assert "correct the names in partitions.yaml" in text
-    assert re.search(r"WRONG gpu job: GPUs: torch sees none \(torch .* on n\d, CUDA_VISIBLE_DEVICES=.*\); ", text)
+    assert re.search(
+        r"WRONG gpu job: GPUs: torch sees none \(torch .* on n\d, CUDA_VISIBLE_DEVICES=.*\); ", text
+    )
     assert "OK    gpu job: shared folder" in text
     (job,) = [job for name, job in cluster.jobs().items() if name not in before]
     assert (job["Comment"], job["Partition"]) == ("rule_run_hpo_slot", "gpu")
@@ -73,7 +111,10 @@ def test_unknown_partition_and_no_gpus(cluster, check, profile):
 def test_sacct_without_accounting(check, profile):
     edit(profile / "config.yaml", "slurm-status-command: squeue", "")
     text = check("--kind", "cpu")
-    assert "WRONG accounting: sacct says: Slurm accounting storage is disabled; set `slurm-status-command: squeue`" in text
+    assert (
+        "WRONG accounting: sacct says: Slurm accounting storage is disabled; set"
+        " `slurm-status-command: squeue`" in text
+    )
 
 
 @pytest.mark.fault("srun missing on a node")
@@ -84,7 +125,9 @@ def test_no_srun(check, tmp_path):
         if path.name != "srun":
             (programs / path.name).symlink_to(path)
     text = check("--kind", "cpu", environment=[f"PATH={BIN}:{programs}"])
-    assert re.search(r"WRONG cpu job: environment: failed: .*srun: not found; add Slurm's folder to PATH", text)
+    assert re.search(
+        r"WRONG cpu job: environment: failed: .*srun: not found; add Slurm's folder to PATH", text
+    )
 
 
 @pytest.mark.fault("folder not shared with the nodes")
@@ -96,7 +139,10 @@ def test_folder_not_shared(cluster, check, tmp_path):
     finally:
         for node in NODES:
             cluster.call_on(node, "umount", str(tmp_path))
-    assert "WRONG cpu job: shared folder: the job ended, but neither its log nor its answer can be seen here" in text
+    assert (
+        "WRONG cpu job: shared folder: the job ended, but neither its log nor its answer can be"
+        " seen here" in text
+    )
 
 
 @pytest.mark.fault("ports closed between nodes")
@@ -118,6 +164,10 @@ def test_pending(cluster, check):
     before = cluster.jobs()
     cluster.call("scontrol", "update", f"nodename={','.join(NODES)}", "state=drain", "reason=test")
     text = check("--kind", "cpu", "--timeout-s", str(12 * max(1.0, os.getloadavg()[0] / 2)))
-    assert re.search(r"WRONG cpu job: start: still pending, Slurm's reason is .+; wait for other jobs and raise --timeout-s", text)
+    assert re.search(
+        r"WRONG cpu job: start: still pending, Slurm's reason is .+; wait for other jobs and raise"
+        r" --timeout-s",
+        text,
+    )
     states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}  # noqa: E731
     wait_for(lambda: states() == {"CANCELLED"}, "cancellation of the job")

@@ -1,4 +1,6 @@
-"""What a cluster does to running jobs: in each case the run ends with the bytes of an undisturbed one."""
+"""What a cluster does to running jobs: in each case the run ends with the bytes of an undisturbed
+one.
+"""
 
 import os
 import signal
@@ -10,7 +12,9 @@ from chain import PATIENCE_S, Chain, environment
 from cluster import wait_for
 
 TARGET = "results/clic/sim/ttbar/00000.root"
-SIZE = ("simulation={events_per_sample: 250, events_per_shard: 250}",)  # a simulation of some 8 s, long enough to be disturbed
+SIZE = (
+    "simulation={events_per_sample: 250, events_per_shard: 250}",
+)  # a simulation of some 8 s, long enough to be disturbed
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,12 @@ class Run:
         self.old = set(cluster.jobs())
         command = cluster.snakemake_command(chain, TARGET, *arguments, config=SIZE)
         self.process = cluster.popen(
-            command, chain.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            chain.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def jobs(self):
@@ -38,7 +47,9 @@ class Run:
     def wait_for_work(self):
         """Return the id of the simulation's job once it works."""
         log = self.chain.results / "logs/simulate_events/ttbar/00000.log"
-        wait_for(lambda: log.is_file() or self.process.poll() is not None, "start of the simulation")
+        wait_for(
+            lambda: log.is_file() or self.process.poll() is not None, "start of the simulation"
+        )
         return next(name for name, job in self.jobs().items() if job["JobState"] == "RUNNING")
 
     def end(self):
@@ -118,7 +129,9 @@ def test_a_second_workflow_is_refused(cluster, run, undisturbed):
 
 @pytest.mark.fault("output seen late on the shared file system")
 def test_latency(cluster, tmp_path, undisturbed):
-    """The node's writes reach the login node only after some seconds, as on a busy network file system."""
+    """The node's writes reach the login node only after some seconds, as on a busy network file
+    system.
+    """
     chain = Chain.new(tmp_path / "run")
     folder = chain.results / "sim"
     folder.mkdir(parents=True)

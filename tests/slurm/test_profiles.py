@@ -1,4 +1,6 @@
-"""What the shipped profile asks of a real Slurm: partitions, second attempts, a way back into the queue."""
+"""What the shipped profile asks of a real Slurm: partitions, second attempts, a way back into the
+queue.
+"""
 
 import pytest
 from chain import PATIENCE_S, Chain
@@ -20,8 +22,13 @@ def jobs_of(cluster, chain):
 
 
 def test_partitions_and_second_attempt(cluster, chain):
-    """A job that ends badly is submitted again with more of everything; jobs with GPUs go where GPUs are."""
-    command = cluster.snakemake_command(chain, SHARD, config=(*SIZE, "resources={select_events: {gpus: 1}}"))
+    """A job that ends badly is submitted again with more of everything.
+
+    Jobs with GPUs go where GPUs are.
+    """
+    command = cluster.snakemake_command(
+        chain, SHARD, config=(*SIZE, "resources={select_events: {gpus: 1}}")
+    )
     run = cluster.popen(command, chain.folder)
     try:
         wait_for(lambda: jobs_of(cluster, chain), "submission")
@@ -34,6 +41,11 @@ def test_partitions_and_second_attempt(cluster, chain):
     assert first["JobState"] == "CANCELLED"
     assert (first["MinMemoryNode"], first["TimeLimit"]) == ("2000M", "01:00:00")
     assert (second["MinMemoryNode"], second["TimeLimit"]) == ("4000M", "02:00:00")
-    assert [job["Partition"] for job in (first, second, build, select)] == ["cpu", "cpu", "cpu", "gpu"]
+    assert [job["Partition"] for job in (first, second, build, select)] == [
+        "cpu",
+        "cpu",
+        "cpu",
+        "gpu",
+    ]
     assert {job["Requeue"] for job in (first, second, build, select)} == {"1"}
     assert select["TresPerJob"] == "gres:gpu:1"

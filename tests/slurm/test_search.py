@@ -1,7 +1,9 @@
-"""A search of 40 slots on Slurm whose jobs are killed at random: it ends with the trials of one that nobody disturbed.
+"""A search of 40 slots on Slurm whose jobs are killed at random: it ends with the trials of one
+that nobody disturbed.
 
-A job runs several slots one after the other, as with Snakemake's ``groups``, and imports torch once: each training is a process
-forked from the job's, not one started anew. Who submits, and submits again what was killed, is this test.
+A job runs several slots one after the other, as with Snakemake's ``groups``, and imports torch
+once: each training is a process forked from the job's, not one started anew. Who submits, and
+submits again what was killed, is this test.
 """
 
 import random
@@ -56,8 +58,21 @@ def search_settings():
         "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
         "model.width": {"type": "categorical", "choices": [8, 16]},
     }
-    steps = {"warmup_steps": 1, "valid_every_steps": 1, "checkpoint_every_steps": 1, "max_steps": 27}
-    search = {"scheduler": "asha", "sampler": "qmc", "promotion": "rank", "first_rung_slots": 27, "eta": 3, "n_rungs": 4, "min_steps": 1}
+    steps = {
+        "warmup_steps": 1,
+        "valid_every_steps": 1,
+        "checkpoint_every_steps": 1,
+        "max_steps": 27,
+    }
+    search = {
+        "scheduler": "asha",
+        "sampler": "qmc",
+        "promotion": "rank",
+        "first_rung_slots": 27,
+        "eta": 3,
+        "n_rungs": 4,
+        "min_steps": 1,
+    }
     return HpoSettings(
         seed=5,
         model=ModelConfig(width=8, n_layers=1, n_heads=2),
@@ -76,39 +91,76 @@ class SearchOnSlurm:
     def __init__(self, cluster, folder, manifest):
         self.cluster, self.folder, self.manifest = cluster, folder, manifest
         hpo = search_settings().hpo
-        by_three = [tuple((0, rung, first + k) for k in range(3)) for rung in (0, 1) for first in range(0, dag.slots_of(hpo, 0, rung), 3)]
+        by_three = [
+            tuple((0, rung, first + k) for k in range(3))
+            for rung in (0, 1)
+            for first in range(0, dag.slots_of(hpo, 0, rung), 3)
+        ]
         self.groups = [*by_three, *((place,) for place in dag.all_slots(hpo) if place[1] > 1)]
-        self.parents = {group: {p for place in group for p in dag.parents_of(hpo, *place)} - set(group) for group in self.groups}
+        self.parents = {
+            group: {p for place in group for p in dag.parents_of(hpo, *place)} - set(group)
+            for group in self.groups
+        }
         self.submitted = {}
 
     def has_ended(self, place):
         return (self.folder / f"slots/{name_of(place)}.json").exists()
 
     def is_training(self, group):
-        folders = [next(self.folder.glob(f"work/*/{b}-{r}-{s:05d}"), None) for b, r, s in group if not self.has_ended((b, r, s))]
+        folders = [
+            next(self.folder.glob(f"work/*/{b}-{r}-{s:05d}"), None)
+            for b, r, s in group
+            if not self.has_ended((b, r, s))
+        ]
         return any(folders)
 
     def submit_what_can_run(self):
-        """Submit groups whose parents have ended and that are not done and in no job; return the running ones' jobs by group."""
+        """Submit groups whose parents have ended and that are not done and in no job.
+
+        Return the running ones' jobs by group.
+        """
         states = {job: record["JobState"] for job, record in self.cluster.jobs().items()}
         for group in self.groups:
-            alive = states.get(self.submitted.get(group)) in ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING")
-            if not alive and not all(map(self.has_ended, group)) and all(map(self.has_ended, self.parents[group])):
+            alive = states.get(self.submitted.get(group)) in (
+                "PENDING",
+                "RUNNING",
+                "CONFIGURING",
+                "COMPLETING",
+            )
+            if (
+                not alive
+                and not all(map(self.has_ended, group))
+                and all(map(self.has_ended, self.parents[group]))
+            ):
                 names = " ".join(map(name_of, group))
                 command = f"{BIN}/python {self.folder}/job.py {self.manifest} {self.folder} {names}"
-                options = ("--parsable", "--ntasks=1", "--mem=1000", f"--output={self.folder}/%j.log", "--wrap", command)
-                self.submitted[group] = self.cluster.call("sbatch", *options, cwd=self.folder).strip()
+                options = (
+                    "--parsable",
+                    "--ntasks=1",
+                    "--mem=1000",
+                    f"--output={self.folder}/%j.log",
+                    "--wrap",
+                    command,
+                )
+                self.submitted[group] = self.cluster.call(
+                    "sbatch", *options, cwd=self.folder
+                ).strip()
         return {group: job for group, job in self.submitted.items() if states.get(job) == "RUNNING"}
 
     def run(self, dice, kills):
-        """Run the search to its end, killing jobs at random; return how many were killed, and how many of these while they trained."""
+        """Run the search to its end, killing jobs at random.
+
+        Return how many were killed, and how many of these while they trained.
+        """
         killed, training, deadline = 0, 0, time.monotonic() + PATIENCE_S
         while not all(self.has_ended(place) for group in self.groups for place in group):
             assert time.monotonic() < deadline, "the search did not end"
             for group, job in self.submit_what_can_run().items():
                 trains = self.is_training(group)
                 idle = killed - training  # killed while they started, of which there is more time
-                if killed < kills and dice.random() < (0.6 if trains else 0.05 * (idle < kills // 3)):
+                if killed < kills and dice.random() < (
+                    0.6 if trains else 0.05 * (idle < kills // 3)
+                ):
                     self.cluster.call("scancel", "--signal=KILL", "--full", job, check=False)
                     killed += 1
                     training += trains
@@ -137,7 +189,14 @@ def test_kills_change_no_trial(cluster, tmp_path):
     places = dag.all_slots(hpo)
     assert len(places) == 40
     command = [sys.executable, "job.py", str(manifest), str(undisturbed), *map(name_of, places)]
-    done = subprocess.run(command, cwd=undisturbed, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(
+        command,
+        cwd=undisturbed,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     killed, training = SearchOnSlurm(cluster, folder, manifest).run(random.Random(9), KILLS)
     assert killed >= KILLS // 2
@@ -148,13 +207,19 @@ def test_kills_change_no_trial(cluster, tmp_path):
     assert {t.status for t in found.values()} == {"complete"}
     by_budget = {(t.config, t.rung): t.value for t in expected.values()}
     by_number = {t.number: t for t in found.values()}
-    assert len({t.parent for t in found.values() if t.rung}) == 9 + 3 + 1, "a trial was promoted twice"
+    assert len({t.parent for t in found.values() if t.rung}) == 9 + 3 + 1, (
+        "a trial was promoted twice"
+    )
     for place, trial in found.items():
         if trial.rung == 0:
             assert (trial.params, trial.value) == (expected[place].params, expected[place].value)
         else:
             parent = by_number[trial.parent]
-            assert (parent.rung, parent.config, parent.params) == (trial.rung - 1, trial.config, trial.params)
+            assert (parent.rung, parent.config, parent.params) == (
+                trial.rung - 1,
+                trial.config,
+                trial.params,
+            )
             assert trial.value == by_budget.get((trial.config, trial.rung), trial.value)
         assert trial.steps == dag.budget_steps(hpo, trial.rung)
     best = sorted((t for t in found.values() if t.rung == 0), key=lambda t: t.rank_key)

@@ -1,4 +1,6 @@
-"""What a cluster does to a training on two nodes: all of it ends soon, and the run's result is that of an undisturbed one."""
+"""What a cluster does to a training on two nodes: all of it ends soon, and the run's result is that
+of an undisturbed one.
+"""
 
 import contextlib
 import signal
@@ -11,7 +13,10 @@ from cluster import wait_for
 from trainings import TARGET, new_chain
 
 SIZE = (
-    "training={ranks: 2, max_steps: 600, schedule_steps: 600, checkpoint_every_steps: 20, valid_every_steps: 100, elements_per_batch: 256}",
+    (
+        "training={ranks: 2, max_steps: 600, schedule_steps: 600, checkpoint_every_steps: 20,"
+        " valid_every_steps: 100, elements_per_batch: 256}"
+    ),
     "resources={train_model: {nodes: 2, runtime_min: 5}}",
 )
 ON_ONE_NODE = (SIZE[0], SIZE[1].replace("nodes: 2", "nodes: 1"))
@@ -30,10 +35,18 @@ class Run:
     def __init__(self, cluster, chain, size):
         self.cluster, self.chain, self.old = cluster, chain, set(cluster.jobs())
         command = cluster.snakemake_command(chain, *TARGET, config=size)
-        self.process = cluster.popen(command, chain.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        self.process = cluster.popen(
+            command,
+            chain.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
 
     def checkpoints(self):
-        return {path.name for path in (self.chain.results / "train/work/checkpoints").glob("step_*.pt")}
+        return {
+            path.name for path in (self.chain.results / "train/work/checkpoints").glob("step_*.pt")
+        }
 
     def ranks(self):
         """Return the training's processes by rank."""
@@ -41,15 +54,28 @@ class Run:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):  # it may end meanwhile
                 command = process.cmdline()
-                if "particleforge.training.worker" in command and command[-1].startswith(str(self.chain.folder)):
+                if "particleforge.training.worker" in command and command[-1].startswith(
+                    str(self.chain.folder)
+                ):
                     found[process.environ().get("SLURM_PROCID")] = process
-        return {int(rank): process for rank, process in found.items() if rank}  # srun itself has none
+        return {
+            int(rank): process for rank, process in found.items() if rank
+        }  # srun itself has none
 
     def wait_for_progress(self):
-        """Return the running job's id and its ranks once it has saved a state that was not there before."""
+        """Return the running job's id and its ranks once it has saved a state that was not there
+        before.
+        """
         before = self.checkpoints()
-        wait_for(lambda: self.checkpoints() - before or self.process.poll() is not None, "progress of the training")
-        job = next(name for name, job in self.cluster.jobs().items() if name not in self.old and job["JobState"] == "RUNNING")
+        wait_for(
+            lambda: self.checkpoints() - before or self.process.poll() is not None,
+            "progress of the training",
+        )
+        job = next(
+            name
+            for name, job in self.cluster.jobs().items()
+            if name not in self.old and job["JobState"] == "RUNNING"
+        )
         return job, self.ranks()
 
     def end(self):

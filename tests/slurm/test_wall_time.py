@@ -1,4 +1,6 @@
-"""A training that is longer than its job: it stops in time, goes back to the queue, and ends as if nothing had been."""
+"""A training that is longer than its job: it stops in time, goes back to the queue, and ends as if
+nothing had been.
+"""
 
 import shutil
 import subprocess
@@ -10,9 +12,16 @@ from chain import PATIENCE_S, environment, same_training
 LONG = (
     "preset=smoke",
     "resources={stop_before_limit_s: 60, train_model: {nodes: 2, runtime_min: 1}}",
-    "training={max_steps: 1200, valid_every_steps: 200, checkpoint_every_steps: 100, log_every_steps: 50}",
+    (
+        "training={max_steps: 1200, valid_every_steps: 200, checkpoint_every_steps: 100,"
+        " log_every_steps: 50}"
+    ),
 )
-TRAIN_ONLY = ("train", "--rerun-triggers", "mtime")  # a longer final training; the search stays as it is
+TRAIN_ONLY = (
+    "train",
+    "--rerun-triggers",
+    "mtime",
+)  # a longer final training; the search stays as it is
 
 
 @pytest.mark.fault("wall time reached")
@@ -23,7 +32,9 @@ def test_a_training_outlives_its_job(cluster, finished, tmp_path):
         shutil.rmtree(each.results / "train")
     with (tmp_path / "here.log").open("w") as log:
         command = here.command(*TRAIN_ONLY, config=LONG)
-        process = subprocess.Popen(command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        process = subprocess.Popen(
+            command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
+        )
         try:
             text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG)
             assert process.wait(PATIENCE_S) == 0, (tmp_path / "here.log").read_text()[-6000:]

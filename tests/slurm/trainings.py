@@ -13,7 +13,9 @@ TARGET = ("results/clic/train/best.pt", "--allowed-rules", "train_model")
 
 
 def new_chain(folder: Path) -> Chain:
-    """Return a chain that lacks the training only, whose shards passed and whose search found nothing to change."""
+    """Return a chain that lacks the training only, whose shards passed and whose search found
+    nothing to change.
+    """
     chain = Chain.new(folder)
     write_synthetic(chain.results / "shards")
     (chain.results / "checks").mkdir()

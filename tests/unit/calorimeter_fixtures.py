@@ -1,4 +1,6 @@
-"""Particles at the calorimeter's face, tracks and bookkeeping for tests of the calorimeters and of particle flow."""
+"""Particles at the calorimeter's face, tracks and bookkeeping for tests of the calorimeters and of
+particle flow.
+"""
 
 from typing import Any
 
@@ -8,16 +10,39 @@ from numpy.typing import NDArray
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.records import Clusters, Entering, Hits, Kind, SubDetector, Tracks
 
-KIND_OF = {22: Kind.ELECTROMAGNETIC, 11: Kind.ELECTROMAGNETIC, 211: Kind.HADRON, 130: Kind.HADRON, 13: Kind.MUON}
+KIND_OF = {
+    22: Kind.ELECTROMAGNETIC,
+    11: Kind.ELECTROMAGNETIC,
+    211: Kind.HADRON,
+    130: Kind.HADRON,
+    13: Kind.MUON,
+}
 CHARGED = (11, 13, 211)
 
 
-def at_face(settings: SimulateSettings, pdg: Any, energy: Any, theta: Any, phi: Any, event: NDArray[np.integer] | None = None) -> Entering:
-    """Return particles from the origin that enter the calorimeter; one event each unless ``event`` says otherwise."""
-    pdg, energy, theta, phi = (np.atleast_1d(a) for a in np.broadcast_arrays(pdg, np.float64(energy), theta, phi))
-    direction = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
+def at_face(
+    settings: SimulateSettings,
+    pdg: Any,
+    energy: Any,
+    theta: Any,
+    phi: Any,
+    event: NDArray[np.integer] | None = None,
+) -> Entering:
+    """Return particles from the origin that enter the calorimeter.
+
+    One event each unless ``event`` says otherwise.
+    """
+    pdg, energy, theta, phi = (
+        np.atleast_1d(a) for a in np.broadcast_arrays(pdg, np.float64(energy), theta, phi)
+    )
+    direction = np.stack(
+        [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1
+    )
     tracker = settings.tracker
-    path = np.minimum(tracker.radius_mm / np.sin(theta), tracker.half_length_mm / np.maximum(np.abs(np.cos(theta)), 1e-9))
+    path = np.minimum(
+        tracker.radius_mm / np.sin(theta),
+        tracker.half_length_mm / np.maximum(np.abs(np.cos(theta)), 1e-9),
+    )
     x, y, z = (direction * path[:, None]).T
     n = len(pdg)
     return Entering(
@@ -39,7 +64,9 @@ def at_face(settings: SimulateSettings, pdg: Any, energy: Any, theta: Any, phi: 
 def beam(settings: SimulateSettings, pdg: int, energy: float, n: int, seed: int = 5) -> Entering:
     """Return n particles in as many events, spread over the barrel."""
     rng = np.random.default_rng(seed)
-    return at_face(settings, np.full(n, pdg), energy, rng.uniform(1.0, 2.1, n), rng.uniform(-np.pi, np.pi, n))
+    return at_face(
+        settings, np.full(n, pdg), energy, rng.uniform(1.0, 2.1, n), rng.uniform(-np.pi, np.pi, n)
+    )
 
 
 def energy_per_event(hits: Hits, n_events: int) -> NDArray[np.float64]:
@@ -48,7 +75,10 @@ def energy_per_event(hits: Hits, n_events: int) -> NDArray[np.float64]:
 
 
 def tracks_of(settings: SimulateSettings, entering: Entering) -> Tracks:
-    """Return perfect tracks of the charged particles, straight from the origin; without parameters that particle flow ignores."""
+    """Return perfect tracks of the charged particles, straight from the origin.
+
+    Without parameters that particle flow ignores.
+    """
     e = entering.take(entering.charge != 0)
     n = len(e)
     pt = e.energy * np.hypot(e.dx, e.dy)
@@ -83,12 +113,19 @@ def tracks_of(settings: SimulateSettings, entering: Entering) -> Tracks:
     )
 
 
-def clusters_at(hits: Hits, cluster_of_hit: NDArray[np.integer], detector: NDArray[np.integer]) -> Clusters:
+def clusters_at(
+    hits: Hits, cluster_of_hit: NDArray[np.integer], detector: NDArray[np.integer]
+) -> Clusters:
     """Return the clusters that ``cluster_of_hit`` (numbered from 0 without gaps) makes of hits."""
     n = int(cluster_of_hit.max()) + 1 if len(cluster_of_hit) else 0
     total = np.bincount(cluster_of_hit, hits.energy, minlength=n)
-    x, y, z = (np.bincount(cluster_of_hit, hits.energy * values, minlength=n) / total for values in (hits.x, hits.y, hits.z))
-    energies = np.bincount(cluster_of_hit * len(SubDetector) + detector, hits.energy, minlength=n * len(SubDetector))
+    x, y, z = (
+        np.bincount(cluster_of_hit, hits.energy * values, minlength=n) / total
+        for values in (hits.x, hits.y, hits.z)
+    )
+    energies = np.bincount(
+        cluster_of_hit * len(SubDetector) + detector, hits.energy, minlength=n * len(SubDetector)
+    )
     event = np.zeros(n, np.int32)
     event[cluster_of_hit] = hits.event
     return Clusters(event, total, x, y, z, energies.reshape(-1, len(SubDetector)), cluster_of_hit)

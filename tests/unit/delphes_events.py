@@ -1,6 +1,8 @@
-"""Small made-up Delphes events as plain Python, and files of them as Delphes writes them, references included.
+"""Small made-up Delphes events as plain Python, and files of them as Delphes writes them,
+references included.
 
-Branches hold objects as dicts; ``Particle`` of a track or ``Particles`` of a tower are the ``fUniqueID`` of what they mean.
+Branches hold objects as dicts; ``Particle`` of a track or ``Particles`` of a tower are the
+``fUniqueID`` of what they mean.
 """
 
 import struct
@@ -9,7 +11,14 @@ import awkward as ak
 import numpy as np
 import uproot
 
-TYPES = {"PID": np.int32, "Status": np.int32, "IsPU": np.int32, "Charge": np.int32, "Number": np.int64, "fUniqueID": np.uint32}
+TYPES = {
+    "PID": np.int32,
+    "Status": np.int32,
+    "IsPU": np.int32,
+    "Charge": np.int32,
+    "Number": np.int64,
+    "fUniqueID": np.uint32,
+}
 
 
 def particle(number, pid, p, charge=0, status=1, mass=0.0, **more):
@@ -22,23 +31,56 @@ def particle(number, pid, p, charge=0, status=1, mass=0.0, **more):
 
 def track(of, pt, phi, charge, ctg_theta=0.5, pid=211, **more):
     """Return a track that starts at the origin; where it reaches the calorimeter is made up."""
-    members = {"PID": pid, "PT": pt, "Eta": float(np.arcsinh(ctg_theta)), "Phi": phi, "Charge": charge, "CtgTheta": ctg_theta}
-    members |= {"D0": 0.0, "DZ": 0.0, "Mass": 0.0, "XOuter": 1290.0, "YOuter": 10.0, "ZOuter": 300.0}
+    members = {
+        "PID": pid,
+        "PT": pt,
+        "Eta": float(np.arcsinh(ctg_theta)),
+        "Phi": phi,
+        "Charge": charge,
+        "CtgTheta": ctg_theta,
+    }
+    members |= {
+        "D0": 0.0,
+        "DZ": 0.0,
+        "Mass": 0.0,
+        "XOuter": 1290.0,
+        "YOuter": 10.0,
+        "ZOuter": 300.0,
+    }
     return members | more | {"Particle": of}
 
 
 def tower(of, energy, eta, phi, ecal=None, hcal=0.0):
-    return {"E": energy, "Eta": eta, "Phi": phi, "Eem": energy if ecal is None else ecal, "Ehad": hcal, "Particles": list(of)}
+    return {
+        "E": energy,
+        "Eta": eta,
+        "Phi": phi,
+        "Eem": energy if ecal is None else ecal,
+        "Ehad": hcal,
+        "Particles": list(of),
+    }
 
 
 def candidate(of, pid, charge, energy, pt, eta, phi, hcal=0.0):
-    return {"PID": pid, "Charge": charge, "E": energy, "PT": pt, "Eta": eta, "Phi": phi, "Ehad": hcal, "Particles": list(of)}
+    return {
+        "PID": pid,
+        "Charge": charge,
+        "E": energy,
+        "PT": pt,
+        "Eta": eta,
+        "Phi": phi,
+        "Ehad": hcal,
+        "Particles": list(of),
+    }
 
 
 def write_delphes(path, events, empty=(), processes=0):
-    """Write events, each ``{branch: [objects]}``; ``empty`` are objects of branches that no event fills, whose members it gives.
+    """Write events, each ``{branch: [objects]}``.
 
-    ``processes`` are the upper 8 bits of every reference, which say in which process of ROOT it was made.
+    ``empty`` are objects of branches that no event fills, whose members it gives.
+
+    ``processes`` are the upper 8 bits of every reference, which say in which process of ROOT it was
+    made.
     """
     members = {}
     for event in (*events, *empty):
@@ -51,9 +93,13 @@ def write_delphes(path, events, empty=(), processes=0):
         for name in names:
             values = [[one[name] for one in objects] for objects in of_events]
             if name == "Particle":
-                arrays[f"{branch}.{name}"] = _bytes([b"".join(_reference(x, processes) for x in event) for event in values])
+                arrays[f"{branch}.{name}"] = _bytes(
+                    [b"".join(_reference(x, processes) for x in event) for event in values]
+                )
             elif name == "Particles":
-                arrays[f"{branch}.{name}"] = _bytes([b"".join(_references(x, processes) for x in event) for event in values])
+                arrays[f"{branch}.{name}"] = _bytes(
+                    [b"".join(_references(x, processes) for x in event) for event in values]
+                )
             else:
                 arrays[f"{branch}.{name}"] = _jagged(values, TYPES.get(name, np.float32))
     with uproot.recreate(path) as file:
@@ -68,7 +114,9 @@ def _reference(number, processes):
 
 
 def _references(numbers, processes):
-    """Return a TRefArray as it lies in a file: length in bytes, version, object, name, size, lower bound, process, numbers."""
+    """Return a TRefArray as it lies in a file: length in bytes, version, object, name, size, lower
+    bound, process, numbers.
+    """
     body = struct.pack(">HHIIBIIH", 1, 1, 0, 0x3000000, 0, len(numbers), 0, 0)
     body += b"".join(struct.pack(">I", number | processes << 24) for number in numbers)
     return struct.pack(">I", 0x40000000 | len(body)) + body
@@ -81,4 +129,6 @@ def _bytes(events):
 def _jagged(events, dtype):
     offsets = np.concatenate([[0], np.cumsum([len(event) for event in events])]).astype(np.int64)
     flat = np.array([value for event in events for value in event], dtype)
-    return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(flat)))
+    return ak.Array(
+        ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(flat))
+    )

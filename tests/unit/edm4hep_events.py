@@ -1,4 +1,5 @@
-"""Small made-up events as plain Python, and EDM4hep files of them in the layouts of two generations.
+"""Small made-up events as plain Python, and EDM4hep files of them in the layouts of two
+generations.
 
 Values are exact in single precision, so that what is read equals what was made.
 """
@@ -14,7 +15,15 @@ HIT_COLLECTIONS = ("ECALBarrel", "HCALBarrel", "MUON")
 IDS = {
     name: 11 + i
     for i, name in enumerate(
-        ("MCParticles", "SiTracks_Refitted", "PandoraClusters", "PandoraPFOs", *HIT_COLLECTIONS, "SomethingElse", "EventHeader")
+        (
+            "MCParticles",
+            "SiTracks_Refitted",
+            "PandoraClusters",
+            "PandoraPFOs",
+            *HIT_COLLECTIONS,
+            "SomethingElse",
+            "EventHeader",
+        )
     )
 }
 P, T, C, R = "MCParticles", "SiTracks_Refitted", "PandoraClusters", "PandoraPFOs"
@@ -27,7 +36,9 @@ class Event:
     particles: list[dict] = field(default_factory=list)  # pdg, status, charge, mass, p, parents
     tracks: list[dict] = field(default_factory=list)  # omega, phi, tan_lambda, location
     clusters: list[dict] = field(default_factory=list)  # energy, position, hits
-    hits: dict[str, list[dict]] = field(default_factory=lambda: {name: [] for name in HIT_COLLECTIONS})  # energy, position
+    hits: dict[str, list[dict]] = field(
+        default_factory=lambda: {name: [] for name in HIT_COLLECTIONS}
+    )  # energy, position
     hit_links: list[tuple] = field(default_factory=list)  # (collection, index), particle, weight
     track_links: list[tuple] = field(default_factory=list)  # track, particle, weight
     cluster_links: list[tuple] = field(default_factory=list)  # cluster, particle, weight
@@ -40,25 +51,38 @@ def single(value):
 
 
 def random_event(rng, n_particles, n_tracks, n_clusters, n_hits):
-    """Return an event full of oddities: dangling references, shared hits, zero weights, invalid energies."""
+    """Return an event full of oddities: dangling references, shared hits, zero weights, invalid
+    energies.
+    """
     event = Event(particles=_random_history(rng, n_particles))
     for name in HIT_COLLECTIONS:
         for _ in range(n_hits):
-            energy = rng.choice([rng.exponential(0.5), rng.exponential(3), np.nan, -1.0], p=[0.7, 0.25, 0.03, 0.02])
+            energy = rng.choice(
+                [rng.exponential(0.5), rng.exponential(3), np.nan, -1.0], p=[0.7, 0.25, 0.03, 0.02]
+            )
             event.hits[name].append({"energy": single(energy), "position": _position(rng)})
     for _ in range(n_tracks):
         omega = rng.choice([1e-3, -4e-4, 1e-4, 0.0, np.inf], p=[0.4, 0.3, 0.2, 0.05, 0.05])
-        state = {"omega": single(omega), "phi": single(rng.uniform(-3, 3)), "tan_lambda": single(rng.normal())}
+        state = {
+            "omega": single(omega),
+            "phi": single(rng.uniform(-3, 3)),
+            "tan_lambda": single(rng.normal()),
+        }
         event.tracks.append(state | {"location": int(rng.choice([1, 0], p=[0.95, 0.05]))})
     for _ in range(n_clusters):
         energy = single(rng.choice([rng.exponential(5), np.nan, 0.0], p=[0.9, 0.05, 0.05]))
         hits = [_random_hit(rng, n_hits) for _ in range(rng.integers(0, 6))]
         event.clusters.append({"energy": energy, "position": _position(rng), "hits": hits})
     if n_particles:
-        event.hit_links = [(_random_hit(rng, n_hits), int(rng.integers(0, n_particles + 1)), _weight(rng)) for _ in range(3 * n_hits)]
+        event.hit_links = [
+            (_random_hit(rng, n_hits), int(rng.integers(0, n_particles + 1)), _weight(rng))
+            for _ in range(3 * n_hits)
+        ]
         event.track_links = _random_links(rng, n_tracks, n_particles)
         event.cluster_links = _random_links(rng, n_clusters, n_particles)
-    event.candidates = [_random_candidate(rng, n_tracks, n_clusters) for _ in range(rng.integers(0, 4))]
+    event.candidates = [
+        _random_candidate(rng, n_tracks, n_clusters) for _ in range(rng.integers(0, 4))
+    ]
     return event
 
 
@@ -73,18 +97,39 @@ def _random_history(rng, n_particles):
         good = [x for x in parents if 0 <= x < i]
         if good and rng.random() < 0.7:  # a decay or conversion that conserves momentum
             p = np.array(history[good[0]]["p"]) * rng.choice([0.25, 0.5, 0.75, 1.0])
-        charge, pdg = [(0, 22), (0, 130), (0, 12), (1, 211), (-1, 11), (-1, 13), (1, -11), (0, 310)][rng.integers(8)]
-        entry = {"pdg": pdg, "charge": charge, "status": int(rng.choice([0, 0, 1, 1, 1, 2])), "parents": parents}
-        history.append(entry | {"mass": single(rng.choice([0, 0.1396, 0.4976])), "p": [single(x) for x in p]})
+        charge, pdg = [
+            (0, 22),
+            (0, 130),
+            (0, 12),
+            (1, 211),
+            (-1, 11),
+            (-1, 13),
+            (1, -11),
+            (0, 310),
+        ][rng.integers(8)]
+        entry = {
+            "pdg": pdg,
+            "charge": charge,
+            "status": int(rng.choice([0, 0, 1, 1, 1, 2])),
+            "parents": parents,
+        }
+        history.append(
+            entry | {"mass": single(rng.choice([0, 0.1396, 0.4976])), "p": [single(x) for x in p]}
+        )
     return shuffled(history, rng) if rng.random() < 0.3 else history
 
 
 def shuffled(history, rng):
     """Return the particles in another order, daughters before their parents among them."""
     place = [int(x) for x in rng.permutation(len(history))]
-    parents = [[place[x] if 0 <= x < len(history) else x for x in entry["parents"]] for entry in history]
+    parents = [
+        [place[x] if 0 <= x < len(history) else x for x in entry["parents"]] for entry in history
+    ]
     moved = zip(place, history, parents, strict=True)
-    return [{**entry, "parents": of_entry} for _, entry, of_entry in sorted(moved, key=lambda row: row[0])]
+    return [
+        {**entry, "parents": of_entry}
+        for _, entry, of_entry in sorted(moved, key=lambda row: row[0])
+    ]
 
 
 def _random_hit(rng, n_hits):
@@ -92,7 +137,11 @@ def _random_hit(rng, n_hits):
 
 
 def _random_links(rng, n_left, n_particles):
-    return [(left, int(rng.integers(-1, n_particles + 1)), _weight(rng)) for left in range(n_left) for _ in range(rng.integers(0, 3))]
+    return [
+        (left, int(rng.integers(-1, n_particles + 1)), _weight(rng))
+        for left in range(n_left)
+        for _ in range(rng.integers(0, 3))
+    ]
 
 
 def _random_candidate(rng, n_tracks, n_clusters):
@@ -111,7 +160,9 @@ def _position(rng):
 
 
 def _weight(rng):
-    return single(rng.choice([0.0, 0.2, 0.5, 1.0, rng.random(), np.nan], p=[0.1, 0.15, 0.15, 0.3, 0.28, 0.02]))
+    return single(
+        rng.choice([0.0, 0.2, 0.5, 1.0, rng.random(), np.nan], p=[0.1, 0.15, 0.15, 0.3, 0.28, 0.02])
+    )
 
 
 class _Leaves:
@@ -127,11 +178,19 @@ class _Leaves:
     def references(self, collection, name, number, references):
         stem = f"_{collection}_{name}" if self.modern else f"{collection}#{number}"
         self.put(f"{stem}.index", [index for _, index in references], np.int32)
-        self.put(f"{stem}.collectionID", [IDS[target] for target, _ in references], np.uint32 if self.modern else np.int32)
+        self.put(
+            f"{stem}.collectionID",
+            [IDS[target] for target, _ in references],
+            np.uint32 if self.modern else np.int32,
+        )
 
     def ranges(self, collection, name, lengths):
         ends = np.cumsum(lengths).astype(int)
-        self.put(f"{collection}.{name}_begin", [int(e - n) for e, n in zip(ends, lengths, strict=True)], np.uint32)
+        self.put(
+            f"{collection}.{name}_begin",
+            [int(e - n) for e, n in zip(ends, lengths, strict=True)],
+            np.uint32,
+        )
         self.put(f"{collection}.{name}_end", [int(e) for e in ends], np.uint32)
 
     def vector(self, collection, name, number):
@@ -144,23 +203,48 @@ class _Leaves:
 
 
 def leaves_of(events, modern=True, hits=True):
-    """Return {leaf: (values per event, dtype)}; without ``hits`` the file has clusters and their links only."""
+    """Return {leaf: (values per event, dtype)}.
+
+    Without ``hits`` the file has clusters and their links only.
+    """
     out = _Leaves(modern)
     for number, event in enumerate(events):
         out.put("EventHeader.runNumber", [7], np.uint32)
         out.put("EventHeader.eventNumber", [number], np.uint64)
         out.put("EventHeader.weight", [1.0], np.float64)
-        for leaf, key, dtype in (("PDG", "pdg", np.int32), ("generatorStatus", "status", np.int32), ("charge", "charge", np.float32)):
+        for leaf, key, dtype in (
+            ("PDG", "pdg", np.int32),
+            ("generatorStatus", "status", np.int32),
+            ("charge", "charge", np.float32),
+        ):
             out.put(f"{P}.{leaf}", [particle[key] for particle in event.particles], dtype)
         out.put(f"{P}.mass", [particle["mass"] for particle in event.particles], np.float64)
         for axis in range(3):
-            out.put(f"{P}.momentum.{'xyz'[axis]}", [particle["p"][axis] for particle in event.particles], np.float64)
+            out.put(
+                f"{P}.momentum.{'xyz'[axis]}",
+                [particle["p"][axis] for particle in event.particles],
+                np.float64,
+            )
         out.ranges(P, "parents", [len(particle["parents"]) for particle in event.particles])
-        out.references(P, "parents", 0, [(P, parent) for particle in event.particles for parent in particle["parents"]])
+        out.references(
+            P,
+            "parents",
+            0,
+            [(P, parent) for particle in event.particles for parent in particle["parents"]],
+        )
         _put_tracks(out, event)
         _put_clusters(out, event, hits)
-        out.link("SiTracksMCTruthLink", [((T, track), (P, particle), weight) for track, particle, weight in event.track_links])
-        out.link("ClusterMCTruthLink", [((C, cluster), (P, particle), weight) for cluster, particle, weight in event.cluster_links])
+        out.link(
+            "SiTracksMCTruthLink",
+            [((T, track), (P, particle), weight) for track, particle, weight in event.track_links],
+        )
+        out.link(
+            "ClusterMCTruthLink",
+            [
+                ((C, cluster), (P, particle), weight)
+                for cluster, particle, weight in event.cluster_links
+            ],
+        )
         _put_candidates(out, event)
     return out.columns
 
@@ -180,7 +264,11 @@ def _put_tracks(out, event):
 def _put_clusters(out, event, hits):
     out.put(f"{C}.energy", [cluster["energy"] for cluster in event.clusters], np.float32)
     for axis in range(3):
-        out.put(f"{C}.position.{'xyz'[axis]}", [cluster["position"][axis] for cluster in event.clusters], np.float32)
+        out.put(
+            f"{C}.position.{'xyz'[axis]}",
+            [cluster["position"][axis] for cluster in event.clusters],
+            np.float32,
+        )
     if not hits:
         return
     out.ranges(C, "hits", [len(cluster["hits"]) for cluster in event.clusters])
@@ -188,25 +276,45 @@ def _put_clusters(out, event, hits):
     for name in HIT_COLLECTIONS:
         out.put(f"{name}.energy", [hit["energy"] for hit in event.hits[name]], np.float32)
         for axis in range(3):
-            out.put(f"{name}.position.{'xyz'[axis]}", [hit["position"][axis] for hit in event.hits[name]], np.float32)
-    out.link("CalohitMCTruthLink", [(hit, (P, particle), weight) for hit, particle, weight in event.hit_links])
+            out.put(
+                f"{name}.position.{'xyz'[axis]}",
+                [hit["position"][axis] for hit in event.hits[name]],
+                np.float32,
+            )
+    out.link(
+        "CalohitMCTruthLink",
+        [(hit, (P, particle), weight) for hit, particle, weight in event.hit_links],
+    )
 
 
 def _put_candidates(out, event):
-    out.put(f"{R}.PDG" if out.modern else f"{R}.type", [c["pdg"] for c in event.candidates], np.int32)
+    out.put(
+        f"{R}.PDG" if out.modern else f"{R}.type", [c["pdg"] for c in event.candidates], np.int32
+    )
     for key in ("charge", "energy"):
         out.put(f"{R}.{key}", [c[key] for c in event.candidates], np.float32)
     for axis in range(3):
         out.put(f"{R}.momentum.{'xyz'[axis]}", [c["p"][axis] for c in event.candidates], np.float32)
     for key, target, number in (("clusters", C, 0), ("tracks", T, 1)):
         out.ranges(R, key, [len(c[key]) for c in event.candidates])
-        out.references(R, key, number, [(target, index) for c in event.candidates for index in c[key]])
+        out.references(
+            R, key, number, [(target, index) for c in event.candidates for index in c[key]]
+        )
 
 
 def write_leaves(path: Path, leaves, modern=True) -> None:
-    """Write leaves as an RNTuple (now) or a TTree (2021) with the table of collection IDs of that generation."""
+    """Write leaves as an RNTuple (now) or a TTree (2021) with the table of collection IDs of that
+    generation.
+    """
     arrays = {
-        leaf: ak.values_astype(ak.Array(ak.contents.ListOffsetArray(_offsets(values), ak.contents.NumpyArray(_flat(values, dtype)))), dtype)
+        leaf: ak.values_astype(
+            ak.Array(
+                ak.contents.ListOffsetArray(
+                    _offsets(values), ak.contents.NumpyArray(_flat(values, dtype))
+                )
+            ),
+            dtype,
+        )
         for leaf, (values, dtype) in leaves.items()
     }
     table = {"m_names": ak.Array([list(IDS)]), "m_collectionIDs": ak.Array([list(IDS.values())])}
@@ -215,7 +323,9 @@ def write_leaves(path: Path, leaves, modern=True) -> None:
             file.mkrntuple("events", _nested(arrays, depth_limit=2))
             file.mkrntuple("podio_metadata", {"events___idTable": ak.zip(table, depth_limit=1)})
         else:
-            tree = file.mktree("events", {leaf: array.type.content for leaf, array in arrays.items()})
+            tree = file.mktree(
+                "events", {leaf: array.type.content for leaf, array in arrays.items()}
+            )
             tree.extend(arrays)
             file.mkrntuple("metadata", {"CollectionIDs": ak.zip(table, depth_limit=1)})
 
@@ -232,12 +342,15 @@ def _nested(arrays, depth_limit):
         stem, _, member = leaf.partition(".")
         groups.setdefault(stem, {})[member] = array
     return {
-        stem: members[""] if "" in members else ak.zip(_nested(members, 2), depth_limit=depth_limit) for stem, members in groups.items()
+        stem: members[""] if "" in members else ak.zip(_nested(members, 2), depth_limit=depth_limit)
+        for stem, members in groups.items()
     }
 
 
 def _offsets(values):
-    return ak.index.Index64(np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64))
+    return ak.index.Index64(
+        np.concatenate([[0], np.cumsum([len(v) for v in values])]).astype(np.int64)
+    )
 
 
 def _flat(values, dtype):

@@ -1,4 +1,6 @@
-"""A search without a network: settings, a manifest, and trainings whose loss is a formula of parameters and step."""
+"""A search without a network: settings, a manifest, and trainings whose loss is a formula of
+parameters and step.
+"""
 
 import json
 import math
@@ -31,13 +33,25 @@ class Killed(BaseException):
 def make_settings(**hpo: Any) -> HpoSettings:
     """Settings of a small search; keywords go to the ``hpo`` block."""
     fixed = {"scheduler": "asha", "sampler": "tpe", "promotion": "rank"}
-    block = {**fixed, "first_rung_slots": 4, "eta": 2, "n_rungs": 3, "min_steps": 5, "space": SPACE, **hpo}
-    return HpoSettings(seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block))
+    block = {
+        **fixed,
+        "first_rung_slots": 4,
+        "eta": 2,
+        "n_rungs": 3,
+        "min_steps": 5,
+        "space": SPACE,
+        **hpo,
+    }
+    return HpoSettings(
+        seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block)
+    )
 
 
 def make_manifest(folder: Path, checksum: str = "0") -> Path:
     path = folder / "manifest.json"
-    path.write_text(json.dumps({"provenance": {}, "splits": {"train": {"shards": [{"sha256": checksum}]}}}))
+    path.write_text(
+        json.dumps({"provenance": {}, "splits": {"train": {"shards": [{"sha256": checksum}]}}})
+    )
     (folder / "normalisation.json").write_text("{}")
     for split in ("train", "valid"):
         (folder / split).mkdir(exist_ok=True)
@@ -51,7 +65,10 @@ def loss_at(learning_rate: float, n_layers: int, step: int) -> float:
 
 @dataclass
 class FormulaTraining:
-    """Called like ``run_training``; keeps a checkpoint per step, starts from the parent's, and notes what it did."""
+    """Called like ``run_training``.
+
+    Keeps a checkpoint per step, starts from the parent's, and notes what it did.
+    """
 
     fails: Callable[[TrainingSpec], str] = lambda spec: ""
     dies_before: Callable[[TrainingSpec, int], bool] = lambda spec, step: False
@@ -87,7 +104,13 @@ class FormulaTraining:
         return state["step"], {int(step): loss for step, loss in state["curve"].items()}
 
     def _result(
-        self, spec: TrainingSpec, status: Any, reason: str, step: int, curve: dict[int, float], checkpoint: Path | None
+        self,
+        spec: TrainingSpec,
+        status: Any,
+        reason: str,
+        step: int,
+        curve: dict[int, float],
+        checkpoint: Path | None,
     ) -> TrainingResult:
         value = curve.get(spec.until_step)
         return TrainingResult(
@@ -127,17 +150,24 @@ class Search:
 
     def run(self, rung: int, slot: int, bracket: int = 0) -> dict[str, Any]:
         output = self.output(bracket, rung, slot)
-        run_hpo_slot(self.settings, self.manifest, self.work, bracket, rung, slot, output, self.train)
+        run_hpo_slot(
+            self.settings, self.manifest, self.work, bracket, rung, slot, output, self.train
+        )
         return json.loads(output.read_text())
 
-    def run_all(self, order: random.Random | None = None, *, again_after_kills: bool = False) -> list[dict[str, Any]]:
-        """Run every slot as soon as its parents have run: rung by rung, or in a random order that the graph allows.
+    def run_all(
+        self, order: random.Random | None = None, *, again_after_kills: bool = False
+    ) -> list[dict[str, Any]]:
+        """Run every slot as soon as its parents have run: rung by rung, or in a random order that
+        the graph allows.
 
         With ``again_after_kills`` a slot whose training was killed runs again at once.
         """
         waiting, done, results = list(dag.all_slots(self.settings.hpo)), set(), []
         while waiting:
-            ready = [s for s in waiting if all(p in done for p in dag.parents_of(self.settings.hpo, *s))]
+            ready = [
+                s for s in waiting if all(p in done for p in dag.parents_of(self.settings.hpo, *s))
+            ]
             chosen = order.choice(ready) if order else ready[0]
             bracket, rung, slot = chosen
             while True:

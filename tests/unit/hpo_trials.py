@@ -1,4 +1,6 @@
-"""Finished searches in memory: trials with curves, times and failures, as if some workers had trained them."""
+"""Finished searches in memory: trials with curves, times and failures, as if some workers had
+trained them.
+"""
 
 import heapq
 import math
@@ -36,11 +38,17 @@ def search_settings(first_rung_slots: int, **hpo: Any) -> HpoSettings:
         "space": SPACE,
         **hpo,
     }
-    return HpoSettings(seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block))
+    return HpoSettings(
+        seed=7, model=ModelConfig(), training=TrainingConfig(), hpo=HpoConfig(**block)
+    )
 
 
-def finished_search(settings: HpoSettings, n_workers: int, *, failing: float = 0.1, seed: int = 1) -> list[SearchTrial]:
-    """Return the trials of a whole search: each slot starts once its parents have ended and a worker is free."""
+def finished_search(
+    settings: HpoSettings, n_workers: int, *, failing: float = 0.1, seed: int = 1
+) -> list[SearchTrial]:
+    """Return the trials of a whole search: each slot starts once its parents have ended and a
+    worker is free.
+    """
     rng, hpo = np.random.default_rng(seed), settings.hpo
     ended: dict[tuple[int, ...], float] = {}
     trials: list[SearchTrial] = []
@@ -49,7 +57,14 @@ def finished_search(settings: HpoSettings, n_workers: int, *, failing: float = 0
     waiting = sorted(dag.all_slots(hpo), key=lambda place: (place[1], place[0], place[2]))
     while waiting:
         now = heapq.heappop(workers)
-        place = next((p for p in reversed(waiting) if all(ended.get(q, math.inf) <= now for q in dag.parents_of(hpo, *p))), None)
+        place = next(
+            (
+                p
+                for p in reversed(waiting)
+                if all(ended.get(q, math.inf) <= now for q in dag.parents_of(hpo, *p))
+            ),
+            None,
+        )
         if place is None:
             heapq.heappush(workers, min(end for end in ended.values() if end > now))
             continue
@@ -65,14 +80,27 @@ def finished_search(settings: HpoSettings, n_workers: int, *, failing: float = 0
 
 
 def _trial(
-    settings: HpoSettings, trials: list[SearchTrial], place: tuple[int, ...], now: float, rng: np.random.Generator, failing: float
+    settings: HpoSettings,
+    trials: list[SearchTrial],
+    place: tuple[int, ...],
+    now: float,
+    rng: np.random.Generator,
+    failing: float,
 ) -> SearchTrial | None:
     bracket, rung, slot = place
     steps, parent = dag.budget_steps(settings.hpo, rung), None
     if dag.parents_of(settings.hpo, *place):
         taken = {t.parent for t in trials}
-        below = [t for t in trials if (t.bracket, t.rung) == (bracket, rung - 1) and t.value is not None and (t.ended or 0.0) <= now]
-        parent = min((t for t in below if t.number not in taken), key=lambda t: t.rank_key, default=None)
+        below = [
+            t
+            for t in trials
+            if (t.bracket, t.rung) == (bracket, rung - 1)
+            and t.value is not None
+            and (t.ended or 0.0) <= now
+        ]
+        parent = min(
+            (t for t in below if t.number not in taken), key=lambda t: t.rank_key, default=None
+        )
         if parent is None:
             return None
     params = dict(parent.params) if parent else _sampled(rng) if place != (0, 0, 0) else _default()
@@ -83,7 +111,11 @@ def _trial(
     seconds = made * 0.02 * params["model.n_layers"] ** 0.5 * rng.uniform(0.9, 1.2)
     fails = rng.uniform() < failing and config != config_name(0, 0)
     killed = 0.4 * seconds if rng.uniform() < 0.03 else 0.0
-    outcome = ("diverged", None, f"loss is nan at step {made // 2}") if fails else ("complete", curve[steps], "")
+    outcome = (
+        ("diverged", None, f"loss is nan at step {made // 2}")
+        if fails
+        else ("complete", curve[steps], "")
+    )
     seconds = seconds / 2 if fails else seconds
     return SearchTrial(
         number=len(trials),
@@ -125,5 +157,13 @@ def _sampled(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _loss(params: dict[str, Any], step: int) -> float:
-    at_end = 0.2 + 0.1 * math.log10(params["training.learning_rate"] / 5e-3) ** 2 + 0.3 / params["model.n_layers"]
-    return at_end + 0.02 * math.log2(128 / params["model.width"]) + 0.5 * params["model.n_layers"] ** 0.5 / (step / 60) ** 0.6
+    at_end = (
+        0.2
+        + 0.1 * math.log10(params["training.learning_rate"] / 5e-3) ** 2
+        + 0.3 / params["model.n_layers"]
+    )
+    return (
+        at_end
+        + 0.02 * math.log2(128 / params["model.width"])
+        + 0.5 * params["model.n_layers"] ** 0.5 / (step / 60) ** 0.6
+    )

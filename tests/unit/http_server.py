@@ -1,4 +1,7 @@
-"""A small HTTP server that serves bytes and misbehaves on demand; what it was asked for is recorded."""
+"""A small HTTP server that serves bytes and misbehaves on demand.
+
+What it was asked for is recorded.
+"""
 
 import hashlib
 import threading
@@ -78,7 +81,9 @@ def serving(**settings):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         server.url = f"http://127.0.0.1:{http.server_port}"
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(
+            target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         thread.start()
         try:
             yield server

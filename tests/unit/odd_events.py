@@ -27,7 +27,9 @@ def _shared_hit(rng):
 
 
 def _secondaries(rng):
-    """A conversion whose electron made a track, and a neutral secondary that left energy in the calorimeter."""
+    """A conversion whose electron made a track, and a neutral secondary that left energy in the
+    calorimeter.
+    """
     event = _event(rng)
     event.particles[0].update(pdg=22, charge=0, status=1, parents=[], p=[4.0, 0.0, 1.0], mass=0.0)
     event.particles[1].update(pdg=11, charge=-1, status=0, parents=[0], p=[2.0, 0.0, 0.5], mass=0.0)
@@ -52,7 +54,10 @@ def _out_of_range(rng):
 def _zero_weights(rng):
     """Some hit, cluster and track whose links all weigh nothing."""
     event = _event(rng)
-    event.hit_links = [link for link in event.hit_links if link[0] != HIT] + [(HIT, 0, 0.0), (HIT, 1, 0.0)]
+    event.hit_links = [link for link in event.hit_links if link[0] != HIT] + [
+        (HIT, 0, 0.0),
+        (HIT, 1, 0.0),
+    ]
     event.cluster_links = [link for link in event.cluster_links if link[0] != 0] + [(0, 0, 0.0)]
     event.track_links = [link for link in event.track_links if link[0] != 0] + [(0, 0, 0.0)]
     return event
@@ -78,7 +83,9 @@ def _unusable_track(rng):
 
 def _daughters_first(rng):
     event = _event(rng)
-    event.particles = [{**entry, "parents": [i - 1] if i else []} for i, entry in enumerate(event.particles)]
+    event.particles = [
+        {**entry, "parents": [i - 1] if i else []} for i, entry in enumerate(event.particles)
+    ]
     while all(parent < i for i, entry in enumerate(event.particles) for parent in entry["parents"]):
         event.particles = shuffled(event.particles, rng)
     return event
@@ -103,7 +110,9 @@ def _outside_clusters(rng):
     event.particles[0].update(pdg=22, charge=0, status=1, parents=[], p=[1.0, 0.0, 0.0], mass=0.0)
     for entry in event.particles[1:]:
         entry["parents"] = []
-    event.hit_links = [link for link in event.hit_links if link[0] != HIT and link[1] != 0] + [(HIT, 0, 1.0)]
+    event.hit_links = [link for link in event.hit_links if link[0] != HIT and link[1] != 0] + [
+        (HIT, 0, 1.0)
+    ]
     event.track_links = [link for link in event.track_links if link[1] != 0]
     for cluster in event.clusters:
         cluster["hits"] = [hit for hit in cluster["hits"] if hit != HIT]
@@ -114,7 +123,9 @@ def _crowded_cluster(rng):
     """Three photons in one cluster that is all they left anything in."""
     event = _event(rng)
     for i, energy in enumerate((4.0, 2.0, 1.0)):
-        event.particles[i].update(pdg=22, charge=0, status=1, parents=[], p=[energy, 0.0, 0.0], mass=0.0)
+        event.particles[i].update(
+            pdg=22, charge=0, status=1, parents=[], p=[energy, 0.0, 0.0], mass=0.0
+        )
     for entry in event.particles[3:]:
         entry["parents"] = []
     event.clusters[0].update(energy=6.0, hits=[HIT])
@@ -123,8 +134,12 @@ def _crowded_cluster(rng):
         cluster["hits"] = [hit for hit in cluster["hits"] if hit != HIT]
     shares = ((0, 0.5), (1, 0.25), (2, 0.25))
     event.track_links = [link for link in event.track_links if link[1] > 2]
-    event.hit_links = [link for link in event.hit_links if link[0] != HIT and link[1] > 2] + [(HIT, i, share) for i, share in shares]
-    event.cluster_links = [link for link in event.cluster_links if link[0] and link[1] > 2] + [(0, i, share) for i, share in shares]
+    event.hit_links = [link for link in event.hit_links if link[0] != HIT and link[1] > 2] + [
+        (HIT, i, share) for i, share in shares
+    ]
+    event.cluster_links = [link for link in event.cluster_links if link[0] and link[1] > 2] + [
+        (0, i, share) for i, share in shares
+    ]
     return event
 
 
@@ -160,32 +175,53 @@ ODDITIES = {
 
 
 def _linked(event, links, left):
-    return any(link[0] == left and 0 <= link[1] < len(event.particles) and link[2] > 0 for link in links)
+    return any(
+        link[0] == left and 0 <= link[1] < len(event.particles) and link[2] > 0 for link in links
+    )
 
 
 HOLDS = {
-    "nothing at all": lambda e: not e.particles and not e.tracks and not e.clusters and not any(e.hits.values()),
+    "nothing at all": lambda e: (
+        not e.particles and not e.tracks and not e.clusters and not any(e.hits.values())
+    ),
     "no particles": lambda e: not e.particles and e.tracks and e.clusters,
     "no tracks": lambda e: not e.tracks and e.particles and e.clusters,
     "no clusters": lambda e: not e.clusters and e.particles and e.tracks and any(e.hits.values()),
     "no hits": lambda e: not any(e.hits[name] for name in HIT_COLLECTIONS) and e.clusters,
-    "only particles": lambda e: e.particles and not e.tracks and not e.clusters and not any(e.hits.values()),
-    "shared hit": lambda e: sum(HIT in cluster["hits"] for cluster in e.clusters) > 1 and _linked(e, e.hit_links, HIT),
-    "secondaries": lambda e: any(p["status"] == 0 and e.particles[p["parents"][0]]["status"] == 1 for p in e.particles[1:3]),
+    "only particles": lambda e: (
+        e.particles and not e.tracks and not e.clusters and not any(e.hits.values())
+    ),
+    "shared hit": lambda e: (
+        sum(HIT in cluster["hits"] for cluster in e.clusters) > 1 and _linked(e, e.hit_links, HIT)
+    ),
+    "secondaries": lambda e: any(
+        p["status"] == 0 and e.particles[p["parents"][0]]["status"] == 1 for p in e.particles[1:3]
+    ),
     "links out of range": lambda e: all(
-        any(not 0 <= link[1] < len(e.particles) for link in links) for links in (e.hit_links, e.track_links, e.cluster_links)
+        any(not 0 <= link[1] < len(e.particles) for link in links)
+        for links in (e.hit_links, e.track_links, e.cluster_links)
     ),
     "zero weights": lambda e: all(
         any(link[2] == 0 for link in links) and not _linked(e, links, left)
         for links, left in ((e.hit_links, HIT), (e.track_links, 0), (e.cluster_links, 0))
     ),
     "energies that are no numbers": lambda e: (
-        math.isnan(e.hits[HIT[0]][0]["energy"]) and math.isnan(e.clusters[0]["energy"]) and any(math.isnan(w) for *_, w in e.hit_links)
+        math.isnan(e.hits[HIT[0]][0]["energy"])
+        and math.isnan(e.clusters[0]["energy"])
+        and any(math.isnan(w) for *_, w in e.hit_links)
     ),
     "unusable tracks": lambda e: e.tracks[1]["location"] != 1 and e.tracks[2]["omega"] == 0,
-    "daughters before parents": lambda e: any(parent > i for i, p in enumerate(e.particles) for parent in p["parents"]),
+    "daughters before parents": lambda e: any(
+        parent > i for i, p in enumerate(e.particles) for parent in p["parents"]
+    ),
     "shared track": lambda e: sum(link[0] == 0 for link in e.track_links) > 1,
-    "crowded cluster": lambda e: sum(link[0] == HIT for link in e.hit_links) == sum(link[0] == 0 for link in e.cluster_links) == 3,
+    "crowded cluster": lambda e: (
+        sum(link[0] == HIT for link in e.hit_links)
+        == sum(link[0] == 0 for link in e.cluster_links)
+        == 3
+    ),
     "along the beam": lambda e: e.particles[0]["p"][2] > 100 * abs(e.particles[0]["p"][0]),
-    "energy outside of clusters": lambda e: _linked(e, e.hit_links, HIT) and all(HIT not in c["hits"] for c in e.clusters),
+    "energy outside of clusters": lambda e: (
+        _linked(e, e.hit_links, HIT) and all(HIT not in c["hits"] for c in e.clusters)
+    ),
 }

@@ -1,4 +1,7 @@
-"""Files that others made: PARTICLEFORGE_REAL_DATA names their folders, separated by ':'; a test whose file is in none is skipped."""
+"""Files that others made: PARTICLEFORGE_REAL_DATA names their folders, separated by ':'.
+
+A test whose file is in none is skipped.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Inputs of the report, from synthetic events through the real selection; what needs a network is written by hand."""
+"""Inputs of the report, from synthetic events through the real selection.
+
+What needs a network is written by hand.
+"""
 
 from pathlib import Path
 
@@ -21,7 +24,13 @@ from particleforge.selection.cutflow import gather_cutflows
 from particleforge.selection.select import select_events
 from particleforge.training.metrics import metrics_table
 
-from .checked_data import judge_sample, judge_samples, judge_shards, write_sample, write_training_shards
+from .checked_data import (
+    judge_sample,
+    judge_samples,
+    judge_shards,
+    write_sample,
+    write_training_shards,
+)
 from .synthetic import synthetic_events
 from .validation_inputs import CONFIG, smeared
 
@@ -33,17 +42,26 @@ def report_settings() -> ReportSettings:
     return ReportSettings.of(run, load_detector(CONFIG, "clic"))
 
 
-def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 12.0) -> ReportInputs:
+def write_report_inputs(
+    folder: Path, n_events: int, *, mean_particles: float = 12.0
+) -> ReportInputs:
     """Write everything but the validation's results, whose paths are given all the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = [_write_shard(folder, sample, number, n_events, mean_particles) for number, sample in enumerate(SAMPLES)]
+    shards = [
+        _write_shard(folder, sample, number, n_events, mean_particles)
+        for number, sample in enumerate(SAMPLES)
+    ]
     run, detector = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
     gather_cutflows(
-        CutflowSettings.of(run, detector), [shard[3] for shard in shards], folder / "select/cutflow.csv", folder / "select/cutflow.png"
+        CutflowSettings.of(run, detector),
+        [shard[3] for shard in shards],
+        folder / "select/cutflow.csv",
+        folder / "select/cutflow.png",
     )
     manifest = folder / "shards/manifest.json"
     splits = {
-        name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]} for name in ("train", "valid", "test")
+        name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]}
+        for name in ("train", "valid", "test")
     }
     write_json(manifest, {"splits": splits, "elements": {"track": [], "cluster": []}})
     Provenance.of("write_shards", {"version": 1}).record(manifest)
@@ -63,9 +81,13 @@ def write_report_inputs(folder: Path, n_events: int, *, mean_particles: float = 
     )
 
 
-def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_particles: float) -> tuple[Path, Path, Path, Path]:
+def _write_shard(
+    folder: Path, sample: str, seed: int, n_events: int, mean_particles: float
+) -> tuple[Path, Path, Path, Path]:
     run, detector = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
-    dataset, selected, reconstructed = (folder / stage / sample / "00000.parquet" for stage in ("dataset", "select", "reco"))
+    dataset, selected, reconstructed = (
+        folder / stage / sample / "00000.parquet" for stage in ("dataset", "select", "reco")
+    )
     events = synthetic_events(n_events, seed, mean_particles=mean_particles)
     particles = events.particles
     balance = {
@@ -75,10 +97,22 @@ def _write_shard(folder: Path, sample: str, seed: int, n_events: int, mean_parti
         "dropped": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.DROPPED)])),
     }
     made = {"stage": "dataset", "settings": {"sample_name": sample}}
-    energy = Balance(**balance, dropped_no_cluster=balance["dropped"], generated=balance["visible"]).energies_gev()
-    files = [{"file": f"{sample}-{i}.root", "events": n_events, "energy_balance_gev": energy, "counts": {}} for i in range(2)]
+    energy = Balance(
+        **balance, dropped_no_cluster=balance["dropped"], generated=balance["visible"]
+    ).energies_gev()
+    files = [
+        {
+            "file": f"{sample}-{i}.root",
+            "events": n_events,
+            "energy_balance_gev": energy,
+            "counts": {},
+        }
+        for i in range(2)
+    ]
     metadata = {"provenance": made, "energy_balance_gev": energy, "files": files, "quarantined": []}
-    tables.write_table(dataset, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata)
+    tables.write_table(
+        dataset, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata
+    )
     cutflow = folder / f"select/{sample}/00000.cutflow.json"
     select_events(SelectSettings.of(run, detector, sample_name=sample), dataset, selected, cutflow)
     chosen = tables.read_table(selected)
@@ -93,15 +127,39 @@ def _write_verdicts(folder: Path) -> dict[str, Path]:
     """Check events like those of the report."""
     for sample in SAMPLES:
         judge_sample(folder, write_sample(folder, sample, sizes=(20, 30)))
-    dataset = judge_samples(folder, [folder / f"checks/dataset/{sample}.json" for sample in SAMPLES])
-    return {"dataset_verdict": dataset, "shards_verdict": judge_shards(write_training_shards(folder, 60))}
+    dataset = judge_samples(
+        folder, [folder / f"checks/dataset/{sample}.json" for sample in SAMPLES]
+    )
+    return {
+        "dataset_verdict": dataset,
+        "shards_verdict": judge_shards(write_training_shards(folder, 60)),
+    }
 
 
 def _write_search(folder: Path) -> dict[str, object]:
     rows = [
-        {"trial": i, "config": f"0-{i % 4:05d}", "bracket": 0, "rung": i // 4, "slot": i % 4, "parent": None, "steps": 5 * 2 ** (i // 4)}
-        | {"status": "complete" if i != 2 else "diverged", "value": 1 / (1 + i) if i != 2 else None, "rank": 4 - i % 4, "promoted": i == 3}
-        | {"default_value": 1.0, "ranks": 2, "seconds": 2.0, "reason": "" if i != 2 else "loss is nan", "model.width": 16 * (1 + i % 2)}
+        {
+            "trial": i,
+            "config": f"0-{i % 4:05d}",
+            "bracket": 0,
+            "rung": i // 4,
+            "slot": i % 4,
+            "parent": None,
+            "steps": 5 * 2 ** (i // 4),
+        }
+        | {
+            "status": "complete" if i != 2 else "diverged",
+            "value": 1 / (1 + i) if i != 2 else None,
+            "rank": 4 - i % 4,
+            "promoted": i == 3,
+        }
+        | {
+            "default_value": 1.0,
+            "ranks": 2,
+            "seconds": 2.0,
+            "reason": "" if i != 2 else "loss is nan",
+            "model.width": 16 * (1 + i % 2),
+        }
         for i in range(6)
     ]
     best = {
@@ -110,8 +168,18 @@ def _write_search(folder: Path) -> dict[str, object]:
         "value": 1 / 6,
         "steps": 10,
         "why": "lowest validation loss of the 2 configurations that reached 10 steps",
-        "seeds": [{"config": "0-00001", "values": [0.15, 0.17], "mean": 0.16, "standard_deviation": 0.0141, "failures": 0}],
-        "pareto_front": [{"trial": 5, "config": "0-00001", "value": 0.16, "inference_gflop": 0.031}],
+        "seeds": [
+            {
+                "config": "0-00001",
+                "values": [0.15, 0.17],
+                "mean": 0.16,
+                "standard_deviation": 0.0141,
+                "failures": 0,
+            }
+        ],
+        "pareto_front": [
+            {"trial": 5, "config": "0-00001", "value": 0.16, "inference_gflop": 0.031}
+        ],
         "model": {"width": 32},
         "training": {"learning_rate": 0.002},
         "against_default": {
@@ -126,7 +194,11 @@ def _write_search(folder: Path) -> dict[str, object]:
     pd.DataFrame(rows).to_csv(folder / "hpo/trials.csv", index=False)
     draw_stand_ins(folder / "hpo", HPO_PLOTS)
     plots = {name: folder / f"hpo/{name}.png" for name in HPO_PLOTS}
-    return {"hpo_best": folder / "hpo/best.yaml", "hpo_trials": folder / "hpo/trials.csv", "hpo_plots": plots}
+    return {
+        "hpo_best": folder / "hpo/best.yaml",
+        "hpo_trials": folder / "hpo/trials.csv",
+        "hpo_plots": plots,
+    }
 
 
 def _write_training(folder: Path) -> dict[str, object]:
@@ -139,14 +211,27 @@ def _write_training(folder: Path) -> dict[str, object]:
                 "step": step,
                 "epoch": 0,
                 "split": "train",
-                "values": values | {"learning_rate": 1e-3, "events_per_s": 50.0, "padding_efficiency": 0.95},
+                "values": (
+                    values
+                    | {
+                        "learning_rate": 1e-3,
+                        "events_per_s": 50.0,
+                        "padding_efficiency": 0.95,
+                    }
+                ),
             }
         )
         rows.append({"step": step, "epoch": 0, "split": "valid", "values": values})
     (folder / "train").mkdir()
     pq.write_table(metrics_table(rows), folder / "train/metrics.parquet")
-    write_json(folder / "export/parity.json", {"fp32": {"score_difference": 2e-6, "n_events": 64}, "provenance": {}})
-    write_text(folder / "export/model_card.md", "# Model card\n\nReads <features>, writes particles. See https://example.org/model\n")
+    write_json(
+        folder / "export/parity.json",
+        {"fp32": {"score_difference": 2e-6, "n_events": 64}, "provenance": {}},
+    )
+    write_text(
+        folder / "export/model_card.md",
+        "# Model card\n\nReads <features>, writes particles. See https://example.org/model\n",
+    )
     return {
         "metrics": folder / "train/metrics.parquet",
         "parity": folder / "export/parity.json",
@@ -155,7 +240,9 @@ def _write_training(folder: Path) -> dict[str, object]:
 
 
 def draw_stand_ins(folder: Path, names: tuple[str, ...]) -> None:
-    """Write the same small picture under every name: the report embeds pictures, it does not draw them."""
+    """Write the same small picture under every name: the report embeds pictures, it does not draw
+    them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with styled():
         figure = new_figure(2, 1)

@@ -14,18 +14,30 @@ from particleforge.simulation.records import Particles, lists_from_parents
 CONFIG = Path(__file__).parents[2] / "config"
 
 
-def make_settings(detector: str = "clic", sample: str = "ttbar", **changes: Any) -> SimulateSettings:
+def make_settings(
+    detector: str = "clic", sample: str = "ttbar", **changes: Any
+) -> SimulateSettings:
     """Return a shipped detector's settings, with changed fields."""
-    return simulate_settings(load_run(CONFIG), load_detector(CONFIG, detector), sample).model_copy(update=changes)
+    return simulate_settings(load_run(CONFIG), load_detector(CONFIG, detector), sample).model_copy(
+        update=changes
+    )
 
 
 def without_material(settings: SimulateSettings) -> SimulateSettings:
     """Return settings with an empty tracker."""
-    tracker = settings.tracker.model_copy(update={"material_radiation_lengths": 0.0, "material_interaction_lengths": 0.0})
+    tracker = settings.tracker.model_copy(
+        update={"material_radiation_lengths": 0.0, "material_interaction_lengths": 0.0}
+    )
     return settings.model_copy(update={"tracker": tracker})
 
 
-def gun(pdg: int, p: float | NDArray[np.float64], theta: float | NDArray[np.float64], n: int, seed: int = 1) -> Particles:
+def gun(
+    pdg: int,
+    p: float | NDArray[np.float64],
+    theta: float | NDArray[np.float64],
+    n: int,
+    seed: int = 1,
+) -> Particles:
     """Return one stable particle per event from the origin, with random azimuths."""
     rng = np.random.default_rng(seed)
     phi = rng.uniform(-np.pi, np.pi, n)

@@ -1,9 +1,10 @@
 """Random events in the layout of ``tables.DATASET_SCHEMA`` for tests, made without any simulator.
 
-Number of events and seed -> awkward records. Particles fall exponentially in energy and are isotropic in phi; charged
-ones leave a track (95 %), all visible ones but muons a cluster (90 %); some clusters swallow the next particle, which is then
-merged into the cluster's owner. Targets follow the rules of the dataset, so that
-``sum(particles that are hosted or merged) == sum(targets)`` holds per event. Every 29th event is empty.
+Number of events and seed -> awkward records. Particles fall exponentially in energy and are
+isotropic in phi; charged ones leave a track (95 %), all visible ones but muons a cluster (90 %);
+some clusters swallow the next particle, which is then merged into the cluster's owner. Targets
+follow the rules of the dataset, so that ``sum(particles that are hosted or merged) ==
+sum(targets)`` holds per event. Every 29th event is empty.
 """
 
 from pathlib import Path
@@ -14,8 +15,17 @@ import numpy as np
 from particleforge import schema, tables
 from particleforge.schema import Fate
 
-CLASSES = ("charged_hadron", "neutral_hadron", "photon", "electron", "muon")  # class ids 1 ... 5, as in the shipped detectors
-_KINDS = np.array([(211, 1), (130, 2), (22, 3), (11, 4), (13, 5), (12, 0)], dtype=[("pdg", "i4"), ("class_id", "i1")])
+CLASSES = (
+    "charged_hadron",
+    "neutral_hadron",
+    "photon",
+    "electron",
+    "muon",
+)  # class ids 1 ... 5, as in the shipped detectors
+_KINDS = np.array(
+    [(211, 1), (130, 2), (22, 3), (11, 4), (13, 5), (12, 0)],
+    dtype=[("pdg", "i4"), ("class_id", "i1")],
+)
 _SHARES = (0.5, 0.1, 0.28, 0.04, 0.04, 0.04)
 _MASSES = np.array([0.13957, 0.49761, 0.0, 0.000511, 0.10566, 0.0])
 _RADIUS_MM = 1500.0
@@ -31,7 +41,10 @@ def _split_mix(x: np.ndarray) -> np.ndarray:
 def _records(collection: schema.Collection, counts: np.ndarray, **members: np.ndarray) -> ak.Array:
     """Zip flat members into the collection's records; members that are not given are 0."""
     total = int(counts.sum())
-    columns = {f.name: np.asarray(members.pop(f.name, np.zeros(total))).astype(f.dtype) for f in collection.fields}
+    columns = {
+        f.name: np.asarray(members.pop(f.name, np.zeros(total))).astype(f.dtype)
+        for f in collection.fields
+    }
     assert not members, f"unknown members {list(members)}"
     return ak.unflatten(ak.zip(columns), counts)
 
@@ -53,7 +66,10 @@ class _Particles:
         self.class_id = _KINDS["class_id"][kind]
         lepton = np.isin(_KINDS["pdg"][kind], (11, 13))
         self.charge = np.where(np.isin(kind, (0, 3, 4)), sign, 0)
-        self.pdg = np.where(self.charge == 0, 1, np.where(lepton, -self.charge, self.charge)) * _KINDS["pdg"][kind]
+        self.pdg = (
+            np.where(self.charge == 0, 1, np.where(lepton, -self.charge, self.charge))
+            * _KINDS["pdg"][kind]
+        )
         self.mass = _MASSES[kind]
         self.p = 0.3 + rng.exponential(6.0, total)
         self.eta, self.phi = rng.uniform(-2, 2, total), rng.uniform(-np.pi, np.pi, total)
@@ -70,16 +86,28 @@ class _Particles:
         self.invisible = kind == 5
         self.has_track = (self.charge != 0) & (rng.random(total) < 0.95)
         self.own_cluster = ~self.invisible & (np.abs(self.pdg) != 13) & (rng.random(total) < 0.9)
-        previous_is_mine = np.r_[False, self.event[1:] == self.event[:-1]] if total else np.zeros(0, bool)
-        swallowed = previous_is_mine & np.r_[False, self.own_cluster[:-1]][:total] & self.own_cluster & (rng.random(total) < 0.15)
+        previous_is_mine = (
+            np.r_[False, self.event[1:] == self.event[:-1]] if total else np.zeros(0, bool)
+        )
+        swallowed = (
+            previous_is_mine
+            & np.r_[False, self.own_cluster[:-1]][:total]
+            & self.own_cluster
+            & (rng.random(total) < 0.15)
+        )
         swallowed &= ~np.r_[False, swallowed[:-1]][:total]
         self.own_cluster &= ~swallowed
         # the cluster that holds a particle's energy, as the particle that seeded it
-        self.seed = np.where(swallowed, np.arange(total) - 1, np.where(self.own_cluster, np.arange(total), -1))
+        self.seed = np.where(
+            swallowed, np.arange(total) - 1, np.where(self.own_cluster, np.arange(total), -1)
+        )
 
 
 def synthetic_events(n: int, seed: int, *, mean_particles: float = 12.0, run: int = 0) -> ak.Array:
-    """Return ``n`` random events in the layout of ``tables.DATASET_SCHEMA``; their identities follow from seed and run."""
+    """Return ``n`` random events in the layout of ``tables.DATASET_SCHEMA``.
+
+    Their identities follow from seed and run.
+    """
     rng = np.random.default_rng([seed, run])
     made = _Particles(n, rng, mean_particles)
     total = len(made.event)
@@ -92,16 +120,24 @@ def synthetic_events(n: int, seed: int, *, mean_particles: float = 12.0, run: in
     track_of[made.has_track] = _index_in_event(made.event[made.has_track], n_tracks)
     cluster_of[made.own_cluster] = _index_in_event(made.event[made.own_cluster], n_clusters)
     in_cluster = np.where(made.seed >= 0, cluster_of[made.seed], -1)
-    energy = np.where(made.seed >= 0, np.abs(made.p4[:, 3] * (1 + 0.1 * rng.standard_normal(total))), 0.0)
+    energy = np.where(
+        made.seed >= 0, np.abs(made.p4[:, 3] * (1 + 0.1 * rng.standard_normal(total))), 0.0
+    )
 
     hosted = made.has_track | made.own_cluster
-    element = np.where(made.has_track, track_of, np.where(made.own_cluster, n_tracks[made.event] + cluster_of, -1))
+    element = np.where(
+        made.has_track, track_of, np.where(made.own_cluster, n_tracks[made.event] + cluster_of, -1)
+    )
     merged = ~hosted & (made.seed >= 0) & ~made.invisible
     element = np.where(merged, element[made.seed], element)
-    fate = np.select([made.invisible, hosted, merged], [Fate.INVISIBLE, Fate.HOSTED, Fate.MERGED], Fate.DROPPED)
+    fate = np.select(
+        [made.invisible, hosted, merged], [Fate.INVISIBLE, Fate.HOSTED, Fate.MERGED], Fate.DROPPED
+    )
 
     columns = {
-        "event_id": _split_mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_003 + run * 1_000_000_007)),
+        "event_id": _split_mix(
+            np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_003 + run * 1_000_000_007)
+        ),
         "run_number": np.full(n, run, np.uint32),
         "event_number": np.arange(n, dtype=np.uint64),
         "weight": rng.uniform(0.5, 1.5, n),
@@ -123,7 +159,9 @@ def synthetic_events(n: int, seed: int, *, mean_particles: float = 12.0, run: in
         ),
     }
     n_elements = n_tracks + n_clusters
-    columns["targets"], columns["candidates"] = _targets_and_candidates(made, n_elements, n_tracks, element, hosted, rng)
+    columns["targets"], columns["candidates"] = _targets_and_candidates(
+        made, n_elements, n_tracks, element, hosted, rng
+    )
     particle_index = _index_in_event(made.event, made.counts)
     columns["track_links"] = _records(
         schema.TRACK_LINKS,
@@ -134,7 +172,11 @@ def synthetic_events(n: int, seed: int, *, mean_particles: float = 12.0, run: in
     )
     linked = in_cluster >= 0
     columns["cluster_links"] = _records(
-        schema.CLUSTER_LINKS, per_event(linked), cluster=in_cluster[linked], particle=particle_index[linked], energy=energy[linked]
+        schema.CLUSTER_LINKS,
+        per_event(linked),
+        cluster=in_cluster[linked],
+        particle=particle_index[linked],
+        energy=energy[linked],
     )
     return ak.zip(columns, depth_limit=1)
 
@@ -162,14 +204,19 @@ def _tracks(made: _Particles, n_tracks: np.ndarray, rng: np.random.Generator) ->
         dedx=rng.uniform(1e-4, 1e-3, total),
         radius_innermost_hit=np.full(total, 31.0),
         eta_calo=eta,
-        phi_calo=np.remainder(made.phi[mine] - made.charge[mine] * 0.6 / pt + np.pi, 2 * np.pi) - np.pi,
+        phi_calo=np.remainder(made.phi[mine] - made.charge[mine] * 0.6 / pt + np.pi, 2 * np.pi)
+        - np.pi,
     )
 
 
-def _clusters(made: _Particles, n_clusters: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> ak.Array:
+def _clusters(
+    made: _Particles, n_clusters: np.ndarray, energy: np.ndarray, rng: np.random.Generator
+) -> ak.Array:
     mine = made.own_cluster
     total = int(mine.sum())
-    contained = np.bincount(made.seed[made.seed >= 0], weights=energy[made.seed >= 0], minlength=len(energy))[mine]
+    contained = np.bincount(
+        made.seed[made.seed >= 0], weights=energy[made.seed >= 0], minlength=len(energy)
+    )[mine]
     ecal = np.where(np.isin(np.abs(made.pdg[mine]), (11, 22)), 0.98, 0.4) * contained
     eta = made.eta[mine]
     return _records(
@@ -192,14 +239,26 @@ def _clusters(made: _Particles, n_clusters: np.ndarray, energy: np.ndarray, rng:
 
 
 def _targets_and_candidates(
-    made: _Particles, n_elements: np.ndarray, n_tracks: np.ndarray, element: np.ndarray, hosted: np.ndarray, rng: np.random.Generator
+    made: _Particles,
+    n_elements: np.ndarray,
+    n_tracks: np.ndarray,
+    element: np.ndarray,
+    hosted: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[ak.Array, ak.Array]:
     total = int(n_elements.sum())
-    place = np.cumsum(n_elements)[made.event] - n_elements[made.event] + element  # valid where element >= 0
+    place = (
+        np.cumsum(n_elements)[made.event] - n_elements[made.event] + element
+    )  # valid where element >= 0
     owned = element >= 0
-    p4 = np.stack([np.bincount(place[owned], weights=made.p4[owned, i], minlength=total) for i in range(4)], axis=1)
+    p4 = np.stack(
+        [np.bincount(place[owned], weights=made.p4[owned, i], minlength=total) for i in range(4)],
+        axis=1,
+    )
     on_cluster = hosted & ~made.has_track
-    host_class = np.where(on_cluster, np.where(np.isin(np.abs(made.pdg), (11, 22)), 3, 2), made.class_id)
+    host_class = np.where(
+        on_cluster, np.where(np.isin(np.abs(made.pdg), (11, 22)), 3, 2), made.class_id
+    )
     class_id, charge, particle = np.zeros(total, int), np.zeros(total, int), np.full(total, -1)
     class_id[place[hosted]] = host_class[hosted]
     charge[place[hosted]] = np.where(made.has_track, made.charge, 0)[hosted]
@@ -221,7 +280,9 @@ def _targets_and_candidates(
     event = np.repeat(np.arange(len(n_elements)), n_elements)
     scale = 1 + 0.05 * rng.standard_normal(int(found.sum()))
     code = np.array([0, 211, 130, 22, 11, 13])[class_id[found]]
-    sign = np.where(charge[found] == 0, 1, np.where(np.isin(code, (11, 13)), -charge[found], charge[found]))
+    sign = np.where(
+        charge[found] == 0, 1, np.where(np.isin(code, (11, 13)), -charge[found], charge[found])
+    )
     candidates = _records(
         schema.CANDIDATES,
         np.bincount(event[found], minlength=len(n_elements)),
@@ -237,9 +298,13 @@ def _targets_and_candidates(
     return targets, candidates
 
 
-def write_dataset(path: Path, events: ak.Array, *, sample: str = "ttbar", row_group_size: int = 500) -> Path:
+def write_dataset(
+    path: Path, events: ak.Array, *, sample: str = "ttbar", row_group_size: int = 500
+) -> Path:
     """Write events as a dataset table, with the sample's name in the metadata."""
     metadata = {"sample": sample, "provenance": {"stage": "synthetic"}}
     layout = tables.DATASET_SCHEMA
-    tables.write_table(path, [tables.to_arrow(events, layout)], layout, metadata, row_group_size=row_group_size)
+    tables.write_table(
+        path, [tables.to_arrow(events, layout)], layout, metadata, row_group_size=row_group_size
+    )
     return path

@@ -1,7 +1,9 @@
-"""Training shards of random events in the layout that ``write_shards`` writes, for tests of the model and its training.
+"""Training shards of random events in the layout that ``write_shards`` writes, for tests of the
+model and its training.
 
-The events have structure that a network can learn: tracks carry charged particles of nearly their momentum; half of the
-clusters belong to neutral particles of about 1.2 times their energy, the others to none.
+The events have structure that a network can learn: tracks carry charged particles of nearly their
+momentum; half of the clusters belong to neutral particles of about 1.2 times their energy, the
+others to none.
 """
 
 import json
@@ -17,35 +19,83 @@ from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
 
-TRACK = [("pt", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("p", "log"), ("charge", "none"), ("d0", "asinh")]
+TRACK = [
+    ("pt", "log"),
+    ("eta", "none"),
+    ("sin_phi", "none"),
+    ("cos_phi", "none"),
+    ("p", "log"),
+    ("charge", "none"),
+    ("d0", "asinh"),
+]
 TRACK += [("eta_calo", "none"), ("sin_phi_calo", "none"), ("cos_phi_calo", "none")]
-CLUSTER = [("et", "log"), ("eta", "none"), ("sin_phi", "none"), ("cos_phi", "none"), ("energy", "log"), ("energy_ecal", "log1p")]
+CLUSTER = [
+    ("et", "log"),
+    ("eta", "none"),
+    ("sin_phi", "none"),
+    ("cos_phi", "none"),
+    ("energy", "log"),
+    ("energy_ecal", "log1p"),
+]
 CLASSES = [
     {"name": "none"},
-    {"name": "charged_hadron", "label": "charged hadron", "pdg": 211, "charged": True, "mass_gev": 0.13957},
-    {"name": "neutral_hadron", "label": "neutral hadron", "pdg": 130, "charged": False, "mass_gev": 0.49761},
+    {
+        "name": "charged_hadron",
+        "label": "charged hadron",
+        "pdg": 211,
+        "charged": True,
+        "mass_gev": 0.13957,
+    },
+    {
+        "name": "neutral_hadron",
+        "label": "neutral hadron",
+        "pdg": 130,
+        "charged": False,
+        "mass_gev": 0.49761,
+    },
     {"name": "photon", "label": "photon", "pdg": 22, "charged": False, "mass_gev": 0.0},
 ]
 N_FEATURES = len(TRACK)
 
 
 def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """Return element types, features [n, F], target classes, charges and momenta [n, 4] of n elements."""
+    """Return element types, features [n, F], target classes, charges and momenta [n, 4] of n
+    elements.
+    """
     is_track = rng.random(n) < 0.6
-    pt, eta, phi = rng.exponential(3.0, n) + 0.2, rng.uniform(-2.4, 2.4, n), rng.uniform(-np.pi, np.pi, n)
+    pt, eta, phi = (
+        rng.exponential(3.0, n) + 0.2,
+        rng.uniform(-2.4, 2.4, n),
+        rng.uniform(-np.pi, np.pi, n),
+    )
     energy = pt * np.cosh(eta)
     sign = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     ecal_share = rng.random(n)
     features = np.stack(
-        [pt, eta, np.sin(phi), np.cos(phi), energy, np.where(is_track, sign, energy * ecal_share), rng.normal(0, 0.1, n)], 1
+        [
+            pt,
+            eta,
+            np.sin(phi),
+            np.cos(phi),
+            energy,
+            np.where(is_track, sign, energy * ecal_share),
+            rng.normal(0, 0.1, n),
+        ],
+        1,
     )
     bend = 0.3 * sign / pt
-    features = np.concatenate([features, np.stack([eta, np.sin(phi + bend), np.cos(phi + bend)], 1)], 1)
+    features = np.concatenate(
+        [features, np.stack([eta, np.sin(phi + bend), np.cos(phi + bend)], 1)], 1
+    )
     features[~is_track, 6:] = 0
     neutral = np.where(ecal_share > 0.7, 3, np.where(ecal_share > 0.4, 2, 0))
     target_class = np.where(is_track, 1, neutral)
     scale = np.where(is_track, 1.0 + rng.normal(0, 0.005, n), 1.2 + rng.normal(0, 0.1, n))[:, None]
-    p4 = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy], 1) * scale * (target_class > 0)[:, None]
+    p4 = (
+        np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy], 1)
+        * scale
+        * (target_class > 0)[:, None]
+    )
     return (
         np.where(is_track, 1, 2),
         features.astype(np.float32),
@@ -74,7 +124,9 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
 
     def lists(values: np.ndarray, kind: str, per_element: int = 1) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets * per_element, pa.array(values.reshape(-1).astype(kind)))
+        return pa.ListArray.from_arrays(
+            offsets * per_element, pa.array(values.reshape(-1).astype(kind))
+        )
 
     table = pa.Table.from_arrays(
         [
@@ -90,24 +142,54 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
         schema=tables.SHARD_SCHEMA,
     )
     tables.write_shard(path, table, {})
-    return {"file": f"{path.parent.name}/{path.name}", "n_events": len(lengths), "n_elements": int(lengths.sum()), "sha256": ""}
+    return {
+        "file": f"{path.parent.name}/{path.name}",
+        "n_events": len(lengths),
+        "n_elements": int(lengths.sum()),
+        "sha256": "",
+    }
 
 
-def write_synthetic(folder: Path, *, train: Sequence[int] = (40, 40, 40), valid: int = 30, test: int = 30, longest: int = 24) -> Path:
+def write_synthetic(
+    folder: Path,
+    *,
+    train: Sequence[int] = (40, 40, 40),
+    valid: int = 30,
+    test: int = 30,
+    longest: int = 24,
+) -> Path:
     """Write shards with the given numbers of events and return the manifest's path."""
     rng = np.random.default_rng(7)
     splits = {}
     for split, sizes in (("train", train), ("valid", (valid,)), ("test", (test,))):
-        shards = [write_shard(folder / split / f"{i:05d}.parquet", rng.integers(0, longest + 1, n), rng) for i, n in enumerate(sizes)]
-        splits[split] = {"n_events": sum(sizes), "n_elements": sum(s["n_elements"] for s in shards), "shards": shards}
+        shards = [
+            write_shard(folder / split / f"{i:05d}.parquet", rng.integers(0, longest + 1, n), rng)
+            for i, n in enumerate(sizes)
+        ]
+        splits[split] = {
+            "n_events": sum(sizes),
+            "n_elements": sum(s["n_elements"] for s in shards),
+            "shards": shards,
+        }
     elements = {
         "track": [{"name": name, "transform": transform, "unit": ""} for name, transform in TRACK],
-        "cluster": [{"name": name, "transform": transform, "unit": ""} for name, transform in CLUSTER],
+        "cluster": [
+            {"name": name, "transform": transform, "unit": ""} for name, transform in CLUSTER
+        ],
     }
-    manifest = {"schema_version": 1, "provenance": {}, "elements": elements, "n_features": N_FEATURES, "classes": CLASSES}
+    manifest = {
+        "schema_version": 1,
+        "provenance": {},
+        "elements": elements,
+        "n_features": N_FEATURES,
+        "classes": CLASSES,
+    }
     manifest |= {"samples": ["synthetic"], "splits": splits}
     normalisation = {
-        "track": {"mean": [0.9, 0.0, 0.0, 0.0, 1.7, *[0.0] * 5], "std": [0.9, 1.4, 0.7, 0.7, 1.1, 1.0, 0.1, 1.4, 0.7, 0.7]},
+        "track": {
+            "mean": [0.9, 0.0, 0.0, 0.0, 1.7, *[0.0] * 5],
+            "std": [0.9, 1.4, 0.7, 0.7, 1.1, 1.0, 0.1, 1.4, 0.7, 0.7],
+        },
         "cluster": {"mean": [0.9, 0.0, 0.0, 0.0, 1.7, 1.3], "std": [0.9, 1.4, 0.7, 0.7, 1.1, 0.9]},
         "n_events": sum(train),
     }

@@ -1,4 +1,6 @@
-"""The products that take the place of torch's fused attention on CPUs in bfloat16 answer as that does."""
+"""The products that take the place of torch's fused attention on CPUs in bfloat16 answer as that
+does.
+"""
 
 import pytest
 import torch
@@ -8,9 +10,13 @@ from particleforge.model import attention
 
 
 def random_call(n: int, mask_heads: int, *, seed: int = 0) -> list[torch.Tensor]:
-    """Return query, key, value [2, 3, n, 16] that ask for gradients, and a mask that hides the last third of the keys."""
+    """Return query, key, value [2, 3, n, 16] that ask for gradients, and a mask that hides the last
+    third of the keys.
+    """
     generator = torch.Generator().manual_seed(seed)
-    parts = [torch.randn(2, 3, n, 16, generator=generator).bfloat16().requires_grad_() for _ in range(3)]
+    parts = [
+        torch.randn(2, 3, n, 16, generator=generator).bfloat16().requires_grad_() for _ in range(3)
+    ]
     mask = torch.randn(2, mask_heads, n, n, generator=generator)
     mask[..., n - n // 3 :] = attention.MASKED_SCORE
     return [*parts, mask.bfloat16()]
@@ -42,7 +48,11 @@ def test_masked_keys_have_no_weight():
 
 def test_long_events_do_not_store_their_scores(monkeypatch):
     calls = []
-    monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", lambda *args, **kwargs: calls.append(args) or args[0])
+    monkeypatch.setattr(
+        attention.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: calls.append(args) or args[0],
+    )
     for n in (attention._PLAIN_LENGTH_MAX, attention._PLAIN_LENGTH_MAX + 1):
         query = torch.zeros(1, 1, n, 2, dtype=torch.bfloat16)
         attention.attend(query, query, query, torch.zeros(1, 1, n, n, dtype=torch.bfloat16), 0.0)
@@ -53,6 +63,14 @@ def test_dropout_removes_and_rescales_shares():
     query, key, value, mask = random_call(20, 1)
     torch.manual_seed(3)
     with torch.no_grad():
-        mean = torch.stack([attention.attend(query, key, torch.ones_like(value), mask, 0.5).float().mean() for _ in range(20)]).mean()
+        mean = torch.stack(
+            [
+                attention.attend(query, key, torch.ones_like(value), mask, 0.5).float().mean()
+                for _ in range(20)
+            ]
+        ).mean()
     assert mean == pytest.approx(1, abs=0.1)
-    assert not torch.equal(attention.attend(query, key, value, mask, 0.5), attention.attend(query, key, value, mask, 0.0))
+    assert not torch.equal(
+        attention.attend(query, key, value, mask, 0.5),
+        attention.attend(query, key, value, mask, 0.0),
+    )

@@ -1,4 +1,6 @@
-"""The shipped cards of published data sets, with a server in Zenodo's place, and what a card may say."""
+"""The shipped cards of published data sets, with a server in Zenodo's place, and what a card may
+say.
+"""
 
 import json
 import shutil
@@ -19,11 +21,26 @@ CARDS = sorted(path.stem for path in (CONFIG / "cards").glob("*.yaml"))
 
 def planned(card, results, zenodo):
     simulation = {"backend": "files", "card": card, "fetch": {"zenodo_url": zenodo}}
-    return Workflow([CONFIG], {"simulation": simulation, "detector": load_card(CONFIG, card).detector, "results_dir": str(results)})
+    return Workflow(
+        [CONFIG],
+        {
+            "simulation": simulation,
+            "detector": load_card(CONFIG, card).detector,
+            "results_dir": str(results),
+        },
+    )
 
 
 def serve_record(server, number, *names):
-    entries = [{"key": name, "size": 4, "checksum": f"md5:{'a' * 32}", "links": {"self": f"{server.url}/{name}"}} for name in names]
+    entries = [
+        {
+            "key": name,
+            "size": 4,
+            "checksum": f"md5:{'a' * 32}",
+            "links": {"self": f"{server.url}/{name}"},
+        }
+        for name in names
+    ]
     server.files[f"/api/records/{number}"] = json.dumps({"files": entries}).encode()
 
 
@@ -39,7 +56,12 @@ def test_shipped_cards_are_read_and_their_detectors_exist(name):
 def test_the_clic_record_gives_one_shard_a_file_with_its_checksum(tmp_path):
     with serving() as server:
         serve_record(
-            server, 8260741, "reco_p8_ee_tt_ecm380_2.root", "reco_p8_ee_tt_ecm380_10.root", "reco_p8_ee_qq_ecm380_1.root", "x.root"
+            server,
+            8260741,
+            "reco_p8_ee_tt_ecm380_2.root",
+            "reco_p8_ee_tt_ecm380_10.root",
+            "reco_p8_ee_qq_ecm380_1.root",
+            "x.root",
         )
         run = planned("clic_zenodo_8260741", tmp_path, server.url)
         assert [path.rsplit("/", 1)[-1] for path in run.fetched_files()] == [
@@ -56,8 +78,18 @@ def test_the_clic_record_gives_one_shard_a_file_with_its_checksum(tmp_path):
 @pytest.mark.parametrize(
     ("card", "number", "names", "match"),
     [
-        ("clic_zenodo_8260741", 8260741, ("p8_ee_tt_ecm380.tar.gz",), "p8_ee_tt_ecm380.tar.gz: is an archive; unpack it"),
-        ("clic_zenodo_8260741", 8260741, ("README.md",), "the record has no such file; it has README.md"),
+        (
+            "clic_zenodo_8260741",
+            8260741,
+            ("p8_ee_tt_ecm380.tar.gz",),
+            "p8_ee_tt_ecm380.tar.gz: is an archive; unpack it",
+        ),
+        (
+            "clic_zenodo_8260741",
+            8260741,
+            ("README.md",),
+            "the record has no such file; it has README.md",
+        ),
         (
             "cms_delphes_zenodo_4559324",
             4559324,
@@ -78,7 +110,10 @@ def test_what_a_record_has_in_another_form_is_one_line(tmp_path, card, number, n
     [
         ({"samples": {}}, "samples: "),
         ({"detctor": "clic"}, "detctor: unknown key; .* did you mean 'detector'"),
-        ({"samples": {"a": {"label": "a", "file": "x.root"}}}, "samples.a.file: unknown key; .* did you mean 'files'"),
+        (
+            {"samples": {"a": {"label": "a", "file": "x.root"}}},
+            "samples.a.file: unknown key; .* did you mean 'files'",
+        ),
     ],
 )
 def test_mistakes_in_a_card_name_file_and_key(tmp_path, change, match):
@@ -86,7 +121,10 @@ def test_mistakes_in_a_card_name_file_and_key(tmp_path, change, match):
     path = tmp_path / "config/cards" / f"{CARDS[0]}.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
     with pytest.raises(UserError, match=rf"cards/{CARDS[0]}\.yaml: {match}"):
-        load_run(tmp_path / "config", {"simulation": {"backend": "files", "card": CARDS[0]}, "detector": "clic"})
+        load_run(
+            tmp_path / "config",
+            {"simulation": {"backend": "files", "card": CARDS[0]}, "detector": "clic"},
+        )
 
 
 def test_a_sample_without_a_process_is_not_simulated(tmp_path):
@@ -95,5 +133,11 @@ def test_a_sample_without_a_process_is_not_simulated(tmp_path):
     content = yaml.safe_load(path.read_text())
     del content["samples"]["qq"]["pythia"]
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=r"clic: samples\.qq\.pythia: missing; name the process, or set simulation\.backend: files"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"clic: samples\.qq\.pythia: missing; name the process, or set simulation\.backend:"
+            r" files"
+        ),
+    ):
         Workflow([tmp_path / "config"], {"detector": "clic"})

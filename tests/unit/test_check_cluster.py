@@ -11,7 +11,12 @@ from particleforge.cluster.exchange import LOGIN_FILE, Exchange, answer, ask, cl
 
 @pytest.mark.parametrize(
     ("ping_s", "pong_s", "round_trip_s", "skew_s"),
-    [(100.0, 100.2, 0.5, 0.0), (100.0, 100.5, 0.5, 0.0), (100.0, 103.5, 0.5, 3.0), (100.0, 98.0, 0.5, -2.0)],
+    [
+        (100.0, 100.2, 0.5, 0.0),
+        (100.0, 100.5, 0.5, 0.0),
+        (100.0, 103.5, 0.5, 3.0),
+        (100.0, 98.0, 0.5, -2.0),
+    ],
 )
 def test_skew_is_what_lies_outside_the_round_trip(ping_s, pong_s, round_trip_s, skew_s):
     assert clock_skew(ping_s, pong_s, round_trip_s) == pytest.approx(skew_s)
@@ -46,7 +51,9 @@ def test_nobody_answers(tmp_path):
 def test_folder_of_another_machine(tmp_path, exists):
     folder = tmp_path if exists else tmp_path / "absent"
     assert ask(folder, "job", 0.1) == Exchange(sees_login=False)
-    assert "does not see what the login node wrote" in probe.shared_folder("job", folder, 0.1)[0].seen
+    assert (
+        "does not see what the login node wrote" in probe.shared_folder("job", folder, 0.1)[0].seen
+    )
 
 
 @pytest.mark.fault("clocks of nodes disagree")

@@ -1,4 +1,7 @@
-"""The histograms of the checks and the Kolmogorov-Smirnov distance, against numpy and scipy; how often drift is claimed wrongly."""
+"""The histograms of the checks and the Kolmogorov-Smirnov distance, against numpy and scipy.
+
+How often drift is claimed wrongly.
+"""
 
 import numpy as np
 import pytest
@@ -58,7 +61,9 @@ def test_edges_of_the_range() -> None:
 def test_the_distance_is_never_larger_than_that_of_the_values(a: np.ndarray, b: np.ndarray) -> None:
     distance = ks_distance(Histogram.of(a), Histogram.of(b))
     with np.errstate(divide="ignore"):  # its p-value, which is not asked for
-        of_values, of_bins = (ks_2samp(*pair, method="asymp").statistic for pair in ((a, b), (bins_of(a), bins_of(b))))
+        of_values, of_bins = (
+            ks_2samp(*pair, method="asymp").statistic for pair in ((a, b), (bins_of(a), bins_of(b)))
+        )
     assert distance <= of_values + 1e-12
     assert distance == pytest.approx(of_bins)  # and exactly that of the bins
     assert distance == ks_distance(Histogram.of(b), Histogram.of(a))
@@ -70,9 +75,15 @@ def test_nothing_is_said_without_entries() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.sampled_from([1e-2, 1e-3, 1e-5]))
-def test_what_counts_as_significant_is_improbable(n: int, m: int, share: float, probability: float) -> None:
-    """Exact p-value of the smallest distance that is claimed: of two samples, the lowest of one below all of the other."""
+@given(
+    st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.sampled_from([1e-2, 1e-3, 1e-5])
+)
+def test_what_counts_as_significant_is_improbable(
+    n: int, m: int, share: float, probability: float
+) -> None:
+    """Exact p-value of the smallest distance that is claimed: of two samples, the lowest of one
+    below all of the other.
+    """
     critical = critical_distance(n, m, probability)
     below = min(n, int(np.ceil(critical * n * (1 + share))))
     a = np.r_[np.full(below, -1.0), np.linspace(0, 1, n - below)]
@@ -81,17 +92,30 @@ def test_what_counts_as_significant_is_improbable(n: int, m: int, share: float, 
         assert found.pvalue <= probability
 
 
-def parts_of(rng: np.random.Generator, sizes: list[int], shift: float = 0.0) -> dict[str, dict[str, Histogram]]:
+def parts_of(
+    rng: np.random.Generator, sizes: list[int], shift: float = 0.0
+) -> dict[str, dict[str, Histogram]]:
     """Shards of one distribution, of which the last is shifted."""
-    values = {name: [rng.normal(10, 3, n) for n in sizes] for name in ("a", "b", "c")} | {"n": [rng.poisson(4, n) for n in sizes]}
+    values = {name: [rng.normal(10, 3, n) for n in sizes] for name in ("a", "b", "c")} | {
+        "n": [rng.poisson(4, n) for n in sizes]
+    }
     values["a"][-1] = values["a"][-1] + shift
-    return {f"{i}": {name: Histogram.of(of[i]) for name, of in values.items()} for i in range(len(sizes))}
+    return {
+        f"{i}": {name: Histogram.of(of[i]) for name, of in values.items()}
+        for i in range(len(sizes))
+    }
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [1, 500], [2, 3, 5], [30] * 10, [7, 200, 40], [300] * 4])
 def test_false_alarms_are_as_rare_as_asked(sizes: list[int]) -> None:
     rng, asked, tries = np.random.default_rng(1), 0.05, 400
-    alarms = sum(any(drift.distance > drift.allowed for drift in compare_with_rest(parts_of(rng, sizes), asked, 0.0)) for _ in range(tries))
+    alarms = sum(
+        any(
+            drift.distance > drift.allowed
+            for drift in compare_with_rest(parts_of(rng, sizes), asked, 0.0)
+        )
+        for _ in range(tries)
+    )
     assert alarms <= asked * tries + 3 * np.sqrt(asked * tries)
 
 
@@ -114,7 +138,10 @@ def test_a_small_difference_of_large_samples_is_harmless() -> None:
 def test_parts_that_lack_a_quantity_are_not_compared_in_it() -> None:
     one, other = Histogram.of(np.ones(5)), Histogram.of(np.full(7, 2.0))
     found = compare_with_rest({"x": {"a": one}, "y": {"a": other, "b": other}, "z": {}}, 1e-3, 0.05)
-    assert [(drift.part, drift.quantity, drift.distance) for drift in found] == [("x", "a", 1.0), ("y", "a", 1.0)]
+    assert [(drift.part, drift.quantity, drift.distance) for drift in found] == [
+        ("x", "a", 1.0),
+        ("y", "a", 1.0),
+    ]
     assert all(drift.allowed <= 1 for drift in found)
 
 
@@ -126,8 +153,16 @@ def test_a_verdict_keeps_the_value_nearest_to_its_limit() -> None:
     assert verdict.within("range", "s1", "a", -9, 10, -10, 100, "")
     assert verdict.within("range", "s1", "c", 0, 10, 0, np.inf, "")
     assert verdict.passed
-    assert (verdict.checks["share"].compared, verdict.checks["share"].value, verdict.checks["share"].column) == (2, 0.4, "b")
-    assert (verdict.checks["range"].value, verdict.checks["range"].shard, verdict.checks["range"].allowed) == (-9, "s1", "-10 to 100")
+    assert (
+        verdict.checks["share"].compared,
+        verdict.checks["share"].value,
+        verdict.checks["share"].column,
+    ) == (2, 0.4, "b")
+    assert (
+        verdict.checks["range"].value,
+        verdict.checks["range"].shard,
+        verdict.checks["range"].allowed,
+    ) == (-9, "s1", "-10 to 100")
     assert not verdict.at_most("share", "s2", "c", float("nan"), 0.5, "do this")
     assert not verdict.within("range", "s2", "c", -11, 500, -10, 100, "do that")
     assert not verdict.passed

@@ -1,4 +1,6 @@
-"""Checks of the training shards: good ones pass, and each kind of damage is refused with one line that names shard, column and value."""
+"""Checks of the training shards: good ones pass, and each kind of damage is refused with one line
+that names shard, column and value.
+"""
 
 import json
 import shutil
@@ -14,7 +16,13 @@ from particleforge import tables
 from particleforge.artefacts import write_json
 from particleforge.errors import UserError
 
-from .checked_data import change_training_shard, enter_checksum, judge_shards, rewrite, write_training_shards
+from .checked_data import (
+    change_training_shard,
+    enter_checksum,
+    judge_shards,
+    rewrite,
+    write_training_shards,
+)
 
 N_EVENTS = 300
 
@@ -75,11 +83,16 @@ VALUES = [
     ({"element_type": set_at(0, 0)}, "element_type: values out of range: 1,"),
     ({"target_class": set_at(2, 99)}, "target_class: values out of range: 1,"),
     ({"target_charge": set_at(2, -2)}, "target_charge: values out of range: 1,"),
-    ({"n_elements": lambda n: n + (np.arange(len(n)) == 4)}, "element_type: lists not as long as n_elements says: 1, allowed at most 0;"),
+    (
+        {"n_elements": lambda n: n + (np.arange(len(n)) == 4)},
+        "element_type: lists not as long as n_elements says: 1, allowed at most 0;",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("columns", "says"), VALUES, ids=[says.split(",")[0] for _, says in VALUES])
+@pytest.mark.parametrize(
+    ("columns", "says"), VALUES, ids=[says.split(",")[0] for _, says in VALUES]
+)
 def test_a_wrong_value_is_one_line(manifest: Path, columns: Any, says: str) -> None:
     change_training_shard(manifest, "train/00001.parquet", columns)
     line = refusal(manifest)
@@ -92,15 +105,24 @@ def test_momentum_without_a_class_is_refused(manifest: Path) -> None:
     element = int(np.flatnonzero(np.concatenate(classes.to_list()) == 0)[0])
     change_training_shard(manifest, "valid/00000.parquet", {"target_p4": set_at(4 * element, 1.0)})
     line = refusal(manifest)
-    assert line.startswith("valid/00000.parquet: target_p4: momenta of elements without a class: 1, allowed at most 0;"), line
+    assert line.startswith(
+        "valid/00000.parquet: target_p4: momenta of elements without a class: 1, allowed at most 0;"
+    ), line
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda table: table.drop_columns(["target_p4"]), "target_p4 (missing): columns unlike the layout: 1,"),
         (
-            lambda table: table.set_column(2, pa.field("n_elements", pa.int64(), nullable=False), table["n_elements"].cast(pa.int64())),
+            lambda table: table.drop_columns(["target_p4"]),
+            "target_p4 (missing): columns unlike the layout: 1,",
+        ),
+        (
+            lambda table: table.set_column(
+                2,
+                pa.field("n_elements", pa.int64(), nullable=False),
+                table["n_elements"].cast(pa.int64()),
+            ),
             "n_elements (int64 instead of int32): columns unlike the layout: 1,",
         ),
     ],
@@ -117,7 +139,8 @@ def test_a_shard_that_is_missing_is_refused(manifest: Path) -> None:
     (manifest.parent / "train/00001.parquet").unlink()
     line = refusal(manifest)
     assert line.startswith(
-        "train/00001.parquet: manifest: files that are missing, or that the manifest does not name: 1, allowed at most 0;"
+        "train/00001.parquet: manifest: files that are missing, or that the manifest does not name:"
+        " 1, allowed at most 0;"
     )
 
 
@@ -125,7 +148,8 @@ def test_a_shard_too_many_is_refused(manifest: Path) -> None:
     shutil.copy(manifest.parent / "train/00001.parquet", manifest.parent / "train/00077.parquet")
     line = refusal(manifest)
     assert line.startswith(
-        "train/00077.parquet: manifest: files that are missing, or that the manifest does not name: 1, allowed at most 0;"
+        "train/00077.parquet: manifest: files that are missing, or that the manifest does not name:"
+        " 1, allowed at most 0;"
     )
 
 
@@ -136,7 +160,10 @@ def test_another_content_than_the_manifest_says_is_refused(manifest: Path) -> No
     shutil.copy(second, first)
     second.write_bytes(content)
     line = refusal(manifest)
-    assert line.startswith("train/00000.parquet: sha256: bytes other than the manifest's checksum: 1, allowed at most 0;")
+    assert line.startswith(
+        "train/00000.parquet: sha256: bytes other than the manifest's checksum: 1, allowed at"
+        " most 0;"
+    )
     assert "(and 3 more, all in" in line  # of two shards the checksum and the number of elements
 
 
@@ -155,7 +182,9 @@ def test_events_that_the_manifest_does_not_count_are_refused(manifest: Path) -> 
         content["splits"]["train"]["n_events"] += 2
 
     change_json(manifest, change)
-    assert refusal(manifest).startswith("train/00001.parquet: n_events: difference from the manifest: 2, allowed at most 0;")
+    assert refusal(manifest).startswith(
+        "train/00001.parquet: n_events: difference from the manifest: 2, allowed at most 0;"
+    )
 
 
 def test_a_sum_that_does_not_close_is_refused(manifest: Path) -> None:
@@ -164,16 +193,27 @@ def test_a_sum_that_does_not_close_is_refused(manifest: Path) -> None:
 
     change_json(manifest, change)
     line = refusal(manifest)
-    assert line.startswith("valid: n_elements: difference of the split's number in the manifest from the sum of its shards: 3, allowed")
+    assert line.startswith(
+        "valid: n_elements: difference of the split's number in the manifest from the sum of its"
+        " shards: 3, allowed"
+    )
 
 
 def test_events_in_two_splits_are_refused(manifest: Path) -> None:
     train = tables.read_table(manifest.parent / "train/00000.parquet").event_id.to_numpy()
-    change_training_shard(manifest, "test/00000.parquet", {"event_id": lambda ids: np.r_[train[:2], ids[2:]]})
+    change_training_shard(
+        manifest, "test/00000.parquet", {"event_id": lambda ids: np.r_[train[:2], ids[2:]]}
+    )
     line = refusal(manifest)
-    assert line.startswith("test/00000.parquet: event_id: events that occur more than once, or in two splits: 2, allowed at most 0;"), line
+    assert line.startswith(
+        "test/00000.parquet: event_id: events that occur more than once, or in two splits: 2,"
+        " allowed at most 0;"
+    ), line
     failed = json.loads((manifest.parents[1] / "checks/work/shards/failed.json").read_text())
-    assert [failure["shard"] for failure in failed["failures"]] == ["test/00000.parquet", "train/00000.parquet"]
+    assert [failure["shard"] for failure in failed["failures"]] == [
+        "test/00000.parquet",
+        "train/00000.parquet",
+    ]
 
 
 @pytest.mark.parametrize(("key", "says"), [("mean", "0.5"), ("std", "0.5")])
@@ -186,21 +226,28 @@ def test_another_normalisation_is_refused(manifest: Path, key: str, says: str) -
     change_json(manifest.parent / "normalisation.json", change)
     line = refusal(manifest)
     assert line.startswith(
-        f"normalisation.json: cluster.energy: difference of the {key} in standard deviations {says}, allowed at most 0.001;"
+        f"normalisation.json: cluster.energy: difference of the {key} in standard deviations"
+        f" {says}, allowed at most 0.001;"
     )
     assert "normalisation_difference_max" in line
 
 
 def test_the_normalisation_of_other_events_is_refused(manifest: Path) -> None:
-    change_json(manifest.parent / "normalisation.json", lambda content: content.update(n_events=content["n_events"] - 7))
+    change_json(
+        manifest.parent / "normalisation.json",
+        lambda content: content.update(n_events=content["n_events"] - 7),
+    )
     assert refusal(manifest).startswith(
-        "normalisation.json: n_events: difference of n_events from the train split's: 7, allowed at most 0;"
+        "normalisation.json: n_events: difference of n_events from the train split's: 7, allowed at"
+        " most 0;"
     )
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "normalisation.json"])
 @pytest.mark.parametrize("content", ["", '{"splits": ', "{}", "[]"])
-def test_a_manifest_that_cannot_be_used_is_one_line(manifest: Path, name: str, content: str) -> None:
+def test_a_manifest_that_cannot_be_used_is_one_line(
+    manifest: Path, name: str, content: str
+) -> None:
     (manifest.parent / name).write_text(content)
     line = refusal(manifest)
     assert line.startswith(f"{manifest.parent / name}: "), line
@@ -213,12 +260,16 @@ def test_a_shard_unlike_the_others_is_refused(tmp_path: Path) -> None:
     energy = columns_of(manifest, "cluster").index("energy")
 
     def change(features: np.ndarray) -> None:
-        of_clusters = tables.read_table(manifest.parent / "train/00001.parquet").element_type.to_list()
+        of_clusters = tables.read_table(
+            manifest.parent / "train/00001.parquet"
+        ).element_type.to_list()
         features.reshape(-1, width)[np.concatenate(of_clusters) == 2, energy] *= 1.3
 
     change_training_shard(manifest, "train/00001.parquet", {"features": change})
     line = refusal(manifest, normalisation_difference_max=1e9)
-    assert line.startswith("train/00001.parquet: mean cluster.energy: KS distance from the other shards 0."), line
+    assert line.startswith(
+        "train/00001.parquet: mean cluster.energy: KS distance from the other shards 0."
+    ), line
 
 
 def test_small_shards_differ_by_chance_and_pass(tmp_path: Path) -> None:

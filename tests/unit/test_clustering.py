@@ -46,7 +46,9 @@ def test_sums_over_hits_are_those_of_the_clusters():
     cluster, weight = clusters.cluster_of_hit[inside], hits.energy[inside]
     np.testing.assert_allclose(np.bincount(cluster, weight), clusters.energy, rtol=1e-9)
     np.testing.assert_allclose(clusters.energies.sum(axis=1), clusters.energy, rtol=1e-9)
-    np.testing.assert_allclose(np.bincount(cluster, weight * hits.x[inside]) / clusters.energy, clusters.x, rtol=1e-9)
+    np.testing.assert_allclose(
+        np.bincount(cluster, weight * hits.x[inside]) / clusters.energy, clusters.x, rtol=1e-9
+    )
     np.testing.assert_array_equal(hits.event[inside], clusters.event[cluster])
     assert np.all(clusters.energy > CLIC.clustering.energy_min_mev / 1e3)
     same_event = np.diff(clusters.event) == 0
@@ -59,9 +61,18 @@ def test_events_do_not_mix():
     together = cluster_hits(hits, n, CLIC)
     for event in range(n):
         rows = np.flatnonzero(hits.event == event)
-        columns = {name: getattr(hits, name)[rows] for name in ("collection", "cell_id", "energy", "x", "y", "z")}
+        columns = {
+            name: getattr(hits, name)[rows]
+            for name in ("collection", "cell_id", "energy", "x", "y", "z")
+        }
         none = np.zeros(0, np.int64)
-        single = Hits(np.zeros(len(rows), np.int32), **columns, contribution_hit=none, contribution_particle=none, contribution_energy=none)
+        single = Hits(
+            np.zeros(len(rows), np.int32),
+            **columns,
+            contribution_hit=none,
+            contribution_particle=none,
+            contribution_energy=none,
+        )
         alone = cluster_hits(single, 1, CLIC)
         same = together.event == event
         np.testing.assert_array_equal(together.energy[same], alone.energy)

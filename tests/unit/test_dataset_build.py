@@ -1,4 +1,6 @@
-"""Building a dataset from files: real ones (PARTICLEFORGE_REAL_DATA), broken ones, empty ones, the same ones twice."""
+"""Building a dataset from files: real ones (PARTICLEFORGE_REAL_DATA), broken ones, empty ones, the
+same ones twice.
+"""
 
 import json
 
@@ -24,7 +26,11 @@ from .edm4hep_events import Event, leaves_of, random_event, write_events, write_
 from .real_files import real_file
 
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
-TOLERANT = DatasetConfig(visible_energy_fraction_min=0.0, dropped_energy_fraction_max=1.0, dropped_objects_fraction_max=1.0)
+TOLERANT = DatasetConfig(
+    visible_energy_fraction_min=0.0,
+    dropped_energy_fraction_max=1.0,
+    dropped_objects_fraction_max=1.0,
+)
 
 
 @pytest.fixture
@@ -42,24 +48,39 @@ def test_full_simulation_file(tmp_path):
     table, metadata = build(dataset_settings("cld"), [real_file(CLD)], tmp_path / "out.parquet")
     n_tracks = ak.num(table["tracks"])[0]
     assert (n_tracks, ak.num(table["clusters"])[0], ak.num(table["candidates"])[0]) == (24, 48, 52)
-    particles, targets, candidates = table["particles"][0], table["targets"][0], table["candidates"][0]
+    particles, targets, candidates = (
+        table["particles"][0],
+        table["targets"][0],
+        table["candidates"][0],
+    )
     balance = metadata["energy_balance_gev"]
     assert balance["visible"] == pytest.approx(116.8, abs=0.05)
     assert balance["visible"] == pytest.approx(balance["target"] + balance["dropped"], rel=1e-6)
-    on_tracks, on_clusters = ak.sum(targets["energy"][:n_tracks]), ak.sum(targets["energy"][n_tracks:])
-    # 84.10 GeV on tracks where conversion electrons' tracks get the photons' momenta; 0.10 GeV of it are the untracked electrons'.
+    on_tracks, on_clusters = (
+        ak.sum(targets["energy"][:n_tracks]),
+        ak.sum(targets["energy"][n_tracks:]),
+    )
+    # 84.10 GeV on tracks where conversion electrons' tracks get the photons' momenta; 0.10 GeV of
+    # it are the untracked electrons'.
     assert on_tracks == pytest.approx(84.10 - 0.10, abs=0.01)
     assert on_clusters == pytest.approx(32.44, abs=0.01)
     charged = candidates["charge"] != 0
     assert ak.sum(candidates["energy"][charged]) == pytest.approx(55.33, abs=0.01)
-    # Pandora's neutral hadrons have p = E; with the neutron's mass on top of that momentum their sum is 62.40 GeV.
-    momentum = np.sqrt(candidates["px"] ** 2 + candidates["py"] ** 2 + candidates["pz"] ** 2)[~charged]
+    # Pandora's neutral hadrons have p = E; with the neutron's mass on top of that momentum their
+    # sum is 62.40 GeV.
+    momentum = np.sqrt(candidates["px"] ** 2 + candidates["py"] ** 2 + candidates["pz"] ** 2)[
+        ~charged
+    ]
     mass = np.where(candidates["pdg"][~charged] == 2112, 0.93957, 0.0)
     assert ak.sum(candidates["energy"][~charged]) == pytest.approx(58.81, abs=0.01)
     assert ak.sum(np.sqrt(momentum**2 + mass**2)) == pytest.approx(62.40, abs=0.01)
     assert ak.all((candidates["element"] >= 0) & ((candidates["element"] < n_tracks) == charged))
-    assert ak.sum(np.abs(particles["pdg"]) == 11) == 3  # one from the decay of a D, two from conversions
-    hosted = particles["element"][(particles["pdg"] == 211) & (particles["element"] < n_tracks) & (particles["element"] >= 0)]
+    assert (
+        ak.sum(np.abs(particles["pdg"]) == 11) == 3
+    )  # one from the decay of a D, two from conversions
+    hosted = particles["element"][
+        (particles["pdg"] == 211) & (particles["element"] < n_tracks) & (particles["element"] >= 0)
+    ]
     assert ak.all(targets["charge"][hosted] == 1)
 
 
@@ -71,7 +92,9 @@ def test_hits_of_a_full_simulation_file(tmp_path):
     (clusters, _), (hits, metadata) = by_elements["clusters"], by_elements["hits"]
     assert (ak.num(hits["tracks"])[0], ak.num(hits["clusters"])[0]) == (24, 3767)
     balance = metadata["energy_balance_gev"]
-    assert balance["visible"] == pytest.approx(balance["target"], rel=1e-9)  # each of the 43 visible particles has an element
+    assert balance["visible"] == pytest.approx(
+        balance["target"], rel=1e-9
+    )  # each of the 43 visible particles has an element
     assert (metadata["counts"]["n_hosted"], balance["merged"], balance["dropped"]) == (43, 0, 0)
     for name in ("pdg", "energy", "deposited_energy"):
         assert hits["particles", name].to_list() == clusters["particles", name].to_list()
@@ -88,7 +111,12 @@ def test_file_of_2021_without_tracks(tmp_path):
     assert ak.num(table["clusters"]).to_list() == [1, 1, 1]
     assert table["targets", "class_id"].to_list() == [[3], [3], [3]]
     assert ak.flatten(table["candidates", "pdg"]).to_list() == [22, 22, 22]
-    assert np.all(np.abs(ak.to_numpy(ak.flatten(table["clusters", "energy"] / table["targets", "energy"])) - 1) < 0.1)
+    assert np.all(
+        np.abs(
+            ak.to_numpy(ak.flatten(table["clusters", "energy"] / table["targets", "energy"])) - 1
+        )
+        < 0.1
+    )
     assert np.all(ak.to_numpy(ak.flatten(table["clusters", "depth"])) > 0)
     assert len(set(table["event_id"].to_list())) == 3  # the file numbers all of its events 0
 
@@ -100,7 +128,9 @@ def test_truncated_file_is_one_line(tmp_path, events, keep):
     write_events(whole, events)
     broken = tmp_path / "broken.root"
     broken.write_bytes(whole.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"broken\.root: not a readable EDM4hep ROOT file") as raised:
+    with pytest.raises(
+        UserError, match=r"broken\.root: not a readable EDM4hep ROOT file"
+    ) as raised:
         build_dataset(dataset_settings(dataset=TOLERANT), [broken], tmp_path / "out.parquet")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out.parquet").exists()
@@ -130,24 +160,38 @@ def test_root_file_of_something_else(tmp_path):
         ("_MCParticles_parents.", "branch _MCParticles_parents.index is missing"),
         ("_SiTracks_Refitted_trackStates.", "branch _SiTracks_Refitted_trackStates is missing"),
         ("_ClusterMCTruthLink_to.", "link ClusterMCTruthLink lacks its ends"),
-        (("SiTracks_Refitted.", "PandoraClusters."), "neither SiTracks_Refitted nor PandoraClusters is there"),
+        (
+            ("SiTracks_Refitted.", "PandoraClusters."),
+            "neither SiTracks_Refitted nor PandoraClusters is there",
+        ),
         (("CalohitMCTruthLink.", "ClusterMCTruthLink.", "SiTracksMCTruthLink."), "no truth link"),
     ],
 )
 def test_missing_branches_are_named(tmp_path, events, missing, message):
-    leaves = {leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(missing)}
+    leaves = {
+        leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(missing)
+    }
     write_leaves(tmp_path / "events.root", leaves)
     with pytest.raises(UserError, match=message) as raised:
-        build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
+        build_dataset(
+            dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet"
+        )
     assert str(raised.value).startswith(str(tmp_path / "events.root"))
 
 
 @pytest.mark.fault("missing optional collection")
-@pytest.mark.parametrize("optional", ["PandoraPFOs.", "EventHeader.", "SiTracks_Refitted.", ("PandoraClusters.", "ClusterMC")])
+@pytest.mark.parametrize(
+    "optional",
+    ["PandoraPFOs.", "EventHeader.", "SiTracks_Refitted.", ("PandoraClusters.", "ClusterMC")],
+)
 def test_optional_collections_may_be_missing(tmp_path, events, optional):
-    leaves = {leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(optional)}
+    leaves = {
+        leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(optional)
+    }
     write_leaves(tmp_path / "events.root", leaves)
-    table, _ = build(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
+    table, _ = build(
+        dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet"
+    )
     assert len(table) == len(events)
 
 
@@ -157,7 +201,9 @@ def test_ranges_beyond_their_list_are_refused(tmp_path, events):
     ends[2] = [end + 100 for end in ends[2]]
     write_leaves(tmp_path / "events.root", leaves)
     with pytest.raises(UserError, match=r"parents_end points beyond its list"):
-        build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
+        build_dataset(
+            dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet"
+        )
 
 
 @pytest.mark.fault("unreadable file set aside")
@@ -165,7 +211,9 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
     good, bad = tmp_path / "good.root", tmp_path / "bad.root"
     write_events(good, events)
     leaves = leaves_of(events)
-    leaves["MCParticles.mass"][0][-1][0] = np.nan  # found in the last chunk, when others were written
+    leaves["MCParticles.mass"][0][-1][0] = (
+        np.nan
+    )  # found in the last chunk, when others were written
     write_leaves(bad, leaves)
     settings = dataset_settings(
         dataset=DatasetConfig(
@@ -176,7 +224,9 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
             dropped_objects_fraction_max=1.0,
         )
     )
-    table, metadata = build(settings, [bad, good, tmp_path / "absent.root"], tmp_path / "out.parquet")
+    table, metadata = build(
+        settings, [bad, good, tmp_path / "absent.root"], tmp_path / "out.parquet"
+    )
     assert len(table) == len(events)
     assert [entry["file"] for entry in metadata["quarantined"]] == ["absent.root", "bad.root"]
     assert "momenta that are not finite" in caplog.text
@@ -186,7 +236,10 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
 
 
 def test_file_without_events(tmp_path, events):
-    write_leaves(tmp_path / "events.root", {leaf: ([], dtype) for leaf, (_, dtype) in leaves_of(events).items()})
+    write_leaves(
+        tmp_path / "events.root",
+        {leaf: ([], dtype) for leaf, (_, dtype) in leaves_of(events).items()},
+    )
     build_dataset(dataset_settings(), [tmp_path / "events.root"], tmp_path / "out.parquet")
     found = pq.read_table(tmp_path / "out.parquet")
     assert found.num_rows == 0
@@ -207,18 +260,37 @@ def test_same_bytes_twice_and_whatever_the_chunks(tmp_path, events):
 
 def test_too_much_dropped_energy_fails(tmp_path, events):
     write_events(tmp_path / "events.root", events)
-    settings = dataset_settings(dataset=TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.0}))
-    with pytest.raises(UserError, match=r"events\.root: .* of the visible energy finds no element, allowed 0\.0%"):
+    settings = dataset_settings(
+        dataset=TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.0})
+    )
+    with pytest.raises(
+        UserError, match=r"events\.root: .* of the visible energy finds no element, allowed 0\.0%"
+    ):
         build_dataset(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
 
 
 def photons(n_events, first_number=0, linked=True):
-    """Return leaves of events with one photon and one cluster; unless ``linked``, the photon's hit belongs to no cluster."""
-    event = Event(particles=[{"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [4.0, 0.0, 0.0], "parents": []}])
+    """Return leaves of events with one photon and one cluster.
+
+    Unless ``linked``, the photon's hit belongs to no cluster.
+    """
+    event = Event(
+        particles=[
+            {"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [4.0, 0.0, 0.0], "parents": []}
+        ]
+    )
     event.hits["ECALBarrel"] = [{"energy": 4.0, "position": [1600.0, 0.0, 0.0]}]
-    event.clusters = [{"energy": 4.0, "position": [1600.0, 0.0, 0.0], "hits": [("ECALBarrel", 0)] if linked else []}]
+    event.clusters = [
+        {
+            "energy": 4.0,
+            "position": [1600.0, 0.0, 0.0],
+            "hits": [("ECALBarrel", 0)] if linked else [],
+        }
+    ]
     event.hit_links = [(("ECALBarrel", 0), 0, 1.0)]
-    return leaves_of([event] * n_events) | {"EventHeader.eventNumber": ([[first_number + i] for i in range(n_events)], np.uint64)}
+    return leaves_of([event] * n_events) | {
+        "EventHeader.eventNumber": ([[first_number + i] for i in range(n_events)], np.uint64)
+    }
 
 
 @pytest.mark.fault("visible energy without element")
@@ -229,18 +301,39 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
     files = [tmp_path / "good.root", tmp_path / "bad.root"]
     metadata = build(dataset_settings(dataset=TOLERANT), files, tmp_path / "out.parquet")[1]
     good, bad = metadata["files"]
-    assert (good["file"], good["events"], bad["file"], bad["events"]) == ("good.root", 30, "bad.root", 1)
-    assert (good["energy_balance_gev"]["target"], good["energy_balance_gev"]["dropped"]) == (120.0, 0.0)
-    assert (bad["energy_balance_gev"]["dropped_no_cluster"], bad["counts"]["n_dropped_no_cluster"]) == (4.0, 1)
-    summed = {name: good["energy_balance_gev"][name] + value for name, value in bad["energy_balance_gev"].items()}
+    assert (good["file"], good["events"], bad["file"], bad["events"]) == (
+        "good.root",
+        30,
+        "bad.root",
+        1,
+    )
+    assert (good["energy_balance_gev"]["target"], good["energy_balance_gev"]["dropped"]) == (
+        120.0,
+        0.0,
+    )
+    assert (
+        bad["energy_balance_gev"]["dropped_no_cluster"],
+        bad["counts"]["n_dropped_no_cluster"],
+    ) == (4.0, 1)
+    summed = {
+        name: good["energy_balance_gev"][name] + value
+        for name, value in bad["energy_balance_gev"].items()
+    }
     assert summed == metadata["energy_balance_gev"]
-    strict = TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.1})  # in sum, only 3 % are dropped
-    line = r"^\S*bad\.root: 100\.0% of the visible energy finds no element, allowed 10\.0%; most of it: left energy only in hits"
+    strict = TOLERANT.model_copy(
+        update={"dropped_energy_fraction_max": 0.1}
+    )  # in sum, only 3 % are dropped
+    line = (
+        r"^\S*bad\.root: 100\.0% of the visible energy finds no element, allowed 10\.0%; most of"
+        r" it: left energy only in hits"
+    )
     with pytest.raises(UserError, match=line):
         build_dataset(dataset_settings(dataset=strict), files, tmp_path / "strict.parquet")
     assert not (tmp_path / "strict.parquet").exists()
     quarantine = strict.model_copy(update={"on_bad_file": "quarantine"})
-    table, metadata = build(dataset_settings(dataset=quarantine), files, tmp_path / "quarantine.parquet")
+    table, metadata = build(
+        dataset_settings(dataset=quarantine), files, tmp_path / "quarantine.parquet"
+    )
     assert len(table) == 30
     assert [entry["file"] for entry in metadata["quarantined"]] == ["bad.root"]
     assert [entry["file"] for entry in metadata["files"]] == ["good.root"]
@@ -253,30 +346,50 @@ def test_file_in_which_nothing_is_visible_fails(tmp_path):
     leaves["CalohitMCTruthLink.weight"] = ([[0.0]] * 5, np.float32)
     write_leaves(tmp_path / "events.root", leaves)
     line = (
-        r"^\S*events\.root: 0\.0% of the generated energy, without neutrinos and what flies past the calorimeters, is visible, "
-        r"asked for 10\.0%; check the file's truth links, or lower dataset\.visible_energy_fraction_min$"
+        r"^\S*events\.root: 0\.0% of the generated energy, without neutrinos and what flies past"
+        r" the calorimeters, is visible, "
+        r"asked for 10\.0%; check the file's truth links, or lower"
+        r" dataset\.visible_energy_fraction_min$"
     )
     with pytest.raises(UserError, match=line):
         build_dataset(dataset_settings(), [tmp_path / "events.root"], tmp_path / "out.parquet")
-    table, metadata = build(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet")
+    table, metadata = build(
+        dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"], tmp_path / "out.parquet"
+    )
     assert (len(table), metadata["energy_balance_gev"]["faint"]) == (5, 20.0)
 
 
 def test_cluster_without_position_takes_the_direction_of_its_neutral_candidate(tmp_path):
-    """As in FCC-ee samples of spring 2021; a charged candidate points elsewhere than the cluster, so it does not help."""
+    """As in FCC-ee samples of spring 2021.
+
+    A charged candidate points elsewhere than the cluster, so it does not help.
+    """
     direction = np.array([3.0, -4.0, 12.0]) / 13
     candidate = {"energy": 4.0, "tracks": [], "p": [float(4 * x) for x in direction]}
-    event = Event(particles=[{"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [4.0, 0.0, 0.0], "parents": []}])
-    event.clusters = [{"energy": energy, "position": [0.0, 0.0, 0.0], "hits": []} for energy in (4.0, 2.0, 1.0)]
+    event = Event(
+        particles=[
+            {"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [4.0, 0.0, 0.0], "parents": []}
+        ]
+    )
+    event.clusters = [
+        {"energy": energy, "position": [0.0, 0.0, 0.0], "hits": []} for energy in (4.0, 2.0, 1.0)
+    ]
     event.cluster_links = [(0, 0, 1.0)]
-    event.candidates = [{**candidate, "pdg": 211, "charge": 1.0, "clusters": [1]}, {**candidate, "pdg": 22, "charge": 0.0, "clusters": [0]}]
-    event.candidates.append({**candidate, "pdg": 130, "charge": 0.0, "clusters": [0], "p": [0.0, 1.0, 0.0]})
+    event.candidates = [
+        {**candidate, "pdg": 211, "charge": 1.0, "clusters": [1]},
+        {**candidate, "pdg": 22, "charge": 0.0, "clusters": [0]},
+    ]
+    event.candidates.append(
+        {**candidate, "pdg": 130, "charge": 0.0, "clusters": [0], "p": [0.0, 1.0, 0.0]}
+    )
     write_events(tmp_path / "events.root", [event], hits=False)
     settings = dataset_settings(dataset=TOLERANT)
     table, metadata = build(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
     ((cluster,),) = table["clusters"].to_list()
     assert metadata["counts"]["clusters_dropped"] == 2
-    distance = distance_to_face(np.hypot(*direction[:2]), abs(direction[2]), settings.calorimeter.ecal)
+    distance = distance_to_face(
+        np.hypot(*direction[:2]), abs(direction[2]), settings.calorimeter.ecal
+    )
     assert [cluster[axis] for axis in "xyz"] == pytest.approx(list(direction * distance), rel=1e-6)
     assert cluster["depth"] == pytest.approx(0, abs=1e-3)
     assert table["targets", "energy"].to_list() == [[4.0]]
@@ -286,16 +399,36 @@ def test_accounting_is_printed_for_each_file(tmp_path):
     write_leaves(tmp_path / "a.root", photons(2))
     write_leaves(tmp_path / "b.root", photons(1, linked=False))
     for name in "ab":
-        build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / f"{name}.root"], tmp_path / f"{name}.parquet")
+        build_dataset(
+            dataset_settings(dataset=TOLERANT),
+            [tmp_path / f"{name}.root"],
+            tmp_path / f"{name}.parquet",
+        )
     files = [str(tmp_path / f"{name}.parquet") for name in "ab"]
-    heads, first, second, both = CliRunner().invoke(app, ["accounting", *files]).stdout.splitlines()[:4]
+    heads, first, second, both = (
+        CliRunner().invoke(app, ["accounting", *files]).stdout.splitlines()[:4]
+    )
     assert heads.split()[:3] == ["sample", "file", "events"]
     zero, whole = ["0.00", "%"], ["100.00", "%"]
     assert first.split() == ["test", "a.root", "2", "8.0", *4 * zero, "8.0", *whole, *5 * zero]
-    assert second.split() == ["test", "b.root", "1", "4.0", *4 * zero, "4.0", *2 * zero, *whole, *2 * zero, *whole]
+    assert second.split() == [
+        "test",
+        "b.root",
+        "1",
+        "4.0",
+        *4 * zero,
+        "4.0",
+        *2 * zero,
+        *whole,
+        *2 * zero,
+        *whole,
+    ]
     assert both.split()[:3] == ["all", "3", "12.0"]
     plain = json.loads(CliRunner().invoke(app, ["accounting", "--json", *files]).stdout)
-    assert [(entry["name"], entry["balance"]["dropped"]) for entry in plain] == [("a.root", 0.0), ("b.root", 4.0)]
+    assert [(entry["name"], entry["balance"]["dropped"]) for entry in plain] == [
+        ("a.root", 0.0),
+        ("b.root", 4.0),
+    ]
 
 
 def test_accounting_of_another_table_is_refused(tmp_path):
@@ -307,7 +440,11 @@ def test_accounting_of_another_table_is_refused(tmp_path):
 def test_repeated_identity_is_refused(tmp_path, events):
     write_events(tmp_path / "events.root", events)
     with pytest.raises(UserError, match="numbers repeat between files"):
-        build_dataset(dataset_settings(dataset=TOLERANT), [tmp_path / "events.root"] * 2, tmp_path / "out.parquet")
+        build_dataset(
+            dataset_settings(dataset=TOLERANT),
+            [tmp_path / "events.root"] * 2,
+            tmp_path / "out.parquet",
+        )
 
 
 def test_event_ids_depend_on_all_parts_and_do_not_collide():
@@ -320,15 +457,36 @@ def test_event_ids_depend_on_all_parts_and_do_not_collide():
 
 def test_classes_follow_pdg_and_host():
     classes = dataset_settings().particle_classes
-    pdg, charged = np.array([211, -321, 130, 22, 11, -13, 12]), np.array([True, True, False, False, True, True, False])
+    pdg, charged = (
+        np.array([211, -321, 130, 22, 11, -13, 12]),
+        np.array([True, True, False, False, True, True, False]),
+    )
     eta = np.zeros(7)
     assert class_of(classes, pdg, charged, eta).tolist() == [1, 1, 2, 3, 4, 5, 0]
-    assert class_by_host(classes, pdg, charged, eta, np.ones(7, bool))[:6].tolist() == [1, 1, 1, 1, 4, 5]
-    assert class_by_host(classes, pdg, charged, eta, np.zeros(7, bool))[:6].tolist() == [2, 2, 2, 3, 3, 2]
+    assert class_by_host(classes, pdg, charged, eta, np.ones(7, bool))[:6].tolist() == [
+        1,
+        1,
+        1,
+        1,
+        4,
+        5,
+    ]
+    assert class_by_host(classes, pdg, charged, eta, np.zeros(7, bool))[:6].tolist() == [
+        2,
+        2,
+        2,
+        3,
+        3,
+        2,
+    ]
 
 
 def test_inner_face_is_barrel_or_endcap():
     ecal = dataset_settings().calorimeter.ecal
     sin, cos = np.array([1.0, 0.0, np.sqrt(0.5)]), np.array([0.0, 1.0, np.sqrt(0.5)])
-    expected = [ecal.barrel_inner_radius_mm, ecal.endcap_z_min_mm, ecal.barrel_inner_radius_mm * np.sqrt(2)]
+    expected = [
+        ecal.barrel_inner_radius_mm,
+        ecal.endcap_z_min_mm,
+        ecal.barrel_inner_radius_mm * np.sqrt(2),
+    ]
     np.testing.assert_allclose(distance_to_face(sin, cos, ecal), expected)

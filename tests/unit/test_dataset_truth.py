@@ -1,4 +1,6 @@
-"""The dataset's truth against a slow, literal reference, on made-up events written to and read from EDM4hep files."""
+"""The dataset's truth against a slow, literal reference, on made-up events written to and read from
+EDM4hep files.
+"""
 
 import math
 from collections import Counter
@@ -35,7 +37,11 @@ RULES = {
 def built(folder: Path, events, modern=True, hits=True, **dataset):
     """Return the dataset of made-up events, and its metadata."""
     write_events(folder / "events.root", events, modern, hits)
-    limits = {"visible_energy_fraction_min": 0.0, "dropped_energy_fraction_max": 1.0, "dropped_objects_fraction_max": 1.0}
+    limits = {
+        "visible_energy_fraction_min": 0.0,
+        "dropped_energy_fraction_max": 1.0,
+        "dropped_objects_fraction_max": 1.0,
+    }
     settings = dataset_settings(dataset=DatasetConfig(**limits, **dataset))
     build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
@@ -54,15 +60,26 @@ ALL_ODDITIES = [*ODDITIES, (12, 5, 6, 6), *ODDITIES]
 
 
 def made_up(rng, asked):
-    """Return an event for each oddity, or tuple of sizes, that is asked for; an oddity is there whatever the random numbers are."""
-    events = [ODDITIES[one](rng) if isinstance(one, str) else random_event(rng, *one) for one in asked]
+    """Return an event for each oddity, or tuple of sizes, that is asked for.
+
+    An oddity is there whatever the random numbers are.
+    """
+    events = [
+        ODDITIES[one](rng) if isinstance(one, str) else random_event(rng, *one) for one in asked
+    ]
     for one, event in zip(asked, events, strict=True):
         assert not isinstance(one, str) or HOLDS[one](event), one
     return events
 
 
 @a_few_files
-@given(seed=st.integers(0, 2**32 - 1), asked=EVENTS, modern=st.booleans(), hits=st.booleans(), chunk_events=st.integers(1, 25))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    asked=EVENTS,
+    modern=st.booleans(),
+    hits=st.booleans(),
+    chunk_events=st.integers(1, 25),
+)
 @example(seed=1, asked=ALL_ODDITIES, modern=True, hits=True, chunk_events=4)
 @example(seed=2, asked=ALL_ODDITIES, modern=False, hits=True, chunk_events=100)
 @example(seed=3, asked=ALL_ODDITIES, modern=True, hits=False, chunk_events=1)
@@ -82,7 +99,9 @@ def test_agrees_with_the_slow_reference(tmp_path, seed, asked, modern, hits, chu
     chunk_events=st.integers(1, 25),
 )
 @example(seed=5, asked=ALL_ODDITIES, modern=True, hit_energy_min_mev=300.0, chunk_events=7)
-def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, asked, modern, hit_energy_min_mev, chunk_events):
+def test_hits_as_elements_agree_with_the_slow_reference(
+    tmp_path, seed, asked, modern, hit_energy_min_mev, chunk_events
+):
     events = made_up(np.random.default_rng(seed), asked)
     chosen = {"calorimeter_elements": "hits", "hit_energy_min_mev": hit_energy_min_mev}
     table, metadata = built(tmp_path, events, modern, chunk_events=chunk_events, **chosen)
@@ -93,15 +112,24 @@ def test_hits_as_elements_agree_with_the_slow_reference(tmp_path, seed, asked, m
         assert tuple(hits.fields) == schema.HITS.names
         assert hits["energy"].to_list() == [cluster["energy"] for cluster in event.clusters]
         system = [HIT_COLLECTIONS.index(cluster["hits"][0][0]) for cluster in event.clusters]
-        assert [hits[name].to_list() for name in ("in_ecal", "in_hcal", "in_other")] == [[s == k for s in system] for k in range(3)]
+        assert [hits[name].to_list() for name in ("in_ecal", "in_hcal", "in_other")] == [
+            [s == k for s in system] for k in range(3)
+        ]
         for hit, cluster in zip(hits.to_list(), event.clusters, strict=True):
             x, y, z = cluster["position"]
             assert (hit["x"], hit["y"], hit["z"]) == (x, y, z)
             distance = math.hypot(x, y, z)
-            expected = cluster["energy"] * math.hypot(x, y) / distance, math.asinh(z / math.hypot(x, y)), math.atan2(y, x)
+            expected = (
+                cluster["energy"] * math.hypot(x, y) / distance,
+                math.asinh(z / math.hypot(x, y)),
+                math.atan2(y, x),
+            )
             assert (hit["et"], hit["eta"], hit["phi"]) == pytest.approx(expected, rel=1e-6)
             ecal = dataset_settings().calorimeter.ecal
-            face = min(ecal.barrel_inner_radius_mm * distance / math.hypot(x, y), ecal.endcap_z_min_mm * distance / abs(z))
+            face = min(
+                ecal.barrel_inner_radius_mm * distance / math.hypot(x, y),
+                ecal.endcap_z_min_mm * distance / abs(z),
+            )
             assert hit["depth"] == pytest.approx(distance - face, rel=1e-6, abs=1e-3)
 
 
@@ -114,7 +142,9 @@ def test_made_up_events_reach_every_rule():
             found.update(expected["balance"])
             fates.update(row[5] for row in expected["particles"])
     assert all(fates[fate] > 10 for fate in Fate)
-    assert all(found[name] > 0 for name in ("generated", "visible", "merged", *DROPPED, *INVISIBLE)), found
+    assert all(
+        found[name] > 0 for name in ("generated", "visible", "merged", *DROPPED, *INVISIBLE)
+    ), found
 
 
 def test_chunks_and_neighbours_do_not_matter(tmp_path):
@@ -124,13 +154,17 @@ def test_chunks_and_neighbours_do_not_matter(tmp_path):
         table, metadata = built(tmp_path, events, chunk_events=chunk_events)
         assert ak.array_equal(table, whole, equal_nan=False)
         assert metadata["counts"] == at_once["counts"]
-        assert metadata["energy_balance_gev"] == pytest.approx(at_once["energy_balance_gev"], rel=1e-12)
+        assert metadata["energy_balance_gev"] == pytest.approx(
+            at_once["energy_balance_gev"], rel=1e-12
+        )
 
 
 @pytest.mark.fault("history in circles")
 @pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize(
-    "parents", [{2: [2]}, {2: [3], 3: [2]}, {1: [4], 3: [1], 4: [3], 2: [4]}, {2: [0, 3], 3: [1, 2]}], ids=["own", "two", "three", "second"]
+    "parents",
+    [{2: [2]}, {2: [3], 3: [2]}, {1: [4], 3: [1], 4: [3], 2: [4]}, {2: [0, 3], 3: [1, 2]}],
+    ids=["own", "two", "three", "second"],
 )
 def test_a_history_that_runs_in_circles_is_refused(tmp_path, parents, modern):
     events = made_up(np.random.default_rng(7), list(ODDITIES))
@@ -139,7 +173,13 @@ def test_a_history_that_runs_in_circles_is_refused(tmp_path, parents, modern):
         history[entry]["parents"] = its_parents
     events.insert(8, Event(particles=history))
     for chunk_events in (3, 100):
-        with pytest.raises(UserError, match=rf"^\S*events.root: event 8: particle {min(parents)} of MCParticles is its own ancestor;.*$"):
+        with pytest.raises(
+            UserError,
+            match=(
+                rf"^\S*events.root: event 8: particle {min(parents)} of MCParticles is its own"
+                r" ancestor;.*$"
+            ),
+        ):
             built(tmp_path, events, modern, chunk_events=chunk_events)
     assert not (tmp_path / "dataset.parquet").exists()
 
@@ -149,18 +189,35 @@ def assert_agrees(table, metadata, events):
     totals = Counter()
     for expected, row in zip(events, table, strict=True):
         found = [
-            (p["pdg"], p["px"], p["py"], p["pz"], p["energy"], p["fate"], p["element"], p["deposited_energy"])
+            (
+                p["pdg"],
+                p["px"],
+                p["py"],
+                p["pz"],
+                p["energy"],
+                p["fate"],
+                p["element"],
+                p["deposited_energy"],
+            )
             for p in row["particles"].to_list()
         ]
         assert len(found) == len(expected["particles"])
         np.testing.assert_allclose(
-            np.array(found, float).reshape(-1, 8), np.array(expected["particles"], float).reshape(-1, 8), rtol=1e-6, atol=1e-6
+            np.array(found, float).reshape(-1, 8),
+            np.array(expected["particles"], float).reshape(-1, 8),
+            rtol=1e-6,
+            atol=1e-6,
         )
         targets = row["targets"].to_list()
         assert len(targets) == len(row["tracks"]) + len(row["clusters"]) == len(expected["targets"])
         for target, wanted in zip(targets, expected["targets"], strict=True):
             assert (target["particle"], target["n_merged"]) == (wanted["owner"], wanted["n_merged"])
-            np.testing.assert_allclose([target[n] for n in ("px", "py", "pz", "energy")], wanted["p4"], rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(
+                [target[n] for n in ("px", "py", "pz", "energy")],
+                wanted["p4"],
+                rtol=1e-6,
+                atol=1e-6,
+            )
             assert (target["class_id"] == 0) == (wanted["owner"] < 0)
         assert row["candidates"]["element"].to_list() == expected["candidates"]
         totals.update(expected["balance"])
@@ -169,16 +226,29 @@ def assert_agrees(table, metadata, events):
     assert balance == pytest.approx(account["energy_balance_gev"], rel=1e-12)
     balance |= {name: metadata["counts"][name] for name in totals if name.startswith("n_")}
     assert {name: balance[name] for name in totals} == pytest.approx(totals, rel=1e-6, abs=1e-6)
-    assert balance["target"] + balance["dropped"] == pytest.approx(balance["visible"], rel=1e-6, abs=1e-6)
-    assert sum(balance[name] for name in DROPPED) == pytest.approx(balance["dropped"], rel=1e-6, abs=1e-6)
-    assert balance["visible"] + sum(balance[name] for name in INVISIBLE) == pytest.approx(balance["generated"], rel=1e-6, abs=1e-6)
+    assert balance["target"] + balance["dropped"] == pytest.approx(
+        balance["visible"], rel=1e-6, abs=1e-6
+    )
+    assert sum(balance[name] for name in DROPPED) == pytest.approx(
+        balance["dropped"], rel=1e-6, abs=1e-6
+    )
+    assert balance["visible"] + sum(balance[name] for name in INVISIBLE) == pytest.approx(
+        balance["generated"], rel=1e-6, abs=1e-6
+    )
     for collection in ("tracks", "clusters", "candidates"):
         for name in table[collection].fields:
             assert np.all(np.isfinite(ak.to_numpy(ak.flatten(table[collection, name]))))
 
 
 def particle(pdg, charge, p, mass=0.0, status=1, parents=()):
-    return {"pdg": pdg, "status": status, "charge": charge, "mass": mass, "p": list(p), "parents": list(parents)}
+    return {
+        "pdg": pdg,
+        "status": status,
+        "charge": charge,
+        "mass": mass,
+        "p": list(p),
+        "parents": list(parents),
+    }
 
 
 def track(omega=1e-3):
@@ -188,14 +258,26 @@ def track(omega=1e-3):
 def with_clusters(event, *members):
     """Give the event one ECAL hit and one cluster for each (energy, particle)."""
     for number, (energy, left_by) in enumerate(members):
-        event.hits["ECALBarrel"].append({"energy": energy, "position": [1600.0, 0.0, 10.0 * number]})
-        event.clusters.append({"energy": energy, "position": [1600.0, 0.0, 10.0 * number], "hits": [("ECALBarrel", number)]})
+        event.hits["ECALBarrel"].append(
+            {"energy": energy, "position": [1600.0, 0.0, 10.0 * number]}
+        )
+        event.clusters.append(
+            {
+                "energy": energy,
+                "position": [1600.0, 0.0, 10.0 * number],
+                "hits": [("ECALBarrel", number)],
+            }
+        )
         event.hit_links.append((("ECALBarrel", number), left_by, 1.0))
     return event
 
 
 def test_conversion_gives_its_tracks_to_electrons(tmp_path):
-    photon, electron, positron = (particle(22, 0, (4, 0, 0)), particle(11, -1, (3, 0, 0)), particle(-11, 1, (1, 0, 0)))
+    photon, electron, positron = (
+        particle(22, 0, (4, 0, 0)),
+        particle(11, -1, (3, 0, 0)),
+        particle(-11, 1, (1, 0, 0)),
+    )
     for daughter in (electron, positron):
         daughter.update(status=0, parents=[0])
     event = Event(particles=[photon, electron, positron], tracks=[track(-1e-4), track(3e-4)])
@@ -219,24 +301,37 @@ def test_one_tracked_daughter_leaves_a_remainder(tmp_path):
 
 
 def test_track_of_a_secondary_counts_nothing_beside_its_ancestors_own(tmp_path):
-    pion, proton = particle(211, 1, (9, 0, 0), 0.1396), particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
-    event = Event(particles=[pion, proton], tracks=[track(), track()], track_links=[(0, 0, 1.0), (1, 1, 1.0)])
+    pion, proton = (
+        particle(211, 1, (9, 0, 0), 0.1396),
+        particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0]),
+    )
+    event = Event(
+        particles=[pion, proton], tracks=[track(), track()], track_links=[(0, 0, 1.0), (1, 1, 1.0)]
+    )
     table, _ = built(tmp_path, [with_clusters(event, (5.0, 1))])
     assert table["targets", "class_id"].to_list() == [[1, 0, 0]]
     assert table["particles", "deposited_energy"].to_list() == [[5.0]]
 
 
 def test_unphysical_split_is_cancelled(tmp_path):
-    pion, proton = particle(211, 1, (0.5, 0, 0), 0.1396), particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
+    pion, proton = (
+        particle(211, 1, (0.5, 0, 0), 0.1396),
+        particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0]),
+    )
     event = Event(particles=[pion, proton], tracks=[track()], track_links=[(0, 1, 1.0)])
     table, _ = built(tmp_path, [with_clusters(event, (0.4, 1))])
-    assert table["targets", "class_id"].to_list() == [[0, 2]]  # the charged pion is hosted by a cluster
+    assert table["targets", "class_id"].to_list() == [
+        [0, 2]
+    ]  # the charged pion is hosted by a cluster
     assert table["targets", "charge"].to_list() == [[0, 0]]
 
 
 def test_parent_stands_in_for_daughters_that_were_never_simulated(tmp_path):
     kaon = particle(310, 0, (4, 0, 0), 0.4976, 2)
-    daughters = [particle(211, 1, (2, 0, 0), 0.1396, 1, [0]), particle(-211, -1, (2, 0, 0), 0.1396, 1, [0])]
+    daughters = [
+        particle(211, 1, (2, 0, 0), 0.1396, 1, [0]),
+        particle(-211, -1, (2, 0, 0), 0.1396, 1, [0]),
+    ]
     event = Event(particles=[kaon, *daughters, particle(2112, 0, (1, 0, 0), 0.9396, 0, [0])])
     table, metadata = built(tmp_path, [with_clusters(event, (3.0, 3))])
     assert table["particles", "pdg"].to_list() == [[310]]
@@ -245,20 +340,41 @@ def test_parent_stands_in_for_daughters_that_were_never_simulated(tmp_path):
 
 
 def test_particle_without_free_element_is_merged_or_dropped(tmp_path):
-    photons = [particle(22, 0, (4, 0, 0)), particle(22, 0, (2, 0, 0)), particle(22, 0, (1, 0, 0)), particle(12, 0, (9, 0, 0))]
+    photons = [
+        particle(22, 0, (4, 0, 0)),
+        particle(22, 0, (2, 0, 0)),
+        particle(22, 0, (1, 0, 0)),
+        particle(12, 0, (9, 0, 0)),
+    ]
     event = Event(particles=photons)
-    event.hits["ECALBarrel"] = [{"energy": energy, "position": [1600.0, 0.0, 0.0]} for energy in (5.0, 1.0)]
+    event.hits["ECALBarrel"] = [
+        {"energy": energy, "position": [1600.0, 0.0, 0.0]} for energy in (5.0, 1.0)
+    ]
     event.clusters = [{"energy": 5.0, "position": [1600.0, 0.0, 0.0], "hits": [("ECALBarrel", 0)]}]
-    event.hit_links = [(("ECALBarrel", 0), 0, 0.6), (("ECALBarrel", 0), 1, 0.4), (("ECALBarrel", 1), 2, 1.0)]
+    event.hit_links = [
+        (("ECALBarrel", 0), 0, 0.6),
+        (("ECALBarrel", 0), 1, 0.4),
+        (("ECALBarrel", 1), 2, 1.0),
+    ]
     table, metadata = built(tmp_path, [event])
-    assert table["particles", "fate"].to_list() == [[Fate.HOSTED, Fate.MERGED, Fate.DROPPED, Fate.INVISIBLE]]
+    assert table["particles", "fate"].to_list() == [
+        [Fate.HOSTED, Fate.MERGED, Fate.DROPPED, Fate.INVISIBLE]
+    ]
     assert table["targets", "energy"].to_list() == [[6.0]]
     assert table["cluster_links", "energy"].to_list() == [[3.0, 2.0]]
     balance = metadata["energy_balance_gev"]
-    assert (balance["visible"], balance["merged"], balance["dropped"]) == pytest.approx((7.0, 2.0, 1.0))
+    assert (balance["visible"], balance["merged"], balance["dropped"]) == pytest.approx(
+        (7.0, 2.0, 1.0)
+    )
 
 
 def test_what_flies_past_the_calorimeters_is_invisible(tmp_path):
-    event = Event(particles=[particle(211, 1, (0.5, 0, 30.0), 0.1396), particle(22, 0, (0.1, 0, 9.0)), particle(22, 0, (1, 0, 9.0))])
+    event = Event(
+        particles=[
+            particle(211, 1, (0.5, 0, 30.0), 0.1396),
+            particle(22, 0, (0.1, 0, 9.0)),
+            particle(22, 0, (1, 0, 9.0)),
+        ]
+    )
     table, _ = built(tmp_path, [with_clusters(event, (4.0, 0), (5.0, 1), (4.0, 2))])
     assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED, Fate.HOSTED]]

@@ -1,4 +1,6 @@
-"""The Delphes reader: a real file against a slow reference, and made-up events for every version and card that can be told apart."""
+"""The Delphes reader: a real file against a slow reference, and made-up events for every version
+and card that can be told apart.
+"""
 
 import math
 from collections import Counter
@@ -34,12 +36,18 @@ EVENT = {
     "EFlowPhoton": [tower([12, 13], 29.0, 0.0, 1.5)],
     "EFlowNeutralHadron": [tower([12, 13], 10.0, 0.0, 1.5, 0.0, 10.0)],
 }
-OTHER = {"Event": [{"Number": 6, "Weight": 2.0}], "Particle": [PHOTON], "Tower": [tower([12], 28.0, -0.5, 1.0)]}
+OTHER = {
+    "Event": [{"Number": 6, "Weight": 2.0}],
+    "Particle": [PHOTON],
+    "Tower": [tower([12], 28.0, -0.5, 1.0)],
+}
 EVENTS = [EVENT, OTHER, {"Event": [{"Number": 7, "Weight": 1.0}]}]
 
 
 def changed(event, **branches):
-    return {branch: objects for branch, objects in (event | branches).items() if objects is not None}
+    return {
+        branch: objects for branch, objects in (event | branches).items() if objects is not None
+    }
 
 
 def without(objects, *names):
@@ -57,7 +65,14 @@ def read_events(tmp_path, events, names=NAMES, **options):
 
 
 def pairs(relation):
-    return sorted(zip(relation.left.tolist(), relation.right.tolist(), relation.weight.round(3).tolist(), strict=True))
+    return sorted(
+        zip(
+            relation.left.tolist(),
+            relation.right.tolist(),
+            relation.weight.round(3).tolist(),
+            strict=True,
+        )
+    )
 
 
 def test_events_and_their_relations(tmp_path):
@@ -65,16 +80,29 @@ def test_events_and_their_relations(tmp_path):
     assert is_delphes(tmp_path / "events.root")
     assert (raw.event_number.tolist(), raw.weight.tolist()) == ([5, 6, 7], [0.5, 2.0, 1.0])
     assert raw.particles.offsets.tolist() == [0, 4, 5, 5]
-    assert (raw.particles["pdg"].tolist(), raw.particles["status"].tolist()) == ([23, 211, 22, 130, 22], [22, 1, 1, 1, 1])
-    np.testing.assert_allclose(raw.particles["energy"], [91.2, math.hypot(3, 1.5, 0.13957), 30, 10, 30], rtol=1e-6)
-    assert (raw.tracks.offsets.tolist(), raw.clusters.offsets.tolist()) == ([0, 1, 1, 1], [0, 2, 3, 3])
+    assert (raw.particles["pdg"].tolist(), raw.particles["status"].tolist()) == (
+        [23, 211, 22, 130, 22],
+        [22, 1, 1, 1, 1],
+    )
+    np.testing.assert_allclose(
+        raw.particles["energy"], [91.2, math.hypot(3, 1.5, 0.13957), 30, 10, 30], rtol=1e-6
+    )
+    assert (raw.tracks.offsets.tolist(), raw.clusters.offsets.tolist()) == (
+        [0, 1, 1, 1],
+        [0, 2, 3, 3],
+    )
     assert pairs(raw.track_links) == [(0, 1, 1.0)]
-    # a tower of a 30 GeV photon and a 10 GeV kaon: 3 : 1, whatever it measured; particle 4 is the other event's photon
+    # a tower of a 30 GeV photon and a 10 GeV kaon: 3 : 1, whatever it measured; particle 4 is the
+    # other event's photon
     assert pairs(raw.cluster_links) == [(0, 2, 30.0), (0, 3, 10.0), (1, 1, 3.357), (2, 4, 30.0)]
     assert raw.candidates["pdg"].tolist() == [211, 22, 130]
     assert raw.candidates["charge"].tolist() == [1, 0, 0]
-    np.testing.assert_allclose(raw.candidates["energy"], [math.hypot(3, 1.5, 0.13957), 29, 10], rtol=1e-6)
-    np.testing.assert_allclose(raw.candidates["px"], [3.0, 29 * math.cos(1.5), 10 * math.cos(1.5)], rtol=1e-6)
+    np.testing.assert_allclose(
+        raw.candidates["energy"], [math.hypot(3, 1.5, 0.13957), 29, 10], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        raw.candidates["px"], [3.0, 29 * math.cos(1.5), 10 * math.cos(1.5)], rtol=1e-6
+    )
     assert pairs(raw.candidate_tracks) == [(0, 0, 1.0)]
     assert pairs(raw.candidate_clusters) == [(1, 0, 1.0), (2, 0, 1.0)]
     assert raw.clusters["energy_ecal"].tolist() == [29.0, 0.0, 28.0]
@@ -96,12 +124,18 @@ def test_chunks_are_those_of_the_whole_file(tmp_path):
     assert len(parts) == 3
     for name in ("particles", "tracks", "clusters", "candidates"):
         for column, values in getattr(whole, name).columns.items():
-            np.testing.assert_array_equal(np.concatenate([getattr(part, name)[column] for part in parts]), values)
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(part, name)[column] for part in parts]), values
+            )
 
 
 def test_references_that_point_nowhere_are_counted(tmp_path):
     """With pile-up the branch of particles may hold the hard interaction alone."""
-    event = changed(EVENT, Track=[track(99, 3.0, 0.0, 1)], Tower=[tower([12, 98, 0], 39.0, 0.0, 1.5), tower([], 1.0, 0.0, 0.0)])
+    event = changed(
+        EVENT,
+        Track=[track(99, 3.0, 0.0, 1)],
+        Tower=[tower([12, 98, 0], 39.0, 0.0, 1.5), tower([], 1.0, 0.0, 0.0)],
+    )
     raw = read_events(tmp_path, [event])
     assert (pairs(raw.track_links), pairs(raw.cluster_links)) == ([], [(0, 2, 30.0)])
     assert raw.counts == {"references_dropped": 3}
@@ -122,7 +156,9 @@ def test_pile_up_is_truth_where_its_particles_are_kept(tmp_path, alternatives):
 def test_versions_name_members_differently(tmp_path):
     """Delphes before 3.4: no D0, DZ, CtgTheta and no Mass of tracks."""
     new = track(11, 3.0, 0.3, -1, D0=0.25, DZ=-1.5)
-    old = {name: value for name, value in new.items() if name not in ("D0", "DZ", "CtgTheta", "Mass")} | {"Dxy": 0.25, "Zd": -1.5}
+    old = {
+        name: value for name, value in new.items() if name not in ("D0", "DZ", "CtgTheta", "Mass")
+    } | {"Dxy": 0.25, "Zd": -1.5}
     expected = read_events(tmp_path, [changed(EVENT, Track=[new], EFlowTrack=[new])])
     found = read_events(tmp_path, [changed(EVENT, Track=[old], EFlowTrack=[old])])
     for column, values in expected.states.columns.items():
@@ -134,20 +170,31 @@ def test_versions_name_members_differently(tmp_path):
 
 @pytest.mark.parametrize("d0", [0.5, -0.5])
 def test_the_sign_of_d0_is_that_of_the_point_of_closest_approach(tmp_path, d0):
-    """Tracks of the CMS cards and of the IDEA card count D0 in opposite ways; LCIO: the point is at d0 (-sin phi, cos phi)."""
-    tracks = [track(11, 3.0, 0.7, 1, D0=d0, Xd=-side * 0.5 * math.sin(0.7), Yd=side * 0.5 * math.cos(0.7)) for side in (1, -1, 0)]
+    """Tracks of the CMS cards and of the IDEA card count D0 in opposite ways.
+
+    LCIO: the point is at d0 (-sin phi, cos phi).
+    """
+    tracks = [
+        track(11, 3.0, 0.7, 1, D0=d0, Xd=-side * 0.5 * math.sin(0.7), Yd=side * 0.5 * math.cos(0.7))
+        for side in (1, -1, 0)
+    ]
     raw = read_events(tmp_path, [changed(EVENT, Track=tracks)])
     np.testing.assert_allclose(raw.states["d0"][::2], [0.5, -0.5, -d0])
 
 
 def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
-    """States of both ends describe one helix: with the momentum's direction from a slow walk along it."""
+    """States of both ends describe one helix: with the momentum's direction from a slow walk along
+    it.
+    """
     pt, phi, charge, d0 = 2.0, 0.7, -1, 0.4
     radius = pt / (0.299792458e-3 * FIELD)
     x, y = d0 * math.sin(phi), -d0 * math.cos(phi)  # D0 of Delphes: (x py - y px) / pt
     direction, step = phi, 0.01
     for _ in range(int(1290 / step)):
-        x, y = x + step * math.cos(direction - charge * step / radius / 2), y + step * math.sin(direction - charge * step / radius / 2)
+        x, y = (
+            x + step * math.cos(direction - charge * step / radius / 2),
+            y + step * math.sin(direction - charge * step / radius / 2),
+        )
         direction -= charge * step / radius
     one = track(11, pt, phi, charge, D0=d0, XOuter=x, YOuter=y)
     raw = read_events(tmp_path, [changed(EVENT, Track=[one])])
@@ -155,14 +202,18 @@ def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
     np.testing.assert_allclose(raw.states["phi"], [phi, direction], atol=1e-4)
     np.testing.assert_allclose(raw.states["omega"], np.full(2, charge / radius), rtol=1e-6)
     tracks = valid_events(raw, FIELD, ECAL).tracks
-    np.testing.assert_allclose([tracks["pt"][0], tracks["phi_calo"][0]], [pt, math.atan2(y, x)], rtol=1e-5)
+    np.testing.assert_allclose(
+        [tracks["pt"][0], tracks["phi_calo"][0]], [pt, math.atan2(y, x)], rtol=1e-5
+    )
 
 
 def test_towers_lie_on_the_face_of_the_calorimeter(tmp_path):
     towers = [tower([12], 1.0, eta, 0.5) for eta in (0.0, 1.0, -3.0, 5.0)]
     raw = read_events(tmp_path, [changed(EVENT, Tower=towers)])
     x, y, z = (raw.clusters[axis] for axis in "xyz")
-    np.testing.assert_allclose(np.arcsinh(z / np.hypot(x, y)), [0.0, 1.0, -3.0, 5.0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        np.arcsinh(z / np.hypot(x, y)), [0.0, 1.0, -3.0, 5.0], rtol=1e-6, atol=1e-6
+    )
     np.testing.assert_allclose(np.hypot(x, y)[:2], ECAL.barrel_inner_radius_mm, rtol=1e-6)
     np.testing.assert_allclose(z[2:], [-ECAL.endcap_z_min_mm, ECAL.endcap_z_min_mm], rtol=1e-6)
     np.testing.assert_allclose(np.arctan2(y, x), 0.5, rtol=1e-6)
@@ -170,14 +221,20 @@ def test_towers_lie_on_the_face_of_the_calorimeter(tmp_path):
 
 def test_energy_in_neither_calorimeter_is_elsewhere(tmp_path):
     raw = read_events(tmp_path, [changed(EVENT, Tower=[tower([12], 5.0, 0.0, 0.0, 0.0, 0.0)])])
-    assert [raw.clusters[f"energy_{system}"].tolist() for system in ("ecal", "hcal", "other")] == [[0.0], [0.0], [5.0]]
+    assert [raw.clusters[f"energy_{system}"].tolist() for system in ("ecal", "hcal", "other")] == [
+        [0.0],
+        [0.0],
+        [5.0],
+    ]
 
 
 def test_without_towers_the_neutral_e_flow_is_the_clusters(tmp_path):
     """The IDEA card keeps no towers."""
     raw = read_events(tmp_path, [changed(EVENT, Tower=None)])
     assert raw.clusters["energy"].tolist() == [29.0, 10.0]
-    assert pairs(raw.cluster_links) == [(row, right, weight) for row in (0, 1) for right, weight in ((2, 30.0), (3, 10.0))]
+    assert pairs(raw.cluster_links) == [
+        (row, right, weight) for row in (0, 1) for right, weight in ((2, 30.0), (3, 10.0))
+    ]
     assert pairs(raw.candidate_clusters) == [(1, 0, 1.0), (2, 1, 1.0)]
 
 
@@ -188,10 +245,20 @@ def test_without_tracks_those_of_the_e_flow_are_read(tmp_path):
 
 def test_branches_read_as_one(tmp_path):
     """Cards that keep towers of ECAL and HCAL, or muons' tracks, apart."""
-    event = changed(EVENT, Tower=None, ECal=[EVENT["Tower"][0]], HCal=[EVENT["Tower"][1]], MuonTrack=[track(14, 2.0, 0.1, -1, pid=13)])
+    event = changed(
+        EVENT,
+        Tower=None,
+        ECal=[EVENT["Tower"][0]],
+        HCal=[EVENT["Tower"][1]],
+        MuonTrack=[track(14, 2.0, 0.1, -1, pid=13)],
+    )
     event["Particle"] = [*event["Particle"], MUON]
     given = {"clusters": ("Tower", "ECal + HCal"), "tracks": "Track + MuonTrack"}
-    raw = read_events(tmp_path, [event, OTHER | {"ECal": OTHER["Tower"], "Tower": []}], NAMES.model_copy(update=given))
+    raw = read_events(
+        tmp_path,
+        [event, OTHER | {"ECal": OTHER["Tower"], "Tower": []}],
+        NAMES.model_copy(update=given),
+    )
     assert raw.clusters["energy"].tolist() == [39.0, 2.0, 28.0]
     assert pairs(raw.cluster_links) == [(0, 2, 30.0), (0, 3, 10.0), (1, 1, 3.357), (2, 5, 30.0)]
     assert pairs(raw.track_links) == [(0, 1, 1.0), (1, 4, 1.0)]
@@ -199,21 +266,38 @@ def test_branches_read_as_one(tmp_path):
 
 
 def test_e_flow_in_one_branch(tmp_path):
-    """Cards with PUPPI, or of CEPC, keep ParticleFlowCandidate alone; what is neutral is told by where its energy lies."""
-    flow = [candidate([11], 211, 1, 3.4, 3.0, 0.4, 0.0), candidate([12, 13], 0, 0, 29.0, 29.0, 0.0, 1.5)]
+    """Cards with PUPPI, or of CEPC, keep ParticleFlowCandidate alone.
+
+    What is neutral is told by where its energy lies.
+    """
+    flow = [
+        candidate([11], 211, 1, 3.4, 3.0, 0.4, 0.0),
+        candidate([12, 13], 0, 0, 29.0, 29.0, 0.0, 1.5),
+    ]
     flow.append(candidate([12, 13], 0, 0, 10.0, 10.0, 0.0, 1.5, hcal=10.0))
-    event = changed(EVENT, EFlowTrack=None, EFlowPhoton=None, EFlowNeutralHadron=None, ParticleFlowCandidate=flow)
+    event = changed(
+        EVENT,
+        EFlowTrack=None,
+        EFlowPhoton=None,
+        EFlowNeutralHadron=None,
+        ParticleFlowCandidate=flow,
+    )
     raw = read_events(tmp_path, [event])
     assert raw.candidates["pdg"].tolist() == [211, 22, 130]
     np.testing.assert_allclose(raw.candidates["energy"], [3.4, 29.0, 10.0], rtol=1e-6)
     assert pairs(raw.candidate_tracks) == [(0, 0, 1.0)]
     assert pairs(raw.candidate_clusters) == [(1, 0, 1.0), (2, 0, 1.0)]
     both = changed(EVENT, ParticleFlowCandidate=flow)
-    assert read_events(tmp_path, [both]).candidates.n_rows == 3  # the same objects twice: one kind is read
+    assert (
+        read_events(tmp_path, [both]).candidates.n_rows == 3
+    )  # the same objects twice: one kind is read
 
 
 def test_no_e_flow_no_baseline(tmp_path):
-    write_delphes(tmp_path / "events.root", [changed(EVENT, EFlowTrack=None, EFlowPhoton=None, EFlowNeutralHadron=None)])
+    write_delphes(
+        tmp_path / "events.root",
+        [changed(EVENT, EFlowTrack=None, EFlowPhoton=None, EFlowNeutralHadron=None)],
+    )
     assert read(tmp_path / "events.root").candidates.n_rows == 0
     found = inspect_file(tmp_path / "events.root", DETECTOR)
     assert found.missing == ["no e-flow: no baseline to compare with"]
@@ -235,7 +319,9 @@ def test_events_are_numbered_by_position_where_the_file_does_not(tmp_path, event
 
 
 def test_an_event_without_weight_weighs_one(tmp_path):
-    raw = read_events(tmp_path, [changed(one, Event=without(one["Event"], "Weight")) for one in (EVENT, OTHER)])
+    raw = read_events(
+        tmp_path, [changed(one, Event=without(one["Event"], "Weight")) for one in (EVENT, OTHER)]
+    )
     assert raw.weight.tolist() == [1.0, 1.0]
 
 
@@ -250,7 +336,9 @@ def test_a_file_without_events_is_an_empty_dataset(tmp_path):
     assert list(read_chunks(tmp_path / "events.root", NAMES, FIELD, ECAL, 10)) == []
     found = inspect_file(tmp_path / "events.root", DETECTOR)
     assert (found.n_events, found.refused) == (0, None)
-    build_dataset(dataset_settings("cms_delphes"), [tmp_path / "events.root"], tmp_path / "out.parquet")
+    build_dataset(
+        dataset_settings("cms_delphes"), [tmp_path / "events.root"], tmp_path / "out.parquet"
+    )
     assert len(read_table(tmp_path / "out.parquet")) == 0
 
 
@@ -258,20 +346,47 @@ def test_a_file_without_events_is_an_empty_dataset(tmp_path):
 @pytest.mark.parametrize(
     ("branches", "said"),
     [
-        ({"Particle": None}, "no branch PileUpMix or Particle; correct the detector's 'delphes.particles'"),
         (
-            {"Track": None, "Tower": None, "EFlowTrack": None, "EFlowPhoton": None, "EFlowNeutralHadron": None},
-            "neither Track or EFlowTrack nor Tower or EFlowPhoton + EFlowNeutralHadron is there; let the Delphes card write tracks and",
+            {"Particle": None},
+            "no branch PileUpMix or Particle; correct the detector's 'delphes.particles'",
         ),
-        ({"Particle": without(EVENT["Particle"], "PID")}, "branch Particle.PID is missing; check the file and the detector's 'delphes'"),
-        ({"Particle": without(EVENT["Particle"], "fUniqueID")}, "branch Particle.fUniqueID is missing"),
+        (
+            {
+                "Track": None,
+                "Tower": None,
+                "EFlowTrack": None,
+                "EFlowPhoton": None,
+                "EFlowNeutralHadron": None,
+            },
+            (
+                "neither Track or EFlowTrack nor Tower or EFlowPhoton + EFlowNeutralHadron is"
+                " there; let the Delphes card write tracks and"
+            ),
+        ),
+        (
+            {"Particle": without(EVENT["Particle"], "PID")},
+            "branch Particle.PID is missing; check the file and the detector's 'delphes'",
+        ),
+        (
+            {"Particle": without(EVENT["Particle"], "fUniqueID")},
+            "branch Particle.fUniqueID is missing",
+        ),
         ({"Track": without(EVENT["Track"], "Particle")}, "branch Track.Particle is missing"),
         ({"Track": without(EVENT["Track"], "D0")}, "branch Track.D0 or Track.Dxy is missing"),
         ({"Tower": without(EVENT["Tower"], "Particles")}, "branch Tower.Particles is missing"),
         ({"Tower": without(EVENT["Tower"], "Eem")}, "branch Tower.Eem is missing"),
-        ({"Event": [{"Number": 1, "Weight": math.nan}]}, "Event.Weight must hold one finite number per event"),
-        ({"Event": [{"Number": 1, "Weight": 1.0}] * 2}, "Event.Number must hold one finite number per event"),
-        ({"Particle": [particle(11, 211, (math.inf, 0, 0))]}, "Particle holds momenta that are not finite"),
+        (
+            {"Event": [{"Number": 1, "Weight": math.nan}]},
+            "Event.Weight must hold one finite number per event",
+        ),
+        (
+            {"Event": [{"Number": 1, "Weight": 1.0}] * 2},
+            "Event.Number must hold one finite number per event",
+        ),
+        (
+            {"Particle": [particle(11, 211, (math.inf, 0, 0))]},
+            "Particle holds momenta that are not finite",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -306,7 +421,11 @@ def test_delphes_output_in_another_form_is_one_line(tmp_path):
 def slow_sums(path):
     """Return counts and sums of the real file, event by event, object by object."""
     tree, found = uproot.open(path)["Delphes"], Counter()
-    leaves = {name: tree[name].array(library="ak").to_list() for name in tree.keys(full_paths=False) if name.split(".")[0] in SLOW}
+    leaves = {
+        name: tree[name].array(library="ak").to_list()
+        for name in tree.keys(full_paths=False)
+        if name.split(".")[0] in SLOW
+    }
 
     def number(reference):
         return reference["ref" if "ref" in reference else "refs"]
@@ -314,7 +433,13 @@ def slow_sums(path):
     for event in range(tree.num_entries):
         energy, by_number = [], {}
         for i, (px, py, pz, mass, unique) in enumerate(
-            zip(*(leaves[f"Particle.{name}"][event] for name in ("Px", "Py", "Pz", "Mass", "fUniqueID")), strict=True)
+            zip(
+                *(
+                    leaves[f"Particle.{name}"][event]
+                    for name in ("Px", "Py", "Pz", "Mass", "fUniqueID")
+                ),
+                strict=True,
+            )
         ):
             energy.append(math.sqrt(px * px + py * py + pz * pz + mass * mass))
             by_number[unique & 0xFFFFFF] = i
@@ -332,7 +457,11 @@ def slow_sums(path):
             for reference in number(references):
                 found["cluster links"] += 1
                 found["cluster links' energy"] += energy[by_number[reference & 0xFFFFFF]]
-        for branch, momentum in (("EFlowTrack", "PT"), ("EFlowPhoton", "ET"), ("EFlowNeutralHadron", "ET")):
+        for branch, momentum in (
+            ("EFlowTrack", "PT"),
+            ("EFlowPhoton", "ET"),
+            ("EFlowNeutralHadron", "ET"),
+        ):
             for i, value in enumerate(leaves[f"{branch}.{momentum}"][event]):
                 found["candidates"] += 1
                 found["candidate px"] += value * math.cos(leaves[f"{branch}.Phi"][event][i])
@@ -350,7 +479,9 @@ def test_real_file_against_a_slow_reference():
         found["particles"] += raw.particles.n_rows
         found["particle energy"] += raw.particles["energy"].sum()
         found["tracks"] += raw.tracks.n_rows
-        found["track pt"] += float(np.sum(0.299792458e-3 * FIELD / np.abs(raw.states["omega"][at_ip])))
+        found["track pt"] += float(
+            np.sum(0.299792458e-3 * FIELD / np.abs(raw.states["omega"][at_ip]))
+        )
         found["track links"] += len(raw.track_links.left)
         found["track links' pid"] += int(raw.particles["pdg"][raw.track_links.right].sum())
         found["clusters"] += raw.clusters.n_rows
@@ -369,7 +500,9 @@ def test_real_file_against_a_slow_reference():
 
 
 def test_real_file_becomes_a_dataset_whose_energy_closes(tmp_path):
-    build_dataset(dataset_settings("cms_delphes"), [real_file("delphes.root")], tmp_path / "out.parquet")
+    build_dataset(
+        dataset_settings("cms_delphes"), [real_file("delphes.root")], tmp_path / "out.parquet"
+    )
     balance = read_metadata(tmp_path / "out.parquet")["energy_balance_gev"]
     assert len(read_table(tmp_path / "out.parquet")) == 25
     assert balance["visible"] == pytest.approx(balance["target"] + balance["dropped"], rel=1e-6)

@@ -1,4 +1,6 @@
-"""Ranks of processes, their devices and how they talk, and what is refused, with the accelerator of the machine as a test tells it."""
+"""Ranks of processes, their devices and how they talk, and what is refused, with the accelerator of
+the machine as a test tells it.
+"""
 
 import shutil
 
@@ -14,7 +16,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, visible: int = 1)
     """Let torch find ``visible`` accelerators of a kind, or none."""
 
     def current(*, check_available: bool) -> torch.device | None:
-        assert check_available, "a build for CUDA on a machine without a GPU has an accelerator all the same"
+        assert check_available, (
+            "a build for CUDA on a machine without a GPU has an accelerator all the same"
+        )
         return torch.device(kind) if kind else None
 
     monkeypatch.setattr(torch.accelerator, "current_accelerator", current)
@@ -33,7 +37,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, kind: str | None, visible: int = 1)
         ("hpu", "hpu", "hpu:1", "cpu:gloo,hpu:hccl"),
     ],
 )
-def test_devices_and_their_back_ends(monkeypatch: pytest.MonkeyPatch, kind: str | None, requested: str, chosen: str, backend: str) -> None:
+def test_devices_and_their_back_ends(
+    monkeypatch: pytest.MonkeyPatch, kind: str | None, requested: str, chosen: str, backend: str
+) -> None:
     pretend(monkeypatch, kind, visible=4)
     device = devices.choose_device(requested, local_rank=1, world_size=4)
     assert (str(device), devices.backend_of(device)) == (chosen, backend)
@@ -51,15 +57,25 @@ def test_apples_gpu_takes_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "mps")
     assert str(devices.choose_device("auto", 0)) == "mps:0"
     assert devices.choose_device("auto", 1, 2).type == "cpu"
-    with pytest.raises(UserError, match=r"^training\.device: mps takes one rank, not 2; use one rank, or set it to cpu$"):
+    with pytest.raises(
+        UserError,
+        match=r"^training\.device: mps takes one rank, not 2; use one rank, or set it to cpu$",
+    ):
         devices.choose_device("mps", 1, 2)
 
 
 @pytest.mark.fault("device that is not there")
-@pytest.mark.parametrize(("found", "requested"), [(None, "cuda"), ("cuda", "xpu"), ("xpu", "cuda"), (None, "mps")])
-def test_an_absent_device_is_refused(monkeypatch: pytest.MonkeyPatch, found: str | None, requested: str) -> None:
+@pytest.mark.parametrize(
+    ("found", "requested"), [(None, "cuda"), ("cuda", "xpu"), ("xpu", "cuda"), (None, "mps")]
+)
+def test_an_absent_device_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, requested: str
+) -> None:
     pretend(monkeypatch, found)
-    line = f"training.device: {requested} is not available on this machine, torch finds {found or 'cpu'}; set it to auto or cpu"
+    line = (
+        f"training.device: {requested} is not available on this machine, torch finds"
+        f" {found or 'cpu'}; set it to auto or cpu"
+    )
     with pytest.raises(UserError, match=f"^{line}$"):
         devices.choose_device(requested, 0)
 
@@ -80,15 +96,25 @@ def test_precision_is_that_of_matrix_products(monkeypatch: pytest.MonkeyPatch) -
         assert (matrix @ matrix).dtype == torch.float32
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: kind != "mps")
     devices.check_precision(torch.device("mps"), "fp32")
-    with pytest.raises(UserError, match=r"^training\.precision: bf16 is not available on mps; set it to fp32$"):
+    with pytest.raises(
+        UserError, match=r"^training\.precision: bf16 is not available on mps; set it to fp32$"
+    ):
         devices.check_precision(torch.device("mps"), "bf16")
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang++" else None)
+    monkeypatch.setattr(
+        shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang++" else None
+    )
     devices.check_compiler()
     monkeypatch.setattr(shutil, "which", lambda _name: None)
-    with pytest.raises(UserError, match=r"^training\.compile: none of g\+\+, clang\+\+ is on PATH; install one, or set it to false$"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"^training\.compile: none of g\+\+, clang\+\+ is on PATH; install one, or set it to"
+            r" false$"
+        ),
+    ):
         devices.check_compiler()
 
 

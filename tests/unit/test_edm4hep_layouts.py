@@ -1,4 +1,6 @@
-"""The EDM4hep reader: the same events in the layouts of every generation, alternatives, groups, and links derived from other links."""
+"""The EDM4hep reader: the same events in the layouts of every generation, alternatives, groups, and
+links derived from other links.
+"""
 
 import awkward as ak
 import numpy as np
@@ -15,7 +17,10 @@ from .edm4hep_events import HIT_COLLECTIONS, IDS, Event, leaves_of, random_event
 
 NAMES = CollectionsConfig()
 LINKS = ("SiTracksMCTruthLink", "ClusterMCTruthLink", "CalohitMCTruthLink")
-NEW_NAMES = {"SiTracksMCTruthLink": "SiTracksMCParticleLinks", "ClusterMCTruthLink": "ClusterMCParticleLinks"}
+NEW_NAMES = {
+    "SiTracksMCTruthLink": "SiTracksMCParticleLinks",
+    "ClusterMCTruthLink": "ClusterMCParticleLinks",
+}
 NEW_NAMES |= {"CalohitMCTruthLink": "CaloHitMCParticleLinks"}
 TABLES = {"2021": ("metadata", "CollectionIDs", "m_names", "m_collectionIDs"), "none": None}
 TABLES |= {"0.99": ("podio_metadata", "events___idTable", "m_names", "m_collectionIDs")}
@@ -25,7 +30,9 @@ TABLES |= {"1.7": ("podio_metadata", "events___CollectionTypeInfo", "name", "col
 @pytest.fixture(scope="module")
 def events():
     rng = np.random.default_rng(5)
-    return [random_event(rng, *(int(n) for n in rng.integers(0, 7, 4))) for _ in range(20)] + [Event()]
+    return [random_event(rng, *(int(n) for n in rng.integers(0, 7, 4))) for _ in range(20)] + [
+        Event()
+    ]
 
 
 def flat(raw):
@@ -33,7 +40,9 @@ def flat(raw):
     out = {}
     for name, value in vars(raw).items():
         if isinstance(value, Table):
-            out |= {f"{name}.{column}": values for column, values in value.columns.items()} | {f"{name}.offsets": value.offsets}
+            out |= {f"{name}.{column}": values for column, values in value.columns.items()} | {
+                f"{name}.offsets": value.offsets
+            }
         elif isinstance(value, Pairs):
             out |= {f"{name}.{key}": values for key, values in vars(value).items()}
         else:
@@ -54,14 +63,21 @@ def assert_same(found, expected):
 
 def renamed(leaves, old, new):
     """Rename what leaves start with."""
-    return {new + leaf[len(old) :] if leaf.startswith(old) else leaf: values for leaf, values in leaves.items()}
+    return {
+        new + leaf[len(old) :] if leaf.startswith(old) else leaf: values
+        for leaf, values in leaves.items()
+    }
 
 
 def with_ids(leaves, ids):
     """Replace collection IDs."""
     numbers = {old: ids[name] for name, old in IDS.items()}
     return {
-        leaf: ([[numbers[i] for i in values] for values in content], np.int64) if leaf.endswith("collectionID") else (content, dtype)
+        leaf: (
+            ([[numbers[i] for i in values] for values in content], np.int64)
+            if leaf.endswith("collectionID")
+            else (content, dtype)
+        )
         for leaf, (content, dtype) in leaves.items()
     }
 
@@ -69,17 +85,31 @@ def with_ids(leaves, ids):
 def write(path, leaves, ntuple, table, ids=IDS):
     """Write leaves into a TTree or an RNTuple with one generation's table of IDs."""
     write_leaves(path, leaves, modern=ntuple)
-    with uproot.open(path) as file:  # once more, as the helper knows one kind of table per kind of tree
+    with uproot.open(
+        path
+    ) as file:  # once more, as the helper knows one kind of table per kind of tree
         arrays = file["events"].arrays()
     with uproot.recreate(path) as file:
         if ntuple:
             file.mkrntuple("events", {name: arrays[name] for name in arrays.fields})
         else:
-            file.mktree("events", {name: arrays[name].type.content for name in arrays.fields if not name.startswith("n")})
-            file["events"].extend({name: arrays[name] for name in arrays.fields if not name.startswith("n")})
+            file.mktree(
+                "events",
+                {
+                    name: arrays[name].type.content
+                    for name in arrays.fields
+                    if not name.startswith("n")
+                },
+            )
+            file["events"].extend(
+                {name: arrays[name] for name in arrays.fields if not name.startswith("n")}
+            )
         if TABLES[table]:
             tree, stem, names, numbers = TABLES[table]
-            content = ak.zip({names: ak.Array([list(ids)]), numbers: ak.Array([list(ids.values())])}, depth_limit=1)
+            content = ak.zip(
+                {names: ak.Array([list(ids)]), numbers: ak.Array([list(ids.values())])},
+                depth_limit=1,
+            )
             file.mkrntuple(tree, {stem: content})
 
 
@@ -91,7 +121,9 @@ def test_every_layout_gives_the_same_events(tmp_path, events, generation, table)
     ids = IDS
     if generation == "0.99 rec/sim":
         for link in LINKS:
-            leaves = renamed(renamed(leaves, f"_{link}_from.", f"_{link}_rec."), f"_{link}_to.", f"_{link}_sim.")
+            leaves = renamed(
+                renamed(leaves, f"_{link}_from.", f"_{link}_rec."), f"_{link}_to.", f"_{link}_sim."
+            )
     if generation.startswith("1.x"):
         for old, new in NEW_NAMES.items():
             leaves = renamed(renamed(leaves, old, new), f"_{old}", f"_{new}")
@@ -103,20 +135,36 @@ def test_every_layout_gives_the_same_events(tmp_path, events, generation, table)
 
 
 def sound_events():
-    """Return events whose references all point somewhere, with more clusters than tracks than candidates."""
+    """Return events whose references all point somewhere, with more clusters than tracks than
+    candidates.
+    """
     particle = {"pdg": 22, "status": 1, "charge": 0, "mass": 0.0, "p": [1.0, 0.0, 2.0]}
     events = []
     for n in (1, 2):
         event = Event(particles=[particle | {"parents": [0] if i else []} for i in range(6 * n)])
-        event.hits["ECALBarrel"] = [{"energy": 0.5 + i, "position": [1500.0, 10.0 * i, 0.0]} for i in range(5 * n)]
+        event.hits["ECALBarrel"] = [
+            {"energy": 0.5 + i, "position": [1500.0, 10.0 * i, 0.0]} for i in range(5 * n)
+        ]
         hits = [[("ECALBarrel", i)] for i in range(5 * n)]
-        event.clusters = [{"energy": 2.0 + i, "position": [1500.0, 0.0, i], "hits": hits[i]} for i in range(4 * n)]
-        event.tracks = [{"omega": 1e-3, "phi": 0.1 * i, "tan_lambda": 0.5, "location": 1} for i in range(3 * n)]
+        event.clusters = [
+            {"energy": 2.0 + i, "position": [1500.0, 0.0, i], "hits": hits[i]} for i in range(4 * n)
+        ]
+        event.tracks = [
+            {"omega": 1e-3, "phi": 0.1 * i, "tan_lambda": 0.5, "location": 1} for i in range(3 * n)
+        ]
         event.hit_links = [(("ECALBarrel", i), i, 1.0) for i in range(5 * n)]
         event.cluster_links = [(i, i + 1, 1.0) for i in range(4 * n)]
         event.track_links = [(i, i + 2, 1.0) for i in range(3 * n)]
         event.candidates = [
-            {"pdg": 22, "charge": 0.0, "energy": 5.0, "p": [5.0, 0.0, 0.0], "tracks": [i], "clusters": [i, i + 1]} for i in range(2 * n)
+            {
+                "pdg": 22,
+                "charge": 0.0,
+                "energy": 5.0,
+                "p": [5.0, 0.0, 0.0],
+                "tracks": [i],
+                "clusters": [i, i + 1],
+            }
+            for i in range(2 * n)
         ]
         events.append(event)
     return events
@@ -129,7 +177,10 @@ def members_that_tell_types(leaves):
         "PandoraPFOs.goodnessOfPID": ("PandoraPFOs.energy", np.float32),
         "ECALBarrel.cellID": ("ECALBarrel.energy", np.uint64),
     }
-    return {leaf: ([[0] * len(event) for event in leaves[other][0]], dtype) for leaf, (other, dtype) in like.items()}
+    return {
+        leaf: ([[0] * len(event) for event in leaves[other][0]], dtype)
+        for leaf, (other, dtype) in like.items()
+    }
 
 
 def test_small_ids_without_table_follow_from_the_references(tmp_path):
@@ -145,32 +196,61 @@ def test_small_ids_without_table_follow_from_the_references(tmp_path):
 @pytest.mark.fault("missing branch")
 def test_ids_that_could_mean_two_collections_are_refused(tmp_path):
     leaves = leaves_of(sound_events())
-    leaves["PandoraClusters.iTheta"] = leaves["OtherClusters.iTheta"] = (leaves["PandoraClusters.energy"][0], np.float32)
+    leaves["PandoraClusters.iTheta"] = leaves["OtherClusters.iTheta"] = (
+        leaves["PandoraClusters.energy"][0],
+        np.float32,
+    )
     write(tmp_path / "events.root", leaves, ntuple=False, table="none")
-    with pytest.raises(UserError, match=r"events\.root: no table of collection IDs.* \[.*\] mean does not follow"):
+    with pytest.raises(
+        UserError, match=r"events\.root: no table of collection IDs.* \[.*\] mean does not follow"
+    ):
         read(tmp_path / "events.root")
 
 
 def test_collections_read_as_one_keep_rows_and_relations(tmp_path, events):
-    """Clusters and tracks split over two collections are those of one, in the order of the collections within each event."""
+    """Clusters and tracks split over two collections are those of one, in the order of the
+    collections within each event.
+    """
     write_leaves(tmp_path / "one.root", leaves_of(events), modern=True)
     one = read(tmp_path / "one.root")
     twice = leaves_of(events)
     for name in ("SiTracks_Refitted", "PandoraClusters"):
-        for leaf in [leaf for leaf in twice if leaf.lstrip("_").startswith(f"{name}.") or leaf.startswith(f"_{name}_")]:
-            twice[leaf.replace(name, "SomethingElse" if name.startswith("Si") else "Copied")] = twice[leaf]
+        for leaf in [
+            leaf
+            for leaf in twice
+            if leaf.lstrip("_").startswith(f"{name}.") or leaf.startswith(f"_{name}_")
+        ]:
+            twice[leaf.replace(name, "SomethingElse" if name.startswith("Si") else "Copied")] = (
+                twice[leaf]
+            )
     write_leaves(tmp_path / "two.root", twice, modern=True)
-    names = NAMES.model_copy(update={"tracks": "SiTracks_Refitted + SomethingElse", "clusters": ("Absent", "Copied + PandoraClusters")})
+    names = NAMES.model_copy(
+        update={
+            "tracks": "SiTracks_Refitted + SomethingElse",
+            "clusters": ("Absent", "Copied + PandoraClusters"),
+        }
+    )
     two = read(tmp_path / "two.root", names)
     n_tracks, n_clusters = np.diff(one["tracks.offsets"]), np.diff(one["clusters.offsets"])
     np.testing.assert_array_equal(np.diff(two["tracks.offsets"]), 2 * n_tracks)
     np.testing.assert_array_equal(np.diff(two["clusters.offsets"]), 2 * n_clusters)
     event = np.repeat(np.arange(len(n_clusters)), n_clusters)
-    second = two["clusters.offsets"][event] + n_clusters[event] + np.arange(len(event)) - one["clusters.offsets"][event]
+    second = (
+        two["clusters.offsets"][event]
+        + n_clusters[event]
+        + np.arange(len(event))
+        - one["clusters.offsets"][event]
+    )
     np.testing.assert_array_equal(two["clusters.energy"][second], one["clusters.energy"])
-    np.testing.assert_array_equal(two["cluster_links.left"], second[one["cluster_links.left"]])  # links name the second alone
-    np.testing.assert_array_equal(np.sort(two["cluster_hits.right"]), np.sort(np.repeat(one["cluster_hits.right"], 2)))
-    first = two["tracks.offsets"][np.repeat(np.arange(len(n_tracks)), n_tracks)] + np.concatenate([np.arange(n) for n in n_tracks])
+    np.testing.assert_array_equal(
+        two["cluster_links.left"], second[one["cluster_links.left"]]
+    )  # links name the second alone
+    np.testing.assert_array_equal(
+        np.sort(two["cluster_hits.right"]), np.sort(np.repeat(one["cluster_hits.right"], 2))
+    )
+    first = two["tracks.offsets"][np.repeat(np.arange(len(n_tracks)), n_tracks)] + np.concatenate(
+        [np.arange(n) for n in n_tracks]
+    )
     np.testing.assert_array_equal(two["track_links.left"], first[one["track_links.left"]])
     omega = np.full(len(two["tracks.chi2"]), np.nan)
     omega[two["track_states.left"]] = two["states.omega"][two["track_states.right"]]
@@ -180,11 +260,21 @@ def test_collections_read_as_one_keep_rows_and_relations(tmp_path, events):
 def test_first_alternative_that_the_file_has_is_read(tmp_path, events):
     leaves = leaves_of(events)
     write_leaves(tmp_path / "events.root", leaves, modern=True)
-    given = {"particles": ("Particle", "MCParticles"), "ecal_hits": (("EcalHits", "ECALBarrel"),), "candidates": ("PFOs", "PandoraPFOs")}
-    assert_same(read(tmp_path / "events.root", NAMES.model_copy(update=given)), read(tmp_path / "events.root"))
+    given = {
+        "particles": ("Particle", "MCParticles"),
+        "ecal_hits": (("EcalHits", "ECALBarrel"),),
+        "candidates": ("PFOs", "PandoraPFOs"),
+    }
+    assert_same(
+        read(tmp_path / "events.root", NAMES.model_copy(update=given)),
+        read(tmp_path / "events.root"),
+    )
 
 
-@pytest.mark.parametrize("spelling", ["in the track", "quantities of the track", "beside", "beside, another name", "nowhere"])
+@pytest.mark.parametrize(
+    "spelling",
+    ["in the track", "quantities of the track", "beside", "beside, another name", "nowhere"],
+)
 def test_specific_ionisation_wherever_it_is(tmp_path, spelling):
     leaves, names = leaves_of(sound_events()), NAMES
     values = [[1.5, 2.5, 3.5], [4.0, 5.0, 6.0, 7.0, 8.0, 9.0]]
@@ -192,30 +282,59 @@ def test_specific_ionisation_wherever_it_is(tmp_path, spelling):
     if spelling == "in the track":
         leaves["SiTracks_Refitted.dEdx"] = (values, np.float32)
     elif spelling == "quantities of the track":  # two each, the first counts
-        leaves["_SiTracks_Refitted_dxQuantities.value"] = ([[x for v in event for x in (v, -1.0)] for event in values], np.float32)
-        leaves["SiTracks_Refitted.dxQuantities_begin"] = ([[2 * i for i in range(n)] for n in counts], np.uint32)
-        leaves["SiTracks_Refitted.dxQuantities_end"] = ([[2 * i + 2 for i in range(n)] for n in counts], np.uint32)
+        leaves["_SiTracks_Refitted_dxQuantities.value"] = (
+            [[x for v in event for x in (v, -1.0)] for event in values],
+            np.float32,
+        )
+        leaves["SiTracks_Refitted.dxQuantities_begin"] = (
+            [[2 * i for i in range(n)] for n in counts],
+            np.uint32,
+        )
+        leaves["SiTracks_Refitted.dxQuantities_end"] = (
+            [[2 * i + 2 for i in range(n)] for n in counts],
+            np.uint32,
+        )
     elif spelling.startswith("beside"):
         beside = "SiTracks_Refitted_dQdx" if spelling == "beside" else "Ionisation"
-        names = names if spelling == "beside" else names.model_copy(update={"dqdx": ("Absent", "Ionisation")})
+        names = (
+            names
+            if spelling == "beside"
+            else names.model_copy(update={"dqdx": ("Absent", "Ionisation")})
+        )
         leaves[f"{beside}.dQdx.value"] = ([event[::-1] for event in values], np.float32)
         leaves[f"_{beside}_track.index"] = ([list(range(n))[::-1] for n in counts], np.int32)
-        leaves[f"_{beside}_track.collectionID"] = ([[IDS["SiTracks_Refitted"]] * n for n in counts], np.uint32)
-    write_leaves(tmp_path / "events.root", leaves, modern=False if "." in spelling else spelling != "beside, another name")
+        leaves[f"_{beside}_track.collectionID"] = (
+            [[IDS["SiTracks_Refitted"]] * n for n in counts],
+            np.uint32,
+        )
+    write_leaves(
+        tmp_path / "events.root",
+        leaves,
+        modern=False if "." in spelling else spelling != "beside, another name",
+    )
     expected = [0.0] * 9 if spelling == "nowhere" else values[0] + values[1]
     np.testing.assert_array_equal(read(tmp_path / "events.root", names)["tracks.dedx"], expected)
 
 
 def test_candidate_links_give_truth_to_tracks_and_clusters(tmp_path):
-    leaves = {leaf: values for leaf, values in leaves_of(sound_events()).items() if not any(link in leaf for link in LINKS)}
+    leaves = {
+        leaf: values
+        for leaf, values in leaves_of(sound_events()).items()
+        if not any(link in leaf for link in LINKS)
+    }
     leaves["Reco.weight"] = ([[0.0, 0.0, 0.25], [0.0]], np.float32)
-    for end, target, index in (("from", "PandoraPFOs", [[0, 1, 1], [3]]), ("to", "MCParticles", [[2, 3, 4], [7]])):
+    for end, target, index in (
+        ("from", "PandoraPFOs", [[0, 1, 1], [3]]),
+        ("to", "MCParticles", [[2, 3, 4], [7]]),
+    ):
         leaves[f"_Reco_{end}.index"] = (index, np.int32)
         leaves[f"_Reco_{end}.collectionID"] = ([[IDS[target]] * len(i) for i in index], np.uint32)
     write_leaves(tmp_path / "events.root", leaves, modern=True)
     raw = read(tmp_path / "events.root", NAMES.model_copy(update={"candidate_links": ("Reco",)}))
     found = {
-        key: sorted(zip(*(raw[f"{key}.{end}"].tolist() for end in ("left", "right", "weight")), strict=True))
+        key: sorted(
+            zip(*(raw[f"{key}.{end}"].tolist() for end in ("left", "right", "weight")), strict=True)
+        )
         for key in ("track_links", "cluster_links")
     }
     energy = float(raw["particles.energy"][0])  # of every particle
@@ -225,12 +344,26 @@ def test_candidate_links_give_truth_to_tracks_and_clusters(tmp_path):
     assert found["cluster_links"] == [*first, (7, 13, energy), (8, 13, energy)]
 
 
-@pytest.mark.parametrize("weights", [[[0.0, 0.0], [0.0]], [[1.0, 1.0], [1.0]]], ids=["never filled", "as podio makes links"])
+@pytest.mark.parametrize(
+    "weights",
+    [[[0.0, 0.0], [0.0]], [[1.0, 1.0], [1.0]]],
+    ids=["never filled", "as podio makes links"],
+)
 def test_clusters_of_candidate_links_without_weights_are_shared_by_energy(tmp_path, weights):
-    leaves = {leaf: values for leaf, values in leaves_of(sound_events()).items() if not any(link in leaf for link in LINKS)}
-    leaves["MCParticles.mass"] = ([[float(i) for i in range(len(event))] for event in leaves["MCParticles.mass"][0]], np.float64)
+    leaves = {
+        leaf: values
+        for leaf, values in leaves_of(sound_events()).items()
+        if not any(link in leaf for link in LINKS)
+    }
+    leaves["MCParticles.mass"] = (
+        [[float(i) for i in range(len(event))] for event in leaves["MCParticles.mass"][0]],
+        np.float64,
+    )
     leaves["Reco.weight"] = (weights, np.float32)
-    for end, target, index in (("from", "PandoraPFOs", [[0, 0], [3]]), ("to", "MCParticles", [[2, 3], [7]])):
+    for end, target, index in (
+        ("from", "PandoraPFOs", [[0, 0], [3]]),
+        ("to", "MCParticles", [[2, 3], [7]]),
+    ):
         leaves[f"_Reco_{end}.index"] = (index, np.int32)
         leaves[f"_Reco_{end}.collectionID"] = ([[IDS[target]] * len(i) for i in index], np.uint32)
     write_leaves(tmp_path / "events.root", leaves, modern=True)
@@ -245,8 +378,17 @@ def test_clusters_of_candidate_links_without_weights_are_shared_by_energy(tmp_pa
 def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     """A track of three hits, one of them not in the file; a calorimeter hit of two particles."""
     event = sound_events()[0]
-    leaves = {leaf: values for leaf, values in leaves_of([event]).items() if not any(link in leaf for link in LINKS)}
-    ids = IDS | {name: 100 + i for i, name in enumerate(("Pixels", "SimPixels", "SimECAL", "Contributions", "PixelLinks", "ECALLinks"))}
+    leaves = {
+        leaf: values
+        for leaf, values in leaves_of([event]).items()
+        if not any(link in leaf for link in LINKS)
+    }
+    ids = IDS | {
+        name: 100 + i
+        for i, name in enumerate(
+            ("Pixels", "SimPixels", "SimECAL", "Contributions", "PixelLinks", "ECALLinks")
+        )
+    }
 
     def references(leaf, pairs):
         leaves[f"{leaf}.index"] = ([[index for _, index in pairs]], np.int32)
@@ -255,7 +397,9 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     leaves["Pixels.cellID"] = leaves["SimPixels.cellID"] = ([[1, 2]], np.uint64)
     leaves["SiTracks_Refitted.trackerHits_begin"] = ([[0, 3, 3]], np.uint32)
     leaves["SiTracks_Refitted.trackerHits_end"] = ([[3, 3, 3]], np.uint32)
-    references("_SiTracks_Refitted_trackerHits", [("Pixels", 0), ("Pixels", 1), ("SomethingElse", 0)])
+    references(
+        "_SiTracks_Refitted_trackerHits", [("Pixels", 0), ("Pixels", 1), ("SomethingElse", 0)]
+    )
     leaves["PixelLinks.weight"] = ([[1.0, 1.0, 1.0]], np.float32)
     references("_PixelLinks_from", [("Pixels", 0), ("Pixels", 1), ("Pixels", 1)])
     references("_PixelLinks_to", [("SimPixels", 0), ("SimPixels", 0), ("SimPixels", 1)])
@@ -265,24 +409,52 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     references("_ECALLinks_from", [("ECALBarrel", 2)])
     references("_ECALLinks_to", [("SimECAL", 0)])
     leaves["SimECAL.cellID"] = ([[9]], np.uint64)
-    leaves["SimECAL.contributions_begin"], leaves["SimECAL.contributions_end"] = ([[0]], np.uint32), ([[3]], np.uint32)
+    leaves["SimECAL.contributions_begin"], leaves["SimECAL.contributions_end"] = (
+        ([[0]], np.uint32),
+        ([[3]], np.uint32),
+    )
     references("_SimECAL_contributions", [("Contributions", i) for i in range(3)])
     leaves["Contributions.energy"] = ([[0.5, 0.25, 2.0]], np.float32)
     leaves["Contributions.stepPosition.x"] = ([[1500.0, 1500.0, 1500.0]], np.float32)
-    references(f"_Contributions_{particle}", [("MCParticles", 1), ("MCParticles", 1), ("MCParticles", 3)])
+    references(
+        f"_Contributions_{particle}", [("MCParticles", 1), ("MCParticles", 1), ("MCParticles", 3)]
+    )
     write(tmp_path / "events.root", leaves, ntuple=True, table="0.99", ids=ids)
-    names = NAMES.model_copy(update={"tracker_hit_sim_links": ("PixelLinks", "Absent"), "hit_sim_links": ("ECALLinks",)})
+    names = NAMES.model_copy(
+        update={"tracker_hit_sim_links": ("PixelLinks", "Absent"), "hit_sim_links": ("ECALLinks",)}
+    )
     raw = read(tmp_path / "events.root", names)
     assert raw["linked_hits"]
     np.testing.assert_array_equal([raw["hit_links.left"], raw["hit_links.right"]], [[2, 2], [1, 3]])
     np.testing.assert_array_equal(raw["hit_links.weight"], [0.75, 2.0])
-    np.testing.assert_array_equal([raw["track_links.left"], raw["track_links.right"]], [[0, 0], [4, 5]])
+    np.testing.assert_array_equal(
+        [raw["track_links.left"], raw["track_links.right"]], [[0, 0], [4, 5]]
+    )
     np.testing.assert_allclose(raw["track_links.weight"], [1.5 / 3, 0.5 / 3])
-    write(tmp_path / "skim.root", leaves | members_that_tell_types(leaves), ntuple=True, table="none", ids=ids)
-    with pytest.raises(UserError, match=r"truth comes from simulated hits \(ECALLinks, PixelLinks\), .*; use the file as podio wrote it"):
+    write(
+        tmp_path / "skim.root",
+        leaves | members_that_tell_types(leaves),
+        ntuple=True,
+        table="none",
+        ids=ids,
+    )
+    with pytest.raises(
+        UserError,
+        match=(
+            r"truth comes from simulated hits \(ECALLinks, PixelLinks\), .*; use the file as podio"
+            r" wrote it"
+        ),
+    ):
         read(tmp_path / "skim.root", names)
-    write_leaves(tmp_path / "empty.root", {leaf: ([], dtype) for leaf, (_, dtype) in leaves.items()}, modern=True)
-    with uproot.open(tmp_path / "empty.root") as file, uproot.recreate(tmp_path / "nothing.root") as skim:
+    write_leaves(
+        tmp_path / "empty.root",
+        {leaf: ([], dtype) for leaf, (_, dtype) in leaves.items()},
+        modern=True,
+    )
+    with (
+        uproot.open(tmp_path / "empty.root") as file,
+        uproot.recreate(tmp_path / "nothing.root") as skim,
+    ):
         skim.mkrntuple("events", file["events"].arrays())
     assert list(read_chunks(tmp_path / "nothing.root", names, 10)) == []
 
@@ -290,7 +462,10 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
 def test_clusters_without_position_get_that_of_their_hits(tmp_path):
     event = sound_events()[0]
     event.hits["ECALBarrel"][0]["energy"], event.hits["ECALBarrel"][1]["energy"] = 1.0, 3.0
-    event.clusters[0] |= {"position": [0.0, 0.0, 0.0], "hits": [("ECALBarrel", 0), ("ECALBarrel", 1)]}
+    event.clusters[0] |= {
+        "position": [0.0, 0.0, 0.0],
+        "hits": [("ECALBarrel", 0), ("ECALBarrel", 1)],
+    }
     write_leaves(tmp_path / "events.root", leaves_of([event]), modern=True)
     raw = read(tmp_path / "events.root")
     np.testing.assert_allclose([raw[f"clusters.{axis}"][0] for axis in "xyz"], [1500.0, 7.5, 0.0])
@@ -300,6 +475,11 @@ def test_clusters_without_position_get_that_of_their_hits(tmp_path):
 def test_hit_collections_are_one_table(tmp_path, events):
     write_leaves(tmp_path / "events.root", leaves_of(events), modern=True)
     raw = read(tmp_path / "events.root")
-    expected = [(hit["energy"], system) for event in events for system, name in enumerate(HIT_COLLECTIONS) for hit in event.hits[name]]
+    expected = [
+        (hit["energy"], system)
+        for event in events
+        for system, name in enumerate(HIT_COLLECTIONS)
+        for hit in event.hits[name]
+    ]
     np.testing.assert_array_equal(raw["hits.energy"], [energy for energy, _ in expected])
     np.testing.assert_array_equal(raw["hits.system"], [system for _, system in expected])

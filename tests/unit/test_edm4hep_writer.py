@@ -1,4 +1,7 @@
-"""The EDM4hep writer: what it is given is what uproot reads, whatever the shapes; and bytes repeat."""
+"""The EDM4hep writer: what it is given is what uproot reads, whatever the shapes.
+
+And bytes repeat.
+"""
 
 import hashlib
 import json
@@ -48,7 +51,10 @@ def make_chunk(counts: list[list[int]], seed: int) -> Chunk:
     events = [rows_of(count) for count in counts]
 
     def pointing(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        first, size = np.searchsorted(target, source), np.bincount(target, minlength=n_events)[source]
+        first, size = (
+            np.searchsorted(target, source),
+            np.bincount(target, minlength=n_events)[source],
+        )
         return np.where(size > 0, first + (rng.random(len(source)) * size).astype(int), -1)
 
     particles, hits_a, hits_b, clusters, tracks, links = events
@@ -62,16 +68,29 @@ def make_chunk(counts: list[list[int]], seed: int) -> Chunk:
         HEADER: event_headers(7, np.arange(n_events) + 10),
         "Particles": Collection(
             particles,
-            {"PDG": rng.integers(-5000, 5000, len(particles)), "vertex.y": rng.normal(size=len(particles))},
-            {"parents": Relation(("Particles",), pointing(np.repeat(particles, n_parents), particles), n_parents)},
+            {
+                "PDG": rng.integers(-5000, 5000, len(particles)),
+                "vertex.y": rng.normal(size=len(particles)),
+            },
+            {
+                "parents": Relation(
+                    ("Particles",), pointing(np.repeat(particles, n_parents), particles), n_parents
+                )
+            },
         ),
-        "HitsA": Collection(hits_a, {"cellID": rng.integers(0, 2**63, len(hits_a)).astype(np.uint64)}),
+        "HitsA": Collection(
+            hits_a, {"cellID": rng.integers(0, 2**63, len(hits_a)).astype(np.uint64)}
+        ),
         "HitsB": Collection(hits_b, {"position.z": rng.normal(size=len(hits_b))}),
         "Clusters": Collection(
             clusters,
             {"energy": rng.random(len(clusters))},
             {"hits": Relation(("HitsA", "HitsB"), to_hits, n_hits, which)},
-            {"subdetectorEnergies": Vector(np.full(len(clusters), 3), rng.random(3 * len(clusters)))},
+            {
+                "subdetectorEnergies": Vector(
+                    np.full(len(clusters), 3), rng.random(3 * len(clusters))
+                )
+            },
         ),
         "Tracks": Collection(
             tracks,
@@ -82,7 +101,10 @@ def make_chunk(counts: list[list[int]], seed: int) -> Chunk:
         "Links": Collection(
             links,
             {"weight": rng.random(len(links))},
-            {"from": Relation(("Clusters",), pointing(links, clusters)), "to": Relation(("Particles",), pointing(links, particles))},
+            {
+                "from": Relation(("Clusters",), pointing(links, clusters)),
+                "to": Relation(("Particles",), pointing(links, particles)),
+            },
         ),
     }
     return Chunk(n_events, collections)
@@ -95,11 +117,18 @@ def per_event(chunk: Chunk, name: str, values: np.ndarray) -> list:
 
 def check_references(chunk: Chunk, name: str, relation: str, tree, begin: int) -> None:
     """Follow every reference of the file back to the flat row that it was made from."""
-    given_relation, event = chunk.collections[name].relations[relation], chunk.collections[name].event
+    given_relation, event = (
+        chunk.collections[name].relations[relation],
+        chunk.collections[name].event,
+    )
     counts = np.ones(len(event), int) if given_relation.counts is None else given_relation.counts
     ids = {collection_id(target): target for target in given_relation.targets}
-    index = tree[f"_{name}_{relation}.index"].array(entry_start=begin, entry_stop=begin + chunk.n_events)
-    identity = tree[f"_{name}_{relation}.collectionID"].array(entry_start=begin, entry_stop=begin + chunk.n_events)
+    index = tree[f"_{name}_{relation}.index"].array(
+        entry_start=begin, entry_stop=begin + chunk.n_events
+    )
+    identity = tree[f"_{name}_{relation}.collectionID"].array(
+        entry_start=begin, entry_stop=begin + chunk.n_events
+    )
     of_event = np.repeat(event, counts)
     assert ak.num(index).to_list() == np.bincount(of_event, minlength=chunk.n_events).tolist()
     found = []
@@ -117,8 +146,16 @@ def check_references(chunk: Chunk, name: str, relation: str, tree, begin: int) -
             n for n, i in zip(names, found, strict=True) if i >= 0
         ]
     if given_relation.counts is not None:
-        starts = ak.flatten(tree[f"{name}.{relation}_begin"].array(entry_start=begin, entry_stop=begin + chunk.n_events))
-        ends = ak.flatten(tree[f"{name}.{relation}_end"].array(entry_start=begin, entry_stop=begin + chunk.n_events))
+        starts = ak.flatten(
+            tree[f"{name}.{relation}_begin"].array(
+                entry_start=begin, entry_stop=begin + chunk.n_events
+            )
+        )
+        ends = ak.flatten(
+            tree[f"{name}.{relation}_end"].array(
+                entry_start=begin, entry_stop=begin + chunk.n_events
+            )
+        )
         assert (ends - starts).to_list() == counts.tolist()
 
 
@@ -127,7 +164,9 @@ counts_of_events = st.integers(1, 4).flatmap(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(shapes=st.lists(counts_of_events, min_size=1, max_size=3), seed=st.integers(0, 100))
 def test_what_is_read_is_what_was_written(tmp_path: Path, shapes: list, seed: int) -> None:
     chunks = [make_chunk(counts, seed + i) for i, counts in enumerate(shapes)]
@@ -140,15 +179,21 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, shapes: list, seed: in
         for chunk in chunks:
             for name, collection in chunk.collections.items():
                 for member, dtype in datamodel.TYPES[TYPES[name]].members.items():
-                    values = tree[f"{name}.{member}"].array(entry_start=begin, entry_stop=begin + chunk.n_events)
+                    values = tree[f"{name}.{member}"].array(
+                        entry_start=begin, entry_stop=begin + chunk.n_events
+                    )
                     flat = collection.members.get(member, np.zeros(len(collection.event)))
-                    assert values.to_list() == per_event(chunk, name, np.asarray(flat).astype(dtype))
+                    assert values.to_list() == per_event(
+                        chunk, name, np.asarray(flat).astype(dtype)
+                    )
                 for relation in collection.relations:
                     if collection.relations[relation].targets:
                         check_references(chunk, name, relation, tree, begin)
             begin += chunk.n_events
         states = tree["_Tracks_trackStates.omega"].array()
-        given_states = np.concatenate([chunk.collections["Tracks"].vectors["trackStates"].values["omega"] for chunk in chunks])
+        given_states = np.concatenate(
+            [chunk.collections["Tracks"].vectors["trackStates"].values["omega"] for chunk in chunks]
+        )
         assert ak.flatten(states).to_list() == given_states.astype(np.float32).tolist()
 
 
@@ -159,22 +204,38 @@ def test_metadata_names_collections_and_provenance(tmp_path: Path) -> None:
         table = file["podio_metadata"]
         names = table["events___idTable.m_names"].array()[0].to_list()
         identities = table["events___idTable.m_collectionIDs"].array()[0].to_list()
-        assert dict(zip(names, identities, strict=True)) == {name: collection_id(name) for name in TYPES}
-        assert table["events___CollectionTypeInfo.dataType"].array()[0].to_list() == list(TYPES.values())
+        assert dict(zip(names, identities, strict=True)) == {
+            name: collection_id(name) for name in TYPES
+        }
+        assert table["events___CollectionTypeInfo.dataType"].array()[0].to_list() == list(
+            TYPES.values()
+        )
         assert file["metadata"]["GPStringKeys"].array()[0].to_list() == [PROVENANCE_KEY]
-        assert json.loads(file["metadata"]["GPStringValues"].array()[0][0][0]) == {"settings": {"a": [1, 2]}}
+        assert json.loads(file["metadata"]["GPStringValues"].array()[0][0][0]) == {
+            "settings": {"a": [1, 2]}
+        }
 
 
 def test_identifiers_are_those_of_podio() -> None:
     # from a file that Key4hep wrote
-    known = {"MCParticles": 0xA1CBA250, "SiTracks_Refitted": 0xF4957AFA, "PandoraPFOs": 0xFA28D9BE, "EventHeader": 0xD793AB91}
+    known = {
+        "MCParticles": 0xA1CBA250,
+        "SiTracks_Refitted": 0xF4957AFA,
+        "PandoraPFOs": 0xFA28D9BE,
+        "EventHeader": 0xD793AB91,
+    }
     assert {name: collection_id(name) for name in known} == known
 
 
 def test_same_content_same_bytes_whenever_and_wherever(tmp_path: Path) -> None:
     digests = []
     for name in ("one.root", "folder/another_name.root"):
-        write_edm4hep(tmp_path / name, TYPES, [make_chunk([[2, 1]] * 6, 3), make_chunk([[0, 4]] * 6, 4)], {"n": 1})
+        write_edm4hep(
+            tmp_path / name,
+            TYPES,
+            [make_chunk([[2, 1]] * 6, 3), make_chunk([[0, 4]] * 6, 4)],
+            {"n": 1},
+        )
         digests.append(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
         time.sleep(1.1)  # ROOT's dates have a resolution of one second
     assert digests[0] == digests[1]

@@ -30,7 +30,10 @@ class TorchSession:
     def run(self, output_names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
             outputs = [
-                value.numpy().copy() for value in self.decoder(*(torch.from_numpy(feed[name]) for name in ("features", "element_type")))
+                value.numpy().copy()
+                for value in self.decoder(
+                    *(torch.from_numpy(feed[name]) for name in ("features", "element_type"))
+                )
             ]
         self.change(outputs, feed)
         return outputs
@@ -43,7 +46,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoder(manifest: Path) -> Decoder:
-    return Decoder(random_network(ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1, n_heads=1)))
+    return Decoder(
+        random_network(
+            ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1, n_heads=1)
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +116,28 @@ def give_nan(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
         (give_nan, "momenta differ from torch by nan"),
     ],
 )
-def test_differences_are_caught(decoder: Decoder, events: list[Event], change: Change, message: str) -> None:
+def test_differences_are_caught(
+    decoder: Decoder, events: list[Event], change: Change, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         gate(decoder, events, change)
 
 
-def test_card_states_interface_data_and_quality(decoder: Decoder, events: list[Event], manifest: Path) -> None:
+def test_card_states_interface_data_and_quality(
+    decoder: Decoder, events: list[Event], manifest: Path
+) -> None:
     found = gate(decoder, events, lambda outputs, feed: None)
-    made = {"settings_hash": "abc", "inputs": {"shards/manifest.json": "f00"}, "packages": {"torch": "2"}}
-    saved = {"model": decoder.network.config.model_dump(), "step": 40, "valid_loss": 0.25, "provenance": made}
+    made = {
+        "settings_hash": "abc",
+        "inputs": {"shards/manifest.json": "f00"},
+        "packages": {"torch": "2"},
+    }
+    saved = {
+        "model": decoder.network.config.model_dump(),
+        "step": 40,
+        "valid_loss": 0.25,
+        "provenance": made,
+    }
     card = render_card(saved, decoder.network.inputs, read_manifest(manifest), found, 1234)
     for text in (
         "1234 parameters",

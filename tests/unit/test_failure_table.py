@@ -1,8 +1,9 @@
-"""docs/failure.md and the tests that provoke faults name the same faults, and quote the same messages.
+"""docs/failure.md and the tests that provoke faults name the same faults, and quote the same
+messages.
 
-A test says what it provokes with ``@pytest.mark.fault("name")`` (several markers are allowed); a row of the table begins
-with that name. Backticked text in the column "what you see" must occur in a string of one of the row's tests, regular
-expressions with their backslashes taken out.
+A test says what it provokes with ``@pytest.mark.fault("name")`` (several markers are allowed); a
+row of the table begins with that name. Backticked text in the column "what you see" must occur in a
+string of one of the row's tests, regular expressions with their backslashes taken out.
 """
 
 import ast
@@ -28,21 +29,38 @@ def marked_tests() -> dict[str, list[ast.FunctionDef]]:
 
 def fault_names(function: ast.FunctionDef) -> set[str]:
     """Return the names in a test's markers, also those of single parameters."""
-    calls = [node for decorator in function.decorator_list for node in ast.walk(decorator) if isinstance(node, ast.Call)]
-    return {ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func) == "pytest.mark.fault"}
+    calls = [
+        node
+        for decorator in function.decorator_list
+        for node in ast.walk(decorator)
+        if isinstance(node, ast.Call)
+    ]
+    return {
+        ast.literal_eval(call.args[0])
+        for call in calls
+        if ast.unparse(call.func) == "pytest.mark.fault"
+    }
 
 
 def table_rows() -> list[dict[str, str]]:
     """Return the rows of the table as column -> text."""
-    lines = [line for line in (ROOT / "docs/failure.md").read_text().splitlines() if line.startswith("|")]
+    lines = [
+        line for line in (ROOT / "docs/failure.md").read_text().splitlines() if line.startswith("|")
+    ]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert cells[0] == COLUMNS
     return [dict(zip(COLUMNS, row, strict=True)) for row in cells[2:]]
 
 
 def strings_of(function: ast.FunctionDef) -> str:
-    """Return all string constants of a test, one per line, without the backslashes of regular expressions."""
-    constants = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    """Return all string constants of a test, one per line, without the backslashes of regular
+    expressions.
+    """
+    constants = [
+        node.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     return "\n".join(constants).replace("\\", "")
 
 

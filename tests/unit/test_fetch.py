@@ -32,7 +32,14 @@ def sha256(content):
 def fetch(url, folder, checksum="", *, attempts=4, timeout_s=5.0, on_bad_file="fail", wait_s=0.0):
     output = folder / "a.root"
     settings = FetchSettings(url=url, checksum=checksum)
-    fetch_file(settings, output, attempts=attempts, wait_s=wait_s, timeout_s=timeout_s, on_bad_file=on_bad_file)
+    fetch_file(
+        settings,
+        output,
+        attempts=attempts,
+        wait_s=wait_s,
+        timeout_s=timeout_s,
+        on_bad_file=on_bad_file,
+    )
     return output
 
 
@@ -63,14 +70,23 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(server, tmp_path, c
     server.behaviours += [Behaviour(cut_after=1 << 20), Behaviour(cut_after=1 << 19)]
     output = fetch(f"{server.url}/a.root", tmp_path, sha256(CONTENT))
     assert output.read_bytes() == CONTENT
-    assert server.asked == [("/a.root", "", 200), ("/a.root", "bytes=1048576-", 206), ("/a.root", "bytes=1572864-", 206)]
+    assert server.asked == [
+        ("/a.root", "", 200),
+        ("/a.root", "bytes=1048576-", 206),
+        ("/a.root", "bytes=1572864-", 206),
+    ]
     assert "try 2 of 4" in caplog.text
 
 
 @pytest.mark.fault("download broken off")
 def test_a_job_that_is_run_again_goes_on_where_the_last_one_stopped(server, tmp_path):
     server.behaviours += [Behaviour(cut_after=1 << 20)]
-    message = refused(r"\(1 tries\); run again to go on from 1\.0 MB", f"{server.url}/a.root", tmp_path, attempts=1)
+    message = refused(
+        r"\(1 tries\); run again to go on from 1\.0 MB",
+        f"{server.url}/a.root",
+        tmp_path,
+        attempts=1,
+    )
     assert message.startswith(f"{server.url}/a.root")
     assert not (tmp_path / "a.root").exists()
     assert fetch(f"{server.url}/a.root", tmp_path, attempts=1).read_bytes() == CONTENT
@@ -126,7 +142,9 @@ def test_a_failing_server_is_asked_again(server, tmp_path, status):
     assert [found for *_, found in server.asked] == [status, status, 200]
     server.behaviours += [Behaviour(status)] * 2
     (tmp_path / "a.root").unlink()
-    refused(rf"the server answers {status} .* \(2 tries\)", f"{server.url}/a.root", tmp_path, attempts=2)
+    refused(
+        rf"the server answers {status} .* \(2 tries\)", f"{server.url}/a.root", tmp_path, attempts=2
+    )
 
 
 @pytest.mark.fault("server that is slow or fails")
@@ -140,7 +158,11 @@ def test_no_server_at_all(tmp_path):
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_what_is_not_there_is_not_asked_for_again(server, tmp_path, status):
     server.behaviours += [Behaviour(status)]
-    refused(rf"the server answers {status} .*; correct the address, or ask for access", f"{server.url}/a.root", tmp_path)
+    refused(
+        rf"the server answers {status} .*; correct the address, or ask for access",
+        f"{server.url}/a.root",
+        tmp_path,
+    )
     assert len(server.asked) == 1
     assert names(tmp_path) == []
 
@@ -158,10 +180,18 @@ def test_a_web_page_is_refused_or_left_to_be_set_aside(server, tmp_path, path, k
 @pytest.mark.fault("wrong checksum")
 def test_a_wrong_checksum_is_refused_or_left_to_be_set_aside(server, tmp_path, caplog):
     wrong = sha256(OTHER)
-    message = refused("its sha256 is .*, expected .*; fetch it again, or correct the checksum", f"{server.url}/a.root", tmp_path, wrong)
+    message = refused(
+        "its sha256 is .*, expected .*; fetch it again, or correct the checksum",
+        f"{server.url}/a.root",
+        tmp_path,
+        wrong,
+    )
     assert wrong.removeprefix("sha256:") in message
     assert names(tmp_path) == []
-    assert fetch(f"{server.url}/a.root", tmp_path, wrong, on_bad_file="quarantine").read_bytes() == CONTENT
+    assert (
+        fetch(f"{server.url}/a.root", tmp_path, wrong, on_bad_file="quarantine").read_bytes()
+        == CONTENT
+    )
     assert "its sha256 is" in caplog.text
 
 
@@ -182,12 +212,17 @@ def test_a_protocol_without_its_package_is_one_line(tmp_path):
 
 
 def record(url, *files):
-    entries = [{"key": name, "size": 4, "checksum": f"md5:{'0' * 32}", "links": {"self": f"{url}{path}"}} for name, path in files]
+    entries = [
+        {"key": name, "size": 4, "checksum": f"md5:{'0' * 32}", "links": {"self": f"{url}{path}"}}
+        for name, path in files
+    ]
     return json.dumps({"id": 7, "files": entries}).encode()
 
 
 def test_the_files_of_a_zenodo_record(server):
-    server.files["/api/records/7"] = record(server.url, ("a b.root", "/api/records/7/files/a b.root/content"))
+    server.files["/api/records/7"] = record(
+        server.url, ("a b.root", "/api/records/7/files/a b.root/content")
+    )
     (found,) = record_files(server.url, "7", 5.0)
     assert (found.name, found.checksum) == ("a b.root", f"md5:{'0' * 32}")
     assert found.url == f"{server.url}/api/records/7/files/a b.root/content"
@@ -211,5 +246,10 @@ def test_a_zenodo_record_that_cannot_be_listed_is_one_line(server, content, matc
     assert "\n" not in str(raised.value)
     with serving() as gone:
         url = gone.url
-    with pytest.raises(UserError, match="ConnectionError; the files of a record can only be listed with a connection to Zenodo"):
+    with pytest.raises(
+        UserError,
+        match=(
+            "ConnectionError; the files of a record can only be listed with a connection to Zenodo"
+        ),
+    ):
         record_files(url, "7", 1.0)

@@ -19,7 +19,9 @@ def address():
     with tempfile.TemporaryDirectory() as name:  # not pytest's, which only its owner may read
         folder = Path(name)
         folder.chmod(0o755)
-        with xrootd_serving(folder, {"a.root": CONTENT, "page.root": b"<html>Please log in</html>"}) as running:
+        with xrootd_serving(
+            folder, {"a.root": CONTENT, "page.root": b"<html>Please log in</html>"}
+        ) as running:
             yield running
 
 
@@ -36,12 +38,20 @@ def test_a_part_that_is_there_is_not_fetched_again(address, tmp_path):
 
 
 def test_what_is_not_there_is_not_tried_again(address, tmp_path, caplog):
-    said = refused("no such file there; correct the address", f"{address}//store/b.root", tmp_path, wait_s=60.0)
+    said = refused(
+        "no such file there; correct the address", f"{address}//store/b.root", tmp_path, wait_s=60.0
+    )
     assert said == f"{address}//store/b.root: no such file there; correct the address"
     refused("sent a web page", f"{address}//store/page.root", tmp_path)
     assert "; try 2" not in caplog.text
 
 
 def test_a_server_that_is_gone_is_one_line_in_time(tmp_path):
-    said = refused("the connection failed", "root://127.0.0.1:1//store/a.root", tmp_path, attempts=1, timeout_s=1.0)
+    said = refused(
+        "the connection failed",
+        "root://127.0.0.1:1//store/a.root",
+        tmp_path,
+        attempts=1,
+        timeout_s=1.0,
+    )
     assert "raise simulation.fetch.attempts" in said

@@ -1,4 +1,7 @@
-"""Generated events: four-momentum, record structure, vertices, seeds, failures; and pile-up on top of them."""
+"""Generated events: four-momentum, record structure, vertices, seeds, failures.
+
+And pile-up on top of them.
+"""
 
 import awkward as ak
 import numpy as np
@@ -19,7 +22,11 @@ def events(detector: str, sample: str, seed: int = 3, n: int = N):
     settings = make_settings(detector, sample)
     pythia = generator.make_pythia(settings.beams, settings.pythia, seed, sample)
     records = generator.next_events(pythia, n, sample)
-    return settings, records, generator.to_particles(records, settings.beams, np.random.default_rng(seed))
+    return (
+        settings,
+        records,
+        generator.to_particles(records, settings.beams, np.random.default_rng(seed)),
+    )
 
 
 @pytest.mark.parametrize(("detector", "sample"), [("clic", "ttbar"), ("clic", "qq"), ("cld", "ww")])
@@ -29,7 +36,9 @@ def test_stable_particles_carry_the_four_momentum_of_the_beams(detector: str, sa
     energy = np.bincount(particles.event[stable], particles.energy[stable])
     assert np.allclose(energy, settings.beams.com_energy_gev, rtol=1e-6)
     for name in ("px", "py", "pz"):
-        assert np.allclose(np.bincount(particles.event[stable], getattr(particles, name)[stable]), 0, atol=1e-4)
+        assert np.allclose(
+            np.bincount(particles.event[stable], getattr(particles, name)[stable]), 0, atol=1e-4
+        )
     assert stable.sum() == ak.sum(records.status > 0)
     charge = np.bincount(particles.event[stable], particles.charge[stable])
     assert np.allclose(charge, 0)
@@ -47,17 +56,25 @@ def test_record_has_the_parents_of_pythia() -> None:
     first_row = np.searchsorted(particles.event, np.arange(N))
     assert np.all(particles.generator_status[first_row] == 4)  # the beams
     child = np.repeat(np.arange(len(particles)), np.diff(particles.parents_offsets))
-    assert np.all(particles.parents_index < child) or np.all(particles.event[child] == particles.event[particles.parents_index])
+    assert np.all(particles.parents_index < child) or np.all(
+        particles.event[child] == particles.event[particles.parents_index]
+    )
     has_parents = np.diff(particles.parents_offsets) > 0
     assert np.all(has_parents | (particles.generator_status == 4))
     # every decayed hadron hands its four-momentum to its daughters
     row = np.flatnonzero((np.abs(particles.pdg) == 511) & (particles.generator_status == 2))
     for parent in row[:20]:
-        daughters = particles.daughters_index[particles.daughters_offsets[parent] : particles.daughters_offsets[parent + 1]]
-        assert particles.energy[daughters].sum() == pytest.approx(particles.energy[parent], rel=1e-6)
+        daughters = particles.daughters_index[
+            particles.daughters_offsets[parent] : particles.daughters_offsets[parent + 1]
+        ]
+        assert particles.energy[daughters].sum() == pytest.approx(
+            particles.energy[parent], rel=1e-6
+        )
     one = ak.to_list(records[0][["id", "mother1", "mother2", "status"]])
     last = len(one) - 2  # row 0 of Pythia's record is left out
-    mothers = particles.parents_index[particles.parents_offsets[last] : particles.parents_offsets[last + 1]]
+    mothers = particles.parents_index[
+        particles.parents_offsets[last] : particles.parents_offsets[last + 1]
+    ]
     assert mothers[0] == one[-1]["mother1"] - 1
 
 
@@ -67,7 +84,12 @@ def test_vertices_follow_the_luminous_region_and_flight() -> None:
     z = particles.z[beam]
     assert z.std() == pytest.approx(settings.beams.spot_sigma_mm[2], rel=0.2)
     decayed = (np.abs(particles.pdg) == 411) & (particles.generator_status == 2)  # D mesons fly
-    flight = np.sqrt(sum((getattr(particles, f"endpoint_{a}") - getattr(particles, a))[decayed] ** 2 for a in "xyz"))
+    flight = np.sqrt(
+        sum(
+            (getattr(particles, f"endpoint_{a}") - getattr(particles, a))[decayed] ** 2
+            for a in "xyz"
+        )
+    )
     assert 0.1 < np.median(flight) < 20
 
 
@@ -88,8 +110,14 @@ def test_mistakes_in_settings_name_the_sample() -> None:
 def test_pile_up_has_its_mean_its_spread_and_leaves_the_signal_alone() -> None:
     settings, signal = make_settings("cms_like"), events("clic", "ttbar", n=4)[2]
     mean, n_events = 3.0, 400
-    processes = ("HardQCD:all = on", "PhaseSpace:pTHatMin = 20.", "PartonLevel:MPI = off")  # starts fast
-    pile_up = PileUpConfig(mean_interactions=mean, pool_events=30, abs_eta_max=2.0, processes=processes)
+    processes = (
+        "HardQCD:all = on",
+        "PhaseSpace:pTHatMin = 20.",
+        "PartonLevel:MPI = off",
+    )  # starts fast
+    pile_up = PileUpConfig(
+        mean_interactions=mean, pool_events=30, abs_eta_max=2.0, processes=processes
+    )
     pool = PileUpPool(settings.beams, pile_up, 9, "pile_up")
     in_pool = np.bincount(pool._particles["event"], minlength=30)
     merged = pool.overlay(signal, n_events, np.random.default_rng(4))
@@ -102,7 +130,10 @@ def test_pile_up_has_its_mean_its_spread_and_leaves_the_signal_alone() -> None:
     assert np.all(np.diff(merged.event) >= 0)
     assert np.all(np.diff(merged.parents_offsets)[overlaid] == 0)
     child = np.repeat(np.arange(len(merged)), np.diff(merged.parents_offsets))
-    assert np.array_equal(merged.pdg[child], signal.pdg[np.repeat(np.arange(len(signal)), np.diff(signal.parents_offsets))])
+    assert np.array_equal(
+        merged.pdg[child],
+        signal.pdg[np.repeat(np.arange(len(signal)), np.diff(signal.parents_offsets))],
+    )
     assert np.array_equal(merged.pdg[merged.parents_index], signal.pdg[signal.parents_index])
     assert merged.z[overlaid].std() == pytest.approx(53, rel=0.1)
     momentum = np.hypot(merged.px, merged.py)[overlaid]

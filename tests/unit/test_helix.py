@@ -1,4 +1,6 @@
-"""Helices against a numerical integration of the equation of motion, and against their own definitions."""
+"""Helices against a numerical integration of the equation of motion, and against their own
+definitions.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,15 @@ B = 4.0
 
 
 def state(**values: float) -> State:
-    complete = {"x": 0.0, "y": 0.0, "z": 0.0, "px": 0.0, "py": 0.0, "pz": 0.0, "charge": 0.0} | values
+    complete = {
+        "x": 0.0,
+        "y": 0.0,
+        "z": 0.0,
+        "px": 0.0,
+        "py": 0.0,
+        "pz": 0.0,
+        "charge": 0.0,
+    } | values
     return State(**{name: np.array([value]) for name, value in complete.items()})
 
 
@@ -30,7 +40,9 @@ def test_helix_solves_the_lorentz_force(charge: float) -> None:
     initial = [start.x[0], start.y[0], start.z[0], start.px[0], start.py[0], start.pz[0]]
     numeric = solve_ivp(motion, (0, path), initial, rtol=1e-10, atol=1e-10).y[:, -1]
     end = helix.advance(start, np.array([path]), B)
-    assert np.allclose([end.x[0], end.y[0], end.z[0], end.px[0], end.py[0], end.pz[0]], numeric, atol=1e-5)
+    assert np.allclose(
+        [end.x[0], end.y[0], end.z[0], end.px[0], end.py[0], end.pz[0]], numeric, atol=1e-5
+    )
 
 
 @given(
@@ -41,8 +53,12 @@ def test_helix_solves_the_lorentz_force(charge: float) -> None:
     x=st.floats(-400, 400),
     y=st.floats(-400, 400),
 )
-def test_crossing_lies_on_the_cylinder_and_is_the_first(pt: float, tangent: float, phi: float, charge: float, x: float, y: float) -> None:
-    start = state(x=x, y=y, px=pt * np.cos(phi), py=pt * np.sin(phi), pz=pt * tangent, charge=charge)
+def test_crossing_lies_on_the_cylinder_and_is_the_first(
+    pt: float, tangent: float, phi: float, charge: float, x: float, y: float
+) -> None:
+    start = state(
+        x=x, y=y, px=pt * np.cos(phi), py=pt * np.sin(phi), pz=pt * tangent, charge=charge
+    )
     path = helix.path_to_cylinder(start, 1500.0, B)
     steps = np.linspace(0, 1, 50)[:-1]
     if np.isfinite(path[0]):
@@ -66,7 +82,15 @@ def test_particles_along_the_beam_reach_the_end_plane_only() -> None:
 @pytest.mark.parametrize("charge", [1.0, -1.0])
 def test_perigee_has_the_signs_of_lcio(charge: float) -> None:
     d0, phi0 = 0.7, 1.1
-    start = state(x=-d0 * np.sin(phi0), y=d0 * np.cos(phi0), z=-3.0, px=2 * np.cos(phi0), py=2 * np.sin(phi0), pz=1.0, charge=charge)
+    start = state(
+        x=-d0 * np.sin(phi0),
+        y=d0 * np.cos(phi0),
+        z=-3.0,
+        px=2 * np.cos(phi0),
+        py=2 * np.sin(phi0),
+        pz=1.0,
+        charge=charge,
+    )
     displaced = helix.advance(start, np.array([321.0]), B)
     found = helix.perigee(displaced, B)
     assert np.allclose(np.ravel(found), [d0, phi0, -3.0], atol=1e-8)

@@ -29,14 +29,25 @@ PLOTS = ("history", "importances", "rungs")
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of tiny records are written here; that each reaches the disk is not what these tests are about."""
+    """Thousands of tiny records are written here.
+
+    That each reaches the disk is not what these tests are about.
+    """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def select(search: Search, name: str = "out", plot_names: tuple[str, ...] = ()) -> Path:
     folder = search.folder / name
     plots = {plot: folder / f"{plot}.png" for plot in plot_names}
-    select_best_trial(search.settings, search.outputs(), search.work, search.manifest, folder / "best.yaml", folder / "trials.csv", plots)
+    select_best_trial(
+        search.settings,
+        search.outputs(),
+        search.work,
+        search.manifest,
+        folder / "best.yaml",
+        folder / "trials.csv",
+        plots,
+    )
     return folder
 
 
@@ -46,9 +57,20 @@ def test_the_winner_its_table_and_its_plots(tmp_path: Path) -> None:
     folder = select(search, plot_names=PLOTS)
     best = yaml.safe_load((folder / "best.yaml").read_text())
     top = min((r for r in results if r["rung"] == 2), key=lambda r: r["value"])
-    assert (best["trial"], best["config"], best["value"]) == (top["trial"], top["config"], top["value"])
-    assert {key for key, value in best.items() if isinstance(value, dict)} == {"model", "training", "against_default", "search"}
-    model, training = apply_parameters(top["params"], search.settings.model, search.settings.training)
+    assert (best["trial"], best["config"], best["value"]) == (
+        top["trial"],
+        top["config"],
+        top["value"],
+    )
+    assert {key for key, value in best.items() if isinstance(value, dict)} == {
+        "model",
+        "training",
+        "against_default",
+        "search",
+    }
+    model, training = apply_parameters(
+        top["params"], search.settings.model, search.settings.training
+    )
     assert {**search.settings.model.model_dump(), **best["model"]} == model.model_dump()
     assert {**search.settings.training.model_dump(), **best["training"]} == training.model_dump()
     table = pd.read_csv(folder / "trials.csv", dtype={"config": str})
@@ -69,11 +91,16 @@ def test_selecting_again_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_winner_does_not_depend_on_the_order_of_slots(tmp_path: Path) -> None:
-    """Random sampling, and curves that do not cross: then the same configurations are promoted in any order."""
+    """Random sampling, and curves that do not cross: then the same configurations are promoted in
+    any order.
+    """
     space = {"training.learning_rate": SPACE["training.learning_rate"]}
     winners = []
     for seed in range(2):
-        search = Search(tmp_path / str(seed), make_settings(sampler="random", space=space, first_rung_slots=8, n_rungs=1))
+        search = Search(
+            tmp_path / str(seed),
+            make_settings(sampler="random", space=space, first_rung_slots=8, n_rungs=1),
+        )
         search.run_all(order=random.Random(seed))
         best = yaml.safe_load((select(search) / "best.yaml").read_text())
         winners.append({key: value for key, value in best.items() if key != "trial"})
@@ -81,13 +108,28 @@ def test_the_winner_does_not_depend_on_the_order_of_slots(tmp_path: Path) -> Non
 
 
 def trial(number: int, config: str, rung: int, value: float | None) -> SearchTrial:
-    return SearchTrial(number, config, rung, 0, None, 10 * 2**rung, {}, "failed" if value is None else "complete", value)
+    return SearchTrial(
+        number,
+        config,
+        rung,
+        0,
+        None,
+        10 * 2**rung,
+        {},
+        "failed" if value is None else "complete",
+        value,
+    )
 
 
 def test_the_default_is_compared_at_equal_budget() -> None:
     trials = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00001", 0, 0.4), trial(2, "0-00001", 1, 0.3)]
     found = compare_with_default(trials, trials[2])
-    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (10, 0.8, 0.4, False)
+    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (
+        10,
+        0.8,
+        0.4,
+        False,
+    )
     assert found.relative_change == pytest.approx(-0.5)
     found = compare_with_default([*trials, trial(3, "0-00000", 1, 0.6)], trials[2])
     assert (found.steps, found.at_full_budget) == (20, True)
@@ -98,28 +140,56 @@ def test_the_default_is_compared_at_equal_budget() -> None:
 
 def test_the_default_is_compared_with_the_winner_of_a_bracket_of_longer_first_trainings() -> None:
     winner = trial(1, "1-00000", 1, 0.3)
-    found = compare_with_default([trial(0, "0-00000", 0, 0.8), replace(winner, curve={5: 0.9, 10: 0.6})], winner)
-    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (10, 0.8, 0.6, False)
-    pinned = [trial(0, "0-00000", 0, 0.8), trial(1, "0-00000", 1, 0.6), trial(2, "0-00001", 0, 0.4), trial(3, "0-00001", 1, 0.3)]
+    found = compare_with_default(
+        [trial(0, "0-00000", 0, 0.8), replace(winner, curve={5: 0.9, 10: 0.6})], winner
+    )
+    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (
+        10,
+        0.8,
+        0.6,
+        False,
+    )
+    pinned = [
+        trial(0, "0-00000", 0, 0.8),
+        trial(1, "0-00000", 1, 0.6),
+        trial(2, "0-00001", 0, 0.4),
+        trial(3, "0-00001", 1, 0.3),
+    ]
     assert compare_with_default(pinned, pinned[2]).steps == 10, "beyond the chosen trial"
     never = compare_with_default([trial(0, "0-00000", 0, 0.8), winner], winner)
-    assert (never.steps, never.reason) == (None, "the two were never validated after the same number of steps")
+    assert (never.steps, never.reason) == (
+        None,
+        "the two were never validated after the same number of steps",
+    )
 
 
 def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:
     search = Search(tmp_path / "some", make_settings(failed_fraction_max=0.2))
-    search.train = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-0-00001", "0-0-00002") else "")
+    search.train = FormulaTraining(
+        fails=lambda spec: (
+            "out of memory" if spec.work_dir.name in ("0-0-00001", "0-0-00002") else ""
+        )
+    )
     search.run_all()
     with pytest.raises(UserError, match=r"29% of 7 trials failed.*allows 20%.*out of memory"):
         select(search)
-    everything = Search(tmp_path / "all", make_settings(n_rungs=1, failed_fraction_max=1.0), FormulaTraining(fails=lambda spec: "killed"))
+    everything = Search(
+        tmp_path / "all",
+        make_settings(n_rungs=1, failed_fraction_max=1.0),
+        FormulaTraining(fails=lambda spec: "killed"),
+    )
     everything.run_all()
     with pytest.raises(UserError, match="100% of 4 trials failed"):
         select(everything)
 
 
 def test_a_search_whose_top_rung_failed_falls_back(tmp_path: Path) -> None:
-    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "bad" if spec.work_dir.name.startswith("0-2-") else ""))
+    search = Search(
+        tmp_path,
+        train=FormulaTraining(
+            fails=lambda spec: "bad" if spec.work_dir.name.startswith("0-2-") else ""
+        ),
+    )
     search.run_all()
     assert yaml.safe_load((select(search) / "best.yaml").read_text())["steps"] == 10
 
@@ -133,39 +203,66 @@ def test_slots_of_another_study_are_refused(tmp_path: Path) -> None:
 
 
 def test_importances_find_the_parameter_that_matters(tmp_path: Path) -> None:
-    search = Search(tmp_path, make_settings(sampler="random", first_rung_slots=20, n_rungs=1, min_steps=2))
+    search = Search(
+        tmp_path, make_settings(sampler="random", first_rung_slots=20, n_rungs=1, min_steps=2)
+    )
     search.run_all()
-    shares = importances(open_study(search.settings, search.manifest, search.work).trials(), search.settings)
+    shares = importances(
+        open_study(search.settings, search.manifest, search.work).trials(), search.settings
+    )
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["model.width"] < 0.2 < max(shares.values())
     assert importances([], search.settings) == {}
 
 
 def test_nested() -> None:
-    assert nested({"training.loss.momentum": 2.0, "model.width": 8}) == {"model": {"width": 8}, "training": {"loss": {"momentum": 2.0}}}
+    assert nested({"training.loss.momentum": 2.0, "model.width": 8}) == {
+        "model": {"width": 8},
+        "training": {"loss": {"momentum": 2.0}},
+    }
     assert nested({}) == {"model": {}, "training": {}}
 
 
 def chosen(search: Search, **hpo: Any) -> dict[str, Any]:
     """Select with other settings of the choice and return the content of best.yaml."""
-    search.settings = SelectBestSettings(**{**dict(search.settings), "hpo": HpoConfig(**{**search.settings.hpo.model_dump(), **hpo})})
+    search.settings = SelectBestSettings(
+        **{**dict(search.settings), "hpo": HpoConfig(**{**search.settings.hpo.model_dump(), **hpo})}
+    )
     return dict(yaml.safe_load((select(search) / "best.yaml").read_text()))
 
 
 def test_a_user_pins_another_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    search = Search(tmp_path, train=FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name == "0-0-00001" else ""))
+    search = Search(
+        tmp_path,
+        train=FormulaTraining(
+            fails=lambda spec: "out of memory" if spec.work_dir.name == "0-0-00001" else ""
+        ),
+    )
     results = search.run_all()
     best = chosen(search)
     other = next(r for r in results if r["rung"] == 1 and r["config"] != best["config"])
     pinned = chosen(search, pin_trial=other["config"])
-    assert (pinned["trial"], pinned["value"]) == (other["trial"], other["value"]), "the trial of its largest budget"
-    assert pinned["why"].startswith(f"pinned by hpo.pin_trial; hpo.pick = lowest_loss prefers {best['config']}")
+    assert (pinned["trial"], pinned["value"]) == (
+        other["trial"],
+        other["value"],
+    ), "the trial of its largest budget"
+    assert pinned["why"].startswith(
+        f"pinned by hpo.pin_trial; hpo.pick = lowest_loss prefers {best['config']}"
+    )
     assert f"trial {other['trial']} was trained for 10 steps only, the best for 20" in caplog.text
     first = next(r for r in results if r["rung"] == 0 and r["config"] == other["config"])
-    assert chosen(search, pin_trial=first["trial"])["value"] == first["value"], "a number means that very trial"
+    assert chosen(search, pin_trial=first["trial"])["value"] == first["value"], (
+        "a number means that very trial"
+    )
     assert chosen(search, pin_trial=best["config"])["trial"] == best["trial"]
     for pin, expected in (
-        ("0-00099", r"hpo.pin_trial: '0-00099': no such configuration; trials.csv has all; did you mean '0-0000\d'"),
+        (
+            "0-00099",
+            (
+                r"hpo.pin_trial: '0-00099': no such configuration; trials.csv has all; did you mean"
+                r" '0-0000\d'"
+            ),
+        ),
         (99, r"hpo.pin_trial: 99: no trial has this number \(0 to \d\)"),
         ("0-00001", "trial 1 failed: out of memory; pin one that ended well"),
     ):
@@ -176,7 +273,12 @@ def test_a_user_pins_another_trial(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_two_objectives_give_a_front_and_the_cheapest_may_win(tmp_path: Path) -> None:
     manifest = write_synthetic(tmp_path, train=(20,), valid=2, test=2)
     space = {"model.n_layers": {"type": "int", "low": 1, "high": 6}}
-    search = Search(tmp_path, make_settings(scheduler="none", sampler="grid", first_rung_slots=6, min_steps=50, space=space))
+    search = Search(
+        tmp_path,
+        make_settings(
+            scheduler="none", sampler="grid", first_rung_slots=6, min_steps=50, space=space
+        ),
+    )
     assert search.manifest == manifest
     search.run_all()
     trained = len(search.train.steps_made)
@@ -185,18 +287,33 @@ def test_two_objectives_give_a_front_and_the_cheapest_may_win(tmp_path: Path) ->
     front = lowest["pareto_front"]
     assert len(front) == 6, "each layer costs more and lowers the loss"
     assert [point["value"] for point in front] == sorted(point["value"] for point in front)
-    assert [point["inference_gflop"] for point in front] == sorted((point["inference_gflop"] for point in front), reverse=True)
-    assert (front[0]["trial"], front[0]["inference_gflop"]) == (lowest["trial"], lowest["inference_gflop"])
+    assert [point["inference_gflop"] for point in front] == sorted(
+        (point["inference_gflop"] for point in front), reverse=True
+    )
+    assert (front[0]["trial"], front[0]["inference_gflop"]) == (
+        lowest["trial"],
+        lowest["inference_gflop"],
+    )
     cheap = chosen(search, pick="cheapest", pick_loss_tolerance=0.2)
     assert cheap["value"] <= 1.2 * lowest["value"]
-    assert cheap["trial"] == min((p for p in front if p["value"] <= 1.2 * lowest["value"]), key=lambda p: p["inference_gflop"])["trial"]
+    assert (
+        cheap["trial"]
+        == min(
+            (p for p in front if p["value"] <= 1.2 * lowest["value"]),
+            key=lambda p: p["inference_gflop"],
+        )["trial"]
+    )
     assert cheap["trial"] != lowest["trial"]
-    assert f"whose validation loss is within 0.2 of the lowest, {lowest['value']:.6g}" in cheap["why"]
+    assert (
+        f"whose validation loss is within 0.2 of the lowest, {lowest['value']:.6g}" in cheap["why"]
+    )
     assert (select(search, plot_names=("pareto",)) / "pareto.png").stat().st_size > 5000
     table = pd.read_csv(tmp_path / "out/trials.csv")
     assert table.sort_values("model.n_layers")["inference_gflop"].is_monotonic_increasing
     assert len(search.train.steps_made) == trained, "an added objective trains nothing"
-    assert search.run(0, 0, 0)["value"] == next(p["value"] for p in front if p["config"] == "0-00000")
+    assert search.run(0, 0, 0)["value"] == next(
+        p["value"] for p in front if p["config"] == "0-00000"
+    )
 
 
 def test_the_file_explains_itself_and_is_checked_when_it_is_read(tmp_path: Path) -> None:
@@ -208,7 +325,12 @@ def test_the_file_explains_itself_and_is_checked_when_it_is_read(tmp_path: Path)
     best = BestConfig.model_validate(yaml.safe_load(text))
     assert best.search is not None
     assert best.search.model_dump() == {
-        **{"scheduler": "asha", "sampler": search.settings.hpo.sampler, "configurations": 4, "trials": {"complete": 7}},
+        **{
+            "scheduler": "asha",
+            "sampler": search.settings.hpo.sampler,
+            "configurations": 4,
+            "trials": {"complete": 7},
+        },
         **{"trained_steps": 4 * 5 + 2 * 5 + 10, "full_trainings": 2.0},
     }
     assert best.why == "lowest validation loss of the 1 configurations that reached 20 steps"

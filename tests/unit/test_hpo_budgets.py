@@ -1,4 +1,6 @@
-"""Budgets in events and epochs, and workers that grow: steps as planned are steps as trained, and jobs ask for their rung's workers."""
+"""Budgets in events and epochs, and workers that grow: steps as planned are steps as trained, and
+jobs ask for their rung's workers.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,13 +40,25 @@ def settings_of(training: dict[str, Any] | None = None, **hpo: Any) -> HpoSettin
     return HpoSettings(
         seed=4,
         model=ModelConfig(width=8, n_layers=1, n_heads=2),
-        training=TrainingConfig(**{"elements_per_batch": 256, "warmup_steps": 4, "max_steps": 100, "device": "cpu", **(training or {})}),
+        training=TrainingConfig(
+            **{
+                "elements_per_batch": 256,
+                "warmup_steps": 4,
+                "max_steps": 100,
+                "device": "cpu",
+                **(training or {}),
+            }
+        ),
         hpo=HpoConfig(**{"first_rung_slots": 4, "eta": 2, "n_rungs": 3, **hpo}),
     )
 
 
-def events_seen(settings: HpoSettings, params: dict[str, Any], manifest: Path, folder: Path) -> list[int]:
-    """Train one configuration through all rungs, each going on from the state of the one below, and return the events seen by then."""
+def events_seen(
+    settings: HpoSettings, params: dict[str, Any], manifest: Path, folder: Path
+) -> list[int]:
+    """Train one configuration through all rungs, each going on from the state of the one below, and
+    return the events seen by then.
+    """
     lengths, state, seen, total = lengths_of(settings, params, manifest), None, [], 0
     for rung, end in enumerate(lengths.ends):
         own = trial_settings(settings, params, rung, lengths)
@@ -74,14 +88,23 @@ def events_seen(settings: HpoSettings, params: dict[str, Any], manifest: Path, f
 
 
 @pytest.mark.parametrize("batch", [128, 512])
-@pytest.mark.parametrize(("budget", "events"), [({"min_events": 70}, 70), ({"min_epochs": 1.5}, 1.5 * N_EVENTS)])
+@pytest.mark.parametrize(
+    ("budget", "events"), [({"min_events": 70}, 70), ({"min_epochs": 1.5}, 1.5 * N_EVENTS)]
+)
 @pytest.mark.parametrize("scheduler", ["asha", "rasda"])
 def test_a_trial_sees_the_events_of_its_budget(
-    scheduler: str, budget: dict[str, Any], events: float, batch: int, manifest: Path, tmp_path: Path
+    scheduler: str,
+    budget: dict[str, Any],
+    events: float,
+    batch: int,
+    manifest: Path,
+    tmp_path: Path,
 ) -> None:
     settings = settings_of(scheduler=scheduler, **budget)
     params = {"training.elements_per_batch": batch}
-    largest = max(len(b.events) for b in train_loader(_with_batch(settings, 4 * batch), manifest).plan(0))
+    largest = max(
+        len(b.events) for b in train_loader(_with_batch(settings, 4 * batch), manifest).plan(0)
+    )
     found = events_seen(settings, params, manifest, tmp_path)
     assert np.abs(np.array(found) - events * np.array([1, 2, 4])).max() <= largest / 2
     if budget == {"min_epochs": 1.5} and scheduler == "asha":
@@ -103,40 +126,64 @@ def test_steps_are_those_of_the_plan_and_rise(manifest: Path) -> None:
     assert found[:2] == [1, 2], "every rung makes a step at least"
     other = train_loader(_with_batch(settings_of(), 512), manifest)
     epochs = [len(list(loader.plan(0))), len(list(other.plan(1)))]
-    assert steps_until([loader, other], [N_EVENTS, 2 * N_EVENTS]) == [epochs[0], sum(epochs)], "another batch begins a new epoch"
+    assert steps_until([loader, other], [N_EVENTS, 2 * N_EVENTS]) == [
+        epochs[0],
+        sum(epochs),
+    ], "another batch begins a new epoch"
 
 
 def test_the_schedule_spans_the_top_rung_or_the_rungs_that_it_is_to_span(manifest: Path) -> None:
     three = lengths_of(settings_of(min_events=100), {}, manifest)
     assert three.schedule == three.ends[-1]
     four = lengths_of(settings_of(min_events=100, n_rungs=4, first_rung_slots=8), {}, manifest)
-    assert lengths_of(settings_of(min_events=100, schedule_rungs=4), {}, manifest) == four.__class__(four.ends[:3], four.schedule)
+    assert lengths_of(
+        settings_of(min_events=100, schedule_rungs=4), {}, manifest
+    ) == four.__class__(four.ends[:3], four.schedule)
     own = trial_settings(settings_of(min_events=100), {}, 2, three).training
     assert (own.max_steps, own.warmup_steps) == (three.schedule, round(4 * three.schedule / 100))
     plain = settings_of(scheduler="none", min_events=100)
     assert lengths_of(plain, {}, manifest).ends == (three.ends[-1],)
-    assert lengths_of(settings_of(min_steps=5), {}, manifest) == lengths_in_steps(settings_of(min_steps=5).hpo)
+    assert lengths_of(settings_of(min_steps=5), {}, manifest) == lengths_in_steps(
+        settings_of(min_steps=5).hpo
+    )
 
 
 def test_rasda_scales_batch_and_learning_rate_with_the_workers() -> None:
-    scaled = {"learning_rate_scaling": "sqrt", "reference_elements_per_batch": 256, "warmup_steps": 0}
+    scaled = {
+        "learning_rate_scaling": "sqrt",
+        "reference_elements_per_batch": 256,
+        "warmup_steps": 0,
+    }
     settings = settings_of(scaled, scheduler="rasda", min_steps=10, ranks=2, ranks_factor=4)
     rungs = [trial_settings(settings, {}, rung).training for rung in range(3)]
     assert [(t.ranks, t.elements_per_batch) for t in rungs] == [(2, 256), (8, 1024), (32, 4096)]
-    assert [learning_rate(t, 10) / learning_rate(rungs[0], 10) for t in rungs] == pytest.approx([1, 2, 4])
+    assert [learning_rate(t, 10) / learning_rate(rungs[0], 10) for t in rungs] == pytest.approx(
+        [1, 2, 4]
+    )
 
 
 def test_jobs_of_a_rung_ask_for_its_workers_and_promotions_go_first() -> None:
-    hpo = {"scheduler": "rasda", "first_rung_slots": 9, "eta": 3, "n_rungs": 3, "ranks": 2, "ranks_per_node_max": 4}
+    hpo = {
+        "scheduler": "rasda",
+        "first_rung_slots": 9,
+        "eta": 3,
+        "n_rungs": 3,
+        "ranks": 2,
+        "ranks_per_node_max": 4,
+    }
     asked = {"run_hpo_slot": {"threads": 4, "gpus": 2, "mem_mb": 1000, "partition": "gpu"}}
-    workflow = Workflow([ROOT / "config"], {"preset": "smoke", "detector": "clic", "hpo": hpo, "resources": asked})
+    workflow = Workflow(
+        [ROOT / "config"], {"preset": "smoke", "detector": "clic", "hpo": hpo, "resources": asked}
+    )
 
     def job(rung: int) -> SimpleNamespace:
         return SimpleNamespace(bracket="0", rung=str(rung), slot="0")
 
     threads: Any = workflow.threads("run_hpo_slot")
     found: Any = workflow.resources("run_hpo_slot")
-    by_rung = [{name: value(job(rung), attempt=1) for name, value in found.items()} for rung in range(3)]
+    by_rung = [
+        {name: value(job(rung), attempt=1) for name, value in found.items()} for rung in range(3)
+    ]
     assert [threads(job(rung)) for rung in range(3)] == [4, 8, 16]
     assert [(r["nodes"], r["tasks"], r["gpu"], r["gres"], r["mem_mb"]) for r in by_rung] == [
         (None, None, 2, None, 1000),
@@ -147,6 +194,9 @@ def test_jobs_of_a_rung_ask_for_its_workers_and_promotions_go_first() -> None:
     assert found["mem_mb"](job(1), attempt=2) == 4000
     assert [dag.ranks(workflow.run.hpo, rung) for rung in range(3)] == [2, 4, 8]
     assert workflow.priority(job(2)) > workflow.priority(job(1)) > workflow.priority(job(0)) > 0
-    plain = Workflow([ROOT / "config"], {"preset": "smoke", "detector": "clic", "hpo": {"scheduler": "asha"}, "resources": asked})
+    plain = Workflow(
+        [ROOT / "config"],
+        {"preset": "smoke", "detector": "clic", "hpo": {"scheduler": "asha"}, "resources": asked},
+    )
     assert isinstance(plain.threads("run_hpo_slot"), int)
     assert plain.resources("run_hpo_slot")["gpu"] == 2

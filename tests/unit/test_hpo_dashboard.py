@@ -1,4 +1,6 @@
-"""optuna-dashboard opens the study: the real application, as its command opens it, asked over WSGI without a port."""
+"""optuna-dashboard opens the study: the real application, as its command opens it, asked over WSGI
+without a port.
+"""
 
 import csv
 import io
@@ -47,7 +49,9 @@ class Dashboard:
 def test_the_dashboard_shows_every_trial(tmp_path: Path, kind: str) -> None:
     url = f"sqlite:///{tmp_path}/studies.db"
     search = Search(tmp_path, make_settings(storage_url=url if kind == "database" else None))
-    search.train = FormulaTraining(fails=lambda spec: "loss is nan" if spec.work_dir.name == "0-0-00001" else "")
+    search.train = FormulaTraining(
+        fails=lambda spec: "loss is nan" if spec.work_dir.name == "0-0-00001" else ""
+    )
     search.run_all(order=random.Random(1))
     own = open_study(search.settings, search.manifest, search.work)
     dashboard = Dashboard(url if kind == "database" else str(search.work / JOURNAL))
@@ -57,11 +61,17 @@ def test_the_dashboard_shows_every_trial(tmp_path: Path, kind: str) -> None:
     trials = own.trials()
     assert len(detail["trials"]) == len(trials) == 4 + 2 + 1
     for shown, trial in zip(detail["trials"], trials, strict=True):
-        assert shown["state"] == ("Fail" if trial.value is None else "Complete" if trial.rung == 2 else "Pruned")
-        assert {p["name"]: p["param_internal_value"] for p in shown["params"]}.keys() == trial.params.keys()
+        assert shown["state"] == (
+            "Fail" if trial.value is None else "Complete" if trial.rung == 2 else "Pruned"
+        )
+        assert {
+            p["name"]: p["param_internal_value"] for p in shown["params"]
+        }.keys() == trial.params.keys()
         assert {v["step"]: v["value"] for v in shown["intermediate_values"]} == trial.curve
     assert detail["best_trials"][0]["values"] == [min(t.loss for t in trials if t.rung == 2)]
-    importances = json.loads(dashboard.get(f"/api/studies/{summary['study_id']}/param_importances"))["param_importances"]
+    importances = json.loads(
+        dashboard.get(f"/api/studies/{summary['study_id']}/param_importances")
+    )["param_importances"]
     assert len(importances) == 1
     rows = list(csv.DictReader(io.StringIO(dashboard.get(f"/csv/{summary['study_id']}"))))
     assert len(rows) == len(trials)

@@ -13,21 +13,45 @@ Space = dict[str, ParameterConfig]
 
 @st.composite
 def parameters(draw: st.DrawFn) -> ParameterConfig:
-    kind = draw(st.sampled_from(["float", "log float", "stepped float", "int", "log int", "stepped int", "categorical"]))
+    kind = draw(
+        st.sampled_from(
+            ["float", "log float", "stepped float", "int", "log int", "stepped int", "categorical"]
+        )
+    )
     if kind == "categorical":
-        values = st.one_of(st.integers(-3, 3), st.text("abc", min_size=1, max_size=2), st.floats(0.5, 2.0), st.booleans())
-        return ParameterConfig(type="categorical", choices=tuple(draw(st.lists(values, min_size=1, max_size=4, unique=True))))
+        values = st.one_of(
+            st.integers(-3, 3),
+            st.text("abc", min_size=1, max_size=2),
+            st.floats(0.5, 2.0),
+            st.booleans(),
+        )
+        return ParameterConfig(
+            type="categorical",
+            choices=tuple(draw(st.lists(values, min_size=1, max_size=4, unique=True))),
+        )
     if kind == "stepped float":
-        step, first, n = draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0])), draw(st.integers(-20, 20)), draw(st.integers(1, 30))
-        return ParameterConfig(type="float", low=round(first * step, 6), high=round((first + n) * step, 6), step=step)
+        step, first, n = (
+            draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0])),
+            draw(st.integers(-20, 20)),
+            draw(st.integers(1, 30)),
+        )
+        return ParameterConfig(
+            type="float", low=round(first * step, 6), high=round((first + n) * step, 6), step=step
+        )
     if kind == "stepped int":
         low, step = draw(st.integers(-50, 50)), draw(st.integers(1, 7))
-        return ParameterConfig(type="int", low=low, high=low + step * draw(st.integers(1, 20)), step=step)
+        return ParameterConfig(
+            type="int", low=low, high=low + step * draw(st.integers(1, 20)), step=step
+        )
     if "int" in kind:
         low = draw(st.integers(1 if "log" in kind else -50, 50))
-        return ParameterConfig(type="int", low=low, high=low + draw(st.integers(1, 5000)), log="log" in kind)
+        return ParameterConfig(
+            type="int", low=low, high=low + draw(st.integers(1, 5000)), log="log" in kind
+        )
     low = draw(st.floats(1e-6, 10))
-    return ParameterConfig(type="float", low=low, high=low * draw(st.floats(1.5, 1e4)), log="log" in kind)
+    return ParameterConfig(
+        type="float", low=low, high=low * draw(st.floats(1.5, 1e4)), log="log" in kind
+    )
 
 
 @st.composite
@@ -35,9 +59,16 @@ def spaces(draw: st.DrawFn) -> Space:
     """Up to five parameters; each may depend on values of those before it."""
     space: Space = {}
     for name in draw(st.permutations("abcde"))[: draw(st.integers(0, 5))]:
-        parents = draw(st.lists(st.sampled_from(sorted(space)), max_size=2, unique=True)) if space else []
-        some = {p: draw(st.lists(st.sampled_from(space[p].values()), min_size=1, max_size=3)) for p in parents}
-        space[name] = draw(parameters()).model_copy(update={"when": {p: tuple(values) for p, values in some.items()}})
+        parents = (
+            draw(st.lists(st.sampled_from(sorted(space)), max_size=2, unique=True)) if space else []
+        )
+        some = {
+            p: draw(st.lists(st.sampled_from(space[p].values()), min_size=1, max_size=3))
+            for p in parents
+        }
+        space[name] = draw(parameters()).model_copy(
+            update={"when": {p: tuple(values) for p, values in some.items()}}
+        )
     return space
 
 
@@ -64,12 +95,17 @@ def test_points_survive_the_unit_cube(space: Space, seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(spaces(), st.integers(0, 2**32))
 def test_exactly_the_parameters_whose_conditions_hold_are_active(space: Space, seed: int) -> None:
-    complete = {name: parameter.model_copy(update={"when": {}}) for name, parameter in space.items()}
+    complete = {
+        name: parameter.model_copy(update={"when": {}}) for name, parameter in space.items()
+    }
     everything = unit_points_to_params(complete, drawn(space, seed))
     for full, active in zip(everything, active_parameters(space, everything), strict=True):
         assert active.items() <= full.items()
         for name, parameter in space.items():
-            holds = all(parent in active and active[parent] in values for parent, values in parameter.when.items())
+            holds = all(
+                parent in active and active[parent] in values
+                for parent, values in parameter.when.items()
+            )
             assert (name in active) == holds
 
 
@@ -97,8 +133,12 @@ def test_every_value_of_a_discrete_parameter_has_the_same_share_of_the_cube() ->
     }
     middles = (np.arange(5) + 0.5) / 5
     points = unit_points_to_params(space, one_hot(space, np.stack([middles] * 3, axis=1)))
-    assert [tuple(point.values()) for point in points] == list(zip("abcde", [2, 3, 4, 5, 6], [0.1, 0.2, 0.3, 0.4, 0.5], strict=True))
-    nearly = np.clip(middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1).T  # to the very edges of each value's share
+    assert [tuple(point.values()) for point in points] == list(
+        zip("abcde", [2, 3, 4, 5, 6], [0.1, 0.2, 0.3, 0.4, 0.5], strict=True)
+    )
+    nearly = np.clip(
+        middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1
+    ).T  # to the very edges of each value's share
     for row in nearly:
         assert unit_points_to_params(space, one_hot(space, np.stack([row] * 3, axis=1))) == points
 
@@ -106,7 +146,9 @@ def test_every_value_of_a_discrete_parameter_has_the_same_share_of_the_cube() ->
 def test_logarithmic_scales_share_the_cube_by_ratio() -> None:
     space = {"x": ParameterConfig(type="float", low=1e-4, high=1.0, log=True)}
     assert encode(space, [{"x": 1e-4}, {"x": 1e-2}, {"x": 1.0}])[:, 0] == pytest.approx([0, 0.5, 1])
-    assert unit_points_to_params(space, np.array([[0.0], [0.25], [1.0]])) == [{"x": pytest.approx(x)} for x in (1e-4, 1e-3, 1.0)]
+    assert unit_points_to_params(space, np.array([[0.0], [0.25], [1.0]])) == [
+        {"x": pytest.approx(x)} for x in (1e-4, 1e-3, 1.0)
+    ]
 
 
 def test_inactive_and_foreign_values_lie_in_the_middle() -> None:

@@ -1,4 +1,6 @@
-"""The joint model of configurations and budgets: exact, not misled by low rungs, fair to failures, quick."""
+"""The joint model of configurations and budgets: exact, not misled by low rungs, fair to failures,
+quick.
+"""
 
 from typing import Any
 
@@ -14,14 +16,25 @@ from particleforge.hpo.proposals import Request
 from particleforge.hpo.surrogate import JointGP, _loss, _Prior, _same, expected_improvement
 from particleforge.hpo.trials import SearchTrial
 
-SPACE = {"speed": {"type": "float", "low": 0.0, "high": 1.0}, "other": {"type": "float", "low": 0.0, "high": 1.0}}
+SPACE = {
+    "speed": {"type": "float", "low": 0.0, "high": 1.0},
+    "other": {"type": "float", "low": 0.0, "high": 1.0},
+}
 CENTRE = {"speed": 0.5, "other": 0.5}
 SHARES = (1 / 9, 1 / 3, 1.0)
 
 
 def settings(**changes: Any) -> HpoConfig:
-    shape = {"scheduler": "asha", "first_rung_slots": 27, "n_rungs": 3, "min_steps": 10, "include_default": False}
-    return HpoConfig(**{**shape, **changes}).model_copy(update={"space": {name: ParameterConfig(**p) for name, p in SPACE.items()}})
+    shape = {
+        "scheduler": "asha",
+        "first_rung_slots": 27,
+        "n_rungs": 3,
+        "min_steps": 10,
+        "include_default": False,
+    }
+    return HpoConfig(**{**shape, **changes}).model_copy(
+        update={"space": {name: ParameterConfig(**p) for name, p in SPACE.items()}}
+    )
 
 
 def crossing(speed: float, share: float) -> float:
@@ -29,7 +42,9 @@ def crossing(speed: float, share: float) -> float:
     return 0.2 + 0.3 * speed + (1 - speed) * 0.4 * (share**-0.7 - 1)
 
 
-def trials_of(points: list[tuple[float, float]], promoted: int, failing_above: float = 2.0) -> list[SearchTrial]:
+def trials_of(
+    points: list[tuple[float, float]], promoted: int, failing_above: float = 2.0
+) -> list[SearchTrial]:
     """Return a first rung of these points, of which the first few have gone on to the top."""
     found: list[SearchTrial] = []
     for slot, (speed, other) in enumerate(points):
@@ -41,7 +56,17 @@ def trials_of(points: list[tuple[float, float]], promoted: int, failing_above: f
             params = {"speed": speed, "other": other}
             number = len(found)
             found.append(
-                SearchTrial(number, f"0-{slot:05d}", rung, slot, parent, 10 * 3**rung, params, status=status, value=value)  # type: ignore[arg-type]
+                SearchTrial(
+                    number,
+                    f"0-{slot:05d}",
+                    rung,
+                    slot,
+                    parent,
+                    10 * 3**rung,
+                    params,
+                    status=status,
+                    value=value,
+                )  # type: ignore[arg-type]
             )
             parent = number
             if not ok:
@@ -87,11 +112,18 @@ def test_what_a_training_showed_counts_for_itself_where_neighbours_tell_nothing(
 
 
 @pytest.mark.parametrize(("times", "error"), [(3.0, 0.01), (-0.5, 0.35)])
-def test_losses_at_low_budgets_may_spread_more_or_the_other_way_round(times: float, error: float) -> None:
+def test_losses_at_low_budgets_may_spread_more_or_the_other_way_round(
+    times: float, error: float
+) -> None:
     rng = np.random.default_rng(5)
     x = rng.random((40, 3))
     ends = np.sin(3 * x[:, 0]) + x[:, 1] - 1
-    model = JointGP.fit(np.concatenate([x, x[:8]]), np.repeat([SHARES[0], 1.0], [40, 8]), np.concatenate([times * ends, ends[:8]]), rng)
+    model = JointGP.fit(
+        np.concatenate([x, x[:8]]),
+        np.repeat([SHARES[0], 1.0], [40, 8]),
+        np.concatenate([times * ends, ends[:8]]),
+        rng,
+    )
     mean, _ = model.predict(x[8:])
     assert mean == pytest.approx(ends[8:], abs=error)
 
@@ -162,6 +194,9 @@ def test_outliers_do_not_set_the_scale() -> None:
 
 def test_a_proposal_is_the_same_again_and_new_with_another_seed() -> None:
     trials = trials_of(points(14), promoted=4)
-    first, again, other = (next(sample_joint_gp(Request(settings(), seed, 0, 14, CENTRE, trials))) for seed in (1, 1, 2))
+    first, again, other = (
+        next(sample_joint_gp(Request(settings(), seed, 0, 14, CENTRE, trials)))
+        for seed in (1, 1, 2)
+    )
     assert first == again
     assert other != first

@@ -25,7 +25,9 @@ def count_to(path: Path, goal: int) -> None:
 
 
 def test_a_killed_holder_is_replaced_at_once(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=hold_and_die, args=(tmp_path / "lock",))
+    process = multiprocessing.get_context("fork").Process(
+        target=hold_and_die, args=(tmp_path / "lock",)
+    )
     process.start()
     process.join(30)
     assert process.exitcode == -signal.SIGKILL
@@ -37,20 +39,26 @@ def test_a_killed_holder_is_replaced_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("job killed while writing")
-def test_a_holder_killed_before_it_wrote_its_name_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_killed_before_it_wrote_its_name_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lock, "EMPTY_S", 0.1)
     (tmp_path / "lock").touch()
     with holding(tmp_path / "lock"):
         assert (tmp_path / "lock").read_text().startswith("filelock")
 
 
-def test_a_holder_that_is_slow_to_write_its_name_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_that_is_slow_to_write_its_name_keeps_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It writes over the mark that others have set meanwhile."""
     monkeypatch.setattr(lock, "EMPTY_S", 0.05)
     with holding(tmp_path / "lock"):
         record = (tmp_path / "lock").read_bytes()
     with (tmp_path / "lock").open("wb") as slow:
-        process = multiprocessing.get_context("fork").Process(target=hold_and_die, args=(tmp_path / "lock",))
+        process = multiprocessing.get_context("fork").Process(
+            target=hold_and_die, args=(tmp_path / "lock",)
+        )
         process.start()
         deadline = time.monotonic() + 30
         while not (tmp_path / "lock").read_bytes():
@@ -66,7 +74,10 @@ def test_a_holder_that_is_slow_to_write_its_name_keeps_the_lock(tmp_path: Path, 
 
 def test_only_one_process_at_a_time_holds_it(tmp_path: Path) -> None:
     (tmp_path / "number").write_text("0")
-    processes = [multiprocessing.get_context("fork").Process(target=count_to, args=(tmp_path / "number", 10)) for _ in range(4)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=count_to, args=(tmp_path / "number", 10))
+        for _ in range(4)
+    ]
     for process in processes:
         process.start()
     for process in processes:

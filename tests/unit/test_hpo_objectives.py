@@ -8,7 +8,15 @@ import pytest
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
-from particleforge.hpo.objectives import INFERENCE_GFLOP, Candidate, inference_gflop, pareto_front, preferred, top_candidates, with_costs
+from particleforge.hpo.objectives import (
+    INFERENCE_GFLOP,
+    Candidate,
+    inference_gflop,
+    pareto_front,
+    preferred,
+    top_candidates,
+    with_costs,
+)
 from particleforge.hpo.trials import SearchTrial
 
 from .hpo_fixtures import make_settings
@@ -36,59 +44,112 @@ def numbers(candidates: list[Candidate]) -> list[int]:
 
 
 def by_hand(model: ModelConfig, n: int, n_classes: int) -> float:
-    """Multiplications and additions of all matrix products over one event of ``n`` elements, written out."""
+    """Multiplications and additions of all matrix products over one event of ``n`` elements,
+    written out.
+    """
     w, hidden = model.width, round(model.feedforward_factor * model.width)
     encoder = 2 * (N_FEATURES + 1) * w
-    layer = w * 3 * w + w * w + 2 * w * hidden + 2 * n * w  # query, key, value; output; feed-forward; scores and their use
+    layer = (
+        w * 3 * w + w * w + 2 * w * hidden + 2 * n * w
+    )  # query, key, value; output; feed-forward; scores and their use
     heads = 2 * w * w + w * (1 + n_classes + 3) + w * 5
     return 2 * n * (encoder + model.n_layers * layer + heads) / 1e9
 
 
 @pytest.mark.parametrize(("width", "n_layers", "factor"), [(16, 1, 2.0), (32, 3, 4.0)])
-def test_the_cost_is_that_of_all_matrix_products(manifest: Path, width: int, n_layers: int, factor: float) -> None:
-    model = ModelConfig(width=width, n_layers=n_layers, n_heads=4, feedforward_factor=factor, local_attention=False)
+def test_the_cost_is_that_of_all_matrix_products(
+    manifest: Path, width: int, n_layers: int, factor: float
+) -> None:
+    model = ModelConfig(
+        width=width, n_layers=n_layers, n_heads=4, feedforward_factor=factor, local_attention=False
+    )
     train = json.loads(manifest.read_text())["splits"]["train"]
     n = round(train["n_elements"] / train["n_events"])
-    assert inference_gflop(model, manifest) == pytest.approx(by_hand(model, n, n_classes=3), rel=1e-12)
+    assert inference_gflop(model, manifest) == pytest.approx(
+        by_hand(model, n, n_classes=3), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("backbone", ["attention", "windowed_attention", "gnn_lsh"])
-def test_every_backbone_has_a_cost_that_grows_with_it_and_repeats(manifest: Path, backbone: Any) -> None:
-    small, large = (ModelConfig(backbone=backbone, width=16, n_layers=n, bin_elements=16) for n in (1, 2))
-    assert 0 < inference_gflop(small, manifest) < inference_gflop(large, manifest) == inference_gflop(large, manifest)
+def test_every_backbone_has_a_cost_that_grows_with_it_and_repeats(
+    manifest: Path, backbone: Any
+) -> None:
+    small, large = (
+        ModelConfig(backbone=backbone, width=16, n_layers=n, bin_elements=16) for n in (1, 2)
+    )
+    assert (
+        0
+        < inference_gflop(small, manifest)
+        < inference_gflop(large, manifest)
+        == inference_gflop(large, manifest)
+    )
 
 
 def test_costs_are_filled_in_for_trials_made_before_cost_was_an_objective(manifest: Path) -> None:
     settings = make_settings(objectives=BOTH)
-    trials = [trial(0, 0.3), trial(1, 0.2, **{"model.width": 16}), trial(2, None, **{"model.width": 7})]
+    trials = [
+        trial(0, 0.3),
+        trial(1, 0.2, **{"model.width": 16}),
+        trial(2, None, **{"model.width": 7}),
+    ]
     found = with_costs(trials, settings, manifest)
-    assert found[0].objectives[INFERENCE_GFLOP] == inference_gflop(settings.model, manifest) > found[1].objectives[INFERENCE_GFLOP]
+    assert (
+        found[0].objectives[INFERENCE_GFLOP]
+        == inference_gflop(settings.model, manifest)
+        > found[1].objectives[INFERENCE_GFLOP]
+    )
     assert not found[2].objectives, "its settings make no network"
     assert with_costs(trials, make_settings(), manifest) == trials
-    assert [c.gflop for c in top_candidates(found)] == [t.objectives[INFERENCE_GFLOP] for t in (found[1], found[0])]
+    assert [c.gflop for c in top_candidates(found)] == [
+        t.objectives[INFERENCE_GFLOP] for t in (found[1], found[0])
+    ]
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
-    candidates = [candidate(0, 0.10, 5), candidate(1, 0.12, 2), candidate(2, 0.13, 3), candidate(3, 0.2, 1), candidate(4, 0.12, 2)]
+    candidates = [
+        candidate(0, 0.10, 5),
+        candidate(1, 0.12, 2),
+        candidate(2, 0.13, 3),
+        candidate(3, 0.2, 1),
+        candidate(4, 0.12, 2),
+    ]
     assert numbers(pareto_front(candidates)) == [0, 1, 3]
     assert numbers(pareto_front(candidates[::-1])) == [0, 1, 3]
     assert numbers(pareto_front([candidate(0, 0.2), candidate(1, 0.1)])) == [1]
     assert pareto_front([]) == []
     for one in candidates:
-        beaten = any(c.loss <= one.loss and c.gflop <= one.gflop and (c.loss, c.gflop) != (one.loss, one.gflop) for c in candidates)
+        beaten = any(
+            c.loss <= one.loss
+            and c.gflop <= one.gflop
+            and (c.loss, c.gflop) != (one.loss, one.gflop)
+            for c in candidates
+        )
         assert beaten == (one.trial.number == 2)
 
 
 def test_rules_of_choice() -> None:
-    candidates = [candidate(0, 0.1000, 5), candidate(1, 0.1019, 2), candidate(2, 0.1021, 1), candidate(3, 0.1015, 3)]
+    candidates = [
+        candidate(0, 0.1000, 5),
+        candidate(1, 0.1019, 2),
+        candidate(2, 0.1021, 1),
+        candidate(3, 0.1015, 3),
+    ]
     assert numbers(preferred(candidates, HpoConfig())) == [0, 3, 1, 2]
     cheapest = HpoConfig(objectives=BOTH, pick="cheapest")
-    assert numbers(preferred(candidates, cheapest)) == [1, 3, 0, 2], "within 2 % of the lowest, by cost"
+    assert numbers(preferred(candidates, cheapest)) == [
+        1,
+        3,
+        0,
+        2,
+    ], "within 2 % of the lowest, by cost"
     wider = HpoConfig(objectives=BOTH, pick="cheapest", pick_loss_tolerance=0.05)
     assert numbers(preferred(candidates, wider))[0] == 2
     below_zero = [candidate(0, -1.0, 5), candidate(1, -0.99, 1), candidate(2, -0.9, 1)]
     assert numbers(preferred(below_zero, cheapest)) == [1, 0, 2]
-    assert numbers(preferred([candidate(0, 0.1, failures=1), candidate(1, 0.2)], HpoConfig())) == [1, 0], "failed from another seed"
+    assert numbers(preferred([candidate(0, 0.1, failures=1), candidate(1, 0.2)], HpoConfig())) == [
+        1,
+        0,
+    ], "failed from another seed"
     assert preferred([], cheapest) == []
 
 

@@ -1,4 +1,6 @@
-"""The screen of ``particleforge hpo-status``: read from a study at work, without a lock and without a trace."""
+"""The screen of ``particleforge hpo-status``: read from a study at work, without a lock and without
+a trace.
+"""
 
 import json
 import os
@@ -33,7 +35,11 @@ def half_done(folder: Path) -> Search:
     with pytest.raises(Killed):
         search.run(0, 3)
     search.run(1, 0)
-    checkpoint = search.work / open_study(search.settings, search.manifest, search.work).name / "0-0-00003/checkpoints/step_000000003_ab.pt"
+    checkpoint = (
+        search.work
+        / open_study(search.settings, search.manifest, search.work).name
+        / "0-0-00003/checkpoints/step_000000003_ab.pt"
+    )
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
     return search
@@ -42,7 +48,9 @@ def half_done(folder: Path) -> Search:
 def test_a_search_at_work(tmp_path: Path) -> None:
     search = half_done(tmp_path)
     found = read_progress(search.settings, search.manifest, search.work)
-    assert [(r.bracket, r.rung, r.budget, r.slots, r.complete, r.running, r.failed) for r in found.rungs] == [
+    assert [
+        (r.bracket, r.rung, r.budget, r.slots, r.complete, r.running, r.failed) for r in found.rungs
+    ] == [
         (0, 0, "5 steps", 4, 2, 1, 1),
         (0, 1, "10 steps", 2, 1, 0, 0),
         (0, 2, "20 steps", 1, 0, 0, 0),
@@ -64,7 +72,9 @@ def test_a_search_at_work(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_reading_takes_no_lock_leaves_no_trace_and_passes_over_half_a_record(tmp_path: Path) -> None:
+def test_reading_takes_no_lock_leaves_no_trace_and_passes_over_half_a_record(
+    tmp_path: Path,
+) -> None:
     search = half_done(tmp_path)
     journal = search.work / JOURNAL
     before = read_progress(search.settings, search.manifest, search.work)
@@ -109,7 +119,10 @@ def test_other_settings_show_the_last_study_and_say_so(tmp_path: Path) -> None:
     found = read_progress(other, search.manifest, search.work)
     assert found.study == read_work_folder(search.work).study
     assert "belongs to other data or settings" in found.text()
-    assert "is not there, so whether" in read_progress(other, tmp_path / "absent.json", search.work).text()
+    assert (
+        "is not there, so whether"
+        in read_progress(other, tmp_path / "absent.json", search.work).text()
+    )
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -121,15 +134,37 @@ def test_the_command(tmp_path: Path) -> None:
     plain = json.loads(runner.invoke(app, ["hpo-status", str(search.work), "--json"]).stdout)
     assert plain[0]["rungs"][0]["failed"] == 1
     config = Path(__file__).parents[2] / "config"
-    nothing = runner.invoke(app, ["hpo-status", "--config-dir", str(config), "--results", str(tmp_path / "r"), "--detector", "clic"])
+    nothing = runner.invoke(
+        app,
+        [
+            "hpo-status",
+            "--config-dir",
+            str(config),
+            "--results",
+            str(tmp_path / "r"),
+            "--detector",
+            "clic",
+        ],
+    )
     assert isinstance(nothing.exception, UserError)
-    assert str(nothing.exception) == f"{tmp_path}/r/clic/hpo/work/journal.log: no study here yet; the search's first slot begins one"
+    assert (
+        str(nothing.exception)
+        == f"{tmp_path}/r/clic/hpo/work/journal.log: no study here yet; the search's first slot"
+        " begins one"
+    )
 
 
 def test_a_large_search_stays_one_screen(tmp_path: Path) -> None:
-    search = Search(tmp_path, make_settings(first_rung_slots=16, n_rungs=5, sampler="random", failed_fraction_max=1.0))
+    search = Search(
+        tmp_path,
+        make_settings(first_rung_slots=16, n_rungs=5, sampler="random", failed_fraction_max=1.0),
+    )
     search.train = FormulaTraining(
-        fails=lambda spec: f"reason {spec.work_dir.name} " + "long " * 60 if spec.work_dir.name[-1] in "13579" else ""
+        fails=lambda spec: (
+            f"reason {spec.work_dir.name} " + "long " * 60
+            if spec.work_dir.name[-1] in "13579"
+            else ""
+        )
     )
     for slot in range(16):
         search.run(0, slot)

@@ -1,7 +1,8 @@
-"""Every parameter of the shipped search spaces reaches a training: other values make other networks, batches or weights.
+"""Every parameter of the shipped search spaces reaches a training: other values make other
+networks, batches or weights.
 
-Trials get their settings as the search gives them, and are built and trained for a few steps. All else is small, so that the
-widest and deepest networks of a space take no time.
+Trials get their settings as the search gives them, and are built and trained for a few steps. All
+else is small, so that the widest and deepest networks of a space take no time.
 """
 
 import hashlib
@@ -34,7 +35,14 @@ SETTINGS = HpoSettings(
     seed=3,
     model=ModelConfig(width=32, n_heads=8, n_layers=1, local_attention=False),
     training=TrainingConfig(max_steps=4000, warmup_steps=250, device="cpu"),
-    hpo=HpoConfig(scheduler="asha", sampler="random", promotion="rank", n_rungs=1, first_rung_slots=1, min_steps=STEPS),
+    hpo=HpoConfig(
+        scheduler="asha",
+        sampler="random",
+        promotion="rank",
+        n_rungs=1,
+        first_rung_slots=1,
+        min_steps=STEPS,
+    ),
 )
 
 
@@ -54,7 +62,9 @@ def trained(space: dict[str, ParameterConfig], path: str) -> list[Any]:
 
 
 def around(space: dict[str, ParameterConfig], path: str, *, holds: bool) -> dict[str, Any]:
-    """Values of other parameters with which the conditions of the one at ``path`` hold, or none of them does."""
+    """Values of other parameters with which the conditions of the one at ``path`` hold, or none of
+    them does.
+    """
     found: dict[str, Any] = {}
     for parent, values in space[path].when.items():
         others = [value for value in space[parent].values() if value not in values]
@@ -63,7 +73,10 @@ def around(space: dict[str, ParameterConfig], path: str, *, holds: bool) -> dict
 
 
 class Trials:
-    """Trains on events that fill several windows and bins; plans batches on more events than the largest batch takes."""
+    """Trains on events that fill several windows and bins.
+
+    Plans batches on more events than the largest batch takes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,12 +91,19 @@ class Trials:
         work_dir = self.folder / str(len(self._known))
         work_dir.mkdir(exist_ok=True)
         spec = TrainingSpec(trial_settings(SETTINGS, params), manifest, work_dir, STEPS)
-        trainer = Trainer(spec, Workers(0, 1, torch.device("cpu")), ModelInputs.from_manifest(manifest), lambda: False)
+        trainer = Trainer(
+            spec,
+            Workers(0, 1, torch.device("cpu")),
+            ModelInputs.from_manifest(manifest),
+            lambda: False,
+        )
         trainer.metrics = MetricsLog(work_dir, 0, None)
         return trainer
 
     def weights(self, params: dict[str, Any]) -> str:
-        """Return a hash of what the search would judge after the last step: names, shapes and values of the weights."""
+        """Return a hash of what the search would judge after the last step: names, shapes and
+        values of the weights.
+        """
         key = repr(sorted(params.items()))
         if key not in self._known:
             trainer = self.trainer(params, self.few)
@@ -91,7 +111,9 @@ class Trials:
             trainer.metrics.close()
             digest = hashlib.sha256()
             for name, tensor in trainer.layout.weights(trainer.scored).items():
-                digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+                digest.update(
+                    f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()
+                )
             self._known[key] = digest.hexdigest()
         return self._known[key]
 
@@ -114,12 +136,19 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
 def test_a_parameter_changes_what_is_trained(trials: Trials, preset: str, path: str) -> None:
     space = space_of(preset)
     judged = trials.batches if path == "training.elements_per_batch" else trials.weights
-    outcomes = [judged({**around(space, path, holds=True), path: value}) for value in trained(space, path)]
+    outcomes = [
+        judged({**around(space, path, holds=True), path: value}) for value in trained(space, path)
+    ]
     assert len(set(outcomes)) == len(outcomes) >= 2
 
 
 @pytest.mark.parametrize(("preset", "path"), CONDITIONAL)
-def test_a_parameter_changes_nothing_where_its_conditions_do_not_hold(trials: Trials, preset: str, path: str) -> None:
+def test_a_parameter_changes_nothing_where_its_conditions_do_not_hold(
+    trials: Trials, preset: str, path: str
+) -> None:
     space = space_of(preset)
-    outcomes = {trials.weights({**around(space, path, holds=False), path: value}) for value in trained(space, path)}
+    outcomes = {
+        trials.weights({**around(space, path, holds=False), path: value})
+        for value in trained(space, path)
+    }
     assert len(outcomes) == 1

@@ -1,4 +1,6 @@
-"""Samplers in memory: valid and new points from every space, and models that go where losses are low and nobody is yet."""
+"""Samplers in memory: valid and new points from every space, and models that go where losses are
+low and nobody is yet.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,39 +24,76 @@ MIXED = {
     "training.loss.huber_delta": {"type": "float", "low": 0.1, "high": 1.3, "step": 0.3},
     "training.warmup_steps": {"type": "int", "low": 1, "high": 1000, "log": True},
     "model.n_layers": {"type": "int", "low": 1, "high": 5, "step": 2},
-    "model.backbone": {"type": "categorical", "choices": ["attention", "windowed_attention", "gnn_lsh"]},
+    "model.backbone": {
+        "type": "categorical",
+        "choices": ["attention", "windowed_attention", "gnn_lsh"],
+    },
     "model.momentum_uncertainty": {"type": "categorical", "choices": [True, False]},
-    "model.window_elements": {"type": "int", "low": 16, "high": 128, "step": 16, "when": {"model.backbone": ["windowed_attention"]}},
-    "model.hash_directions": {"type": "int", "low": 2, "high": 9, "when": {"model.backbone": ["gnn_lsh"]}},
+    "model.window_elements": {
+        "type": "int",
+        "low": 16,
+        "high": 128,
+        "step": 16,
+        "when": {"model.backbone": ["windowed_attention"]},
+    },
+    "model.hash_directions": {
+        "type": "int",
+        "low": 2,
+        "high": 9,
+        "when": {"model.backbone": ["gnn_lsh"]},
+    },
 }
 SMALL = {
     "model.n_layers": {"type": "int", "low": 1, "high": 3},
     "model.backbone": {"type": "categorical", "choices": ["attention", "windowed_attention"]},
-    "model.window_elements": {"type": "categorical", "choices": [32, 64], "when": {"model.backbone": ["windowed_attention"]}},
+    "model.window_elements": {
+        "type": "categorical",
+        "choices": [32, 64],
+        "when": {"model.backbone": ["windowed_attention"]},
+    },
 }  # 3 + 3 * 2 points
 PLANE = {
     "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
     "training.beta2": {"type": "float", "low": 0.5, "high": 0.98},
     "training.weight_decay": {"type": "float", "low": 0.0, "high": 1.0},
 }
-ALL = [pytest.param(name, marks=pytest.mark.integration) if name == "gp" else name for name in SAMPLERS]  # Optuna's imports torch
+ALL = [
+    pytest.param(name, marks=pytest.mark.integration) if name == "gp" else name for name in SAMPLERS
+]  # Optuna's imports torch
 LEARNERS = [name for name in ALL if name not in ("random", "qmc", "grid")]
 
 
 def search(sampler: str, space: dict[str, Any], **hpo: Any) -> HpoConfig:
-    return HpoConfig(**{"sampler": sampler, "first_rung_slots": 30, "n_rungs": 1, "space": space, **hpo})
+    return HpoConfig(
+        **{"sampler": sampler, "first_rung_slots": 30, "n_rungs": 1, "space": space, **hpo}
+    )
 
 
 def defaults_of(hpo: HpoConfig) -> dict[str, Any]:
     return configured(hpo.space, ModelConfig(), TrainingConfig())
 
 
-def trial(number: int, params: dict[str, Any], value: float | None = None, status: str = "complete", **more: Any) -> SearchTrial:
-    own = {"config": config_name(0, number), "rung": 0, "slot": number, "parent": None, "steps": 10, **more}
+def trial(
+    number: int,
+    params: dict[str, Any],
+    value: float | None = None,
+    status: str = "complete",
+    **more: Any,
+) -> SearchTrial:
+    own = {
+        "config": config_name(0, number),
+        "rung": 0,
+        "slot": number,
+        "parent": None,
+        "steps": 10,
+        **more,
+    }
     return SearchTrial(number=number, params=params, value=value, status=status, **own)
 
 
-def run(hpo: HpoConfig, n: int, loss: Callable[[dict[str, Any]], float | None], seed: int = 1) -> list[SearchTrial]:
+def run(
+    hpo: HpoConfig, n: int, loss: Callable[[dict[str, Any]], float | None], seed: int = 1
+) -> list[SearchTrial]:
     """Propose and end n configurations, one after another."""
     trials: list[SearchTrial] = []
     for slot in range(n):
@@ -75,15 +114,21 @@ def hash_of(params: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_points_of_a_mixed_space_with_conditions_are_valid_new_and_the_same_again(sampler: str) -> None:
+def test_points_of_a_mixed_space_with_conditions_are_valid_new_and_the_same_again(
+    sampler: str,
+) -> None:
     left_out = {"training.warmup_steps", "training.beta2"} if sampler == "grid" else set()
-    hpo = search(sampler, {name: p for name, p in MIXED.items() if name not in left_out}, grid_points=2)
+    hpo = search(
+        sampler, {name: p for name, p in MIXED.items() if name not in left_out}, grid_points=2
+    )
     trials = run(hpo, 15, some_loss)
     for t in trials:
         backbone = t.params["model.backbone"]
         assert ("model.window_elements" in t.params) == (backbone == "windowed_attention")
         assert ("model.hash_directions" in t.params) == (backbone == "gnn_lsh")
-        assert all(hpo.space[name].contains(value) for name, value in t.params.items() if t.slot), t.params
+        assert all(hpo.space[name].contains(value) for name, value in t.params.items() if t.slot), (
+            t.params
+        )
     assert len({tuple(t.params.items()) for t in trials}) == 15
     again = propose(hpo, 1, 0, 14, defaults_of(hpo), trials[:14])
     assert again == trials[14].params
@@ -92,17 +137,23 @@ def test_points_of_a_mixed_space_with_conditions_are_valid_new_and_the_same_agai
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "pending"])
 @pytest.mark.parametrize("sampler", ALL)
-def test_every_point_of_a_small_space_is_proposed_once_before_any_is_twice(sampler: str, ended: bool) -> None:
+def test_every_point_of_a_small_space_is_proposed_once_before_any_is_twice(
+    sampler: str, ended: bool
+) -> None:
     """Whether the trials have ended or all still run."""
     hpo = search(sampler, SMALL)
     defaults, trials = defaults_of(hpo), []
     for slot in range(9):
         params = propose(hpo, 3, 0, slot, defaults, trials)
-        trials.append(trial(slot, params, hash_of(params)) if ended else trial(slot, params, status="running"))
+        trials.append(
+            trial(slot, params, hash_of(params)) if ended else trial(slot, params, status="running")
+        )
     points = {tuple(t.params.items()) for t in trials}
     assert points == {tuple(point.items()) for point in grid_points(hpo.space, 1)}
     if sampler == "grid":
-        with pytest.raises(UserError, match=r"all 9 points of the grid are taken.*hpo\.first_rung_slots"):
+        with pytest.raises(
+            UserError, match=r"all 9 points of the grid are taken.*hpo\.first_rung_slots"
+        ):
             propose(hpo, 3, 0, 9, defaults, trials)
     else:
         assert tuple(propose(hpo, 3, 0, 9, defaults, trials).items()) in points
@@ -124,7 +175,9 @@ def test_models_go_where_losses_are_low(sampler: str) -> None:
     hpo = search(sampler, PLANE)
     trials = known(hpo, 60, seed=5)
     if sampler in ("cmaes", "nsgaii"):  # populations learn from their own
-        proposed = [t.params for t in run(hpo, 120, lambda params: float(distance(hpo, [params])[0]))[-30:]]
+        proposed = [
+            t.params for t in run(hpo, 120, lambda params: float(distance(hpo, [params])[0]))[-30:]
+        ]
     else:
         proposed = [propose(hpo, 1, 0, 60 + k, defaults_of(hpo), trials) for k in range(5)]
     assert np.median(distance(hpo, proposed)) < 0.75 * np.median([t.loss for t in trials])
@@ -145,7 +198,9 @@ def test_models_keep_away_from_what_is_pending(sampler: str) -> None:
     rows = encode(hpo.space, liked)
 
     def nearest(points: list[dict[str, Any]]) -> float:
-        return float(np.mean(np.abs(encode(hpo.space, points)[:, None] - rows[None]).max(axis=2).min(axis=1)))
+        return float(
+            np.mean(np.abs(encode(hpo.space, points)[:, None] - rows[None]).max(axis=2).min(axis=1))
+        )
 
     again = proposals([*trials, *pending], 200)
     assert not [params for params in again if params in liked]
@@ -153,7 +208,10 @@ def test_models_keep_away_from_what_is_pending(sampler: str) -> None:
 
 
 def test_one_rung_is_modelled_and_what_is_pending_at_it() -> None:
-    first = [trial(k, {}, float(k)) for k in range(4)] + [trial(4, {}, status="running"), trial(5, {}, status="failed")]
+    first = [trial(k, {}, float(k)) for k in range(4)] + [
+        trial(4, {}, status="running"),
+        trial(5, {}, status="failed"),
+    ]
     second = [
         trial(6, {}, 0.5, rung=1, parent=0, config=config_name(0, 0)),
         trial(7, {}, 0.6, rung=1, parent=1, config=config_name(0, 1)),
@@ -164,7 +222,13 @@ def test_one_rung_is_modelled_and_what_is_pending_at_it() -> None:
 
 
 def test_scores_are_places_within_a_rung() -> None:
-    trials = [trial(0, {}, 3.0), trial(1, {}, 1e9), trial(2, {}, status="failed"), trial(3, {}, status="running"), trial(4, {}, 0.1)]
+    trials = [
+        trial(0, {}, 3.0),
+        trial(1, {}, 1e9),
+        trial(2, {}, status="failed"),
+        trial(3, {}, status="running"),
+        trial(4, {}, 0.1),
+    ]
     other = [trial(5, {}, 77.0, rung=1)]
     places = scores([*trials, *other])
     assert places[4] < places[0] < places[1] < places[2] == places[3]
@@ -173,8 +237,13 @@ def test_scores_are_places_within_a_rung() -> None:
 
 
 def test_populations_wait_for_half_of_their_members() -> None:
-    trials = [trial(k, {}, 1.0) for k in range(6)] + [trial(k, {}, status="running") for k in range(6, 11)]
-    assert [[t.number for t, _ in group] for group in generations(trials, 4)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    trials = [trial(k, {}, 1.0) for k in range(6)] + [
+        trial(k, {}, status="running") for k in range(6, 11)
+    ]
+    assert [[t.number for t, _ in group] for group in generations(trials, 4)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+    ]
     assert generations(trials[6:], 4) == []
 
 

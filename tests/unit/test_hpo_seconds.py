@@ -17,7 +17,9 @@ from .hpo_fixtures import FormulaTraining, Killed, Search
 
 
 def test_the_seconds_of_all_jobs_of_a_trial_count(tmp_path: Path) -> None:
-    """One is killed 100 s after its start, as its last checkpoint tells, one is stopped after 1 s, one ends after 1 s."""
+    """One is killed 100 s after its start, as its last checkpoint tells, one is stopped after 1 s,
+    one ends after 1 s.
+    """
     search = Search(tmp_path, train=FormulaTraining(dies_before=lambda spec, step: step == 4))
     whole = FormulaTraining()
     with pytest.raises(Killed):
@@ -47,7 +49,9 @@ def test_the_seconds_of_all_jobs_of_a_trial_count(tmp_path: Path) -> None:
     assert rank_hours(trial, search.settings) == pytest.approx(102 / 3600)
 
 
-def test_a_job_killed_after_its_training_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_killed_after_its_training_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     search = Search(tmp_path)
     whole = search.train
 

@@ -1,4 +1,6 @@
-"""Slots on a real study: budgets, resuming, failures, kills at every moment, growth, and many processes at once."""
+"""Slots on a real study: budgets, resuming, failures, kills at every moment, growth, and many
+processes at once.
+"""
 
 import json
 import multiprocessing
@@ -20,13 +22,24 @@ from particleforge.hpo.lock import SharedLock
 from particleforge.hpo.study import JOURNAL, open_study
 from particleforge.training.launch import TrainingResult, TrainingSpec
 
-from .hpo_fixtures import SPACE, FormulaTraining, Killed, Search, loss_at, make_manifest, make_settings
+from .hpo_fixtures import (
+    SPACE,
+    FormulaTraining,
+    Killed,
+    Search,
+    loss_at,
+    make_manifest,
+    make_settings,
+)
 from .synthetic_shards import write_synthetic
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of tiny records are written here; that each reaches the disk is not what these tests are about."""
+    """Thousands of tiny records are written here.
+
+    That each reaches the disk is not what these tests are about.
+    """
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -34,7 +47,14 @@ def trials_by_slot(search: Search) -> dict[dag.Slot, dict[str, Any]]:
     """What the study says of each slot, apart from times."""
     trials = open_study(search.settings, search.manifest, search.work).trials()
     return {
-        t.place: {"config": t.config, "params": t.params, "value": t.value, "status": t.status, "curve": t.curve, "n": t.number}
+        t.place: {
+            "config": t.config,
+            "params": t.params,
+            "value": t.value,
+            "status": t.status,
+            "curve": t.curve,
+            "n": t.number,
+        }
         for t in trials
     }
 
@@ -46,11 +66,19 @@ def test_a_whole_search_keeps_its_promises(tmp_path: Path) -> None:
     for (rung, _), result in results.items():
         params = result["params"]
         assert result["steps"] == dag.budget_steps(search.settings.hpo, rung)
-        assert result["value"] == loss_at(params["training.learning_rate"], params["model.n_layers"], result["steps"])
+        assert result["value"] == loss_at(
+            params["training.learning_rate"], params["model.n_layers"], result["steps"]
+        )
     first = sorted((r["value"], r["config"]) for (rung, _), r in results.items() if rung == 0)
-    assert {r["config"] for (rung, _), r in results.items() if rung == 1} == {config for _, config in first[:2]}
-    assert len(search.train.steps_made) == 4 * 5 + 2 * 5 + 1 * 10, "promoted trials go on from their checkpoints"
-    kept = optuna.load_study(study_name=results[0, 0]["study"], storage=study._open_storage(None, search.work))
+    assert {r["config"] for (rung, _), r in results.items() if rung == 1} == {
+        config for _, config in first[:2]
+    }
+    assert len(search.train.steps_made) == 4 * 5 + 2 * 5 + 1 * 10, (
+        "promoted trials go on from their checkpoints"
+    )
+    kept = optuna.load_study(
+        study_name=results[0, 0]["study"], storage=study._open_storage(None, search.work)
+    )
     states = [t.state for t in kept.get_trials()]
     assert (states.count(TrialState.PRUNED), states.count(TrialState.COMPLETE)) == (6, 1)
     assert kept.best_value == results[2, 0]["value"]
@@ -59,18 +87,26 @@ def test_a_whole_search_keeps_its_promises(tmp_path: Path) -> None:
 def test_first_slot_is_the_default_configuration_unless_told_otherwise(tmp_path: Path) -> None:
     default = Search(tmp_path / "a").run(0, 0)["params"]
     assert default == {"model.n_layers": 3, "model.width": 64, "training.learning_rate": 1e-3}
-    assert Search(tmp_path / "b", make_settings(include_default=False)).run(0, 0)["params"] != default
+    assert (
+        Search(tmp_path / "b", make_settings(include_default=False)).run(0, 0)["params"] != default
+    )
 
 
-def test_a_default_outside_the_space_is_tried_but_teaches_the_sampler_nothing(tmp_path: Path) -> None:
+def test_a_default_outside_the_space_is_tried_but_teaches_the_sampler_nothing(
+    tmp_path: Path,
+) -> None:
     space = {"training.learning_rate": {"type": "float", "low": 2e-3, "high": 1e-1}}
     search = Search(tmp_path, make_settings(space=space))
     assert [r["status"] for r in search.run_all()] == ["complete"] * 7
     assert search.run(0, 0)["params"] == {"training.learning_rate": 1e-3}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", pytest.param("gp", marks=pytest.mark.integration), "cmaes", "qmc"])
-def test_every_sampler_proposes_distinct_points_and_repeats_itself(tmp_path: Path, sampler: str) -> None:
+@pytest.mark.parametrize(
+    "sampler", ["tpe", "random", pytest.param("gp", marks=pytest.mark.integration), "cmaes", "qmc"]
+)
+def test_every_sampler_proposes_distinct_points_and_repeats_itself(
+    tmp_path: Path, sampler: str
+) -> None:
     settings = make_settings(sampler=sampler, first_rung_slots=8, n_rungs=1, min_steps=1)
     one, two = Search(tmp_path / "1", settings), Search(tmp_path / "2", settings)
     proposed = [one.run(0, slot)["params"] for slot in range(8)]
@@ -83,7 +119,9 @@ def test_every_sampler_proposes_distinct_points_and_repeats_itself(tmp_path: Pat
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
-def test_samplers_that_do_not_learn_do_not_depend_on_the_order(tmp_path: Path, sampler: str) -> None:
+def test_samplers_that_do_not_learn_do_not_depend_on_the_order(
+    tmp_path: Path, sampler: str
+) -> None:
     settings = make_settings(sampler=sampler, first_rung_slots=6, n_rungs=1)
     forwards, backwards = Search(tmp_path / "1", settings), Search(tmp_path / "2", settings)
     there = [forwards.run(0, slot)["params"] for slot in range(6)]
@@ -93,7 +131,9 @@ def test_samplers_that_do_not_learn_do_not_depend_on_the_order(tmp_path: Path, s
 
 def test_tpe_learns(tmp_path: Path) -> None:
     """Late proposals of a long search lie nearer to the best learning rate than early, random ones."""
-    search = Search(tmp_path, make_settings(first_rung_slots=30, n_rungs=1, min_steps=1, include_default=False))
+    search = Search(
+        tmp_path, make_settings(first_rung_slots=30, n_rungs=1, min_steps=1, include_default=False)
+    )
     losses = [search.run(0, slot)["value"] for slot in range(30)]
     assert sorted(losses[-10:])[5] < sorted(losses[:10])[5]
 
@@ -101,7 +141,10 @@ def test_tpe_learns(tmp_path: Path) -> None:
 def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
     search = Search(tmp_path)
     search.run_all()
-    before, bytes_before = len(search.train.steps_made), [path.read_bytes() for path in search.outputs()]
+    before, bytes_before = (
+        len(search.train.steps_made),
+        [path.read_bytes() for path in search.outputs()],
+    )
     for path in search.outputs():
         path.unlink()
     search.run_all()
@@ -110,7 +153,11 @@ def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> None:
-    fails = FormulaTraining(fails=lambda spec: "out of memory" if spec.work_dir.name in ("0-0-00000", "0-0-00003", "0-1-00000") else "")
+    fails = FormulaTraining(
+        fails=lambda spec: (
+            "out of memory" if spec.work_dir.name in ("0-0-00000", "0-0-00003", "0-1-00000") else ""
+        )
+    )
     search = Search(tmp_path, train=fails)
     results = {(r["rung"], r["slot"]): r for r in search.run_all()}
     assert results[0, 0]["status"] == "failed"
@@ -130,7 +177,11 @@ def test_a_non_finite_loss_is_a_diverged_trial(tmp_path: Path) -> None:
 
 
 def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Path) -> None:
-    fails = FormulaTraining(fails=lambda spec: "diverged" if spec.work_dir.name in ("0-0-00002", "0-0-00003", "0-0-00001") else "")
+    fails = FormulaTraining(
+        fails=lambda spec: (
+            "diverged" if spec.work_dir.name in ("0-0-00002", "0-0-00003", "0-0-00001") else ""
+        )
+    )
     patient = Search(tmp_path / "1", make_settings(failed_fraction_max=0.8), fails)
     results = {(r["rung"], r["slot"]): r for r in patient.run_all()}
     assert results[1, 1]["status"] == "no_candidate"
@@ -169,7 +220,12 @@ def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path, schedu
         dice, order = random.Random(seed), random.Random(1)
         died: set[tuple[str, int]] = set()
 
-        def dies(spec: TrainingSpec, step: int, dice: random.Random = dice, died: set[tuple[str, int]] = died) -> bool:
+        def dies(
+            spec: TrainingSpec,
+            step: int,
+            dice: random.Random = dice,
+            died: set[tuple[str, int]] = died,
+        ) -> bool:
             again = (spec.work_dir.name, step) in died
             died.add((spec.work_dir.name, step))
             return not again and dice.random() < 0.3
@@ -183,9 +239,18 @@ def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path, schedu
 
 @pytest.mark.fault("slot lost again and again")
 def test_a_slot_whose_jobs_are_lost_again_and_again_is_a_failed_trial(tmp_path: Path) -> None:
-    """Three jobs die before the fourth step: a failure. Progress in between, or an end in good order, starts the count anew."""
+    """Three jobs die before the fourth step: a failure.
+
+    Progress in between, or an end in good order, starts the count anew.
+    """
     settings = make_settings(attempts_max=3, failed_fraction_max=0.9)
-    search = Search(tmp_path, settings, FormulaTraining(dies_before=lambda spec, step: spec.work_dir.name == "0-0-00001" and step == 4))
+    search = Search(
+        tmp_path,
+        settings,
+        FormulaTraining(
+            dies_before=lambda spec, step: spec.work_dir.name == "0-0-00001" and step == 4
+        ),
+    )
     for _ in range(4):  # the first one makes three steps
         with pytest.raises(Killed):
             search.run(0, 1)
@@ -214,12 +279,18 @@ def test_budgets_in_events_are_counted_by_the_first_job(tmp_path: Path) -> None:
     for (rung, _), result in results.items():
         assert result["steps"] == lengths_of(settings, result["params"], manifest).ends[rung]
     trials = open_study(settings, manifest, search.work).trials()
-    assert {t.place[1:]: t.steps for t in trials} == {place: result["steps"] for place, result in results.items()}
+    assert {t.place[1:]: t.steps for t in trials} == {
+        place: result["steps"] for place, result in results.items()
+    }
 
 
 @pytest.mark.parametrize("torn", [None, 0.0, 0.5], ids=["after", "before", "amidst"])
-def test_a_kill_at_any_write_to_the_study_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: float | None) -> None:
-    """Die once at the n-th record of the journal, for every n: after it is written, before, or half way through it."""
+def test_a_kill_at_any_write_to_the_study_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: float | None
+) -> None:
+    """Die once at the n-th record of the journal, for every n: after it is written, before, or half
+    way through it.
+    """
     settings = make_settings(first_rung_slots=2, n_rungs=2, min_steps=2)
     untouched = Search(tmp_path / "whole", settings)
     untouched.run_all()
@@ -256,11 +327,19 @@ def test_a_kill_at_any_write_to_the_study_changes_nothing(tmp_path: Path, monkey
 def test_random_orders_never_repeat_or_lose_a_configuration(tmp_path: Path) -> None:
     for seed in range(2):
         dice = random.Random(seed)
-        settings = make_settings(first_rung_slots=9, eta=3, n_rungs=3, min_steps=1, sampler="random")
-        search = Search(tmp_path / str(seed), settings, FormulaTraining(fails=lambda spec, dice=dice: "bad" if dice.random() < 0.1 else ""))
+        settings = make_settings(
+            first_rung_slots=9, eta=3, n_rungs=3, min_steps=1, sampler="random"
+        )
+        search = Search(
+            tmp_path / str(seed),
+            settings,
+            FormulaTraining(fails=lambda spec, dice=dice: "bad" if dice.random() < 0.1 else ""),
+        )
         results = search.run_all(order=dice)
         for rung in range(3):
-            configs = [r["config"] for r in results if r["rung"] == rung and r["config"] is not None]
+            configs = [
+                r["config"] for r in results if r["rung"] == rung and r["config"] is not None
+            ]
             assert len(configs) == len(set(configs))
 
 
@@ -268,7 +347,9 @@ def test_more_slots_and_parameters_extend_the_study(tmp_path: Path) -> None:
     search = Search(tmp_path, make_settings(first_rung_slots=4))
     before = {(r["rung"], r["slot"]): r for r in search.run_all()}
     made = len(search.train.steps_made)
-    wider = SPACE | {"training.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}}
+    wider = SPACE | {
+        "training.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}
+    }
     wider |= {"training.beta2": {"type": "float", "low": 0.9, "high": 0.999}}
     search.settings = make_settings(first_rung_slots=8, space=wider)
     after = {(r["rung"], r["slot"]): r for r in search.run_all()}
@@ -295,13 +376,20 @@ def test_what_starts_a_new_study(tmp_path: Path) -> None:
 
     first = name()
     assert name(sampler="random", ranks=4, failed_fraction_max=0.1) == first
-    others = [name(min_steps=6), name(eta=3, first_rung_slots=9), name(schedule_steps=100), name(scheduler="none")]
+    others = [
+        name(min_steps=6),
+        name(eta=3, first_rung_slots=9),
+        name(schedule_steps=100),
+        name(scheduler="none"),
+    ]
     narrower = dict(list(SPACE.items())[1:])
     others.append(name(space=narrower))
     settings = make_settings()
     changes = (
         settings.model_copy(update={"seed": 8}),
-        settings.model_copy(update={"training": settings.training.model_copy(update={"beta2": 0.9})}),
+        settings.model_copy(
+            update={"training": settings.training.model_copy(update={"beta2": 0.9})}
+        ),
         settings.model_copy(update={"model": settings.model.model_copy(update={"dropout": 0.1})}),
     )
     others += [open_study(changed, manifest, tmp_path / "work").name for changed in changes]
@@ -319,12 +407,19 @@ def test_an_unreadable_manifest_or_storage_is_the_users_to_mend(tmp_path: Path) 
     with pytest.raises(UserError, match=r"manifest\.json: not a readable manifest"):
         open_study(make_settings(), tmp_path / "manifest.json", tmp_path / "work")
     with pytest.raises(UserError, match=r"hpo\.storage_url: 'nonsense://x' cannot be opened"):
-        open_study(make_settings(storage_url="nonsense://x"), make_manifest(tmp_path), tmp_path / "work")
+        open_study(
+            make_settings(storage_url="nonsense://x"), make_manifest(tmp_path), tmp_path / "work"
+        )
 
 
 @pytest.mark.integration
 def test_any_optuna_storage(tmp_path: Path) -> None:
-    search = Search(tmp_path, make_settings(first_rung_slots=2, n_rungs=2, min_steps=1, storage_url=f"sqlite:///{tmp_path}/study.db"))
+    search = Search(
+        tmp_path,
+        make_settings(
+            first_rung_slots=2, n_rungs=2, min_steps=1, storage_url=f"sqlite:///{tmp_path}/study.db"
+        ),
+    )
     assert [r["status"] for r in search.run_all()] == ["complete"] * 3
     assert not (search.work / JOURNAL).exists()
 
@@ -349,10 +444,20 @@ def _in_processes(tasks: list[tuple[Any, ...]]) -> list[int | None]:
 def test_many_processes_claim_every_trial_exactly_once(tmp_path: Path) -> None:
     hpo = {"first_rung_slots": 24, "eta": 2, "n_rungs": 2, "min_steps": 1}
     make_manifest(tmp_path)
-    assert _in_processes([(tmp_path, [(0, slot) for slot in range(k, 24, 8)], hpo) for k in range(8)]) == [0] * 8
-    assert _in_processes([(tmp_path, [(1, slot) for slot in range(k, 12, 6)], hpo) for k in range(6)]) == [0] * 6
-    trials = open_study(make_settings(**hpo), tmp_path / "manifest.json", tmp_path / "work").trials()
-    assert sorted((t.rung, t.slot) for t in trials) == [(0, slot) for slot in range(24)] + [(1, slot) for slot in range(12)]
+    assert (
+        _in_processes([(tmp_path, [(0, slot) for slot in range(k, 24, 8)], hpo) for k in range(8)])
+        == [0] * 8
+    )
+    assert (
+        _in_processes([(tmp_path, [(1, slot) for slot in range(k, 12, 6)], hpo) for k in range(6)])
+        == [0] * 6
+    )
+    trials = open_study(
+        make_settings(**hpo), tmp_path / "manifest.json", tmp_path / "work"
+    ).trials()
+    assert sorted((t.rung, t.slot) for t in trials) == [(0, slot) for slot in range(24)] + [
+        (1, slot) for slot in range(12)
+    ]
     assert all(t.status == "complete" for t in trials)
     best = sorted((t for t in trials if t.rung == 0), key=lambda t: t.rank_key)[:12]
     assert sorted(t.parent for t in trials if t.rung == 1) == sorted(t.number for t in best)

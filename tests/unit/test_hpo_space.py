@@ -1,4 +1,6 @@
-"""The search space: its mistakes are found when the configuration is read, and each of its parameters reaches model or training."""
+"""The search space: its mistakes are found when the configuration is read, and each of its
+parameters reaches model or training.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,13 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.settings import HpoSettings
-from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig, active_parameters, apply_parameters, check_space
+from particleforge.config.space import (
+    DECIDED_BY_SEARCH,
+    ParameterConfig,
+    active_parameters,
+    apply_parameters,
+    check_space,
+)
 from particleforge.config.training import TrainingConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
@@ -28,45 +36,109 @@ def settings_of(run: RunConfig) -> HpoSettings:
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        ({"model.widht": {"type": "int", "low": 1, "high": 4}}, "'model.widht'.*did you mean 'model.width'"),
+        (
+            {"model.widht": {"type": "int", "low": 1, "high": 4}},
+            "'model.widht'.*did you mean 'model.width'",
+        ),
         ({"model": {"type": "int", "low": 1, "high": 4}}, "no setting 'model'"),
-        ({"training.max_steps": {"type": "int", "low": 1, "high": 4}}, "no setting 'training.max_steps'"),
-        ({"model.n_layers": {"type": "float", "low": 1, "high": 4}}, "n_layers.*must be int or categorical"),
-        ({"model.activation": {"type": "int", "low": 1, "high": 4}}, "activation.*must be categorical"),
-        ({"model.activation": {"type": "categorical", "choices": ["gelu", "tanh"]}}, "activation = 'tanh' is not allowed"),
-        ({"training.beta2": {"type": "float", "low": 0.5, "high": 1.5}}, "beta2 = 1.5 is not allowed.*less than 1"),
+        (
+            {"training.max_steps": {"type": "int", "low": 1, "high": 4}},
+            "no setting 'training.max_steps'",
+        ),
+        (
+            {"model.n_layers": {"type": "float", "low": 1, "high": 4}},
+            "n_layers.*must be int or categorical",
+        ),
+        (
+            {"model.activation": {"type": "int", "low": 1, "high": 4}},
+            "activation.*must be categorical",
+        ),
+        (
+            {"model.activation": {"type": "categorical", "choices": ["gelu", "tanh"]}},
+            "activation = 'tanh' is not allowed",
+        ),
+        (
+            {"training.beta2": {"type": "float", "low": 0.5, "high": 1.5}},
+            "beta2 = 1.5 is not allowed.*less than 1",
+        ),
         ({"training.learning_rate": {"type": "float", "low": 0.1, "high": 0.01}}, "low < high"),
-        ({"training.learning_rate": {"type": "float", "low": 0, "high": 0.01, "log": True}}, "log needs low > 0"),
-        ({"training.warmup_steps": {"type": "int", "low": 1, "high": 10, "step": 2}}, "multiple of step"),
+        (
+            {"training.learning_rate": {"type": "float", "low": 0, "high": 0.01, "log": True}},
+            "log needs low > 0",
+        ),
+        (
+            {"training.warmup_steps": {"type": "int", "low": 1, "high": 10, "step": 2}},
+            "multiple of step",
+        ),
         ({"training.warmup_steps": {"type": "int", "low": 1.5, "high": 10}}, "whole numbers"),
-        ({"model.n_heads": {"type": "categorical", "choices": [2, 3]}}, "n_heads = 3 must divide model.width = 64"),
+        (
+            {"model.n_heads": {"type": "categorical", "choices": [2, 3]}},
+            "n_heads = 3 must divide model.width = 64",
+        ),
         ({"model.n_heads": {"type": "categorical", "choices": []}}, "needs choices"),
         ({"model.n_heads": {"type": "categorical", "choices": [2, 2]}}, "given twice"),
-        ({"training.beta2": {"type": "float", "low": 0.5, "high": 0.9, "step": 0}}, "step.*greater than 0"),
-        ({"training.beta2": {"type": "float", "low": 0.5, "high": 0.9, "step": 0.3}}, "multiple of step"),
+        (
+            {"training.beta2": {"type": "float", "low": 0.5, "high": 0.9, "step": 0}},
+            "step.*greater than 0",
+        ),
+        (
+            {"training.beta2": {"type": "float", "low": 0.5, "high": 0.9, "step": 0.3}},
+            "multiple of step",
+        ),
         ({"training.beta2": {"type": "float", "low": 0.5, "high": 0.5}}, "low < high"),
-        ({"training.beta2": {"type": "float", "low": 0.5, "high": 0.9, "when": {"training.optimiser": []}}}, "at least one value"),
-        (WINDOW | {"when": {"model.backbon": ["windowed_attention"]}}, "when: no setting 'model.backbon'; did you mean 'model.backbone'"),
-        (WINDOW | {"when": {"model.backbone": ["windowed"]}}, "when: model.backbone can never be 'windowed'"),
+        (
+            {
+                "training.beta2": {
+                    "type": "float",
+                    "low": 0.5,
+                    "high": 0.9,
+                    "when": {"training.optimiser": []},
+                }
+            },
+            "at least one value",
+        ),
+        (
+            WINDOW | {"when": {"model.backbon": ["windowed_attention"]}},
+            "when: no setting 'model.backbon'; did you mean 'model.backbone'",
+        ),
+        (
+            WINDOW | {"when": {"model.backbone": ["windowed"]}},
+            "when: model.backbone can never be 'windowed'",
+        ),
         (WINDOW | {"when": {"model.n_layers": [0]}}, "when: model.n_layers can never be 0"),
         (
             {
                 "model.backbone": {"type": "categorical", "choices": ["attention", "gnn_lsh"]},
-                "model.window_elements": WINDOW | {"when": {"model.backbone": ["windowed_attention"]}},
+                "model.window_elements": (
+                    WINDOW | {"when": {"model.backbone": ["windowed_attention"]}}
+                ),
             },
             "model.window_elements.when: model.backbone can never be 'windowed_attention'",
         ),
         (
             {
-                "model.n_layers": {"type": "int", "low": 1, "high": 2, "when": {"model.n_heads": [4]}},
-                "model.n_heads": {"type": "categorical", "choices": [4, 8], "when": {"model.n_layers": [1]}},
+                "model.n_layers": {
+                    "type": "int",
+                    "low": 1,
+                    "high": 2,
+                    "when": {"model.n_heads": [4]},
+                },
+                "model.n_heads": {
+                    "type": "categorical",
+                    "choices": [4, 8],
+                    "when": {"model.n_layers": [1]},
+                },
             },
             "conditions go in a circle: model.n_",
         ),
         (
             {
                 "model.backbone": {"type": "categorical", "choices": ["attention", "gnn_lsh"]},
-                "model.n_heads": {"type": "categorical", "choices": [4, 6], "when": {"model.backbone": ["gnn_lsh"]}},
+                "model.n_heads": {
+                    "type": "categorical",
+                    "choices": [4, 6],
+                    "when": {"model.backbone": ["gnn_lsh"]},
+                },
             },
             "model.n_heads = 6 is not allowed: .* must divide model.width = 64",
         ),
@@ -80,7 +152,9 @@ def settings_of(run: RunConfig) -> HpoSettings:
         ),
     ],
 )
-def test_mistakes_are_explained_in_one_line(tmp_path: Path, space: dict[str, Any], expected: str) -> None:
+def test_mistakes_are_explained_in_one_line(
+    tmp_path: Path, space: dict[str, Any], expected: str
+) -> None:
     if "type" in space:
         space = {"model.window_elements": space}
     (tmp_path / "config.yaml").write_text("preset: none\ndetector: any\n")
@@ -104,16 +178,29 @@ def test_a_pair_that_conditions_keep_apart_is_no_mistake() -> None:
     """Six heads would not divide a width of 64, but are tried with 96 only."""
     space = {
         "model.width": ParameterConfig(type="categorical", choices=(64, 96)),
-        "model.n_heads": ParameterConfig(type="categorical", choices=(4, 6), when={"model.width": (96,)}),
+        "model.n_heads": ParameterConfig(
+            type="categorical", choices=(4, 6), when={"model.width": (96,)}
+        ),
     }
     check_space(space, ModelConfig(), TrainingConfig())
     with pytest.raises(ValueError, match="n_heads = 6 is not allowed"):
-        check_space(space | {"model.n_heads": ParameterConfig(type="categorical", choices=(4, 6))}, ModelConfig(), TrainingConfig())
+        check_space(
+            space | {"model.n_heads": ParameterConfig(type="categorical", choices=(4, 6))},
+            ModelConfig(),
+            TrainingConfig(),
+        )
 
 
 def test_a_condition_on_a_setting_outside_the_space_asks_for_its_configured_value() -> None:
-    space = {"model.window_elements": ParameterConfig(**WINDOW, when={"model.backbone": ("windowed_attention",)})}
-    for backbone, active in (("attention", set()), ("windowed_attention", {"model.window_elements"})):
+    space = {
+        "model.window_elements": ParameterConfig(
+            **WINDOW, when={"model.backbone": ("windowed_attention",)}
+        )
+    }
+    for backbone, active in (
+        ("attention", set()),
+        ("windowed_attention", {"model.window_elements"}),
+    ):
         model = ModelConfig(backbone=backbone)
         check_space(space, model, TrainingConfig())
         defaults = configured(space, model, TrainingConfig())
@@ -141,7 +228,9 @@ def test_a_shipped_space_lies_below_config_yaml_and_is_chosen_by_any_layer(tmp_p
     (tmp_path / "config.yaml").write_text(f"preset: any\ndetector: any\nhpo: {{space: {own}}}\n")
     (tmp_path / "presets/any.yaml").write_text("hpo: {space_from: mine}")
     decay = "training.weight_decay: {type: float, low: 0.0, high: 0.1}"
-    (tmp_path / "spaces/mine.yaml").write_text(f"{decay}\ntraining.beta2: {{type: float, low: 0.5, high: 0.9}}\n")
+    (tmp_path / "spaces/mine.yaml").write_text(
+        f"{decay}\ntraining.beta2: {{type: float, low: 0.5, high: 0.9}}\n"
+    )
     space = load_run(tmp_path).hpo.space
     assert set(space) == {"training.weight_decay"}
     assert (space["training.weight_decay"].low, space["training.weight_decay"].high) == (0.0, 0.5)
@@ -156,14 +245,29 @@ def test_a_shipped_space_lies_below_config_yaml_and_is_chosen_by_any_layer(tmp_p
 
 
 def test_a_grid_smaller_than_the_search_is_refused() -> None:
-    small = {"model.width": None, "training.learning_rate": None, "training.weight_decay": None, "training.loss.momentum": None}
-    load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}})  # 3 * 3 * 2**3 points
-    with pytest.raises(UserError, match=r"hpo\.first_rung_slots: 18 configurations .* the grid has 3 points"):
+    small = {
+        "model.width": None,
+        "training.learning_rate": None,
+        "training.weight_decay": None,
+        "training.loss.momentum": None,
+    }
+    load_run(
+        CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}}
+    )  # 3 * 3 * 2**3 points
+    with pytest.raises(
+        UserError, match=r"hpo\.first_rung_slots: 18 configurations .* the grid has 3 points"
+    ):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "space": small}})
-    twelve = {"sampler": "grid", "space": {**small, "model.width": {"choices": [16, 32, 48, 64]}}, "first_rung_slots": 9}
+    twelve = {
+        "sampler": "grid",
+        "space": {**small, "model.width": {"choices": [16, 32, 48, 64]}},
+        "first_rung_slots": 9,
+    }
     load_run(CONFIG, {"preset": "demo", "hpo": twelve})
     with pytest.raises(UserError, match=r"14 configurations .* the grid has 12 points"):
-        load_run(CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "hyperband", "n_brackets": 2}})  # a bracket of 5 besides
+        load_run(
+            CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "hyperband", "n_brackets": 2}}
+        )  # a bracket of 5 besides
     with pytest.raises(UserError, match=r"grid has more than 10000 points"):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 50}})
 
@@ -178,7 +282,10 @@ def test_a_preset_takes_a_parameter_out_with_null() -> None:
     ("hpo", "expected"),
     [
         ({"first_rung_slots": 8, "eta": 3, "n_rungs": 3}, "need at least eta"),
-        ({"schedule_steps": 50, "min_steps": 10, "eta": 3, "n_rungs": 3}, "ends before the top rung"),
+        (
+            {"schedule_steps": 50, "min_steps": 10, "eta": 3, "n_rungs": 3},
+            "ends before the top rung",
+        ),
     ],
 )
 def test_rungs_must_fit(hpo: dict[str, Any], expected: str) -> None:
@@ -191,13 +298,41 @@ def test_rungs_must_fit(hpo: dict[str, Any], expected: str) -> None:
     [
         ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 0.5, "high": 2}, True),
         ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 1.5, "high": 2}, False),
-        ({"type": "float", "low": 1, "high": 2}, {"type": "float", "low": 1, "high": 2, "log": True}, False),
-        ({"type": "int", "low": 2, "high": 8, "step": 2}, {"type": "int", "low": 0, "high": 8, "step": 2}, True),
-        ({"type": "int", "low": 2, "high": 8, "step": 2}, {"type": "int", "low": 1, "high": 9, "step": 2}, False),
-        ({"type": "categorical", "choices": [1, 2]}, {"type": "categorical", "choices": [3, 2, 1]}, True),
-        ({"type": "categorical", "choices": [1, 2]}, {"type": "categorical", "choices": [1]}, False),
-        ({**WINDOW, "when": {"model.n_layers": [1]}}, {**WINDOW, "when": {"model.n_layers": [1, 2]}}, True),
-        ({**WINDOW, "when": {"model.n_layers": [1, 2]}}, {**WINDOW, "when": {"model.n_layers": [1]}}, False),
+        (
+            {"type": "float", "low": 1, "high": 2},
+            {"type": "float", "low": 1, "high": 2, "log": True},
+            False,
+        ),
+        (
+            {"type": "int", "low": 2, "high": 8, "step": 2},
+            {"type": "int", "low": 0, "high": 8, "step": 2},
+            True,
+        ),
+        (
+            {"type": "int", "low": 2, "high": 8, "step": 2},
+            {"type": "int", "low": 1, "high": 9, "step": 2},
+            False,
+        ),
+        (
+            {"type": "categorical", "choices": [1, 2]},
+            {"type": "categorical", "choices": [3, 2, 1]},
+            True,
+        ),
+        (
+            {"type": "categorical", "choices": [1, 2]},
+            {"type": "categorical", "choices": [1]},
+            False,
+        ),
+        (
+            {**WINDOW, "when": {"model.n_layers": [1]}},
+            {**WINDOW, "when": {"model.n_layers": [1, 2]}},
+            True,
+        ),
+        (
+            {**WINDOW, "when": {"model.n_layers": [1, 2]}},
+            {**WINDOW, "when": {"model.n_layers": [1]}},
+            False,
+        ),
         ({**WINDOW, "when": {"model.n_layers": [1]}}, WINDOW, True),
         (WINDOW, {**WINDOW, "when": {"model.n_layers": [1]}}, False),
     ],
@@ -218,13 +353,28 @@ def test_what_the_search_decides() -> None:
     settings = HpoSettings(
         seed=1,
         model=ModelConfig(),
-        training=TrainingConfig(valid_every_steps=200, early_stopping_patience=3, max_steps=5400, ranks=4, warmup_steps=100),
+        training=TrainingConfig(
+            valid_every_steps=200,
+            early_stopping_patience=3,
+            max_steps=5400,
+            ranks=4,
+            warmup_steps=100,
+        ),
         hpo=HpoConfig(min_steps=60, eta=3, n_rungs=3, ranks=2),
     )
     training = trial_settings(settings, {}).training
-    assert (training.ranks, training.max_steps, training.warmup_steps, training.early_stopping_patience) == (2, 540, 10, 0)
-    assert all(dag.budget_steps(settings.hpo, rung) % training.valid_every_steps == 0 for rung in range(3))
-    changed = {f"training.{name}" for name, value in training if value != getattr(settings.training, name)}
+    assert (
+        training.ranks,
+        training.max_steps,
+        training.warmup_steps,
+        training.early_stopping_patience,
+    ) == (2, 540, 10, 0)
+    assert all(
+        dag.budget_steps(settings.hpo, rung) % training.valid_every_steps == 0 for rung in range(3)
+    )
+    changed = {
+        f"training.{name}" for name, value in training if value != getattr(settings.training, name)
+    }
     assert changed <= DECIDED_BY_SEARCH | {"training.warmup_steps"}
 
 
@@ -233,14 +383,20 @@ def test_what_the_search_decides() -> None:
     [
         ({"schedule_steps": 9000}, {"max_steps": 8000}, True),
         ({"schedule": "constant"}, {"max_steps": 8000}, True),
-        ({}, {"max_steps": 8000}, False),  # the trials' warm-up is as large a part of their schedule
+        (
+            {},
+            {"max_steps": 8000},
+            False,
+        ),  # the trials' warm-up is as large a part of their schedule
         ({}, {"ranks": 3}, True),
         ({}, {"early_stopping_patience": 3}, True),
         ({}, {"learning_rate": 0.1}, False),
     ],
     ids=str,
 )
-def test_what_only_the_final_training_sees_is_the_same_search(fixed: dict[str, Any], changed: dict[str, Any], same: bool) -> None:
+def test_what_only_the_final_training_sees_is_the_same_search(
+    fixed: dict[str, Any], changed: dict[str, Any], same: bool
+) -> None:
     detector = load_detector(CONFIG, "clic")
     runs = (load_run(CONFIG, {"training": {**fixed, **more}}) for more in ({}, changed))
     before, after = (HpoSettings.of(run, detector).plain() for run in runs)
@@ -248,7 +404,9 @@ def test_what_only_the_final_training_sees_is_the_same_search(fixed: dict[str, A
 
 
 def test_apply_leaves_the_rest_alone() -> None:
-    model, training = apply_parameters({"training.loss.momentum": 7.0, "model.width": 32}, ModelConfig(), TrainingConfig())
+    model, training = apply_parameters(
+        {"training.loss.momentum": 7.0, "model.width": 32}, ModelConfig(), TrainingConfig()
+    )
     assert model == ModelConfig(width=32)
     assert training.loss.momentum == 7.0
     assert training.model_copy(update={"loss": TrainingConfig().loss}) == TrainingConfig()

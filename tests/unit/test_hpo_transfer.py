@@ -33,7 +33,17 @@ def table(path: Path, rows: list[tuple[Any, ...]]) -> Path:
 
 
 def run_first(search: Search, slot: int, files: list[Path]) -> dict[str, Any]:
-    run_hpo_slot(search.settings, search.manifest, search.work, 0, 0, slot, search.output(0, 0, slot), search.train, warm_start=files)
+    run_hpo_slot(
+        search.settings,
+        search.manifest,
+        search.work,
+        0,
+        0,
+        slot,
+        search.output(0, 0, slot),
+        search.train,
+        warm_start=files,
+    )
     return dict(yaml.safe_load(search.output(0, 0, slot).read_text())["params"])
 
 
@@ -44,36 +54,72 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
         ("0-00001", 1, "complete", 0.5, 1e-3, 2, 16),
         ("0-00002", 1, "complete", 0.4, 2e-3, 3, None),
         ("0-00003", 1, "diverged", None, 9e-2, 1, 16),
-        ("0-00004", 1, "complete", 0.9, 2e-3, 3, 64),  # the same as 0-00002, whose width was not searched
+        (
+            "0-00004",
+            1,
+            "complete",
+            0.9,
+            2e-3,
+            3,
+            64,
+        ),  # the same as 0-00002, whose width was not searched
     ]
-    found = configurations([table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9))
-    assert found == [{RATE: 2e-3, LAYERS: 3, WIDTH: 64}, {RATE: 1e-3, LAYERS: 2, WIDTH: 16}, {RATE: 1e-2, LAYERS: 1, WIDTH: 16}]
-    assert all(isinstance(params[WIDTH], int) and isinstance(params[LAYERS], int) for params in found), "a column with gaps holds floats"
+    found = configurations(
+        [table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9)
+    )
+    assert found == [
+        {RATE: 2e-3, LAYERS: 3, WIDTH: 64},
+        {RATE: 1e-3, LAYERS: 2, WIDTH: 16},
+        {RATE: 1e-2, LAYERS: 1, WIDTH: 16},
+    ]
+    assert all(
+        isinstance(params[WIDTH], int) and isinstance(params[LAYERS], int) for params in found
+    ), "a column with gaps holds floats"
 
 
 def test_files_take_turns(tmp_path: Path) -> None:
-    one = table(tmp_path / "one.csv", [(f"0-{k:05d}", 1, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)])
+    one = table(
+        tmp_path / "one.csv",
+        [(f"0-{k:05d}", 1, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)],
+    )
     best = tmp_path / "best.yaml"
-    best.write_text(yaml.safe_dump({"model": {"n_layers": 6, "width": 32}, "training": {"learning_rate": 5e-3}}))
+    best.write_text(
+        yaml.safe_dump({"model": {"n_layers": 6, "width": 32}, "training": {"learning_rate": 5e-3}})
+    )
     found = configurations([one, best], make_settings())
     assert [params[LAYERS] for params in found] == [1, 6, 2]
 
 
-def test_what_lies_outside_of_the_space_is_passed_over_never_clipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_lies_outside_of_the_space_is_passed_over_never_clipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     outside = ("0-00000", 1, "complete", 0.1, 0.5, 1, 16)
     inside = ("0-00001", 1, "complete", 0.2, 1e-3, 1, 16)
-    assert configurations([table(tmp_path / "a.csv", [outside, inside])], make_settings()) == [{RATE: 1e-3, LAYERS: 1, WIDTH: 16}]
+    assert configurations([table(tmp_path / "a.csv", [outside, inside])], make_settings()) == [
+        {RATE: 1e-3, LAYERS: 1, WIDTH: 16}
+    ]
     assert f"1 of 2 configurations lie outside of hpo.space, e.g. {RATE} = 0.5" in caplog.text
-    with pytest.raises(UserError, match=r"hpo.warm_start: .*b.csv: none of 1 configurations.*learning_rate = 0.5; widen the space"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"hpo.warm_start: .*b.csv: none of 1 configurations.*learning_rate = 0.5; widen the"
+            r" space"
+        ),
+    ):
         configurations([table(tmp_path / "b.csv", [outside])], make_settings())
     with pytest.raises(UserError, match="the best: no trial ended well"):
-        configurations([table(tmp_path / "c.csv", [("0-00000", 1, "failed", None, 1e-3, 1, 16)])], make_settings())
+        configurations(
+            [table(tmp_path / "c.csv", [("0-00000", 1, "failed", None, 1e-3, 1, 16)])],
+            make_settings(),
+        )
 
 
 @pytest.mark.parametrize("content", ["event,pt\n1,2\n", "", "\x00\x01"])
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "trials.csv").write_text(content)
-    with pytest.raises(UserError, match=r"hpo.warm_start: .*trials.csv: not a trials.csv or best.yaml"):
+    with pytest.raises(
+        UserError, match=r"hpo.warm_start: .*trials.csv: not a trials.csv or best.yaml"
+    ):
         configurations([tmp_path / "trials.csv"], make_settings())
     (tmp_path / "best.yaml").write_text("modle: {width: 8}\n")
     with pytest.raises(UserError, match="did you mean 'model'"):
@@ -86,14 +132,27 @@ def test_a_study_begins_with_the_winners_of_another_and_trains_for_itself(tmp_pa
     winners = list({result["config"]: result["params"] for result in results}.values())
     files = [tmp_path / "other/trials.csv"]
     choice = SelectBestSettings(**dict(other.settings))
-    select_best_trial(choice, other.outputs(), other.work, other.manifest, tmp_path / "other/best.yaml", files[0], {})
+    select_best_trial(
+        choice,
+        other.outputs(),
+        other.work,
+        other.manifest,
+        tmp_path / "other/best.yaml",
+        files[0],
+        {},
+    )
     before = {path: path.read_bytes() for path in other.folder.rglob("*") if path.is_file()}
-    own = Search(tmp_path / "own", make_settings(sampler="random", first_rung_slots=8).model_copy(update={"seed": 8}))
+    own = Search(
+        tmp_path / "own",
+        make_settings(sampler="random", first_rung_slots=8).model_copy(update={"seed": 8}),
+    )
     order = list(range(8))
     random.Random(3).shuffle(order)
     tried = {slot: run_first(own, slot, files) for slot in order}
     assert tried[0] == {RATE: 1e-3, LAYERS: 3, WIDTH: 64}, "the default is first"
-    assert [tried[slot] for slot in (1, 2, 3)] == [params for params in winners if params != tried[0]][:3]
+    assert [tried[slot] for slot in (1, 2, 3)] == [
+        params for params in winners if params != tried[0]
+    ][:3]
     assert len({tuple(params.items()) for params in tried.values()}) == 8
     assert len(own.train.steps_made) == 8 * 5, "every configuration was trained here, once"
     assert {path: path.read_bytes() for path in other.folder.rglob("*") if path.is_file()} == before
@@ -110,11 +169,17 @@ def test_a_running_study_takes_winners_into_its_next_new_slots(tmp_path: Path) -
     first = [run_first(search, slot, []) for slot in range(4)]
     search.settings = grown(search.settings, first_rung_slots=8)
     known = first[2]
-    rows = [("0-00000", 1, "complete", 0.1, 3e-3, 5, 32), ("0-00001", 1, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH])]
+    rows = [
+        ("0-00000", 1, "complete", 0.1, 3e-3, 5, 32),
+        ("0-00001", 1, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH]),
+    ]
     files = [table(tmp_path / "trials.csv", rows)]
     assert [run_first(search, slot, files) for slot in range(4)] == first
     assert run_first(search, 6, files) == {RATE: 3e-3, LAYERS: 5, WIDTH: 32}
-    assert run_first(search, 4, files) not in [*first, {RATE: 3e-3, LAYERS: 5, WIDTH: 32}], "each winner is tried once"
+    assert run_first(search, 4, files) not in [
+        *first,
+        {RATE: 3e-3, LAYERS: 5, WIDTH: 32},
+    ], "each winner is tried once"
     assert len(search.train.steps_made) == 6 * 5
 
 

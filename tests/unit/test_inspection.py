@@ -1,4 +1,6 @@
-"""``particleforge inspect``: what it says about files of both generations, incomplete ones, and what is no such file."""
+"""``particleforge inspect``: what it says about files of both generations, incomplete ones, and
+what is no such file.
+"""
 
 import json
 
@@ -32,7 +34,12 @@ def inspect(path, leaves, modern=True):
 @pytest.mark.parametrize("modern", [True, False])
 def test_collections_sizes_and_meanings(tmp_path, events, modern):
     found = inspect(tmp_path / "events.root", leaves_of(events, modern), modern)
-    assert (found.format, found.n_events, found.tree, found.refused) == ("EDM4hep", 8, "RNTuple" if modern else "TTree", None)
+    assert (found.format, found.n_events, found.tree, found.refused) == (
+        "EDM4hep",
+        8,
+        "RNTuple" if modern else "TTree",
+        None,
+    )
     sizes = {collection.name: collection.mean_size for collection in found.collections}
     assert {name: sizes[name] for name in ("MCParticles", "SiTracks_Refitted", "ECALBarrel")} == {
         "MCParticles": 5,
@@ -44,12 +51,17 @@ def test_collections_sizes_and_meanings(tmp_path, events, modern):
     assert (found.read["tracks"], found.read["clusters"], found.read["hits"]) == (24, 32, 144)
     without_state = sum(track["location"] == 0 for event in events for track in event.tracks)
     assert found.missing == [
-        f"{without_state} tracks have no state at the interaction point: they are left out (collections.track_state_at_ip)",
+        (
+            f"{without_state} tracks have no state at the interaction point: they are left out"
+            " (collections.track_state_at_ip)"
+        ),
         "no dE/dx: feature dedx is 0",
         "no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi",
         "tracks name no hits: feature n_hits is 0",
-        f"{found.read['references_dropped']} references point nowhere or at what is not read: what they tell is lost "
-        "(pile-up, or hits left out)",
+        (
+            f"{found.read['references_dropped']} references point nowhere or at what is not read:"
+            " what they tell is lost (pile-up, or hits left out)"
+        ),
     ]
 
 
@@ -57,32 +69,66 @@ def test_collections_sizes_and_meanings(tmp_path, events, modern):
     ("missing", "said"),
     [
         ("EventHeader.", "no EventHeader: events are numbered by their position, weights are 1"),
-        (("SiTracks_Refitted.", "_SiTracks_Refitted_"), "no tracks: every target stands on a cluster"),
-        (("PandoraClusters.", "_PandoraClusters_"), "no clusters: neutral particles find no element"),
+        (
+            ("SiTracks_Refitted.", "_SiTracks_Refitted_"),
+            "no tracks: every target stands on a cluster",
+        ),
+        (
+            ("PandoraClusters.", "_PandoraClusters_"),
+            "no clusters: neutral particles find no element",
+        ),
         ("PandoraPFOs.", "no candidates: no baseline to compare with"),
         ("SiTracksMCTruthLink.", "no track links: no track gets a target"),
         ("CalohitMCTruthLink.", "no hits with links: cluster truth from cluster links"),
-        (("CalohitMCTruthLink.", "ClusterMCTruthLink."), "no hits with links: no cluster gets a target"),
-        (("ECALBarrel.", "HCALBarrel.", "MUON."), "no calorimeter hits: n_hits, widths and depth of clusters are 0"),
+        (
+            ("CalohitMCTruthLink.", "ClusterMCTruthLink."),
+            "no hits with links: no cluster gets a target",
+        ),
+        (
+            ("ECALBarrel.", "HCALBarrel.", "MUON."),
+            "no calorimeter hits: n_hits, widths and depth of clusters are 0",
+        ),
     ],
 )
 def test_what_is_missing_is_told_with_its_cost(tmp_path, events, missing, said):
-    found = inspect(tmp_path / "events.root", {leaf: values for leaf, values in leaves_of(events).items() if not leaf.startswith(missing)})
+    found = inspect(
+        tmp_path / "events.root",
+        {
+            leaf: values
+            for leaf, values in leaves_of(events).items()
+            if not leaf.startswith(missing)
+        },
+    )
     assert found.refused is None
     assert any(line.startswith(said) for line in found.missing)
 
 
 @pytest.mark.fault("missing branch")
 def test_an_unusable_file_is_shown_with_the_reason(tmp_path, events):
-    leaves = {leaf: values for leaf, values in leaves_of(events).items() if not any(link in leaf for link in LINKS)}
+    leaves = {
+        leaf: values
+        for leaf, values in leaves_of(events).items()
+        if not any(link in leaf for link in LINKS)
+    }
     write_leaves(tmp_path / "events.root", leaves)
-    arguments = ["inspect", str(tmp_path / "events.root"), "--detector", "clic", "--config", str(CONFIG)]
+    arguments = [
+        "inspect",
+        str(tmp_path / "events.root"),
+        "--detector",
+        "clic",
+        "--config",
+        str(CONFIG),
+    ]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 1
-    assert shown.stdout.splitlines()[-1].startswith(f"no dataset can be built: {tmp_path}/events.root: no truth link")
+    assert shown.stdout.splitlines()[-1].startswith(
+        f"no dataset can be built: {tmp_path}/events.root: no truth link"
+    )
     assert "  MCParticles " in shown.stdout
     as_json = CliRunner().invoke(app, [*arguments, "--json"])
-    assert json.loads(as_json.stdout)["refused"] == shown.stdout.splitlines()[-1].removeprefix("no dataset can be built: ")
+    assert json.loads(as_json.stdout)["refused"] == shown.stdout.splitlines()[-1].removeprefix(
+        "no dataset can be built: "
+    )
 
 
 @pytest.mark.fault("file that is not EDM4hep")

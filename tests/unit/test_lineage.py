@@ -1,4 +1,6 @@
-"""The chain of records is followed to its ends, what differs within it is said, and what has changed is found."""
+"""The chain of records is followed to its ends, what differs within it is said, and what has
+changed is found.
+"""
 
 import json
 
@@ -15,7 +17,11 @@ class Results:
 
     def __init__(self, folder):
         self.folder = folder
-        self.simulated = [self._simulate(sample, shard) for sample in ("qq", "ttbar") for shard in ("00000", "00001")]
+        self.simulated = [
+            self._simulate(sample, shard)
+            for sample in ("qq", "ttbar")
+            for shard in ("00000", "00001")
+        ]
         self.selected = [self.select(path) for path in self.simulated]
         self.summary = self.write("summary.txt", "all")
         Provenance.of("gather", {"version": 1}, self.selected).record(self.summary)
@@ -28,12 +34,18 @@ class Results:
 
     def _simulate(self, sample, shard):
         path = self.write(f"sim/{sample}/{shard}.root", f"{sample}{shard}")
-        Provenance.of("simulate", {"version": 3, "seed": 11, "sample_name": sample}, part={"shard": shard}).record(path)
+        Provenance.of(
+            "simulate", {"version": 3, "seed": 11, "sample_name": sample}, part={"shard": shard}
+        ).record(path)
         return path
 
     def select(self, source, cut=1):
-        path = self.write(f"select/{source.parent.name}/{source.stem}.txt", f"selected {source.read_text()} {cut}")
-        Provenance.of("select", {"version": 1, "sample_name": source.parent.name, "cut": cut}, [source]).record(path)
+        path = self.write(
+            f"select/{source.parent.name}/{source.stem}.txt", f"selected {source.read_text()} {cut}"
+        )
+        Provenance.of(
+            "select", {"version": 1, "sample_name": source.parent.name, "cut": cut}, [source]
+        ).record(path)
         return path
 
 
@@ -103,7 +115,9 @@ def test_a_file_from_elsewhere_ends_the_chain_and_is_watched(tmp_path):
     assert "no record" in text
     assert not problems
     source.write_text("another")
-    assert [item.reason for item in drawn(table)[1].values()] == ["changed since out.parquet read it"]
+    assert [item.reason for item in drawn(table)[1].values()] == [
+        "changed since out.parquet read it"
+    ]
 
 
 def test_a_file_of_a_folder_has_the_chain_of_the_folder(results):
@@ -127,7 +141,13 @@ def test_slurm_jobs_are_named(results):
     Provenance.of("train", {"version": 1}, [results.summary]).record(model)
     record = record_of(model)
     content = json.loads(record.read_text())
-    told = {"job_id": "77", "array_job_id": "70", "array_task_id": "3", "node_list": "n[1-2]", "restart_count": "1"}
+    told = {
+        "job_id": "77",
+        "array_job_id": "70",
+        "array_task_id": "3",
+        "node_list": "n[1-2]",
+        "restart_count": "1",
+    }
     content["circumstances"]["slurm"] = told
     record.write_text(json.dumps(content))
     assert "Slurm job 77 = 70_3 (on n[1-2], 1 restarts)" in drawn(model)[0]
@@ -135,5 +155,7 @@ def test_slurm_jobs_are_named(results):
 
 def test_without_a_record_it_is_one_line(tmp_path):
     (tmp_path / "own.txt").touch()
-    with pytest.raises(UserError, match=r"own\.txt: no provenance, as own\.txt\.provenance\.json is not beside it"):
+    with pytest.raises(
+        UserError, match=r"own\.txt: no provenance, as own\.txt\.provenance\.json is not beside it"
+    ):
         read_lineage(tmp_path / "own.txt")

@@ -24,7 +24,9 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
-    return ModelInputs.from_manifest(write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1))
+    return ModelInputs.from_manifest(
+        write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,16 @@ def decoder(inputs: ModelInputs) -> Decoder:
 
 
 def make_batch(lengths: list[int], seed: int = 0, padding: int = 0) -> Batch:
-    """Return random events padded to the longest plus ``padding``; values in padding are noise that must not matter."""
+    """Return random events padded to the longest plus ``padding``.
+
+    Values in padding are noise that must not matter.
+    """
     rng = np.random.default_rng(seed)
     shape = (len(lengths), max([*lengths, 0]) + padding)
-    features, p4 = rng.normal(0, 5, (*shape, N_FEATURES)).astype(np.float32), rng.normal(0, 5, (*shape, 4)).astype(np.float32)
+    features, p4 = (
+        rng.normal(0, 5, (*shape, N_FEATURES)).astype(np.float32),
+        rng.normal(0, 5, (*shape, 4)).astype(np.float32),
+    )
     types, classes, charges = (np.zeros(shape, np.int64) for _ in range(3))
     for row, n in enumerate(lengths):
         event = random_elements(np.random.default_rng((seed, row)), n)
@@ -51,14 +59,24 @@ def decoded(decoder: Decoder, batch: Batch) -> tuple[torch.Tensor, ...]:
 
 
 @settings(max_examples=15, deadline=None)
-@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5), padding=st.integers(0, 30), seed=st.integers(0, 1000))
-def test_event_depends_on_neither_padding_nor_batch_mates(decoder: Decoder, lengths: list[int], padding: int, seed: int) -> None:
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    padding=st.integers(0, 30),
+    seed=st.integers(0, 1000),
+)
+def test_event_depends_on_neither_padding_nor_batch_mates(
+    decoder: Decoder, lengths: list[int], padding: int, seed: int
+) -> None:
     together = decoded(decoder, make_batch(lengths, seed, padding))
     for row, n in enumerate(lengths):
         batch = make_batch(lengths, seed)
         alone = decoded(decoder, Batch(*(column[row : row + 1, :n] for column in batch)))
         for one, all_ in zip(alone, together, strict=True):
-            assert (one[0] - all_[row, :n]).abs().amax().item() <= TOLERANCE if n else one.shape[1] == 0
+            assert (
+                (one[0] - all_[row, :n]).abs().amax().item() <= TOLERANCE
+                if n
+                else one.shape[1] == 0
+            )
 
 
 @settings(max_examples=10, deadline=None)
@@ -115,11 +133,20 @@ def test_untrained_network_answers_with_the_host(inputs: ModelInputs) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_momentum_corrections_invert(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    pt, eta, phi = rng.exponential(5, 50) + 0.1, rng.uniform(-4, 4, 50), rng.uniform(-np.pi, np.pi, 50)
+    pt, eta, phi = (
+        rng.exponential(5, 50) + 0.1,
+        rng.uniform(-4, 4, 50),
+        rng.uniform(-np.pi, np.pi, 50),
+    )
     energy = np.hypot(pt * np.cosh(eta), 0.14)
-    p4 = torch.tensor(np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy], -1))[None]
+    p4 = torch.tensor(
+        np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy], -1)
+    )[None]
     turned = phi + rng.uniform(-3, 3, 50)
-    host = tuple(torch.tensor(v)[None] for v in (pt * 1.3, energy * 0.7, eta + 0.2, np.sin(turned), np.cos(turned)))
+    host = tuple(
+        torch.tensor(v)[None]
+        for v in (pt * 1.3, energy * 0.7, eta + 0.2, np.sin(turned), np.cos(turned))
+    )
     assert torch.allclose(to_p4(to_corrections(p4, host), host), p4, rtol=1e-6, atol=1e-9)
 
 
@@ -134,10 +161,17 @@ def test_loss_of_perfect_outputs_is_zero_and_each_term_sees_its_output(inputs: M
         presence=torch.where(particle, 50.0, -50.0),
         classes=torch.nn.functional.one_hot((batch.target_class - 1).clamp(min=0), 3) * 50.0,
         charge=torch.nn.functional.one_hot(batch.target_charge + 1, 3) * 50.0,
-        momentum=to_corrections(batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])),
+        momentum=to_corrections(
+            batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])
+        ),
     )
     assert loss_sums(perfect, batch, network.host_columns).abs().max() < 1e-5
-    wrong = {"presence": -perfect.presence, "classes": -perfect.classes, "charge": -perfect.charge, "momentum": perfect.momentum + 1}
+    wrong = {
+        "presence": -perfect.presence,
+        "classes": -perfect.classes,
+        "charge": -perfect.charge,
+        "momentum": perfect.momentum + 1,
+    }
     for term, (name, value) in enumerate(wrong.items()):
         sums = loss_sums(perfect._replace(**{name: value}), batch, network.host_columns)
         others = sums[:4].sum() - sums[term]  # the event as a whole sees presence and momentum too
@@ -146,14 +180,24 @@ def test_loss_of_perfect_outputs_is_zero_and_each_term_sees_its_output(inputs: M
         assert (sums[4] > 1e-3) == (name in ("presence", "momentum"))
 
 
-def test_saved_model_loads_and_gives_the_same(decoder: Decoder, inputs: ModelInputs, tmp_path: Path) -> None:
+def test_saved_model_loads_and_gives_the_same(
+    decoder: Decoder, inputs: ModelInputs, tmp_path: Path
+) -> None:
     network = decoder.network
-    content = {"weights": network.state_dict(), "model": network.config.model_dump(mode="json"), "inputs": inputs.plain(), "step": 5}
+    content = {
+        "weights": network.state_dict(),
+        "model": network.config.model_dump(mode="json"),
+        "inputs": inputs.plain(),
+        "step": 5,
+    }
     save_model(tmp_path / "best.pt", content)
     loaded, meta = load_model(tmp_path / "best.pt")
     batch = make_batch([9])
     assert meta["step"] == 5
-    assert torch.equal(loaded(batch.features, batch.element_type).classes, network(batch.features, batch.element_type).classes)
+    assert torch.equal(
+        loaded(batch.features, batch.element_type).classes,
+        network(batch.features, batch.element_type).classes,
+    )
     (tmp_path / "broken.pt").write_bytes((tmp_path / "best.pt").read_bytes()[:-200])
     with pytest.raises(UserError, match=r"broken\.pt: not a model"):
         load_model(tmp_path / "broken.pt")

@@ -1,4 +1,6 @@
-"""Every backbone: what an element's output may depend on, what it costs, and where the near-linear ones cut."""
+"""Every backbone: what an element's output may depend on, what it costs, and where the near-linear
+ones cut.
+"""
 
 import numpy as np
 import pytest
@@ -23,12 +25,21 @@ from .synthetic_shards import write_synthetic
 from .test_model import TOLERANCE, decoded, make_batch
 
 LINEAR = ("windowed_attention", "gnn_lsh")
-SMALL = {"width": 16, "n_layers": 4, "n_heads": 2, "window_elements": 8, "bin_elements": 8, "hash_directions": 3}
+SMALL = {
+    "width": 16,
+    "n_layers": 4,
+    "n_heads": 2,
+    "window_elements": 8,
+    "bin_elements": 8,
+    "hash_directions": 3,
+}
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
-    return ModelInputs.from_manifest(write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1))
+    return ModelInputs.from_manifest(
+        write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1)
+    )
 
 
 def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> SetTransformer:
@@ -43,7 +54,9 @@ def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> SetTran
     return network
 
 
-@pytest.fixture(scope="module", params=[(b, local) for b in LINEAR for local in (True, False)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(b, local) for b in LINEAR for local in (True, False)], ids=str
+)
 def decoder(request: pytest.FixtureRequest, inputs: ModelInputs) -> Decoder:
     backbone, local = request.param
     return Decoder(network_of(inputs, backbone, local_attention=local))
@@ -54,13 +67,25 @@ def test_registry_and_configuration_name_the_same_backbones() -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(lengths=st.lists(st.integers(0, 60), min_size=1, max_size=4), padding=st.integers(0, 30), seed=st.integers(0, 1000))
-def test_event_depends_on_neither_padding_nor_batch_mates(decoder: Decoder, lengths: list[int], padding: int, seed: int) -> None:
+@given(
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    padding=st.integers(0, 30),
+    seed=st.integers(0, 1000),
+)
+def test_event_depends_on_neither_padding_nor_batch_mates(
+    decoder: Decoder, lengths: list[int], padding: int, seed: int
+) -> None:
     together = decoded(decoder, make_batch(lengths, seed, padding))
     for row, n in enumerate(lengths):
-        alone = decoded(decoder, Batch(*(column[row : row + 1, :n] for column in make_batch(lengths, seed))))
+        alone = decoded(
+            decoder, Batch(*(column[row : row + 1, :n] for column in make_batch(lengths, seed)))
+        )
         for one, all_ in zip(alone, together, strict=True):
-            assert (one[0] - all_[row, :n]).abs().amax().item() <= TOLERANCE if n else one.shape[1] == 0
+            assert (
+                (one[0] - all_[row, :n]).abs().amax().item() <= TOLERANCE
+                if n
+                else one.shape[1] == 0
+            )
 
 
 @settings(max_examples=10, deadline=None)
@@ -80,7 +105,9 @@ def test_order_does_not_matter_for_elements_in_one_place(decoder: Decoder) -> No
     same_place = batch.features.scatter(-1, columns, torch.tensor([0.3, 0.6, 0.8]).expand(1, 50, 3))
     order = torch.from_numpy(np.random.default_rng(1).permutation(50))
     straight = decoded(decoder, batch._replace(features=same_place))
-    permuted = decoded(decoder, Batch(*(column[:, order] for column in batch._replace(features=same_place))))
+    permuted = decoded(
+        decoder, Batch(*(column[:, order] for column in batch._replace(features=same_place)))
+    )
     for one, other in zip(straight, permuted, strict=True):
         assert (one[:, order] - other).abs().amax() <= TOLERANCE
 
@@ -93,12 +120,16 @@ def test_an_element_depends_on_the_others_of_its_event(decoder: Decoder) -> None
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("lengths", [[0], [1], [8, 0, 1, 33]], ids=str)
-def test_gradients_are_finite_and_equal_with_checkpointing(inputs: ModelInputs, backbone: str, lengths: list[int]) -> None:
+def test_gradients_are_finite_and_equal_with_checkpointing(
+    inputs: ModelInputs, backbone: str, lengths: list[int]
+) -> None:
     network, batch = network_of(inputs, backbone).train(), make_batch(lengths)
 
     def gradient() -> torch.Tensor:
         network.zero_grad()
-        loss_sums(network(batch.features, batch.element_type), batch, network.host_columns).sum().backward()
+        loss_sums(
+            network(batch.features, batch.element_type), batch, network.host_columns
+        ).sum().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()])
 
     stored = gradient()
@@ -169,9 +200,15 @@ def test_windows_reach_no_farther_than_their_neighbours(inputs: ModelInputs) -> 
     batch = make_batch([64])
     order = curve_orders(geometry_of(network, batch), 1)[0, 0]
     moved = batch.features.clone()
-    moved[0, order[-1], 0] *= 3  # momentum of the last element along the curve, in the ninth window of eight
+    moved[0, order[-1], 0] *= (
+        3  # momentum of the last element along the curve, in the ninth window of eight
+    )
     with torch.no_grad():
-        change = (network(*batch[:2]).classes - network(moved, batch.element_type).classes).abs().amax(-1)[0, order]
+        change = (
+            (network(*batch[:2]).classes - network(moved, batch.element_type).classes)
+            .abs()
+            .amax(-1)[0, order]
+        )
     assert change[:48].max() == 0
     assert (change[48:] > 0).all()
 
@@ -197,8 +234,12 @@ def test_curves_keep_neighbours_together() -> None:
     rng = np.random.default_rng(0)
     n = 4000
     eta, phi = rng.uniform(-3, 3, n), rng.uniform(-np.pi, np.pi, n)
-    position = torch.tensor(np.stack([eta, np.sin(phi), np.cos(phi)], -1), dtype=torch.float32)[None]
-    geometry = Geometry(position, torch.rand(1, n), torch.ones(1, n, dtype=torch.bool), torch.zeros(1))
+    position = torch.tensor(np.stack([eta, np.sin(phi), np.cos(phi)], -1), dtype=torch.float32)[
+        None
+    ]
+    geometry = Geometry(
+        position, torch.rand(1, n), torch.ones(1, n, dtype=torch.bool), torch.zeros(1)
+    )
     nearest = torch.cdist(position[0], position[0]).fill_diagonal_(9).argmin(-1)
     places = torch.stack([inverse(order)[0] for order in curve_orders(geometry, 3)])
     apart = (places - places[:, nearest]).abs() > 192

@@ -8,7 +8,15 @@ from particleforge.config.model import ModelConfig
 from particleforge.config.training import LossConfig
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.loss import JUDGED, TERMS, Batch, counts, denominators, loss_sums, term_weights
+from particleforge.model.loss import (
+    JUDGED,
+    TERMS,
+    Batch,
+    counts,
+    denominators,
+    loss_sums,
+    term_weights,
+)
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections
 from particleforge.model.network import Outputs, SetTransformer
 
@@ -17,13 +25,20 @@ from .test_model import make_batch
 
 SMALL = {"width": 16, "n_layers": 1, "n_heads": 2}
 EVERYTHING = LossConfig(
-    event=0.7, uncertainty=0.5, presence_focal_gamma=2.0, classification_focal_gamma=0.5, momentum_form="absolute", huber_delta=0.3
+    event=0.7,
+    uncertainty=0.5,
+    presence_focal_gamma=2.0,
+    classification_focal_gamma=0.5,
+    momentum_form="absolute",
+    huber_delta=0.3,
 )
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
-    return ModelInputs.from_manifest(write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1))
+    return ModelInputs.from_manifest(
+        write_synthetic(tmp_path_factory.mktemp("shards"), train=(1,), valid=1, test=1)
+    )
 
 
 @pytest.fixture
@@ -34,7 +49,9 @@ def network(inputs: ModelInputs) -> SetTransformer:
     return network
 
 
-def term(name: str, outputs: Outputs, batch: Batch, network: SetTransformer, config: LossConfig = JUDGED) -> torch.Tensor:
+def term(
+    name: str, outputs: Outputs, batch: Batch, network: SetTransformer, config: LossConfig = JUDGED
+) -> torch.Tensor:
     return loss_sums(outputs, batch, network.host_columns, config)[TERMS.index(name)]
 
 
@@ -42,16 +59,31 @@ def test_default_forms_are_those_of_torch(network: SetTransformer) -> None:
     batch = make_batch([30, 4], padding=3)
     outputs = network(*batch[:2])
     real, particle = batch.element_type > 0, batch.target_class > 0
-    target = to_corrections(batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type]))
+    target = to_corrections(
+        batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])
+    )
     expected = {
-        "presence": functional.binary_cross_entropy_with_logits(outputs.presence[real], particle[real].float(), reduction="sum"),
-        "classification": functional.cross_entropy(outputs.classes[particle], batch.target_class[particle] - 1, reduction="sum"),
-        "charge": functional.cross_entropy(outputs.charge[particle], batch.target_charge[particle] + 1, reduction="sum"),
-        "momentum": functional.huber_loss(outputs.momentum[particle][:, :5], target[particle], reduction="sum") / 5,
+        "presence": functional.binary_cross_entropy_with_logits(
+            outputs.presence[real], particle[real].float(), reduction="sum"
+        ),
+        "classification": functional.cross_entropy(
+            outputs.classes[particle], batch.target_class[particle] - 1, reduction="sum"
+        ),
+        "charge": functional.cross_entropy(
+            outputs.charge[particle], batch.target_charge[particle] + 1, reduction="sum"
+        ),
+        "momentum": (
+            functional.huber_loss(
+                outputs.momentum[particle][:, :5], target[particle], reduction="sum"
+            )
+            / 5
+        ),
     }
     for config in (JUDGED, LossConfig()):
         for name, value in expected.items():
-            assert term(name, outputs, batch, network, config).item() == pytest.approx(value.item(), rel=1e-5)
+            assert term(name, outputs, batch, network, config).item() == pytest.approx(
+                value.item(), rel=1e-5
+            )
 
 
 def test_focal_forms_weigh_each_element_by_its_miss(network: SetTransformer) -> None:
@@ -61,17 +93,27 @@ def test_focal_forms_weigh_each_element_by_its_miss(network: SetTransformer) -> 
     p = outputs.presence[0].sigmoid()
     p = torch.where(particle, p, 1 - p)
     expected = -((1 - p) ** 2 * p.log()).sum()
-    assert term("presence", outputs, batch, network, LossConfig(presence_focal_gamma=2)).item() == pytest.approx(expected.item(), rel=1e-4)
-    p = outputs.classes[0][particle].softmax(-1).gather(-1, batch.target_class[0][particle, None] - 1)
+    assert term(
+        "presence", outputs, batch, network, LossConfig(presence_focal_gamma=2)
+    ).item() == pytest.approx(expected.item(), rel=1e-4)
+    p = (
+        outputs.classes[0][particle]
+        .softmax(-1)
+        .gather(-1, batch.target_class[0][particle, None] - 1)
+    )
     expected = -((1 - p) ** 1.5 * p.log()).sum()
-    found = term("classification", outputs, batch, network, LossConfig(classification_focal_gamma=1.5))
+    found = term(
+        "classification", outputs, batch, network, LossConfig(classification_focal_gamma=1.5)
+    )
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_forms_of_regression(network: SetTransformer) -> None:
     batch = make_batch([12])
     outputs = network(*batch[:2])
-    target = to_corrections(batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type]))
+    target = to_corrections(
+        batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])
+    )
     difference = (outputs.momentum[..., :5] - target)[batch.target_class > 0]
     found = term("momentum", outputs, batch, network, LossConfig(momentum_form="absolute"))
     assert found.item() == pytest.approx(difference.abs().sum().item() / 5, rel=1e-5)
@@ -79,8 +121,12 @@ def test_forms_of_regression(network: SetTransformer) -> None:
     assert found.item() == pytest.approx(1e-3 * difference.abs().sum().item() / 5, rel=0.02)
 
 
-def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(network: SetTransformer) -> None:
-    """Two particles of 10 GeV along x and y, of which the second is not found: py misses 10 GeV, E misses 10 of 20."""
+def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
+    network: SetTransformer,
+) -> None:
+    """Two particles of 10 GeV along x and y, of which the second is not found: py misses 10 GeV, E
+    misses 10 of 20.
+    """
     types = torch.tensor([[1, 1, 0], [0, 0, 0]])
     features = torch.zeros(2, 3, network.inputs.n_features)
     features[0, 0, :5] = torch.tensor([10.0, 0, 0, 1, 10])  # pt, eta, sin phi, cos phi, p
@@ -98,7 +144,9 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(network: 
     assert value.item() == pytest.approx(2 * (missing - 0.5) / 4, rel=1e-5)
     assert counts(batch).tolist() == [2, 2, 1]
     assert denominators(counts(batch)).tolist() == [2, 2, 2, 2, 1, 2]
-    assert not torch.autograd.grad(value, presence)[0].any(), "no part of what is minimised by default"
+    assert not torch.autograd.grad(value, presence)[0].any(), (
+        "no part of what is minimised by default"
+    )
     halfway = outputs._replace(presence=torch.zeros(2, 3, requires_grad=True))
     term("event", halfway, batch, network, LossConfig(event=1.0)).backward()
     gradient = halfway.presence.grad
@@ -108,28 +156,44 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(network: 
 
 
 def test_empty_padding_gives_the_event_term_no_gradient(network: SetTransformer) -> None:
-    """Elements that are all zeros, as the loader pads with, where the network corrects nothing: their momentum is 0."""
+    """Elements that are all zeros, as the loader pads with, where the network corrects nothing:
+    their momentum is 0.
+    """
     batch = make_batch([4, 2], padding=3)
     real = batch.element_type > 0
-    empty = Batch(*(torch.where(real.unsqueeze(-1) if column.ndim == 3 else real, column, 0) for column in batch))
+    empty = Batch(
+        *(
+            torch.where(real.unsqueeze(-1) if column.ndim == 3 else real, column, 0)
+            for column in batch
+        )
+    )
     momentum = torch.zeros(2, 7, N_CORRECTIONS, requires_grad=True)
     outputs = network(empty.features, empty.element_type)._replace(momentum=momentum)
-    loss_sums(outputs, empty, network.host_columns, LossConfig(event=1.0))[TERMS.index("event")].backward()
+    loss_sums(outputs, empty, network.host_columns, LossConfig(event=1.0))[
+        TERMS.index("event")
+    ].backward()
     assert momentum.grad.isfinite().all()
     assert momentum.grad[real].any()
     assert not momentum.grad[~real].any()
 
 
 def test_uncertainty_is_learnt_where_the_error_is(network: SetTransformer) -> None:
-    """At its minimum sigma is the error (beta 0); with beta 1 the mean's gradient is that of the squared error."""
+    """At its minimum sigma is the error (beta 0).
+
+    With beta 1 the mean's gradient is that of the squared error.
+    """
     batch = make_batch([20])
     particle = batch.target_class > 0
-    target = to_corrections(batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type]))
+    target = to_corrections(
+        batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])
+    )
     error = torch.linspace(0.1, 3, 20)[None, :, None].expand_as(target)
 
     def gradient(log_sigma: torch.Tensor, beta: float) -> torch.Tensor:
         momentum = torch.cat((target + error, log_sigma), -1).detach().requires_grad_()
-        outputs = Outputs(torch.zeros(1, 20), torch.zeros(1, 20, 3), torch.zeros(1, 20, 3), momentum)
+        outputs = Outputs(
+            torch.zeros(1, 20), torch.zeros(1, 20, 3), torch.zeros(1, 20, 3), momentum
+        )
         term("uncertainty", outputs, batch, network, LossConfig(uncertainty_beta=beta)).backward()
         return momentum.grad[particle]
 
@@ -151,7 +215,9 @@ def test_uncertainty_changes_no_decoded_momentum(network: SetTransformer) -> Non
     with torch.no_grad():
         before = decoder(*batch[:2])
         network.momentum_head[-1].weight[N_CORRECTIONS:] += 1
-        assert all(torch.equal(one, other) for one, other in zip(before, decoder(*batch[:2]), strict=True))
+        assert all(
+            torch.equal(one, other) for one, other in zip(before, decoder(*batch[:2]), strict=True)
+        )
         assert network(*batch[:2]).momentum.shape[-1] == 2 * N_CORRECTIONS
 
 
@@ -161,7 +227,9 @@ def test_what_is_judged_has_the_default_weights_and_forms() -> None:
 
 
 @pytest.mark.parametrize("config", [LossConfig(), EVERYTHING], ids=["default", "every option"])
-def test_loss_and_gradient_do_not_depend_on_packing(network: SetTransformer, config: LossConfig) -> None:
+def test_loss_and_gradient_do_not_depend_on_packing(
+    network: SetTransformer, config: LossConfig
+) -> None:
     lengths = [7, 0, 19, 1, 12]
     whole = make_batch(lengths)
     divisor, weights = denominators(counts(whole)).float(), term_weights(config)
@@ -170,13 +238,19 @@ def test_loss_and_gradient_do_not_depend_on_packing(network: SetTransformer, con
         network.zero_grad()
         loss = 0.0
         for part in parts:
-            value = loss_sums(network(*part[:2]), part, network.host_columns, config) / divisor @ weights
+            value = (
+                loss_sums(network(*part[:2]), part, network.host_columns, config)
+                / divisor
+                @ weights
+            )
             value.backward()
             loss += value.item()
         return loss, torch.cat([p.grad.flatten() for p in network.parameters()])
 
     loss, gradient = gradients([whole])
-    split_loss, split_gradient = gradients([Batch(*(column[i : i + 1, :n] for column in whole)) for i, n in enumerate(lengths)])
+    split_loss, split_gradient = gradients(
+        [Batch(*(column[i : i + 1, :n] for column in whole)) for i, n in enumerate(lengths)]
+    )
     assert loss == pytest.approx(split_loss, rel=1e-6)
     assert (gradient - split_gradient).norm() <= 1e-6 * gradient.norm()
     assert gradient.isfinite().all()
@@ -187,10 +261,15 @@ def test_every_weight_and_form_changes_the_gradient(network: SetTransformer) -> 
 
     def gradient(config: LossConfig) -> torch.Tensor:
         network.zero_grad()
-        (loss_sums(network(*batch[:2]), batch, network.host_columns, config) @ term_weights(config)).backward()
+        (
+            loss_sums(network(*batch[:2]), batch, network.host_columns, config)
+            @ term_weights(config)
+        ).backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()])
 
     before = gradient(LossConfig())
     changes = {"momentum_form": "absolute", "uncertainty_beta": 0.1, "huber_delta": 0.2}
     for name in LossConfig.model_fields:
-        assert not torch.allclose(before, gradient(LossConfig(**{name: changes.get(name, 3.0)})), rtol=1e-3), name
+        assert not torch.allclose(
+            before, gradient(LossConfig(**{name: changes.get(name, 3.0)})), rtol=1e-3
+        ), name

@@ -1,11 +1,20 @@
-"""Rules of the particle flow, case by case: hand-made showers of exact energies, so that the outcome is certain."""
+"""Rules of the particle flow, case by case: hand-made showers of exact energies, so that the
+outcome is certain.
+"""
 
 import numpy as np
 import pytest
 
 from particleforge.simulation.calorimeter import SUBDETECTOR, simulate_hits
 from particleforge.simulation.clustering import cluster_hits
-from particleforge.simulation.particle_flow import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON, reconstruct
+from particleforge.simulation.particle_flow import (
+    CHARGED_HADRON,
+    ELECTRON,
+    MUON,
+    NEUTRAL_HADRON,
+    PHOTON,
+    reconstruct,
+)
 from particleforge.simulation.records import HitCollection, Hits
 
 from .calorimeter_fixtures import at_face, beam, clusters_at, tracks_of
@@ -16,8 +25,14 @@ HEADS_ON = np.array([1.0, 0.0, 0.0])
 
 
 def shower(energy, collection, offset_mm=0.0, spread_mm=0.0):
-    """Return rows (collection, energy, x, y, z) of ten hits along x, displaced in y by ``offset_mm`` +- ``spread_mm``."""
-    depth = {HitCollection.ECAL_BARREL: 1510.0, HitCollection.HCAL_BARREL: 1750.0, HitCollection.MUON: 4461.0}[collection]
+    """Return rows (collection, energy, x, y, z) of ten hits along x, displaced in y by
+    ``offset_mm`` +- ``spread_mm``.
+    """
+    depth = {
+        HitCollection.ECAL_BARREL: 1510.0,
+        HitCollection.HCAL_BARREL: 1750.0,
+        HitCollection.MUON: 4461.0,
+    }[collection]
     rows = []
     for k in range(10):
         side = spread_mm if k % 2 else -spread_mm
@@ -43,10 +58,14 @@ def run(track_energies, *clusters):
         contribution_energy=none,
     )
     n = len(track_energies)
-    entering = at_face(CLIC, np.full(n, 211), np.array(track_energies, float), np.pi / 2, 0.0, np.zeros(n))
+    entering = at_face(
+        CLIC, np.full(n, 211), np.array(track_energies, float), np.pi / 2, 0.0, np.zeros(n)
+    )
     record = clusters_at(hits, number, SUBDETECTOR[hits.collection])
     found = reconstruct(tracks_of(CLIC, entering), record, hits, 1, CLIC)
-    assert np.allclose(found.energy**2 - found.px**2 - found.py**2 - found.pz**2, found.mass**2, atol=1e-6)
+    assert np.allclose(
+        found.energy**2 - found.px**2 - found.py**2 - found.pz**2, found.mass**2, atol=1e-6
+    )
     return found
 
 
@@ -64,7 +83,12 @@ def test_compatible_energy_is_a_charged_hadron_with_the_momentum_of_the_track():
     found = run([10.0], hadron(11.0))
     assert codes(found) == [CHARGED_HADRON]
     assert np.hypot(found.px[0], np.hypot(found.py[0], found.pz[0])) == pytest.approx(10.0)
-    assert (found.track[0], found.cluster[0], found.pdg[0], found.charge[0]) == (0, 0, -CHARGED_HADRON, -1)
+    assert (found.track[0], found.cluster[0], found.pdg[0], found.charge[0]) == (
+        0,
+        0,
+        -CHARGED_HADRON,
+        -1,
+    )
 
 
 def test_excess_in_the_ecal_is_a_photon():
@@ -112,17 +136,27 @@ def test_electrons_have_their_energy_in_a_compact_ecal_cluster():
     assert codes(found) == [ELECTRON]
     assert found.pdg[0] == ELECTRON  # negative charge, positive code
     assert codes(run([20.0], shower(15.0, HitCollection.ECAL_BARREL, 0.0, 3.0))) == [CHARGED_HADRON]
-    assert codes(run([20.0], shower(20.0, HitCollection.ECAL_BARREL, 0.0, 20.0))) == [CHARGED_HADRON]
+    assert codes(run([20.0], shower(20.0, HitCollection.ECAL_BARREL, 0.0, 20.0))) == [
+        CHARGED_HADRON
+    ]
 
 
 def test_muons_have_hits_in_the_muon_system_and_little_energy():
-    line = shower(0.25, HitCollection.ECAL_BARREL) + shower(1.7, HitCollection.HCAL_BARREL) + shower(0.3, HitCollection.MUON)
+    line = (
+        shower(0.25, HitCollection.ECAL_BARREL)
+        + shower(1.7, HitCollection.HCAL_BARREL)
+        + shower(0.3, HitCollection.MUON)
+    )
     assert codes(run([40.0], line)) == [MUON]
     assert codes(run([40.0], hadron(40.0) + shower(0.3, HitCollection.MUON))) == [CHARGED_HADRON]
 
 
 def test_a_muon_in_a_cluster_leaves_the_rest_to_a_neutral():
-    line = shower(0.25, HitCollection.ECAL_BARREL) + shower(1.7, HitCollection.HCAL_BARREL) + shower(0.3, HitCollection.MUON)
+    line = (
+        shower(0.25, HitCollection.ECAL_BARREL)
+        + shower(1.7, HitCollection.HCAL_BARREL)
+        + shower(0.3, HitCollection.MUON)
+    )
     found = run([40.0], line + shower(12.0, HitCollection.ECAL_BARREL, 40.0, 3.0))
     assert codes(found) == [MUON, PHOTON]
     assert found.energy[found.pdg == PHOTON] == pytest.approx(12.0, abs=1.0)
@@ -131,7 +165,9 @@ def test_a_muon_in_a_cluster_leaves_the_rest_to_a_neutral():
 def test_a_track_that_did_not_reach_the_calorimeter_is_dropped():
     assert codes(run([20.0])) == []
     assert codes(run([0.3])) == [CHARGED_HADRON]  # so soft that its energy may be missed
-    assert codes(run([20.0], shower(6.0, HitCollection.HCAL_BARREL, 400.0, 10.0))) == [NEUTRAL_HADRON]
+    assert codes(run([20.0], shower(6.0, HitCollection.HCAL_BARREL, 400.0, 10.0))) == [
+        NEUTRAL_HADRON
+    ]
 
 
 def test_every_track_and_cluster_is_used_once_and_events_do_not_mix():
@@ -139,7 +175,14 @@ def test_every_track_and_cluster_is_used_once_and_events_do_not_mix():
     rng = np.random.default_rng(9)
     event = np.repeat(np.arange(n), 4)
     pdg = np.tile([211, 22, 130, 211], n)
-    entering = at_face(CLIC, pdg, rng.uniform(1, 20, 4 * n), rng.uniform(1.2, 1.9, 4 * n), rng.uniform(-3, 3, 4 * n), event)
+    entering = at_face(
+        CLIC,
+        pdg,
+        rng.uniform(1, 20, 4 * n),
+        rng.uniform(1.2, 1.9, 4 * n),
+        rng.uniform(-3, 3, 4 * n),
+        event,
+    )
     hits = simulate_hits(entering, n, CLIC, rng)
     tracks, clusters = tracks_of(CLIC, entering), cluster_hits(hits, n, CLIC)
     found = reconstruct(tracks, clusters, hits, n, CLIC)
@@ -150,7 +193,9 @@ def test_every_track_and_cluster_is_used_once_and_events_do_not_mix():
     np.testing.assert_array_equal(tracks.event[used], found.event[found.track >= 0])
     np.testing.assert_array_equal(clusters.event[neutral], found.event[found.track < 0])
     truth = np.bincount(event, entering.energy, minlength=n)
-    assert np.bincount(found.event, found.energy, minlength=n).sum() == pytest.approx(truth.sum(), rel=0.1)
+    assert np.bincount(found.event, found.energy, minlength=n).sum() == pytest.approx(
+        truth.sum(), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("n_events", [0, 2])
@@ -162,5 +207,7 @@ def test_empty_events_and_missing_tracks_or_clusters(n_events):
     if n_events:
         photons = beam(CLIC, 22, 5.0, n_events)
         hits = simulate_hits(photons, n_events, CLIC, np.random.default_rng(1))
-        found = reconstruct(tracks_of(CLIC, nothing), cluster_hits(hits, n_events, CLIC), hits, n_events, CLIC)
+        found = reconstruct(
+            tracks_of(CLIC, nothing), cluster_hits(hits, n_events, CLIC), hits, n_events, CLIC
+        )
         assert PHOTON in found.pdg

@@ -39,12 +39,18 @@ ELEMENTS = ElementsConfig.model_validate(
         ],
         "cluster": [
             {"name": "energy", "transform": "log1p"},
-            *({"name": name} for name in ("cos_phi", "sin_phi_calo", "x", "eta", "et", "sin_phi", "depth")),
+            *(
+                {"name": name}
+                for name in ("cos_phi", "sin_phi_calo", "x", "eta", "et", "sin_phi", "depth")
+            ),
         ],
     }
 )
 PARTICLE_CLASSES = tuple(
-    ParticleClassConfig(name=name, label=name, pdg=1, charged=name not in ("photon", "neutral_hadron"), mass_gev=0) for name in CLASSES
+    ParticleClassConfig(
+        name=name, label=name, pdg=1, charged=name not in ("photon", "neutral_hadron"), mass_gev=0
+    )
+    for name in CLASSES
 )
 
 
@@ -57,17 +63,29 @@ def stage_settings(events_per_shard: int = 40, seed: int = 3) -> ShardSettings:
     )
 
 
-def write_selected(path: Path, events: ak.Array, sample: str = "ttbar", row_group_size: int = 30) -> Path:
+def write_selected(
+    path: Path, events: ak.Array, sample: str = "ttbar", row_group_size: int = 30
+) -> Path:
     selection = SelectionConfig(train_fraction=0.6, valid_fraction=0.2, test_fraction=0.2)
-    selected = ak.with_field(events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split")
+    selected = ak.with_field(
+        events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split"
+    )
     layout = tables.SELECTED_SCHEMA
-    tables.write_table(path, [tables.to_arrow(selected, layout)], layout, {"sample": sample}, row_group_size=row_group_size)
+    tables.write_table(
+        path,
+        [tables.to_arrow(selected, layout)],
+        layout,
+        {"sample": sample},
+        row_group_size=row_group_size,
+    )
     return path
 
 
 def read_shards(folder: Path, split: str) -> ak.Array:
     manifest = json.loads((folder / "manifest.json").read_text())
-    return ak.concatenate([tables.read_table(folder / shard["file"]) for shard in manifest["splits"][split]["shards"]])
+    return ak.concatenate(
+        [tables.read_table(folder / shard["file"]) for shard in manifest["splits"][split]["shards"]]
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,15 +98,31 @@ def test_features_equal_a_loop(n: int, mean: float, seed: int) -> None:
         for track in event["tracks"]:
             types.append(1)
             rows.append([track["pt"], np.sin(track["phi"]), np.cos(track["phi_calo"]), track["d0"]])
-            rows[-1] += [track["p"], track["eta"], np.cos(track["phi"]), track["eta_calo"], np.sin(track["phi_calo"])]
+            rows[-1] += [
+                track["p"],
+                track["eta"],
+                np.cos(track["phi"]),
+                track["eta_calo"],
+                np.sin(track["phi_calo"]),
+            ]
         for cluster in event["clusters"]:
             types.append(2)
-            rows.append([cluster["energy"], np.cos(cluster["phi"]), np.sin(cluster["phi"]), cluster["x"], cluster["eta"]])
+            rows.append(
+                [
+                    cluster["energy"],
+                    np.cos(cluster["phi"]),
+                    np.sin(cluster["phi"]),
+                    cluster["x"],
+                    cluster["eta"],
+                ]
+            )
             rows[-1] += [cluster["et"], np.sin(cluster["phi"]), cluster["depth"], 0.0]
     assert found.n_elements.tolist() == [len(event["targets"]) for event in events.to_list()]
     assert found.element_type.tolist() == types
     assert found.features.dtype == np.float32
-    np.testing.assert_allclose(found.features, np.array(rows, np.float32).reshape(-1, 9), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        found.features, np.array(rows, np.float32).reshape(-1, 9), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_transforms_continue_below_their_domain() -> None:
@@ -101,7 +135,9 @@ def test_transforms_continue_below_their_domain() -> None:
 
 def test_statistics_by_blocks_equal_those_at_once() -> None:
     rng = np.random.default_rng(1)
-    features = (1e4 + rng.standard_normal((5000, 9))).astype(np.float32)  # mean >> std: naive sums of squares would fail
+    features = (1e4 + rng.standard_normal((5000, 9))).astype(
+        np.float32
+    )  # mean >> std: naive sums of squares would fail
     types = rng.integers(1, 3, 5000).astype(np.int8)
     features[types == 2, 4] = 3.5
     statistics = FeatureStatistics(ELEMENTS)
@@ -117,9 +153,16 @@ def test_statistics_by_blocks_equal_those_at_once() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 300), buckets_per_group=st.tuples(st.integers(1, 7), st.integers(1, 7)), buffer_bytes=st.sampled_from([1, 900]))
+@given(
+    n=st.integers(1, 300),
+    buckets_per_group=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    buffer_bytes=st.sampled_from([1, 900]),
+)
 def test_external_shuffle_is_a_sort(
-    tmp_path_factory: pytest.TempPathFactory, n: int, buckets_per_group: tuple[int, int], buffer_bytes: int
+    tmp_path_factory: pytest.TempPathFactory,
+    n: int,
+    buckets_per_group: tuple[int, int],
+    buffer_bytes: int,
 ) -> None:
     rng = np.random.default_rng(n)
     key, group = rng.integers(0, 2**64, n, dtype=np.uint64), rng.integers(0, 2, n).astype(np.int8)
@@ -129,7 +172,9 @@ def test_external_shuffle_is_a_sort(
     buckets = Buckets(folder, list(buckets_per_group))
     buckets.scatter([records.slice(start, 37) for start in range(0, n, 37)], buffer_bytes)
     for number in (0, 1):
-        found = [value for table in buckets.in_key_order(number) for value in table["value"].to_pylist()]
+        found = [
+            value for table in buckets.in_key_order(number) for value in table["value"].to_pylist()
+        ]
         mine = np.flatnonzero(group == number)
         assert found == mine[np.argsort(key[mine], kind="stable")].tolist()
     assert not list(folder.iterdir())
@@ -150,7 +195,10 @@ def test_cut_keeps_order_and_sizes(lengths: list[int], n_shards: int) -> None:
 
 def test_shards_hold_every_event_once_evenly_with_its_targets(tmp_path: Path) -> None:
     first, second = synthetic_events(211, 1), synthetic_events(150, 2)
-    files = [write_selected(tmp_path / "a.parquet", first), write_selected(tmp_path / "b.parquet", second, sample="qq")]
+    files = [
+        write_selected(tmp_path / "a.parquet", first),
+        write_selected(tmp_path / "b.parquet", second, sample="qq"),
+    ]
     write_shards(stage_settings(), files, tmp_path / "shards")
     manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
     assert manifest["samples"] == ["qq", "ttbar"]
@@ -178,26 +226,45 @@ def test_shards_hold_every_event_once_evenly_with_its_targets(tmp_path: Path) ->
             targets = everything[event["event_id"]]["targets"]
             assert event["target_class"] == [t["class_id"] for t in targets]
             assert event["target_charge"] == [t["charge"] for t in targets]
-            p4 = [[t[x] if t["class_id"] else 0.0 for x in ("px", "py", "pz", "energy")] for t in targets]
-            np.testing.assert_allclose(np.reshape(event["target_p4"], (-1, 4)), np.reshape(p4, (-1, 4)), rtol=1e-6)
+            p4 = [
+                [t[x] if t["class_id"] else 0.0 for x in ("px", "py", "pz", "energy")]
+                for t in targets
+            ]
+            np.testing.assert_allclose(
+                np.reshape(event["target_p4"], (-1, 4)), np.reshape(p4, (-1, 4)), rtol=1e-6
+            )
     assert seen.keys() == everything.keys()
     selected = ak.concatenate([tables.read_table(file, ["event_id", "split"]) for file in files])
     assert seen == dict(zip(selected.event_id.to_list(), selected.split.to_list(), strict=True))
     features = element_features(first, ELEMENTS)
     last = int(features.n_elements[-1])
-    stored = [e for split in SPLITS for e in read_shards(tmp_path / "shards", split).to_list() if e["event_id"] == first.event_id[-1]]
+    stored = [
+        e
+        for split in SPLITS
+        for e in read_shards(tmp_path / "shards", split).to_list()
+        if e["event_id"] == first.event_id[-1]
+    ]
     assert stored[0]["n_elements"] == last > 0
-    assert np.array_equal(np.array(stored[0]["features"], np.float32).reshape(-1, 9), features.features[-last:])
+    assert np.array_equal(
+        np.array(stored[0]["features"], np.float32).reshape(-1, 9), features.features[-last:]
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    ours = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".provenance.json"))
+    ours = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".provenance.json")
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in ours}
 
 
 def test_same_bytes_and_no_dependence_on_how_events_lie_in_files(tmp_path: Path) -> None:
     events = synthetic_events(240, 4)
-    files = [write_selected(tmp_path / "a.parquet", events[:100]), write_selected(tmp_path / "b.parquet", events[100:])]
+    files = [
+        write_selected(tmp_path / "a.parquet", events[:100]),
+        write_selected(tmp_path / "b.parquet", events[100:]),
+    ]
     write_shards(stage_settings(), files, tmp_path / "one")
     write_shards(stage_settings(), files, tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -206,11 +273,17 @@ def test_same_bytes_and_no_dependence_on_how_events_lie_in_files(tmp_path: Path)
     write_shards(stage_settings(), [whole], tmp_path / "three")
     write_shards(stage_settings(seed=4), files, tmp_path / "four")
     for split in SPLITS:
-        ids = [read_shards(tmp_path / name, split).event_id.to_list() for name in ("one", "three", "four")]
+        ids = [
+            read_shards(tmp_path / name, split).event_id.to_list()
+            for name in ("one", "three", "four")
+        ]
         assert ids[0] == ids[1]
         assert ids[0] != ids[2]
         assert sorted(ids[0]) == sorted(ids[2])
-    statistics = [json.loads((tmp_path / name / "normalisation.json").read_text()) for name in ("one", "three")]
+    statistics = [
+        json.loads((tmp_path / name / "normalisation.json").read_text())
+        for name in ("one", "three")
+    ]
     assert statistics[0]["track"] == statistics[1]["track"]
 
 
@@ -222,12 +295,20 @@ def test_normalisation_never_sees_valid_or_test(tmp_path: Path) -> None:
     clusters = ak.with_field(clean.clusters, clean.clusters.energy * poison, "energy")
     poisoned = ak.with_field(ak.with_field(clean, tracks, "tracks"), clusters, "clusters")
     layout = tables.SELECTED_SCHEMA
-    tables.write_table(tmp_path / "poisoned.parquet", [tables.to_arrow(poisoned, layout)], layout, {"sample": "ttbar"})
+    tables.write_table(
+        tmp_path / "poisoned.parquet",
+        [tables.to_arrow(poisoned, layout)],
+        layout,
+        {"sample": "ttbar"},
+    )
     found = []
     for name in ("clean", "poisoned"):
         write_shards(stage_settings(), [tmp_path / f"{name}.parquet"], tmp_path / name)
         found.append(
-            {key: json.loads((tmp_path / name / "normalisation.json").read_text())[key] for key in ("track", "cluster", "n_events")}
+            {
+                key: json.loads((tmp_path / name / "normalisation.json").read_text())[key]
+                for key in ("track", "cluster", "n_events")
+            }
         )
     assert found[0] == found[1]
     train = clean[clean.split.to_numpy() == "train"]
@@ -238,7 +319,9 @@ def test_normalisation_never_sees_valid_or_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("job killed while writing")
-def test_what_an_earlier_or_killed_run_left_does_not_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_earlier_or_killed_run_left_does_not_survive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = synthetic_events(300, 6)
     file, output = write_selected(tmp_path / "a.parquet", events), tmp_path / "shards"
     write_shards(stage_settings(10), [file], output)
@@ -264,22 +347,49 @@ def test_what_an_earlier_or_killed_run_left_does_not_survive(tmp_path: Path, mon
 @pytest.mark.fault("values that are not finite")
 def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
     events = synthetic_events(120, 7)
-    bad = ak.with_field(events, ak.with_field(events.tracks, events.tracks.d0 * np.where(np.arange(120) == 4, np.inf, 1), "d0"), "tracks")
-    with pytest.raises(UserError, match=rf"bad.parquet: tracks.d0: {ak.num(events.tracks)[4]} values are not finite"):
-        write_shards(stage_settings(), [write_selected(tmp_path / "bad.parquet", bad)], tmp_path / "shards")
+    bad = ak.with_field(
+        events,
+        ak.with_field(
+            events.tracks, events.tracks.d0 * np.where(np.arange(120) == 4, np.inf, 1), "d0"
+        ),
+        "tracks",
+    )
+    with pytest.raises(
+        UserError,
+        match=rf"bad.parquet: tracks.d0: {ak.num(events.tracks)[4]} values are not finite",
+    ):
+        write_shards(
+            stage_settings(), [write_selected(tmp_path / "bad.parquet", bad)], tmp_path / "shards"
+        )
     px = events.targets.px * np.where(np.arange(120) == 4, np.nan, 1)
     bad = ak.with_field(events, ak.with_field(events.targets, px, "px"), "targets")
     with pytest.raises(UserError, match=r"bad.parquet: targets.px: \d+ values are not finite"):
-        write_shards(stage_settings(), [write_selected(tmp_path / "bad.parquet", bad)], tmp_path / "shards")
+        write_shards(
+            stage_settings(), [write_selected(tmp_path / "bad.parquet", bad)], tmp_path / "shards"
+        )
     good = write_selected(tmp_path / "good.parquet", events)
     fewer = stage_settings().model_copy(update={"particle_classes": PARTICLE_CLASSES[:2]})
-    with pytest.raises(UserError, match=r"good.parquet: targets.class_id: \d+ values are outside 0 ... 2"):
+    with pytest.raises(
+        UserError, match=r"good.parquet: targets.class_id: \d+ values are outside 0 ... 2"
+    ):
         write_shards(fewer, [good], tmp_path / "shards")
-    with pytest.raises(UserError, match=r"split 'valid' is empty.*simulation\.events_per_sample.*selection\.valid_fraction"):
+    with pytest.raises(
+        UserError,
+        match=r"split 'valid' is empty.*simulation\.events_per_sample.*selection\.valid_fraction",
+    ):
         train = events[tables.read_table(good).split.to_numpy() != "valid"]
-        write_shards(stage_settings(), [write_selected(tmp_path / "some.parquet", train)], tmp_path / "shards")
+        write_shards(
+            stage_settings(),
+            [write_selected(tmp_path / "some.parquet", train)],
+            tmp_path / "shards",
+        )
     unsplit = tmp_path / "unsplit.parquet"
-    tables.write_table(unsplit, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, {"sample": "ttbar"})
+    tables.write_table(
+        unsplit,
+        [tables.to_arrow(events, tables.DATASET_SCHEMA)],
+        tables.DATASET_SCHEMA,
+        {"sample": "ttbar"},
+    )
     with pytest.raises(UserError, match=r"unsplit.parquet: events have no split"):
         write_shards(stage_settings(), [unsplit], tmp_path / "shards")
     assert not (tmp_path / "shards").exists()
@@ -289,8 +399,15 @@ def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
     ("name", "message"),
     [("ptt", "did you mean 'pt'"), ("pt", "'pt' repeats"), (None, "cos_phi_calo missing")],
 )
-def test_wrong_features_are_refused_when_the_configuration_is_read(name: str | None, message: str) -> None:
+def test_wrong_features_are_refused_when_the_configuration_is_read(
+    name: str | None, message: str
+) -> None:
     features = [{"name": host} for host in schema.REQUIRED_FEATURES["track"]]
     features = [*features, {"name": name}] if name else features[:-1]
     with pytest.raises(ValueError, match=message):
-        ElementsConfig.model_validate({"track": features, "cluster": [{"name": host} for host in schema.HOST_FEATURES["cluster"]]})
+        ElementsConfig.model_validate(
+            {
+                "track": features,
+                "cluster": [{"name": host} for host in schema.HOST_FEATURES["cluster"]],
+            }
+        )

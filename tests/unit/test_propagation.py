@@ -16,7 +16,9 @@ def four_momentum(particles: Particles, rows: np.ndarray) -> np.ndarray:
 
 
 def check_record(particles: Particles) -> None:
-    """Parents and daughters are each other's inverse, within one event, and daughters begin where parents say."""
+    """Parents and daughters are each other's inverse, within one event, and daughters begin where
+    parents say.
+    """
     child = np.repeat(np.arange(len(particles)), np.diff(particles.parents_offsets))
     parent = np.repeat(np.arange(len(particles)), np.diff(particles.daughters_offsets))
     pairs = set(zip(child.tolist(), particles.parents_index.tolist(), strict=True))
@@ -26,7 +28,9 @@ def check_record(particles: Particles) -> None:
     made = particles.generator_status[child] == 0
     child, parent = child[made], particles.parents_index[made]
     assert np.all(particles.simulator_status[child] & propagation.CREATED_IN_SIMULATION)
-    detached = (particles.simulator_status[child] & propagation.VERTEX_IS_NOT_ENDPOINT_OF_PARENT) != 0
+    detached = (
+        particles.simulator_status[child] & propagation.VERTEX_IS_NOT_ENDPOINT_OF_PARENT
+    ) != 0
     for axis in "xyz":
         end = getattr(particles, f"endpoint_{axis}")[parent]
         assert np.allclose(getattr(particles, axis)[child][~detached], end[~detached], atol=1e-6)
@@ -38,7 +42,12 @@ def test_decays_conserve_four_momentum_and_charge(pdg: int) -> None:
     p = np.stack([parents.px, parents.py, parents.pz, parents.energy])
     products = decays.decay(parents.pdg.astype(np.int64), *p, np.random.default_rng(1))
     energy = np.sqrt(products.px**2 + products.py**2 + products.pz**2 + products.mass**2)
-    daughters = np.stack([np.bincount(products.parent, values) for values in (products.px, products.py, products.pz, energy)])
+    daughters = np.stack(
+        [
+            np.bincount(products.parent, values)
+            for values in (products.px, products.py, products.pz, energy)
+        ]
+    )
     assert np.allclose(daughters, p, atol=1e-9)
     charge = np.bincount(products.parent, propagation.species.charge_of(products.pdg))
     assert np.array_equal(charge, parents.charge)
@@ -46,7 +55,9 @@ def test_decays_conserve_four_momentum_and_charge(pdg: int) -> None:
 
 def test_kaons_decay_with_their_lifetime_and_branching() -> None:
     n = 20000
-    particles, _, _ = propagation.propagate(gun(310, 1.0, np.pi / 2, n), without_material(SETTINGS), np.random.default_rng(2))
+    particles, _, _ = propagation.propagate(
+        gun(310, 1.0, np.pi / 2, n), without_material(SETTINGS), np.random.default_rng(2)
+    )
     check_record(particles)
     kaons = np.flatnonzero(particles.pdg == 310)
     decayed = kaons[(particles.simulator_status[kaons] & propagation.DECAYED_IN_TRACKER) > 0]
@@ -61,20 +72,28 @@ def test_kaons_decay_with_their_lifetime_and_branching() -> None:
 
 def test_conversions_conserve_energy_and_follow_the_material() -> None:
     n = 20000
-    particles, entering, _ = propagation.propagate(gun(22, 10.0, 1.2, n), SETTINGS, np.random.default_rng(3))
+    particles, entering, _ = propagation.propagate(
+        gun(22, 10.0, 1.2, n), SETTINGS, np.random.default_rng(3)
+    )
     check_record(particles)
     photons = np.flatnonzero(particles.generator_status == 1)
     converted = photons[(particles.simulator_status[photons] & propagation.DECAYED_IN_TRACKER) > 0]
     expected = -np.expm1(-7 / 9 * SETTINGS.tracker.material_radiation_lengths / np.sin(1.2))
     assert len(converted) / n == pytest.approx(expected, abs=4 * np.sqrt(expected / n))
-    pair = np.stack([particles.daughters_index[particles.daughters_offsets[converted] + i] for i in (0, 1)])
-    assert np.array_equal(np.sort(particles.pdg[pair], axis=0), np.broadcast_to([[-11], [11]], pair.shape))
+    pair = np.stack(
+        [particles.daughters_index[particles.daughters_offsets[converted] + i] for i in (0, 1)]
+    )
+    assert np.array_equal(
+        np.sort(particles.pdg[pair], axis=0), np.broadcast_to([[-11], [11]], pair.shape)
+    )
     total = four_momentum(particles, pair[0]) + four_momentum(particles, pair[1])
     original = four_momentum(particles, converted)
     assert np.allclose(total[3], original[3], rtol=1e-12)
     # the nucleus takes up m^2 / (2 E1) + m^2 / (2 E2) at most
     softest = particles.energy[pair].min(axis=0)
-    assert np.all(np.abs(total[:3] - original[:3]) <= 2 * interactions.ELECTRON_MASS**2 / softest + 1e-12)
+    assert np.all(
+        np.abs(total[:3] - original[:3]) <= 2 * interactions.ELECTRON_MASS**2 / softest + 1e-12
+    )
     assert set(np.unique(entering.kind)) == {Kind.ELECTROMAGNETIC}
 
 
@@ -89,7 +108,9 @@ def test_pair_energies_follow_bethe_heitler() -> None:
 def test_electrons_lose_energy_to_photons_they_radiate() -> None:
     n = 20000
     settings = SETTINGS
-    particles, entering, flights = propagation.propagate(gun(11, 20.0, np.pi / 2, n), settings, np.random.default_rng(5))
+    particles, entering, flights = propagation.propagate(
+        gun(11, 20.0, np.pi / 2, n), settings, np.random.default_rng(5)
+    )
     check_record(particles)
     thickness = settings.tracker.material_radiation_lengths
     primary = particles.generator_status[entering.particle] == 1
@@ -99,17 +120,28 @@ def test_electrons_lose_energy_to_photons_they_radiate() -> None:
     assert left[left > 0].mean() == pytest.approx(2 ** (-thickness / np.log(2)), abs=0.01)
     everything = np.bincount(entering.event, entering.energy, n)
     original = particles.energy[particles.generator_status == 1]
-    assert np.all(everything < original + interactions.ELECTRON_MASS)  # momentum is conserved, energy up to the mass
-    assert np.mean(everything > 0.999 * original) > 0.9  # the others lost soft electrons that circle in the tracker
+    assert np.all(
+        everything < original + interactions.ELECTRON_MASS
+    )  # momentum is conserved, energy up to the mass
+    assert (
+        np.mean(everything > 0.999 * original) > 0.9
+    )  # the others lost soft electrons that circle in the tracker
     assert np.all(flights.momentum_share <= 1)
 
 
 def test_broken_up_nuclei_never_yield_energy() -> None:
     n = 5000
     parents = gun(-211, np.geomspace(0.6, 100, n), 1.0, n)
-    state = propagation.State(*(getattr(parents, name) for name in ("x", "y", "z", "px", "py", "pz", "charge")))
-    products = interactions.break_up(parents.pdg.astype(np.int64), state, parents.mass, np.random.default_rng(6))
-    energy = np.bincount(products.parent, np.sqrt(products.px**2 + products.py**2 + products.pz**2 + products.mass**2))
+    state = propagation.State(
+        *(getattr(parents, name) for name in ("x", "y", "z", "px", "py", "pz", "charge"))
+    )
+    products = interactions.break_up(
+        parents.pdg.astype(np.int64), state, parents.mass, np.random.default_rng(6)
+    )
+    energy = np.bincount(
+        products.parent,
+        np.sqrt(products.px**2 + products.py**2 + products.pz**2 + products.mass**2),
+    )
     assert np.all(energy <= parents.energy)
     assert np.all(energy > 0.5 * parents.energy)
     leading = np.flatnonzero(np.diff(products.parent, prepend=-1))
@@ -117,10 +149,16 @@ def test_broken_up_nuclei_never_yield_energy() -> None:
 
 
 def test_slow_circling_particles_stop_and_those_in_the_beam_hole_leave() -> None:
-    slow = propagation.propagate(gun(13, 0.05, np.pi / 2 - 1e-4, 20), SETTINGS, np.random.default_rng(7))
-    assert np.all(slow[0].simulator_status[:20] & (propagation.STOPPED | propagation.DECAYED_IN_TRACKER))
+    slow = propagation.propagate(
+        gun(13, 0.05, np.pi / 2 - 1e-4, 20), SETTINGS, np.random.default_rng(7)
+    )
+    assert np.all(
+        slow[0].simulator_status[:20] & (propagation.STOPPED | propagation.DECAYED_IN_TRACKER)
+    )
     assert len(slow[1]) == 0
-    forward = propagation.propagate(gun(22, 50.0, 0.02, 20), without_material(SETTINGS), np.random.default_rng(8))
+    forward = propagation.propagate(
+        gun(22, 50.0, 0.02, 20), without_material(SETTINGS), np.random.default_rng(8)
+    )
     assert np.all(forward[0].simulator_status == propagation.LEFT_DETECTOR)
     assert len(forward[1]) == 0
 
@@ -133,12 +171,16 @@ def test_what_enters_lies_on_the_face_with_what_can_be_measured() -> None:
         (-2112, np.hypot(5.0, 0.93957) + 0.93957),
         (130, np.hypot(5.0, 0.49761)),
     ):
-        particles, entering, _ = propagation.propagate(gun(pdg, 5.0, np.linspace(0.3, 2.8, 300), 300), settings, np.random.default_rng(9))
+        particles, entering, _ = propagation.propagate(
+            gun(pdg, 5.0, np.linspace(0.3, 2.8, 300), 300), settings, np.random.default_rng(9)
+        )
         kept = entering.pdg == pdg
         assert np.allclose(entering.energy[kept], visible, atol=1e-4)
         on_barrel = np.isclose(np.hypot(entering.x, entering.y), tracker.radius_mm, atol=1e-3)
         on_end = np.isclose(np.abs(entering.z), tracker.half_length_mm, atol=1e-3)
         assert np.all(on_barrel | on_end)
         assert np.allclose(entering.dx**2 + entering.dy**2 + entering.dz**2, 1)
-        assert np.all(entering.x * entering.dx + entering.y * entering.dy + entering.z * entering.dz > 0)
+        assert np.all(
+            entering.x * entering.dx + entering.y * entering.dy + entering.z * entering.dz > 0
+        )
         assert np.array_equal(particles.event[entering.particle], entering.event)

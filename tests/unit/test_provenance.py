@@ -15,11 +15,18 @@ from particleforge.provenance import Provenance, checksum, list_checksum, read_r
 
 def on_slurm(monkeypatch, tmp_path):
     """Make this process look like a task of a job array on two nodes, restarted once."""
-    for name, value in {"SLURM_JOB_ID": "77", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"}.items():
+    for name, value in {
+        "SLURM_JOB_ID": "77",
+        "SLURM_ARRAY_JOB_ID": "70",
+        "SLURM_ARRAY_TASK_ID": "3",
+    }.items():
         monkeypatch.setenv(name, value)
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text('#!/bin/sh\necho "JobId=$4 JobName=x ReqNodeList=(null) NodeList=n[1-2] Restarts=1 Comment=a=b"\n')
+    scontrol.write_text(
+        '#!/bin/sh\necho "JobId=$4 JobName=x ReqNodeList=(null) NodeList=n[1-2] Restarts=1'
+        ' Comment=a=b"\n'
+    )
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     provenance._slurm_job.cache_clear()
@@ -72,10 +79,18 @@ def test_the_record_says_who_when_and_where(source, tmp_path, monkeypatch):
     assert record["packages"]["python"]
     told = record["circumstances"]
     assert told["host"]
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
     assert told["git_commit"] == (head.stdout.strip() or "unknown")
     assert told["wall_time_s"] > 0
-    expected = {"job_id": "77", "array_job_id": "70", "array_task_id": "3", "restart_count": "1", "node_list": "n[1-2]"}
+    expected = {
+        "job_id": "77",
+        "array_job_id": "70",
+        "array_task_id": "3",
+        "restart_count": "1",
+        "node_list": "n[1-2]",
+    }
     assert told["slurm"].items() >= expected.items()
 
 
@@ -85,8 +100,12 @@ def test_a_folder_has_the_checksum_of_its_list(tmp_path):
     (folder / "b.txt").write_text("b")
     (folder / "sub" / "a.txt").write_text("a")
     expected = checksum(folder)
-    assert expected == list_checksum({"sub/a.txt": sha256(folder / "sub/a.txt"), "b.txt": sha256(folder / "b.txt")})
-    listed = subprocess.run(["sha256sum", "b.txt", "sub/a.txt"], cwd=folder, capture_output=True, check=True).stdout
+    assert expected == list_checksum(
+        {"sub/a.txt": sha256(folder / "sub/a.txt"), "b.txt": sha256(folder / "b.txt")}
+    )
+    listed = subprocess.run(
+        ["sha256sum", "b.txt", "sub/a.txt"], cwd=folder, capture_output=True, check=True
+    ).stdout
     (tmp_path / "list").write_bytes(listed)
     assert sha256(tmp_path / "list") == expected
     (folder / ".snakemake_timestamp").touch()
@@ -101,7 +120,9 @@ def test_an_input_that_is_only_glanced_at_is_not_read(source):
     os.truncate(source, 0)
     assert list(Provenance.of("second", {}, glanced_at=[source]).inputs.values()) == [expected]
     record_of(source).unlink()
-    assert list(Provenance.of("second", {}, glanced_at=[source]).inputs.values()) == [checksum(source)]
+    assert list(Provenance.of("second", {}, glanced_at=[source]).inputs.values()) == [
+        checksum(source)
+    ]
 
 
 def test_a_broken_record_is_one_line(source):

@@ -1,6 +1,8 @@
-"""Real EDM4hep files against a slow reference: plain uproot arrays, event by event, one object after the other.
+"""Real EDM4hep files against a slow reference: plain uproot arrays, event by event, one object
+after the other.
 
-The reference knows where each file keeps things, spelled out in ``FILES``, and shares no code with the reader.
+The reference knows where each file keeps things, spelled out in ``FILES``, and shares no code with
+the reader.
 """
 
 import math
@@ -21,14 +23,22 @@ from .dataset_settings import CONFIG, dataset_settings
 from .real_files import real_file
 
 CLD = ("SiTracks_Refitted", "_SiTracks_Refitted_trackStates", ("PandoraClusters",), "PandoraPFOs")
-FCC = ("EFlowTrack", "EFlowTrack_1", ("EFlowPhoton", "EFlowNeutralHadron"), "ReconstructedParticles")
+FCC = (
+    "EFlowTrack",
+    "EFlowTrack_1",
+    ("EFlowPhoton", "EFlowNeutralHadron"),
+    "ReconstructedParticles",
+)
 FOUR_MOMENTUM = ("momentum.x", "momentum.y", "momentum.z", "mass")
 HITS = ("ECALBarrel", "ECALEndcap", "ECALOther", "HCALBarrel", "HCALEndcap", "HCALOther", "MUON")
 
 
 @dataclass(frozen=True)
 class File:
-    """Where one file keeps things; links are (collection, leaf of the reconstructed end, leaf of the particle end)."""
+    """Where one file keeps things.
+
+    Links are (collection, leaf of the reconstructed end, leaf of the particle end).
+    """
 
     detector: str
     n_events: int
@@ -78,7 +88,14 @@ FILES = {
         pdg="type",
     ),
     "edm4hep_ILD_mumuH_v01-00_podio_v01-07_10ev.root": File(
-        "cld", 10, "MCParticles", "_MCParticles_parents", *CLD, (), ends("SiTracksMCTruthLink"), ends("ClusterMCTruthLink")
+        "cld",
+        10,
+        "MCParticles",
+        "_MCParticles_parents",
+        *CLD,
+        (),
+        ends("SiTracksMCTruthLink"),
+        ends("ClusterMCTruthLink"),
     ),
     "p8_ee_WW_ecm240_edm4hep.root": File(
         "fcc_delphes",
@@ -92,9 +109,26 @@ FILES = {
         candidate_links=ends("MCRecoAssociations"),
         at_ip=0,
     ),
-    "test_FCC_Spring2021.root": File("fcc_delphes", 100, "Particle", "Particle#0", *FCC, candidate_links=FCC_LINKS, pdg="type", at_ip=0),
+    "test_FCC_Spring2021.root": File(
+        "fcc_delphes",
+        100,
+        "Particle",
+        "Particle#0",
+        *FCC,
+        candidate_links=FCC_LINKS,
+        pdg="type",
+        at_ip=0,
+    ),
     "test_FCC_Winter2023.root": File(
-        "fcc_delphes", 100, "Particle", "Particle#0", *FCC, ("CalorimeterHits",), candidate_links=FCC_LINKS, pdg="type", at_ip=0
+        "fcc_delphes",
+        100,
+        "Particle",
+        "Particle#0",
+        *FCC,
+        ("CalorimeterHits",),
+        candidate_links=FCC_LINKS,
+        pdg="type",
+        at_ip=0,
     ),
 }
 
@@ -121,12 +155,15 @@ def slow_sums(path, file):
     for event in range(file.n_events):
         for i in range(len(read(f"{file.particles}.PDG")[event])):
             px, py, pz, mass = (
-                float(read(f"{file.particles}.{leaf}")[event][i]) for leaf in ("momentum.x", "momentum.y", "momentum.z", "mass")
+                float(read(f"{file.particles}.{leaf}")[event][i])
+                for leaf in ("momentum.x", "momentum.y", "momentum.z", "mass")
             )
             found["particles"] += 1
             found["stable"] += read(f"{file.particles}.generatorStatus")[event][i] == 1
             found["particle energy"] += math.sqrt(px * px + py * py + pz * pz + mass * mass)
-            begin, end = (read(f"{file.particles}.parents_{edge}")[event][i] for edge in ("begin", "end"))
+            begin, end = (
+                read(f"{file.particles}.parents_{edge}")[event][i] for edge in ("begin", "end")
+            )
             for place in range(begin, end):
                 index = read(f"{file.parents}.index")[event][place]
                 found["parents"] += 1
@@ -155,7 +192,9 @@ def slow_tracks(read, file, event, found):
         return
     for i in range(len(read(f"{file.tracks}.chi2")[event])):
         found["tracks"] += 1
-        begin, end = (read(f"{file.tracks}.trackStates_{edge}")[event][i] for edge in ("begin", "end"))
+        begin, end = (
+            read(f"{file.tracks}.trackStates_{edge}")[event][i] for edge in ("begin", "end")
+        )
         for state in range(begin, end):
             if read(f"{file.states}.location")[event][state] == file.at_ip:
                 found["states at the interaction point"] += 1
@@ -163,7 +202,10 @@ def slow_tracks(read, file, event, found):
 
 
 def slow_links(read, file, kind, event, found):
-    """Add links of one kind: those of the file, or through candidates; the weighted sum of the particles' px tells them apart."""
+    """Add links of one kind: those of the file, or through candidates.
+
+    The weighted sum of the particles' px tells them apart.
+    """
     link = getattr(file, f"{kind}_links")
     px = read(f"{file.particles}.momentum.x")[event]
     if link is not None:
@@ -174,7 +216,10 @@ def slow_links(read, file, kind, event, found):
     elif file.candidate_links is not None and kind != "hit":
         _, origin, to = file.candidate_links
         for i, candidate in enumerate(read(f"{origin}.index")[event]):
-            begin, end = (read(f"{file.candidates}.{kind}s_{edge}")[event][candidate] for edge in ("begin", "end"))
+            begin, end = (
+                read(f"{file.candidates}.{kind}s_{edge}")[event][candidate]
+                for edge in ("begin", "end")
+            )
             particle = read(f"{to}.index")[event][i]
             momentum = [read(f"{file.particles}.{leaf}")[event][particle] for leaf in FOUR_MOMENTUM]
             weight = 1.0 if kind == "track" else math.sqrt(sum(value * value for value in momentum))
@@ -230,60 +275,129 @@ def test_becomes_a_dataset_whose_energy_closes(tmp_path, name):
 
 
 def test_tracks_of_simulated_hits_are_those_of_the_links():
-    """In full simulation the truth of tracks derived from tracker hits is what the reconstruction wrote, and likewise that of hits."""
-    path, names = real_file("cld_hbb_full_rec_1ev.edm4hep.root"), load_detector(CONFIG, "cld").collections
+    """In full simulation the truth of tracks derived from tracker hits is what the reconstruction
+    wrote, and likewise that of hits.
+    """
+    path, names = (
+        real_file("cld_hbb_full_rec_1ev.edm4hep.root"),
+        load_detector(CONFIG, "cld").collections,
+    )
     pixels = ("VXDTrackerHitRelations", "VXDEndcapTrackerHitRelations")
-    strips = tuple(f"{layer}Tracker{part}HitsRelations" for layer in ("Inner", "Outer") for part in ("Barrel", "Endcap"))
+    strips = tuple(
+        f"{layer}Tracker{part}HitsRelations"
+        for layer in ("Inner", "Outer")
+        for part in ("Barrel", "Endcap")
+    )
     derived = {"track_links": (), "tracker_hit_sim_links": pixels + strips}
     derived |= {"hit_links": (), "hit_sim_links": ("RelationCaloHit", "RelationMuonHit")}
-    (stored,), (found,) = (list(read_chunks(path, these, 10)) for these in (names, names.model_copy(update=derived)))
+    (stored,), (found,) = (
+        list(read_chunks(path, these, 10)) for these in (names, names.model_copy(update=derived))
+    )
 
     def as_dict(links):
-        return dict(zip(zip(links.left.tolist(), links.right.tolist(), strict=True), links.weight.tolist(), strict=True))
+        return dict(
+            zip(
+                zip(links.left.tolist(), links.right.tolist(), strict=True),
+                links.weight.tolist(),
+                strict=True,
+            )
+        )
 
     assert as_dict(found.track_links) == pytest.approx(as_dict(stored.track_links), abs=1e-6)
     hits, stored_hits = as_dict(found.hit_links), as_dict(stored.hit_links)
-    assert len(hits.keys() & stored_hits.keys()) > 0.998 * len(stored_hits)  # the rest: secondaries below its threshold
+    assert len(hits.keys() & stored_hits.keys()) > 0.998 * len(
+        stored_hits
+    )  # the rest: secondaries below its threshold
 
 
 def test_ids_follow_from_references_as_a_table_says(monkeypatch):
     """The file of spring 2021 has a table; without it the same collections are found."""
-    path, names = real_file("test_FCC_Spring2021.root"), load_detector(CONFIG, "fcc_delphes").collections
+    path, names = (
+        real_file("test_FCC_Spring2021.root"),
+        load_detector(CONFIG, "fcc_delphes").collections,
+    )
     with_table = list(read_chunks(path, names, 1000))
     monkeypatch.setattr("particleforge.edm4hep.rootfile.table_of_ids", lambda _: None)
     without = list(read_chunks(path, names, 1000))
-    for relation in ("parents", "track_links", "cluster_links", "candidate_tracks", "candidate_clusters"):
-        (one,), (other,) = ([getattr(raw, relation) for raw in chunks] for chunks in (with_table, without))
+    for relation in (
+        "parents",
+        "track_links",
+        "cluster_links",
+        "candidate_tracks",
+        "candidate_clusters",
+    ):
+        (one,), (other,) = (
+            [getattr(raw, relation) for raw in chunks] for chunks in (with_table, without)
+        )
         assert len(one.left) > 1000
         np.testing.assert_array_equal(one.right, other.right)
 
 
-EXAMPLES = {f"edm4hep_example_v{version}.root": version for version in ("00-99-02_podio_v01-03", "00-99-03_podio_v01-06")}
-EXAMPLES |= {f"edm4hep_example_v{version}.root": version for version in ("00-99-04_podio_v01-06", "01-01_podio_v01-07")}
+EXAMPLES = {
+    f"edm4hep_example_v{version}.root": version
+    for version in ("00-99-02_podio_v01-03", "00-99-03_podio_v01-06")
+}
+EXAMPLES |= {
+    f"edm4hep_example_v{version}.root": version
+    for version in ("00-99-04_podio_v01-06", "01-01_podio_v01-07")
+}
 EXAMPLES |= {"edm4hep.root": "00-99-01"}
 
 
 @pytest.mark.parametrize(("name", "version"), EXAMPLES.items(), ids=EXAMPLES.values())
 def test_schema_examples_are_read(name, version):
-    """One object of every type, named after it; the collections of one file are those of its data model."""
+    """One object of every type, named after it.
+
+    The collections of one file are those of its data model.
+    """
     path = real_file(name)
-    given = {"particles": "MCParticleCollection", "tracks": "TrackCollection", "clusters": "ClusterCollection"}
-    given |= {"candidates": "ReconstructedParticleCollection", "ecal_hits": ("CalorimeterHitCollection",), "dqdx": "RecDqdxCollection"}
-    given |= {f"{kind}_links": (f"{word}MCParticleLinkCollection",) for kind, word in (("track", "Track"), ("cluster", "Cluster"))}
+    given = {
+        "particles": "MCParticleCollection",
+        "tracks": "TrackCollection",
+        "clusters": "ClusterCollection",
+    }
+    given |= {
+        "candidates": "ReconstructedParticleCollection",
+        "ecal_hits": ("CalorimeterHitCollection",),
+        "dqdx": "RecDqdxCollection",
+    }
+    given |= {
+        f"{kind}_links": (f"{word}MCParticleLinkCollection",)
+        for kind, word in (("track", "Track"), ("cluster", "Cluster"))
+    }
     given |= {"hit_links": ("CaloHitMCParticleLinkCollection",)}
     detector = load_detector(CONFIG, "cld")
     would_fit = {
-        kind: [names if isinstance(names, str) else names[0]] for kind, names in given.items() if kind not in ("ecal_hits", "dqdx")
+        kind: [names if isinstance(names, str) else names[0]]
+        for kind, names in given.items()
+        if kind not in ("ecal_hits", "dqdx")
     }
-    hits = {"ecal/hcal/other_hits": ["CalorimeterHitCollection"], "candidate_links": ["RecoMCParticleLinkCollection"]}
+    hits = {
+        "ecal/hcal/other_hits": ["CalorimeterHitCollection"],
+        "candidate_links": ["RecoMCParticleLinkCollection"],
+    }
     assert inspect_file(path, detector).fitting == would_fit | hits
-    detector = detector.model_copy(update={"collections": detector.collections.model_copy(update=given)})
+    detector = detector.model_copy(
+        update={"collections": detector.collections.model_copy(update=given)}
+    )
     (raw,) = read_chunks(path, detector.collections, 10)
-    assert (raw.n_events, raw.particles.n_rows, raw.tracks.n_rows, raw.clusters.n_rows, raw.hits.n_rows) == (3, 9, 3, 3, 3)
+    assert (
+        raw.n_events,
+        raw.particles.n_rows,
+        raw.tracks.n_rows,
+        raw.clusters.n_rows,
+        raw.hits.n_rows,
+    ) == (3, 9, 3, 3, 3)
     assert len(raw.track_links.left) == len(raw.cluster_links.left) == len(raw.hit_links.left) == 3
     tree = uproot.open(path)["events"]
-    np.testing.assert_array_equal(raw.tracks["dedx"], np.concatenate(tree["RecDqdxCollection.dQdx.value"].array(library="np")))
-    np.testing.assert_array_equal(raw.clusters["energy"], np.concatenate(tree["ClusterCollection.energy"].array(library="np")))
+    np.testing.assert_array_equal(
+        raw.tracks["dedx"], np.concatenate(tree["RecDqdxCollection.dQdx.value"].array(library="np"))
+    )
+    np.testing.assert_array_equal(
+        raw.clusters["energy"], np.concatenate(tree["ClusterCollection.energy"].array(library="np"))
+    )
     inspected = inspect_file(path, detector)
-    assert inspected.versions["EDM4hep"] == ".".join(str(int(part)) for part in (version.split("_")[0] + "-0").split("-")[:3])
+    assert inspected.versions["EDM4hep"] == ".".join(
+        str(int(part)) for part in (version.split("_")[0] + "-0").split("-")[:3]
+    )
     assert {found.name: found.type for found in inspected.collections}["TrackCollection"] == "Track"

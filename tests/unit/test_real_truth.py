@@ -1,4 +1,6 @@
-"""The truth of real files: its figures, as docs/truth.md has them, and event by event against the slow reference."""
+"""The truth of real files: its figures, as docs/truth.md has them, and event by event against the
+slow reference.
+"""
 
 import re
 from pathlib import Path
@@ -32,25 +34,38 @@ TRUTH = Path(__file__).parents[2] / "docs/truth.md"
 
 def account_rows():
     """Return the table of real files in docs/truth.md as {file: numbers as text}."""
-    lines = [line for line in TRUTH.read_text(encoding="utf-8").splitlines() if re.match(r"\| `\S+\.root` \|", line)]
+    lines = [
+        line
+        for line in TRUTH.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\| `\S+\.root` \|", line)
+    ]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0].strip("`"): [cell.replace(" ", "") for cell in row[1:]] for row in cells}
 
 
 def on_elements(table):
-    """Return the energy in GeV of targets on tracks and on clusters, and of charged and neutral candidates."""
+    """Return the energy in GeV of targets on tracks and on clusters, and of charged and neutral
+    candidates.
+    """
     is_track = ak.local_index(table.targets.energy) < ak.num(table.tracks.pt)
     charged = table.candidates.charge != 0
     chosen = (table.targets.energy[is_track], table.targets.energy[~is_track])
-    return [float(ak.sum(energy)) for energy in (*chosen, table.candidates.energy[charged], table.candidates.energy[~charged])]
+    return [
+        float(ak.sum(energy))
+        for energy in (*chosen, table.candidates.energy[charged], table.candidates.energy[~charged])
+    ]
 
 
 def as_events(raw):  # noqa: C901
     """Return a chunk of the reader's tables as events of plain Python.
 
-    A cluster without a position, and without a neutral candidate to show its direction, has no usable energy.
+    A cluster without a position, and without a neutral candidate to show its direction, has no
+    usable energy.
     """
-    of = {name: getattr(raw, name) for name in ("particles", "tracks", "clusters", "hits", "candidates")}
+    of = {
+        name: getattr(raw, name)
+        for name in ("particles", "tracks", "clusters", "hits", "candidates")
+    }
     members = {name: table.local() for name, table in of.items()}
     events = [Event(hits={"all": []}) for _ in range(raw.n_events)]
 
@@ -68,9 +83,13 @@ def as_events(raw):  # noqa: C901
     states = raw.track_states.where(raw.states["location"][raw.track_states.right] == 1)
     omega = dict(zip(states.left.tolist(), raw.states["omega"][states.right].tolist(), strict=True))
     for row, event in enumerate(raw.tracks.events().tolist()):
-        events[event].tracks.append({"location": 1 if row in omega else 0, "omega": omega.get(row, 0.0)})
+        events[event].tracks.append(
+            {"location": 1 if row in omega else 0, "omega": omega.get(row, 0.0)}
+        )
     for event, row in rows("clusters"):
-        events[event].clusters.append({"energy": row["energy"], "hits": [], "placed": any(row[axis] for axis in "xyz")})
+        events[event].clusters.append(
+            {"energy": row["energy"], "hits": [], "placed": any(row[axis] for axis in "xyz")}
+        )
     for event, row in rows("hits"):
         events[event].hits["all"].append({"energy": row["energy"]})
     for event, row in rows("candidates"):
@@ -79,7 +98,9 @@ def as_events(raw):  # noqa: C901
     def pairs(relation, left, right):
         pairs = getattr(raw, relation)
         local = members[left][pairs.left].tolist(), members[right][pairs.right].tolist()
-        return zip(of[left].events()[pairs.left].tolist(), *local, pairs.weight.tolist(), strict=True)
+        return zip(
+            of[left].events()[pairs.left].tolist(), *local, pairs.weight.tolist(), strict=True
+        )
 
     for event, child, parent, _ in pairs("parents", "particles", "particles"):
         events[event].particles[child]["parents"].append(parent)
@@ -93,7 +114,12 @@ def as_events(raw):  # noqa: C901
         for event, candidate, member, _ in pairs(f"candidate_{name}s", "candidates", f"{name}s"):
             events[event].candidates[candidate][f"{name}s"].append(member)
     for event in events:
-        shown = {cluster for candidate in event.candidates if candidate["charge"] == 0 for cluster in candidate["clusters"]}
+        shown = {
+            cluster
+            for candidate in event.candidates
+            if candidate["charge"] == 0
+            for cluster in candidate["clusters"]
+        }
         for number, cluster in enumerate(event.clusters):
             if not cluster["placed"] and number not in shown:
                 cluster["energy"] = np.nan
@@ -106,7 +132,11 @@ def test_real_files_agree_with_the_slow_reference_and_with_the_docs(tmp_path, na
     build_dataset(settings, [path], tmp_path / "out.parquet")
     table, metadata = read_table(tmp_path / "out.parquet"), read_metadata(tmp_path / "out.parquet")
     endcaps = (settings.calorimeter.ecal, settings.calorimeter.hcal)
-    rules = RULES | {"pz_per_pt": max(endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm for endcap in endcaps)}
+    rules = RULES | {
+        "pz_per_pt": max(
+            endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm for endcap in endcaps
+        )
+    }
     expected = []
     for raw in read_chunks(path, settings):
         expected += [reference(event, rules, raw.truth_from_hits) for event in as_events(raw)]
@@ -119,4 +149,6 @@ def test_real_files_agree_with_the_slow_reference_and_with_the_docs(tmp_path, na
     found = (account.events, balance.generated, *unseen, balance.visible, *hosted, charged, neutral)
     assert (balance.unusable, balance.orphan_deposits) == (0, 0)
     for value, text in zip(found, account_rows()[name], strict=True):
-        assert value == pytest.approx(float(text), abs=0.501 * 10 ** -len(text.partition(".")[2]) if text != "0" else 1e-6)
+        assert value == pytest.approx(
+            float(text), abs=0.501 * 10 ** -len(text.partition(".")[2]) if text != "0" else 1e-6
+        )

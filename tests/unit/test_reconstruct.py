@@ -23,7 +23,9 @@ from particleforge.reconstruction.reconstruct import reconstruct_events
 from .synthetic import synthetic_events, write_dataset
 from .tiny_onnx import CLASSES, ELEMENTS, expected, write_model
 
-FEATURES = ElementsConfig.model_validate({name: [{"name": f["name"]} for f in columns] for name, columns in ELEMENTS.items()})
+FEATURES = ElementsConfig.model_validate(
+    {name: [{"name": f["name"]} for f in columns] for name, columns in ELEMENTS.items()}
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def reference(events: ak.Array) -> list[list[dict[str, float]]]:
             class_id = 1 + int(np.argmax(scores[k, 1:]))
             code, q = CLASSES[class_id]["pdg"], int(charge[k])
             pdg = code if q == 0 else (q * code if code == 211 else -q * code)
-            mine.append({"pdg": pdg, "class_id": class_id, "charge": q, "element": int(k), "p4": p4[k]})
+            mine.append(
+                {"pdg": pdg, "class_id": class_id, "charge": q, "element": int(k), "p4": p4[k]}
+            )
         found.append(mine)
     return found
 
@@ -64,7 +68,12 @@ def assert_equal(reconstructed: ak.Array, wanted: list[list[dict[str, float]]]) 
         assert candidates[name].to_list() == [[c[name] for c in event] for event in wanted]
     flat = ak.flatten(candidates)
     got = np.stack([ak.to_numpy(flat[name]) for name in ("px", "py", "pz", "energy")], axis=1)
-    np.testing.assert_allclose(got, np.array([c["p4"] for event in wanted for c in event]).reshape(-1, 4), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(
+        got,
+        np.array([c["p4"] for event in wanted for c in event]).reshape(-1, 4),
+        rtol=2e-5,
+        atol=2e-5,
+    )
 
 
 def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path) -> None:
@@ -78,12 +87,17 @@ def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path)
     with uproot.open(edm4hep) as file:
         particles = file["events"]
         assert particles["MLPFCandidates.PDG"].array().to_list() == found.candidates.pdg.to_list()
-        assert particles["EventHeader.eventNumber"].array().to_list() == [[n] for n in events.event_number.to_list()]
+        assert particles["EventHeader.eventNumber"].array().to_list() == [
+            [n] for n in events.event_number.to_list()
+        ]
         for axis in "xyz":
-            assert ak.all(particles[f"MLPFCandidates.momentum.{axis}"].array() == found.candidates[f"p{axis}"])
+            assert ak.all(
+                particles[f"MLPFCandidates.momentum.{axis}"].array() == found.candidates[f"p{axis}"]
+            )
         mass = np.array([0, 0.13957, 0, 0.000511], np.float32)
         np.testing.assert_array_equal(
-            ak.flatten(particles["MLPFCandidates.mass"].array()).to_numpy(), mass[ak.flatten(found.candidates.class_id).to_numpy()]
+            ak.flatten(particles["MLPFCandidates.mass"].array()).to_numpy(),
+            mass[ak.flatten(found.candidates.class_id).to_numpy()],
         )
 
 
@@ -109,7 +123,9 @@ def test_only_the_chosen_splits_of_a_selected_file(tmp_path: Path, model: Path) 
     selected = ak.with_field(events, ak.from_numpy(split), "split")
     source = tmp_path / "selected.parquet"
     layout = tables.SELECTED_SCHEMA
-    tables.write_table(source, [tables.to_arrow(selected, layout)], layout, {"sample": "ttbar"}, row_group_size=7)
+    tables.write_table(
+        source, [tables.to_arrow(selected, layout)], layout, {"sample": "ttbar"}, row_group_size=7
+    )
     found = tables.read_table(run(tmp_path, source, model, splits=("valid", "test"))[0])
     assert found.event_id.to_list() == events.event_id[split != "train"].to_list()
 
@@ -130,13 +146,20 @@ def test_refusals_name_the_file_and_the_remedy(tmp_path: Path, model: Path) -> N
     source = write_dataset(tmp_path / "events.parquet", events)
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(model.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"broken.onnx: not a usable ONNX model .*; rerun export_onnx"):
+    with pytest.raises(
+        UserError, match=r"broken.onnx: not a usable ONNX model .*; rerun export_onnx"
+    ):
         run(tmp_path, source, broken)
     with pytest.raises(UserError, match=r"foreign.onnx: metadata do not describe"):
         run(tmp_path, source, write_model(tmp_path / "foreign.onnx", metadata={"classes": CLASSES}))
     poisoned = events.tracks.pt * np.where(np.arange(20) == 3, np.nan, 1)
-    write_dataset(source, ak.with_field(events, ak.with_field(events.tracks, poisoned, "pt"), "tracks"))
-    with pytest.raises(UserError, match=rf"events.parquet: tracks.pt: {ak.num(events.tracks)[3]} values are not finite"):
+    write_dataset(
+        source, ak.with_field(events, ak.with_field(events.tracks, poisoned, "pt"), "tracks")
+    )
+    with pytest.raises(
+        UserError,
+        match=rf"events.parquet: tracks.pt: {ak.num(events.tracks)[3]} values are not finite",
+    ):
         run(tmp_path, source, model)
     assert not list(tmp_path.glob("reco*"))
 
@@ -152,6 +175,9 @@ def test_batches_hold_each_element_once_within_the_budget(lengths: list[int], bu
 
 
 def test_torch_is_not_imported() -> None:
-    code = "import sys, particleforge.reconstruction.reconstruct; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    code = (
+        "import sys, particleforge.reconstruction.reconstruct; print([m for m in ('torch', 'onnx')"
+        " if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

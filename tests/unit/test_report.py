@@ -17,7 +17,18 @@ from particleforge.validation.validate import fill_histograms
 from .report_inputs import SAMPLES, draw_stand_ins, report_settings, write_report_inputs
 from .validation_inputs import validate_settings
 
-SECTIONS = ("headline", "data", "checks", "cutflow", "search", "training", "export", "physics", "displays", "origin")
+SECTIONS = (
+    "headline",
+    "data",
+    "checks",
+    "cutflow",
+    "search",
+    "training",
+    "export",
+    "physics",
+    "displays",
+    "origin",
+)
 
 
 class Page(HTMLParser):
@@ -70,13 +81,23 @@ def test_page_has_every_section_and_picture(built: tuple[ReportInputs, str]) -> 
     page = Page(text)
     assert [name for name in page.ids if name in SECTIONS] == list(SECTIONS)
     assert not page.open
-    for name in (*captions(report_settings().particle_classes), *inputs.hpo_plots, "cutflow", "training_curves"):
+    for name in (
+        *captions(report_settings().particle_classes),
+        *inputs.hpo_plots,
+        "cutflow",
+        "training_curves",
+    ):
         assert f"figure-{name}" in page.ids, name
     assert len(set(page.ids)) == len(page.ids)
-    assert sum(name.startswith("figure-event_") for name in page.ids) == len(SAMPLES) * report_settings().report.n_event_displays
+    assert (
+        sum(name.startswith("figure-event_") for name in page.ids)
+        == len(SAMPLES) * report_settings().report.n_event_displays
+    )
     for label in LABELS.values():
         assert label in text
-    assert all(reference[1:] in page.ids for reference in page.references if reference.startswith("#"))
+    assert all(
+        reference[1:] in page.ids for reference in page.references if reference.startswith("#")
+    )
 
 
 def test_energy_is_accounted_for_by_sample_and_by_file(built: tuple[ReportInputs, str]) -> None:
@@ -84,8 +105,14 @@ def test_energy_is_accounted_for_by_sample_and_by_file(built: tuple[ReportInputs
     heads = "targets of it merged dropped as unusable as shared track as no cluster"
     assert text.count(heads) == 2  # samples, and files
     for sample in SAMPLES:
-        rows = re.findall(rf" {sample}-[01].root ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{6}})", text)
-        (of_sample,) = re.findall(rf" {sample} ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{7}})", text)
+        rows = re.findall(
+            rf" {sample}-[01].root ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ %"
+            r" ){6})",
+            text,
+        )
+        (of_sample,) = re.findall(
+            rf" {sample} ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{7}})", text
+        )
         assert len(rows) == 2
         assert float(of_sample[0]) == 2 * float(rows[0][0]) == 180  # events
         assert 2 * float(rows[0][1]) == pytest.approx(float(of_sample[1]), abs=0.2)
@@ -97,7 +124,9 @@ def test_energy_is_accounted_for_by_sample_and_by_file(built: tuple[ReportInputs
 
 def test_page_needs_nothing_else(built: tuple[ReportInputs, str]) -> None:
     page = Page(built[1])
-    assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
+    assert all(
+        reference.startswith(("#", "data:image/png;base64,")) for reference in page.references
+    )
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"@import|url\(", built[1])
     assert len(built[1]) < 5e6
@@ -117,13 +146,18 @@ def test_page_of_nothing(tmp_path: Path) -> None:
     build_report(report_settings(), inputs, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Too few matched jets to compare resolutions (0 for MLPF and 0 for baseline PF)." in text
-    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace("loss is nan", "").replace("resonance", "")
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower().replace(
+        "loss is nan", ""
+    ).replace("resonance", "")
 
 
 def test_the_search_tells_its_cost(built: tuple[ReportInputs, str]) -> None:
     """Six trainings of two ranks and two seconds each; the best configuration had two of them."""
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", built[1]))
-    assert "Cost: 0.006667 rank hours, ranks times the time of the trainings; that is 3 times the trainings of the best" in text
+    assert (
+        "Cost: 0.006667 rank hours, ranks times the time of the trainings; that is 3 times the"
+        " trainings of the best" in text
+    )
     assert "0 5 4 1 0.004444 66.67 % 0.001111" in text
     assert "0-00001 0.16 0.0141 0.15, 0.17 0" in text
     assert "5 0-00001 0.16 0.031" in text
@@ -142,11 +176,16 @@ def test_numbers_as_text() -> None:
 
 def _jets(model: float, base: float, error: float) -> dict[str, object]:
     values = {"mlpf": model, "baseline": base, "target": 0.05}
-    return {k: {"response": {"n": 1000, "resolution": {"value": v, "error": error}}} for k, v in values.items()}
+    return {
+        k: {"response": {"n": 1000, "resolution": {"value": v, "error": error}}}
+        for k, v in values.items()
+    }
 
 
 def test_verdict_follows_the_figures() -> None:
-    assert verdict(_jets(0.10, 0.15, 0.001)).startswith("The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard")
+    assert verdict(_jets(0.10, 0.15, 0.001)).startswith(
+        "The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard"
+    )
     assert "closes 50% of the gap" in verdict(_jets(0.10, 0.15, 0.001))
     assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001))
     assert "is 2.5 times as wide as that of the baseline" in verdict(_jets(0.375, 0.15, 0.001))

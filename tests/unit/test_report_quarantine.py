@@ -6,7 +6,10 @@ from particleforge.report.dataset import gather_data
 
 from .report_inputs import write_report_inputs
 
-REASONS = {"b.root": "b.root: holds no 'events' tree <found: ntuple>", "c.root": "c.root: its md5 is 1, expected 2"}
+REASONS = {
+    "b.root": "b.root: holds no 'events' tree <found: ntuple>",
+    "c.root": "c.root: its md5 is 1, expected 2",
+}
 
 
 def test_quarantined_files_are_listed_and_counted(tmp_path):
@@ -15,10 +18,22 @@ def test_quarantined_files_are_listed_and_counted(tmp_path):
     metadata = tables.read_metadata(chosen)
     sample = metadata["provenance"]["settings"]["sample_name"]
     metadata["quarantined"] = [{"file": name, "reason": reason} for name, reason in REASONS.items()]
-    tables.write_table(chosen, [tables.to_arrow(tables.read_table(chosen), tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata)
-    found = gather_data(inputs.dataset, inputs.selected, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot)
+    tables.write_table(
+        chosen,
+        [tables.to_arrow(tables.read_table(chosen), tables.DATASET_SCHEMA)],
+        tables.DATASET_SCHEMA,
+        metadata,
+    )
+    found = gather_data(
+        inputs.dataset, inputs.selected, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot
+    )
     assert found.quarantined == Rows(
-        ("sample", "shard", "file", "why it was left out"), [(sample, chosen.name, name, reason) for name, reason in REASONS.items()]
+        ("sample", "shard", "file", "why it was left out"),
+        [(sample, chosen.name, name, reason) for name, reason in REASONS.items()],
     )
     column = found.samples.heads.index("files left out")
-    assert {row[0]: row[column] for row in found.samples.rows} == {"qq": "0", "ttbar": "0", "ww": "0"} | {sample: "2"}
+    assert {row[0]: row[column] for row in found.samples.rows} == {
+        "qq": "0",
+        "ttbar": "0",
+        "ww": "0",
+    } | {sample: "2"}

@@ -1,4 +1,6 @@
-"""What keeps ten thousand shards cheap: settings computed once, no folder searched for files, shards in blocks."""
+"""What keeps ten thousand shards cheap: settings computed once, no folder searched for files,
+shards in blocks.
+"""
 
 import ast
 from pathlib import Path
@@ -11,11 +13,31 @@ from particleforge.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/particleforge"
-# stages whose inputs are many files; trainings list their own folders of checkpoints, which hold a few
-DATA_STAGES = ("edm4hep", "simulation", "dataset", "selection", "preprocessing", "export", "reconstruction", "validation", "report")
+# stages whose inputs are many files; trainings list their own folders of checkpoints, which hold a
+# few
+DATA_STAGES = (
+    "edm4hep",
+    "simulation",
+    "dataset",
+    "selection",
+    "preprocessing",
+    "export",
+    "reconstruction",
+    "validation",
+    "report",
+)
 SOURCES = [
     *(path for stage in DATA_STAGES for path in (PACKAGE / stage).rglob("*.py")),
-    *(PACKAGE / name for name in ("tables.py", "paths.py", "workflow.py", "checks/dataset.py", "checks/statistics.py")),
+    *(
+        PACKAGE / name
+        for name in (
+            "tables.py",
+            "paths.py",
+            "workflow.py",
+            "checks/dataset.py",
+            "checks/statistics.py",
+        )
+    ),
     *(ROOT / "workflow/scripts").glob("*.py"),
 ]
 LISTING = {"glob", "iglob", "rglob", "iterdir", "listdir", "scandir", "walk", "glob_wildcards"}
@@ -31,14 +53,19 @@ def job(shard="00000"):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_data_stages_never_list_a_folder(path):
-    names = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in ast.walk(ast.parse(path.read_text()))}
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+        for node in ast.walk(ast.parse(path.read_text()))
+    }
     if "ast" in names:  # walks expressions, not folders
         names.discard("walk")
     assert names.isdisjoint(LISTING)
 
 
 def test_rules_never_list_a_folder():
-    text = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")])
+    text = "".join(
+        path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    )
     assert not [name for name in LISTING if f"{name}(" in text]
 
 
@@ -55,11 +82,16 @@ def test_shards_of_the_dataset_are_blocks_of_dataset_inputs():
     simulated = [path for path in run.every_shard(run.paths.simulated) if "/ttbar/" in path]
     assert [len(block) for block in blocks] == [2, 2, 2]
     assert [path for block in blocks for path in block] == simulated
-    assert len([path for path in run.every_shard(run.paths.selected) if "/ttbar/" in path]) == len(blocks)
+    assert len([path for path in run.every_shard(run.paths.selected) if "/ttbar/" in path]) == len(
+        blocks
+    )
 
 
 def test_more_events_leave_existing_shards_of_the_dataset_as_they_are():
-    few, many = (workflow(events_per_sample=n, events_per_shard=5, files_per_dataset_shard=2) for n in (25, 60))
+    few, many = (
+        workflow(events_per_sample=n, events_per_shard=5, files_per_dataset_shard=2)
+        for n in (25, 60)
+    )
     shards = [path for path in few.every_shard(few.paths.dataset) if "/ttbar/" in path]
     assert len(shards) == 3
     for shard in map(job, (Path(path).stem for path in shards)):

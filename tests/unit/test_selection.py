@@ -43,15 +43,23 @@ CUTS = DetectorCutsConfig(
         CutConfig(name="energy", expression="sum(targets.energy) > 40"),
     ),
     objects=ObjectCutsConfig(
-        tracks=(TrackCutConfig(name="pt", expression="tracks.pt >= 1.5 and abs(tracks.eta) <= 1.8"),),
+        tracks=(
+            TrackCutConfig(name="pt", expression="tracks.pt >= 1.5 and abs(tracks.eta) <= 1.8"),
+        ),
         clusters=(ClusterCutConfig(name="energy", expression="clusters.energy >= 1"),),
         candidates=(CandidateCutConfig(name="energy", expression="candidates.energy > 0.8"),),
     ),
-    overlaps=(OverlapConfig(name="duplicates", collection="tracks", delta_r_max=0.3, prefer="tracks.n_hits"),),
+    overlaps=(
+        OverlapConfig(
+            name="duplicates", collection="tracks", delta_r_max=0.3, prefer="tracks.n_hits"
+        ),
+    ),
 )
 
 
-def stage_settings(cuts: DetectorCutsConfig = CUTS, seed: int = 7, sample: str = "ttbar") -> SelectSettings:
+def stage_settings(
+    cuts: DetectorCutsConfig = CUTS, seed: int = 7, sample: str = "ttbar"
+) -> SelectSettings:
     return SelectSettings(seed=seed, sample_name=sample, selection=SelectionConfig(), cuts=cuts)
 
 
@@ -64,7 +72,12 @@ def with_targets_handed_over(events: ak.Array, cuts: DetectorCutsConfig = CUTS) 
     return hand_over(events, tracks, clusters)
 
 
-def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: list[bool], keep_candidates: list[bool]) -> dict[str, Any]:
+def slow_removal(
+    event: dict[str, Any],
+    keep_tracks: list[bool],
+    keep_clusters: list[bool],
+    keep_candidates: list[bool],
+) -> dict[str, Any]:
     """What remove_objects does, for one event, object by object."""
     keep = [*keep_tracks, *keep_clusters]
 
@@ -74,20 +87,38 @@ def slow_removal(event: dict[str, Any], keep_tracks: list[bool], keep_clusters: 
     kept = dict(event)
     for name, flags in (("tracks", keep_tracks), ("clusters", keep_clusters), ("targets", keep)):
         kept[name] = [x for x, flag in zip(event[name], flags, strict=True) if flag]
-    for name, member, flags in (("track_links", "track", keep_tracks), ("cluster_links", "cluster", keep_clusters)):
-        kept[name] = [{**link, member: renumbered(link[member], flags)} for link in event[name] if flags[link[member]]]
+    for name, member, flags in (
+        ("track_links", "track", keep_tracks),
+        ("cluster_links", "cluster", keep_clusters),
+    ):
+        kept[name] = [
+            {**link, member: renumbered(link[member], flags)}
+            for link in event[name]
+            if flags[link[member]]
+        ]
     candidates = [c for c, flag in zip(event["candidates"], keep_candidates, strict=True) if flag]
     kept["candidates"] = [{**c, "element": renumbered(c["element"], keep)} for c in candidates]
     kept["particles"] = []
     for particle in event["particles"]:
         element = renumbered(particle["element"], keep)
         lost = particle["element"] >= 0 and element < 0
-        kept["particles"].append({**particle, "element": element, "fate": int(Fate.DROPPED) if lost else particle["fate"]})
+        kept["particles"].append(
+            {
+                **particle,
+                "element": element,
+                "fate": int(Fate.DROPPED) if lost else particle["fate"],
+            }
+        )
     return kept
 
 
 @settings(max_examples=30, deadline=None)
-@given(n=st.integers(0, 12), seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.3, 0.8, 1.0]), mean=st.sampled_from([0.0, 1.0, 8.0]))
+@given(
+    n=st.integers(0, 12),
+    seed=st.integers(0, 1000),
+    share=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    mean=st.sampled_from([0.0, 1.0, 8.0]),
+)
 def test_renumbering_equals_a_loop(n: int, seed: int, share: float, mean: float) -> None:
     events = synthetic_events(n, seed, mean_particles=mean)
     rng = np.random.default_rng(seed)
@@ -96,14 +127,21 @@ def test_renumbering_equals_a_loop(n: int, seed: int, share: float, mean: float)
         for objects in (events.tracks, events.clusters, events.candidates)
     ]
     found = remove_objects(events, *masks).to_list()
-    assert found == [slow_removal(*event) for event in zip(events.to_list(), *(mask.to_list() for mask in masks), strict=True)]
+    assert found == [
+        slow_removal(*event)
+        for event in zip(events.to_list(), *(mask.to_list() for mask in masks), strict=True)
+    ]
 
 
 def test_an_index_outside_its_event_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="outside its event"):
         renumber(ak.Array([[0], [1]]), ak.Array([[True, True], [True]]))
     events = synthetic_events(5, 1)
-    broken = ak.with_field(events, ak.with_field(events.particles, events.particles.element + 100, "element"), "particles")
+    broken = ak.with_field(
+        events,
+        ak.with_field(events.particles, events.particles.element + 100, "element"),
+        "particles",
+    )
     source = write_dataset(tmp_path / "broken.parquet", broken)
     with pytest.raises(UserError, match=r"broken.parquet: inconsistent dataset.*rebuild"):
         select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
@@ -112,7 +150,9 @@ def test_an_index_outside_its_event_is_refused(tmp_path: Path) -> None:
 
 def test_an_energy_balance_that_does_not_close_is_refused(tmp_path: Path) -> None:
     events = synthetic_events(50, 2)
-    broken = ak.with_field(events, ak.with_field(events.targets, events.targets.energy * 1.00001, "energy"), "targets")
+    broken = ak.with_field(
+        events, ak.with_field(events.targets, events.targets.energy * 1.00001, "energy"), "targets"
+    )
     source = write_dataset(tmp_path / "broken.parquet", broken)
     with pytest.raises(UserError, match=r"broken.parquet: visible energy .* differs"):
         select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
@@ -131,11 +171,17 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     found = tables.read_table(output)
     assert found.event_id.to_list() == events.event_id[both].to_list()
     assert found.particles.to_list() == kept.particles[both].to_list()
-    assert found.split.to_list() == split_of(found.event_id.to_numpy(), SelectionConfig(), 7).tolist()
+    assert (
+        found.split.to_list() == split_of(found.event_id.to_numpy(), SelectionConfig(), 7).tolist()
+    )
 
     counts = json.loads(cutflow.read_text())
     rows = counts["cutflow"]["events"]
-    assert [(c["name"], c["number"]) for c in rows] == [("all", 400), ("elements", ak.sum(first)), ("energy", ak.sum(both))]
+    assert [(c["name"], c["number"]) for c in rows] == [
+        ("all", 400),
+        ("elements", ak.sum(first)),
+        ("energy", ak.sum(both)),
+    ]
     for cut, chosen in zip(rows, (np.ones(400, bool), first, both), strict=True):
         assert cut["sum_of_weights"] == pytest.approx(ak.sum(events.weight[chosen]))
         assert cut["sum_of_weights_squared"] == pytest.approx(ak.sum(events.weight[chosen] ** 2))
@@ -156,7 +202,9 @@ def test_the_cutflow_counts_objects_after_each_of_their_cuts(tmp_path: Path) -> 
     source = write_dataset(tmp_path / "in.parquet", events, row_group_size=70)
     select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
     found = json.loads((tmp_path / "out.json").read_text())["cutflow"]
-    expected = {kind: np.zeros((len(left.masks), 3)) for kind, left in cut_objects(events, CUTS).items()}
+    expected = {
+        kind: np.zeros((len(left.masks), 3)) for kind, left in cut_objects(events, CUTS).items()
+    }
     for kind, left in cut_objects(events, CUTS).items():
         for number, mask in enumerate(left.masks):
             for weight, flags in zip(events.weight.to_list(), mask.to_list(), strict=True):
@@ -165,27 +213,44 @@ def test_the_cutflow_counts_objects_after_each_of_their_cuts(tmp_path: Path) -> 
     assert found["tracks"][2]["expression"] == "no other with larger tracks.n_hits and dR <= 0.3"
     assert [row["name"] for row in found["candidates"]] == ["all", "energy"]
     for kind, sums in expected.items():
-        assert np.all(np.diff(sums[:, 0]) < 0), f"a cut on {kind} removes nothing: the test shows nothing"
-        values = [[row["number"], row["sum_of_weights"], row["sum_of_weights_squared"]] for row in found[kind]]
+        assert np.all(np.diff(sums[:, 0]) < 0), (
+            f"a cut on {kind} removes nothing: the test shows nothing"
+        )
+        values = [
+            [row["number"], row["sum_of_weights"], row["sum_of_weights_squared"]]
+            for row in found[kind]
+        ]
         np.testing.assert_allclose(values, sums, rtol=1e-12)
     kept = tables.read_table(tmp_path / "out.parquet")
     assert ak.all(kept.candidates.energy > 0.8)
 
 
 def slow_overlaps(
-    objects: list[dict[str, Any]], overlap: OverlapConfig, keep: list[bool], stand_in: list[int], momentum: str
+    objects: list[dict[str, Any]],
+    overlap: OverlapConfig,
+    keep: list[bool],
+    stand_in: list[int],
+    momentum: str,
 ) -> tuple[list[bool], list[int]]:
-    """What without_overlaps does, for one event, pair by pair; the preference is the member n_hits."""
+    """What without_overlaps does, for one event, pair by pair.
+
+    The preference is the member n_hits.
+    """
     left: list[int] = []
     instead: dict[int, int] = {}
-    for i in sorted((i for i in range(len(objects)) if keep[i]), key=lambda i: (-objects[i]["n_hits"], i)):
+    for i in sorted(
+        (i for i in range(len(objects)) if keep[i]), key=lambda i: (-objects[i]["n_hits"], i)
+    ):
         a = objects[i]
         for j in left:
             b = objects[j]
             turn = math.remainder(a["phi"] - b["phi"], 2 * math.pi)
             near = math.hypot(a["eta"] - b["eta"], turn) <= overlap.delta_r_max
             larger = max(a[momentum], b[momentum])
-            alike = overlap.relative_difference_max is None or abs(a[momentum] - b[momentum]) <= overlap.relative_difference_max * larger
+            alike = (
+                overlap.relative_difference_max is None
+                or abs(a[momentum] - b[momentum]) <= overlap.relative_difference_max * larger
+            )
             if near and alike and all(a[member] == b[member] for member in overlap.same):
                 instead[i] = j
                 break
@@ -206,12 +271,20 @@ def slow_overlaps(
     same=st.sampled_from([(), ("n_hits",)]),
 )
 def test_overlaps_equal_a_loop(
-    n: int, seed: int, mean: float, delta_r_max: float, difference: float | None, collection: str, same: tuple[str, ...]
+    n: int,
+    seed: int,
+    mean: float,
+    delta_r_max: float,
+    difference: float | None,
+    collection: str,
+    same: tuple[str, ...],
 ) -> None:
     events = synthetic_events(n, seed, mean_particles=mean)
     objects = events[collection]
     rng = np.random.default_rng(seed)
-    preference = ak.unflatten(rng.integers(0, 4, int(ak.sum(ak.num(objects)))).astype(np.float32), ak.num(objects))  # many equals
+    preference = ak.unflatten(
+        rng.integers(0, 4, int(ak.sum(ak.num(objects)))).astype(np.float32), ak.num(objects)
+    )  # many equals
     objects = ak.with_field(objects, preference, "n_hits")
     overlap = OverlapConfig(
         name="a",
@@ -223,9 +296,17 @@ def test_overlaps_equal_a_loop(
     )
     keep = ak.unflatten(rng.random(int(ak.sum(ak.num(objects)))) < 0.8, ak.num(objects))
     earlier = ak.Array(
-        [[int(rng.choice(np.flatnonzero(flags))) if not flag and any(flags) else -1 for flag in flags] for flags in keep.to_list()]
+        [
+            [
+                int(rng.choice(np.flatnonzero(flags))) if not flag and any(flags) else -1
+                for flag in flags
+            ]
+            for flags in keep.to_list()
+        ]
     )
-    earlier = ak.values_astype(ak.unflatten(ak.flatten(earlier), ak.num(objects)) if n else keep, np.int64)
+    earlier = ak.values_astype(
+        ak.unflatten(ak.flatten(earlier), ak.num(objects)) if n else keep, np.int64
+    )
     left, stand_in = without_overlaps(objects, overlap, preference, keep, earlier)
     momentum = {"tracks": "pt", "clusters": "et"}[collection]
     lists = (objects.to_list(), [overlap] * n, keep.to_list(), earlier.to_list(), [momentum] * n)
@@ -245,9 +326,13 @@ def test_of_overlapping_tracks_the_preferred_stays_across_the_turn_in_azimuth() 
         ([math.nan, 5.0, math.nan, 1.0], [True] * 4, [1, -1, -1, -1]),
         ([5.0, 7.0, 1.0, 1.0], [True, False, True, True], [-1, -1, -1, -1]),
     ):
-        left, stand_in = without_overlaps(tracks, overlap, ak.Array([preference]), ak.Array([keep]), nothing)
+        left, stand_in = without_overlaps(
+            tracks, overlap, ak.Array([preference]), ak.Array([keep]), nothing
+        )
         assert stand_in.to_list() == [expected]
-        assert left.to_list() == [[was and other < 0 for was, other in zip(keep, expected, strict=True)]]
+        assert left.to_list() == [
+            [was and other < 0 for was, other in zip(keep, expected, strict=True)]
+        ]
 
 
 def slow_hand_over(event: dict[str, Any], tracks: list[int], clusters: list[int]) -> dict[str, Any]:
@@ -258,37 +343,69 @@ def slow_hand_over(event: dict[str, Any], tracks: list[int], clusters: list[int]
     for i, other in enumerate(stand_in):
         if other >= 0 and event["targets"][i]["class_id"] and not targets[other]["class_id"]:
             targets[other], moved[i] = event["targets"][i], other
-    particles = [{**p, "element": moved.get(p["element"], p["element"])} for p in event["particles"]]
+    particles = [
+        {**p, "element": moved.get(p["element"], p["element"])} for p in event["particles"]
+    ]
     candidates = [
-        {**c, "element": stand_in[c["element"]] if c["element"] >= 0 and stand_in[c["element"]] >= 0 else c["element"]}
+        {
+            **c,
+            "element": (
+                stand_in[c["element"]]
+                if c["element"] >= 0 and stand_in[c["element"]] >= 0
+                else c["element"]
+            ),
+        }
         for c in event["candidates"]
     ]
     return {**event, "targets": targets, "particles": particles, "candidates": candidates}
 
 
 @settings(max_examples=30, deadline=None)
-@given(n=st.integers(0, 10), seed=st.integers(0, 1000), share=st.sampled_from([0.0, 0.2, 0.7]), mean=st.sampled_from([0.0, 2.0, 20.0]))
+@given(
+    n=st.integers(0, 10),
+    seed=st.integers(0, 1000),
+    share=st.sampled_from([0.0, 0.2, 0.7]),
+    mean=st.sampled_from([0.0, 2.0, 20.0]),
+)
 def test_targets_are_handed_over_as_by_a_loop(n: int, seed: int, share: float, mean: float) -> None:
     events = synthetic_events(n, seed, mean_particles=mean)
     rng = np.random.default_rng(seed)
     stand_ins = []
     for objects in (events.tracks, events.clusters):
         counts = np.repeat(ak.to_numpy(ak.num(objects)), ak.to_numpy(ak.num(objects)))
-        indices = np.where(rng.random(len(counts)) < share, (rng.random(len(counts)) * counts).astype(np.int64), -1)
+        indices = np.where(
+            rng.random(len(counts)) < share, (rng.random(len(counts)) * counts).astype(np.int64), -1
+        )
         stand_ins.append(ak.unflatten(indices, ak.num(objects)))
     found = hand_over(events, *stand_ins).to_list()
-    assert found == [slow_hand_over(*event) for event in zip(events.to_list(), *(s.to_list() for s in stand_ins), strict=True)]
+    assert found == [
+        slow_hand_over(*event)
+        for event in zip(events.to_list(), *(s.to_list() for s in stand_ins), strict=True)
+    ]
 
 
 def test_a_duplicate_without_target_takes_over_that_of_the_removed_track(tmp_path: Path) -> None:
     """Each track is there twice, the first of the two with the target; the second has more hits."""
     events = synthetic_events(100, 5, mean_particles=8)
     cuts = DetectorCutsConfig(
-        overlaps=(OverlapConfig(name="duplicates", collection="tracks", delta_r_max=1e-9, prefer="tracks.n_hits", same=("pt",)),)
+        overlaps=(
+            OverlapConfig(
+                name="duplicates",
+                collection="tracks",
+                delta_r_max=1e-9,
+                prefer="tracks.n_hits",
+                same=("pt",),
+            ),
+        )
     )
     second = ak.with_field(events.tracks, events.tracks.n_hits + 1, "n_hits")
     n_tracks = ak.num(events.tracks)
-    none = ak.zip({field.name: ak.full_like(events.targets[field.name], -(field.name == "particle")) for field in schema.TARGETS.fields})
+    none = ak.zip(
+        {
+            field.name: ak.full_like(events.targets[field.name], -(field.name == "particle"))
+            for field in schema.TARGETS.fields
+        }
+    )
     is_track = ak.local_index(events.targets) < n_tracks
 
     def behind_duplicates(element: ak.Array) -> ak.Array:
@@ -296,14 +413,24 @@ def test_a_duplicate_without_target_takes_over_that_of_the_removed_track(tmp_pat
 
     doubled = ak.with_field(events, ak.concatenate([events.tracks, second], axis=1), "tracks")
     doubled = ak.with_field(
-        doubled, ak.concatenate([events.targets[is_track], none[is_track], events.targets[~is_track]], axis=1), "targets"
+        doubled,
+        ak.concatenate(
+            [events.targets[is_track], none[is_track], events.targets[~is_track]], axis=1
+        ),
+        "targets",
     )
     for name in ("particles", "candidates"):
-        doubled = ak.with_field(doubled, ak.with_field(events[name], behind_duplicates(events[name].element), "element"), name)
+        doubled = ak.with_field(
+            doubled,
+            ak.with_field(events[name], behind_duplicates(events[name].element), "element"),
+            name,
+        )
     source = write_dataset(tmp_path / "in.parquet", doubled)
     select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
     found = tables.read_table(tmp_path / "out.parquet")
-    assert tables.read_metadata(tmp_path / "out.parquet")["energy_gev"]["dropped_by_object_cuts"] == 0
+    assert (
+        tables.read_metadata(tmp_path / "out.parquet")["energy_gev"]["dropped_by_object_cuts"] == 0
+    )
     for name in ("targets", "particles", "candidates"):
         assert found[name].to_list() == events[name].to_list()
     assert found.tracks.n_hits.to_list() == (events.tracks.n_hits + 1).to_list()
@@ -340,14 +467,23 @@ def test_a_damaged_file_is_refused_and_nothing_is_written(tmp_path: Path, damage
     content = bytearray(source.read_bytes())
     content[4:2000] = b"x" * 1996
     source.write_bytes(content[:-100] if damage == "truncated" else content)
-    with pytest.raises(UserError, match=r"damaged.parquet: (not a readable Parquet file|damaged Parquet file) .*rerun the stage"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"damaged.parquet: (not a readable Parquet file|damaged Parquet file) .*rerun the stage"
+        ),
+    ):
         select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.parquet"]
 
 
 def test_splits_have_the_configured_fractions() -> None:
-    ids = synthetic_events(1, 1).event_id.to_numpy()[0] + np.arange(200_000, dtype=np.uint64)  # neighbours must not correlate
-    splits = split_of(ids, SelectionConfig(train_fraction=0.7, valid_fraction=0.2, test_fraction=0.1), 5)
+    ids = synthetic_events(1, 1).event_id.to_numpy()[0] + np.arange(
+        200_000, dtype=np.uint64
+    )  # neighbours must not correlate
+    splits = split_of(
+        ids, SelectionConfig(train_fraction=0.7, valid_fraction=0.2, test_fraction=0.1), 5
+    )
     for name, fraction in (("train", 0.7), ("valid", 0.2), ("test", 0.1)):
         expected, error = 200_000 * fraction, np.sqrt(200_000 * fraction * (1 - fraction))
         assert abs(np.sum(splits == name) - expected) < 5 * error
@@ -358,8 +494,13 @@ def test_a_split_depends_on_identity_and_seed_only() -> None:
     splits = split_of(ids, SelectionConfig(), 5)
     order = np.random.default_rng(2).permutation(5000)
     assert np.array_equal(split_of(ids[order], SelectionConfig(), 5), splits[order])
-    assert np.array_equal(np.concatenate([split_of(part, SelectionConfig(), 5) for part in np.split(ids, [7, 2000])]), splits)
-    assert 0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5  # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
+    assert np.array_equal(
+        np.concatenate([split_of(part, SelectionConfig(), 5) for part in np.split(ids, [7, 2000])]),
+        splits,
+    )
+    assert (
+        0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5
+    )  # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
 
 
 def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> None:
@@ -368,8 +509,15 @@ def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> N
     for edges, row_group_size in (([0, 60], 500), ([0, 7, 7, 41, 60], 3)):
         splits: dict[int, str] = {}
         for number, (first, last) in enumerate(itertools.pairwise(edges)):
-            source = write_dataset(tmp_path / "in.parquet", events[first:last], row_group_size=row_group_size)
-            select_events(stage_settings(), source, tmp_path / f"{number}.parquet", tmp_path / f"{number}.json")
+            source = write_dataset(
+                tmp_path / "in.parquet", events[first:last], row_group_size=row_group_size
+            )
+            select_events(
+                stage_settings(),
+                source,
+                tmp_path / f"{number}.parquet",
+                tmp_path / f"{number}.json",
+            )
             part = tables.read_table(tmp_path / f"{number}.parquet")
             splits |= dict(zip(part.event_id.to_list(), part.split.to_list(), strict=True))
         found.append(splits)
@@ -380,9 +528,13 @@ def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> N
 def cutflow_files(folder: Path) -> list[Path]:
     files = []
     for number, sample in enumerate(("ttbar", "qq", "ttbar")):
-        source = write_dataset(folder / f"{number}.parquet", synthetic_events(150, number, mean_particles=7))
+        source = write_dataset(
+            folder / f"{number}.parquet", synthetic_events(150, number, mean_particles=7)
+        )
         files.append(folder / f"{number}.json")
-        select_events(stage_settings(sample=sample), source, folder / f"out{number}.parquet", files[-1])
+        select_events(
+            stage_settings(sample=sample), source, folder / f"out{number}.parquet", files[-1]
+        )
     return files
 
 
@@ -391,12 +543,26 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     files = cutflow_files(tmp_path)
     written = []
     for name in ("a", "b"):
-        gather_cutflows(CutflowSettings(samples=samples), files, tmp_path / name / "cutflow.csv", tmp_path / name / "cutflow.png")
-        written.append([(tmp_path / name / f"cutflow.{suffix}").read_bytes() for suffix in ("csv", "png", "pdf")])
+        gather_cutflows(
+            CutflowSettings(samples=samples),
+            files,
+            tmp_path / name / "cutflow.csv",
+            tmp_path / name / "cutflow.png",
+        )
+        written.append(
+            [
+                (tmp_path / name / f"cutflow.{suffix}").read_bytes()
+                for suffix in ("csv", "png", "pdf")
+            ]
+        )
     assert written[0] == written[1]
     with open(tmp_path / "a" / "cutflow.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    last = next(row for row in rows if row["sample"] == "ttbar" and (row["quantity"], row["cut"]) == ("events", "energy"))
+    last = next(
+        row
+        for row in rows
+        if row["sample"] == "ttbar" and (row["quantity"], row["cut"]) == ("events", "energy")
+    )
     shards = [json.loads(files[i].read_text())["cutflow"]["events"] for i in (0, 2)]
     assert int(last["number"]) == sum(shard[-1]["number"] for shard in shards)
     total, passed = (sum(shard[i]["sum_of_weights"] for shard in shards) for i in (0, -1))
@@ -407,16 +573,32 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
         [("events", name) for name in ("all", "elements", "energy")],
         [("tracks", name) for name in ("all", "pt", "duplicates")],
     )
-    assert quantities == [*events, *tracks, *((kind, name) for kind in ("clusters", "candidates") for name in ("all", "energy"))]
-    pt, duplicates = (next(row for row in rows if row["sample"] == "qq" and row["cut"] == name) for name in ("pt", "duplicates"))
-    assert float(duplicates["efficiency"]) == pytest.approx(float(pt["efficiency"]) * float(duplicates["step_efficiency"]))
+    assert quantities == [
+        *events,
+        *tracks,
+        *((kind, name) for kind in ("clusters", "candidates") for name in ("all", "energy")),
+    ]
+    pt, duplicates = (
+        next(row for row in rows if row["sample"] == "qq" and row["cut"] == name)
+        for name in ("pt", "duplicates")
+    )
+    assert float(duplicates["efficiency"]) == pytest.approx(
+        float(pt["efficiency"]) * float(duplicates["step_efficiency"])
+    )
     assert 0 < float(duplicates["step_efficiency_low"]) < float(duplicates["step_efficiency"]) < 1
 
     unweighted = json.loads(files[1].read_text())
     for cut in itertools.chain(*unweighted["cutflow"].values()):
-        cut["sum_of_weights"] = cut["sum_of_weights_squared"] = 0.0  # as full-simulation files leave it
+        cut["sum_of_weights"] = cut["sum_of_weights_squared"] = (
+            0.0  # as full-simulation files leave it
+        )
     (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
-    gather_cutflows(CutflowSettings(samples=samples), [tmp_path / "unweighted.json"], tmp_path / "u.csv", tmp_path / "u.png")
+    gather_cutflows(
+        CutflowSettings(samples=samples),
+        [tmp_path / "unweighted.json"],
+        tmp_path / "u.csv",
+        tmp_path / "u.png",
+    )
     with open(tmp_path / "u.csv", encoding="utf-8") as handle:
         last = [row for row in csv.DictReader(handle) if row["quantity"] == "events"][-1]
     assert float(last["efficiency"]) == pytest.approx(int(last["number"]) / 150)
@@ -425,7 +607,9 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     other["cutflow"]["tracks"][1]["expression"] = "tracks.pt > 0"
     files[2].write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"2.json: made with other cuts"):
-        gather_cutflows(CutflowSettings(samples=samples), files, tmp_path / "c.csv", tmp_path / "c.png")
+        gather_cutflows(
+            CutflowSettings(samples=samples), files, tmp_path / "c.csv", tmp_path / "c.png"
+        )
 
 
 def test_efficiency_intervals_cover() -> None:

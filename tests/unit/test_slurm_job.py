@@ -1,4 +1,7 @@
-"""What a training asks Slurm, with stand-ins for Slurm's commands; tests/slurm has the real ones."""
+"""What a training asks Slurm, with stand-ins for Slurm's commands.
+
+Tests/slurm has the real ones.
+"""
 
 import time
 from datetime import datetime
@@ -18,7 +21,10 @@ def answers(tmp_path, monkeypatch):
 
     def answer(command: str, text: str, status: int = 0) -> None:
         script = tmp_path / command
-        script.write_text(f"#!/bin/sh\necho {command} $* >> {tmp_path}/calls\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+        script.write_text(
+            f"#!/bin/sh\necho {command} $* >> {tmp_path}/calls\ncat <<'END'\n{text}\nEND\nexit"
+            f" {status}\n"
+        )
         script.chmod(0o755)
 
     answer.calls = tmp_path / "calls"
@@ -66,7 +72,13 @@ def test_ranks_meet_on_the_first_node(answers):
 
 def test_ranks_are_spread_evenly():
     command = slurm_job.srun(4, Placement(nodes=2, cpus_per_rank=3))
-    assert {"--nodes=2", "--ntasks=4", "--ntasks-per-node=2", "--cpus-per-task=3", "--kill-on-bad-exit=1"} <= set(command)
+    assert {
+        "--nodes=2",
+        "--ntasks=4",
+        "--ntasks-per-node=2",
+        "--cpus-per-task=3",
+        "--kill-on-bad-exit=1",
+    } <= set(command)
     with pytest.raises(UserError, match="3 ranks cannot be spread evenly over 2 nodes"):
         slurm_job.srun(3, Placement(nodes=2))
 

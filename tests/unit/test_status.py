@@ -13,17 +13,32 @@ from particleforge.status import StageStatus, Status, read_status
 
 def test_many_troubles_still_fit_forty_lines() -> None:
     stages = {
-        (f"detector{d}", f"stage{s}"): StageStatus(0, 90, 90, Counter({"missing": 60, "x" * 200: 30})) for d in range(3) for s in range(10)
+        (f"detector{d}", f"stage{s}"): StageStatus(
+            0, 90, 90, Counter({"missing": 60, "x" * 200: 30})
+        )
+        for d in range(3)
+        for s in range(10)
     }
     troubles = [f"failed: rule, results/{number}.log: {'long ' * 60}" for number in range(50)]
-    lines = Status(stages, Counter({f"some_long_rule_name_{n}": 1000 for n in range(12)}), troubles, locked=True).text().splitlines()
+    lines = (
+        Status(
+            stages,
+            Counter({f"some_long_rule_name_{n}": 1000 for n in range(12)}),
+            troubles,
+            locked=True,
+        )
+        .text()
+        .splitlines()
+    )
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
     assert "and 47 more that failed or did not finish" in lines
     assert lines[1].split()[:6] == ["detector0", "stage0", "0/90", "90", "60", "missing,"]
 
 
-def test_a_snakefile_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snakefile_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--snakefile nowhere/Snakefile: no such file"):
         read_status(Path("nowhere/Snakefile"), {})

@@ -12,7 +12,12 @@ from .synthetic import synthetic_events, write_dataset
 
 
 def test_every_table_has_unique_columns():
-    for layout in (tables.DATASET_SCHEMA, tables.SELECTED_SCHEMA, tables.RECONSTRUCTED_SCHEMA, tables.SHARD_SCHEMA):
+    for layout in (
+        tables.DATASET_SCHEMA,
+        tables.SELECTED_SCHEMA,
+        tables.RECONSTRUCTED_SCHEMA,
+        tables.SHARD_SCHEMA,
+    ):
         assert len(set(layout.names)) == len(layout.names)
 
 
@@ -42,7 +47,10 @@ def test_integers_and_text_are_stored_by_dictionary_and_measured_values_are_not(
     path = tmp_path / "events.parquet"
     write_dataset(path, synthetic_events(40, 1))
     group = pq.read_metadata(path).row_group(0)
-    found = {(column := group.column(i)).path_in_schema: "RLE_DICTIONARY" in column.encodings for i in range(group.num_columns)}
+    found = {
+        (column := group.column(i)).path_in_schema: "RLE_DICTIONARY" in column.encodings
+        for i in range(group.num_columns)
+    }
     types = tables.column_types(tables.DATASET_SCHEMA)
     assert types.keys() == found.keys()
     assert found == {path: not pa.types.is_floating(kind) for path, kind in types.items()}

@@ -1,4 +1,6 @@
-"""Tracks: efficiency, resolution and conventions as configured, within the statistics of fixed seeds."""
+"""Tracks: efficiency, resolution and conventions as configured, within the statistics of fixed
+seeds.
+"""
 
 import numpy as np
 import pytest
@@ -32,11 +34,16 @@ def test_momentum_resolution_is_the_configured_one(theta: float, p: float) -> No
     assert pulls.mean() == pytest.approx(0, abs=4 / np.sqrt(n))
 
 
-@pytest.mark.parametrize(("p", "theta", "efficiency"), [(5.0, np.pi / 2, 0.97), (20.0, 0.25, 0.87), (0.8, np.pi / 2, 0.8)])
+@pytest.mark.parametrize(
+    ("p", "theta", "efficiency"),
+    [(5.0, np.pi / 2, 0.97), (20.0, 0.25, 0.87), (0.8, np.pi / 2, 0.8)],
+)
 def test_efficiency_is_that_of_the_region(p: float, theta: float, efficiency: float) -> None:
     n = 10000
     _, tracks = tracks_of(gun(13, p, theta, n), CMS)
-    assert len(tracks) / n == pytest.approx(efficiency, abs=4 * np.sqrt(efficiency * (1 - efficiency) / n))
+    assert len(tracks) / n == pytest.approx(
+        efficiency, abs=4 * np.sqrt(efficiency * (1 - efficiency) / n)
+    )
 
 
 def test_nothing_is_found_outside_the_acceptance() -> None:
@@ -52,23 +59,46 @@ def test_parameters_have_their_conventions_and_resolutions() -> None:
         particles, tracks = tracks_of(gun(pdg, 10.0, 1.0, n))
         assert np.all(tracks.charge == charge)
         assert np.all(np.sign(tracks.omega) == charge)
-        assert np.allclose(tracks.pt, CURVATURE_PER_TESLA * CLIC.b_field_tesla / np.abs(tracks.omega))
+        assert np.allclose(
+            tracks.pt, CURVATURE_PER_TESLA * CLIC.b_field_tesla / np.abs(tracks.omega)
+        )
         assert np.allclose(tracks.p, tracks.pt * np.hypot(1, tracks.tan_lambda))
         row = tracks.particle
-        turn = np.mod(tracks.phi0 - np.arctan2(particles.py[row], particles.px[row]) + np.pi, 2 * np.pi) - np.pi
-        impact = np.hypot(tracker.impact_resolution_mm, tracker.impact_scattering_mm_gev / (10.0 * np.sin(1.0) ** 1.5))
-        for values, sigma in ((turn, tracker.angle_resolution_rad), (tracks.d0, impact), (tracks.z0, impact)):
+        turn = (
+            np.mod(
+                tracks.phi0 - np.arctan2(particles.py[row], particles.px[row]) + np.pi, 2 * np.pi
+            )
+            - np.pi
+        )
+        impact = np.hypot(
+            tracker.impact_resolution_mm,
+            tracker.impact_scattering_mm_gev / (10.0 * np.sin(1.0) ** 1.5),
+        )
+        for values, sigma in (
+            (turn, tracker.angle_resolution_rad),
+            (tracks.d0, impact),
+            (tracks.z0, impact),
+        ):
             assert values.std() == pytest.approx(sigma, rel=4 / np.sqrt(2 * n))
 
 
 def test_state_at_the_calorimeter_is_close_to_the_true_crossing() -> None:
-    record, entering, flights = propagation.propagate(gun(13, 10.0, np.linspace(0.3, 2.8, 2000), 2000), CLIC, np.random.default_rng(1))
+    record, entering, flights = propagation.propagate(
+        gun(13, 10.0, np.linspace(0.3, 2.8, 2000), 2000), CLIC, np.random.default_rng(1)
+    )
     tracks = tracking.make_tracks(record, flights, CLIC, np.random.default_rng(2))
     where = np.searchsorted(entering.particle, tracks.particle)
     assert np.array_equal(entering.particle[where], tracks.particle)
-    distance = np.sqrt(sum((getattr(tracks, f"{axis}_calo") - getattr(entering, axis)[where]) ** 2 for axis in "xyz"))
+    distance = np.sqrt(
+        sum(
+            (getattr(tracks, f"{axis}_calo") - getattr(entering, axis)[where]) ** 2
+            for axis in "xyz"
+        )
+    )
     assert np.median(distance) < 1.0
-    cosine = sum(getattr(tracks, f"d{axis}_calo") * getattr(entering, f"d{axis}")[where] for axis in "xyz")
+    cosine = sum(
+        getattr(tracks, f"d{axis}_calo") * getattr(entering, f"d{axis}")[where] for axis in "xyz"
+    )
     assert np.all(cosine > 0.999)
 
 
@@ -79,8 +109,13 @@ def test_layers_crossed_are_counted_exactly() -> None:
     assert np.all(central.ndf == 2 * central.n_hits - 5)
     theta = 0.35
     tangent = np.tan(theta)
-    barrel = sum(layer.radius_mm < layer.half_length_mm * tangent for layer in CLIC.tracker.barrel_layers)
-    disks = sum(disk.inner_radius_mm < disk.z_mm * tangent < disk.outer_radius_mm for disk in CLIC.tracker.disks)
+    barrel = sum(
+        layer.radius_mm < layer.half_length_mm * tangent for layer in CLIC.tracker.barrel_layers
+    )
+    disks = sum(
+        disk.inner_radius_mm < disk.z_mm * tangent < disk.outer_radius_mm
+        for disk in CLIC.tracker.disks
+    )
     _, forward = tracks_of(gun(13, 1000.0, theta, 50))
     assert np.all(forward.n_hits == barrel + disks)
 
@@ -90,10 +125,15 @@ def test_short_tracks_are_worse_and_decays_too_far_out_make_none() -> None:
     from_kaon = np.abs(record.pdg[tracks.particle]) == 211
     vertex = np.hypot(record.x, record.y)[tracks.particle]
     assert from_kaon.any()
-    assert vertex[from_kaon].max() < sorted(layer.radius_mm for layer in CLIC.tracker.barrel_layers)[-CLIC.tracker.hits_min]
+    assert (
+        vertex[from_kaon].max()
+        < sorted(layer.radius_mm for layer in CLIC.tracker.barrel_layers)[-CLIC.tracker.hits_min]
+    )
     pt = np.hypot(record.px, record.py)[tracks.particle]
     error = np.abs(tracks.pt / pt - 1)
-    assert np.median(error[from_kaon & (vertex > 400)]) > 1.5 * np.median(error[from_kaon & (vertex < 100)])
+    assert np.median(error[from_kaon & (vertex > 400)]) > 1.5 * np.median(
+        error[from_kaon & (vertex < 100)]
+    )
 
 
 def test_ionisation_has_its_minimum_and_its_rise() -> None:
@@ -104,11 +144,15 @@ def test_ionisation_has_its_minimum_and_its_rise() -> None:
     assert loss.min() == pytest.approx(3.88e-4, rel=0.03)  # PDG: 1.664 MeV cm2/g in silicon
     assert loss[0] > 4 * loss.min()
     _, tracks = tracks_of(gun(13, 10.0, 1.0, 4000))
-    assert np.std(tracks.dedx) / np.mean(tracks.dedx) == pytest.approx(CLIC.tracker.dedx_resolution, rel=0.05)
+    assert np.std(tracks.dedx) / np.mean(tracks.dedx) == pytest.approx(
+        CLIC.tracker.dedx_resolution, rel=0.05
+    )
 
 
 def test_links_share_hits_between_neighbours() -> None:
-    settings = CLIC.model_copy(update={"tracker": CLIC.tracker.model_copy(update={"shared_hit_probability": 0.3})})
+    settings = CLIC.model_copy(
+        update={"tracker": CLIC.tracker.model_copy(update={"shared_hit_probability": 0.3})}
+    )
     particles = gun(13, 5.0, 1.0, 3000)
     crowded = Particles(**{**particles.__dict__, "event": (particles.event // 3).astype(np.int32)})
     _, tracks = tracks_of(crowded, settings)

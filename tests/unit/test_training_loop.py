@@ -1,4 +1,6 @@
-"""The training loop on one rank, in this process: exact resumption, ends, and the parts it is made of."""
+"""The training loop on one rank, in this process: exact resumption, ends, and the parts it is made
+of.
+"""
 
 import json
 import logging
@@ -53,14 +55,22 @@ def settings_of(**changes: Any) -> TrainSettings:
 
 
 def trainer_of(
-    manifest: Path, work_dir: Path, settings: TrainSettings, until: int, interrupted: Callable[[], bool] = lambda: False
+    manifest: Path,
+    work_dir: Path,
+    settings: TrainSettings,
+    until: int,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Trainer:
     work_dir.mkdir(exist_ok=True)
     spec = TrainingSpec(settings, manifest, work_dir, until)
-    return Trainer(spec, Workers(0, 1, torch.device("cpu")), ModelInputs.from_manifest(manifest), interrupted)
+    return Trainer(
+        spec, Workers(0, 1, torch.device("cpu")), ModelInputs.from_manifest(manifest), interrupted
+    )
 
 
-def run(trainer: Trainer, state: dict[str, Any] | None = None) -> tuple[str, str, list[dict[str, Any]]]:
+def run(
+    trainer: Trainer, state: dict[str, Any] | None = None
+) -> tuple[str, str, list[dict[str, Any]]]:
     """Run to the end and return status, reason and the recorded rows without speeds."""
     if state is not None:
         trainer.restore(state)
@@ -69,7 +79,11 @@ def run(trainer: Trainer, state: dict[str, Any] | None = None) -> tuple[str, str
     trainer.metrics.close()
     rows = read_rows(trainer.spec.work_dir / "metrics.jsonl")
     for row in rows:
-        row["values"] = {name: value for name, value in row["values"].items() if not name.endswith(("_per_s", "_share"))}
+        row["values"] = {
+            name: value
+            for name, value in row["values"].items()
+            if not name.endswith(("_per_s", "_share"))
+        }
     return status, reason, rows
 
 
@@ -85,7 +99,11 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
     one, other = flat(one), flat(other)
     assert one.keys() == other.keys()
     for name, value in one.items():
-        assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
+        assert (
+            torch.equal(value, other[name])
+            if isinstance(value, torch.Tensor)
+            else value == other[name]
+        ), name
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,9 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:
         {"precision": "bf16", "shuffle_shards": 1, "accumulation_steps": 2},
     ],
 )
-def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(
+    manifest: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     settings = settings_of(**changes)
     whole = trainer_of(manifest, tmp_path / "whole", settings, 12)
     status, _, rows = run(whole)
@@ -107,29 +127,51 @@ def test_stopped_and_resumed_equals_uninterrupted(manifest: Path, tmp_path: Path
     assert run(stopped)[0] == "interrupted"
     assert stopped.step == 7
     resumed = trainer_of(manifest, tmp_path / "parts", settings, 12)
-    status, _, resumed_rows = run(resumed, checkpoint.latest_state(tmp_path / "parts" / "checkpoints"))
+    status, _, resumed_rows = run(
+        resumed, checkpoint.latest_state(tmp_path / "parts" / "checkpoints")
+    )
     assert status == "complete"
     assert resumed_rows == rows
     assert_same_state(whole.state(), resumed.state())
-    last = [checkpoint.list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("whole", "parts")]
+    last = [
+        checkpoint.list_checkpoints(tmp_path / name / "checkpoints")[-1]
+        for name in ("whole", "parts")
+    ]
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
-def test_accumulation_has_the_gradient_and_the_loss_of_the_whole_batch(manifest: Path, tmp_path: Path) -> None:
+def test_accumulation_has_the_gradient_and_the_loss_of_the_whole_batch(
+    manifest: Path, tmp_path: Path
+) -> None:
     """In one process; ``test_training`` of the integration tests has the same over ranks."""
     found = {}
     for parts in (1, 2, 3, 40):  # 40 are more than a batch has events
-        trainer = trainer_of(manifest, tmp_path / str(parts), settings_of(accumulation_steps=parts, log_every_steps=1), 6)
+        trainer = trainer_of(
+            manifest,
+            tmp_path / str(parts),
+            settings_of(accumulation_steps=parts, log_every_steps=1),
+            6,
+        )
         gradients: list[Tensor] = []
         step = trainer.optimiser.step
 
-        def kept(trainer: Trainer = trainer, gradients: list[Tensor] = gradients, step: Callable[[], Any] = step) -> None:
-            gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()]))
+        def kept(
+            trainer: Trainer = trainer,
+            gradients: list[Tensor] = gradients,
+            step: Callable[[], Any] = step,
+        ) -> None:
+            gradients.append(
+                torch.cat([parameter.grad.flatten() for parameter in trainer.network.parameters()])
+            )
             step()
 
         trainer.optimiser.step = kept
         _, _, rows = run(trainer)
-        found[parts] = gradients[0], [row["values"]["loss"] for row in rows if row["split"] == "train"], trainer.valid_curve
+        found[parts] = (
+            gradients[0],
+            [row["values"]["loss"] for row in rows if row["split"] == "train"],
+            trainer.valid_curve,
+        )
     gradient, losses, valid = found.pop(1)
     for other, other_losses, other_valid in found.values():
         assert (other - gradient).norm() <= 1e-6 * gradient.norm()
@@ -142,36 +184,58 @@ def test_accumulation_has_the_gradient_and_the_loss_of_the_whole_batch(manifest:
 def test_activation_checkpointing_changes_no_bit(manifest: Path, tmp_path: Path) -> None:
     states = []
     for on in (False, True):
-        trainer = trainer_of(manifest, tmp_path / str(on), settings_of(activation_checkpointing=on, dropout=0.2), 4)
+        trainer = trainer_of(
+            manifest, tmp_path / str(on), settings_of(activation_checkpointing=on, dropout=0.2), 4
+        )
         run(trainer)
         assert trainer.network.checkpointing is on
         states.append(trainer.network.state_dict())
     assert_same_state(*states)
 
 
-def test_going_on_with_other_accumulation_is_taken_down(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_going_on_with_other_accumulation_is_taken_down(
+    manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run(trainer_of(manifest, tmp_path, settings_of(), 4))
     state = checkpoint.latest_state(tmp_path / "checkpoints")
     trainer = trainer_of(manifest, tmp_path, settings_of(accumulation_steps=2), 8)
     with caplog.at_level(logging.INFO):
         run(trainer, state)
-    assert "accumulation_steps: 1 -> 2 from step 4 on; the curve goes on up to rounding" in caplog.text
+    assert (
+        "accumulation_steps: 1 -> 2 from step 4 on; the curve goes on up to rounding" in caplog.text
+    )
     assert trainer.state()["execution"] == [
         {"from_step": 0, "ranks": 1, "layout": "ddp", "accumulation_steps": 1, "device": "cpu"},
         {"from_step": 4, "ranks": 1, "layout": "ddp", "accumulation_steps": 2, "device": "cpu"},
     ]
 
 
-@pytest.mark.parametrize(("before", "after"), [((2, 1), (1, 1)), ((1, 2), (3, 1)), ((4, 1), (2, 3))], ids=str)
-def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(manifest: Path, before: tuple[int, int], after: tuple[int, int]) -> None:
-    """Seven steps with one number of ranks and of micro-batches, then on with others, into the next epoch: no repeats, no gaps."""
+@pytest.mark.parametrize(
+    ("before", "after"), [((2, 1), (1, 1)), ((1, 2), (3, 1)), ((4, 1), (2, 3))], ids=str
+)
+def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(
+    manifest: Path, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    """Seven steps with one number of ranks and of micro-batches, then on with others, into the next
+    epoch: no repeats, no gaps.
+    """
     inputs = ModelInputs.from_manifest(manifest)
 
-    def consumed(ranks: int, parts: int, position: tuple[int, int], steps: int) -> tuple[list[list[float]], tuple[int, int]]:
+    def consumed(
+        ranks: int, parts: int, position: tuple[int, int], steps: int
+    ) -> tuple[list[list[float]], tuple[int, int]]:
         streams = [
-            ShardLoader(manifest, "train", inputs, budget=256, shards_in_memory=2, seed=4, rank=rank, world_size=ranks, parts=parts).stream(
-                *position
-            )
+            ShardLoader(
+                manifest,
+                "train",
+                inputs,
+                budget=256,
+                shards_in_memory=2,
+                seed=4,
+                rank=rank,
+                world_size=ranks,
+                parts=parts,
+            ).stream(*position)
             for rank in range(ranks)
         ]
         found = []
@@ -180,7 +244,9 @@ def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(manifest: Pat
             for stream in streams:
                 epoch, batch, micro_batches, _ = next(stream)
                 for part in micro_batches:
-                    of_step += part.features.double().sum((1, 2)).tolist()  # unlike for any two events
+                    of_step += (
+                        part.features.double().sum((1, 2)).tolist()
+                    )  # unlike for any two events
             found.append(sorted(value for value in of_step if value))
         return found, (epoch, batch)
 
@@ -192,7 +258,9 @@ def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(manifest: Pat
         assert step == pytest.approx(expected, rel=1e-9)
 
 
-def test_shares_of_time_are_recorded(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_shares_of_time_are_recorded(
+    manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trainer = trainer_of(manifest, tmp_path, settings_of(), 6)
     original = trainer.train_loader.stream
 
@@ -206,12 +274,17 @@ def test_shares_of_time_are_recorded(manifest: Path, tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.INFO):
         trainer.run()
     trainer.metrics.close()
-    rows = [row["values"] for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"]
+    rows = [
+        row["values"] for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"
+    ]
     assert len(rows) == 2
     for values in rows:
         assert 0 < values["loading_share"] <= 1
         assert values["communication_share"] == 0
-    assert re.search(r"epoch \d: time of training: \d+% computation, \d+% waiting for data, 0% communication", caplog.text)
+    assert re.search(
+        r"epoch \d: time of training: \d+% computation, \d+% waiting for data, 0% communication",
+        caplog.text,
+    )
 
 
 def test_a_step_clock_tells_parts_apart() -> None:
@@ -236,12 +309,18 @@ def test_fine_tuning_starts_from_the_other_weights_and_averages_them(
     run(first)
     (source,) = checkpoint.list_checkpoints(tmp_path / "first" / "checkpoints")[-1:]
     with caplog.at_level(logging.INFO):
-        tuned = trainer_of(manifest, tmp_path / "tuned", settings_of(init_from=str(source), ema_decay=0.9), 8)
+        tuned = trainer_of(
+            manifest, tmp_path / "tuned", settings_of(init_from=str(source), ema_decay=0.9), 8
+        )
     assert f"starting from {source}: " in caplog.text
     old, new = first.network.state_dict(), tuned.network.state_dict()
     for weights in (old, new):
-        used = weights.pop("encoder.project.weight")  # clusters have fewer features than tracks: columns that nothing reads
-        weights["used columns"] = torch.cat((used[:, : len(TRACK) + len(CLUSTER) + 1], used[:, -1:]), 1)
+        used = weights.pop(
+            "encoder.project.weight"
+        )  # clusters have fewer features than tracks: columns that nothing reads
+        weights["used columns"] = torch.cat(
+            (used[:, : len(TRACK) + len(CLUSTER) + 1], used[:, -1:]), 1
+        )
     assert_same_state(old, new)
     assert_same_state(tuned.network.state_dict(), tuned.averaged.state_dict())
     assert tuned.optimiser.state_dict()["state"] == {}
@@ -252,13 +331,28 @@ def test_fine_tuning_starts_from_the_other_weights_and_averages_them(
 def test_fewer_events_than_ranks_are_refused(tmp_path: Path) -> None:
     manifest = write_synthetic(tmp_path / "few", train=(3,), valid=2)
     spec = TrainingSpec(settings_of(), manifest, tmp_path, 4)
-    with pytest.raises(UserError, match=r"manifest\.json: the train split has 3 events for 4 ranks; use fewer ranks$"):
-        Trainer(spec, Workers(0, 4, torch.device("cpu")), ModelInputs.from_manifest(manifest), lambda: False)
+    with pytest.raises(
+        UserError,
+        match=r"manifest\.json: the train split has 3 events for 4 ranks; use fewer ranks$",
+    ):
+        Trainer(
+            spec,
+            Workers(0, 4, torch.device("cpu")),
+            ModelInputs.from_manifest(manifest),
+            lambda: False,
+        )
 
 
-def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(manifest: Path, tmp_path: Path) -> None:
-    settings = settings_of(max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=1e-2)
-    whole, rung = trainer_of(manifest, tmp_path / "whole", settings, 60), trainer_of(manifest, tmp_path / "rung", settings, 20)
+def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(
+    manifest: Path, tmp_path: Path
+) -> None:
+    settings = settings_of(
+        max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=1e-2
+    )
+    whole, rung = (
+        trainer_of(manifest, tmp_path / "whole", settings, 60),
+        trainer_of(manifest, tmp_path / "rung", settings, 20),
+    )
     _, _, rows = run(whole)
     assert whole.valid_curve[-1][1] < 0.8 * whole.valid_curve[0][1]
     run(rung)
@@ -270,16 +364,23 @@ def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(manifest: Pat
 
 
 def test_early_stopping_counts_regular_validations(manifest: Path, tmp_path: Path) -> None:
-    settings = settings_of(max_steps=40, valid_every_steps=2, early_stopping_patience=3, learning_rate=1e-30)
+    settings = settings_of(
+        max_steps=40, valid_every_steps=2, early_stopping_patience=3, learning_rate=1e-30
+    )
     trainer = trainer_of(manifest, tmp_path, settings, 40)
     status, reason, _ = run(trainer)
-    assert (status, trainer.step) == ("complete", 8)  # the first validation is the best, three more are not better
+    assert (status, trainer.step) == (
+        "complete",
+        8,
+    )  # the first validation is the best, three more are not better
     assert "early stopping after 8 steps" in reason
     again = trainer_of(manifest, tmp_path, settings, 40)
     assert run(again, checkpoint.latest_state(tmp_path / "checkpoints"))[:2] == (status, reason)
 
 
-def test_non_finite_loss_is_divergence_and_keeps_the_good_checkpoint(manifest: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_is_divergence_and_keeps_the_good_checkpoint(
+    manifest: Path, tmp_path: Path
+) -> None:
     trainer = trainer_of(manifest, tmp_path, settings_of(), 12)
     original = trainer._train_step
 
@@ -299,9 +400,13 @@ def test_non_finite_loss_is_divergence_and_keeps_the_good_checkpoint(manifest: P
 
 
 @pytest.mark.fault("damaged checkpoint")
-def test_damaged_checkpoint_gives_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_checkpoint_gives_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for step in (1, 2, 3):
-        last = checkpoint.write_checkpoint(tmp_path, {"step": step, "weights": torch.full((50,), float(step))})
+        last = checkpoint.write_checkpoint(
+            tmp_path, {"step": step, "weights": torch.full((50,), float(step))}
+        )
     assert len(checkpoint.list_checkpoints(tmp_path)) == checkpoint.KEPT
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -332,7 +437,18 @@ def test_metrics_restart_where_the_training_does(tmp_path: Path) -> None:
 def test_spec_and_result_survive_json(manifest: Path, tmp_path: Path) -> None:
     spec = TrainingSpec(settings_of(), manifest, tmp_path, 7, parent_checkpoint=Path("x/step_1.pt"))
     assert TrainingSpec.read(spec.write()) == spec
-    result = TrainingResult("complete", "7 steps done", 7, 1.5, 1.25, [[7, 1.5]], tmp_path / "checkpoints" / "a.pt", None, None, 3.0)
+    result = TrainingResult(
+        "complete",
+        "7 steps done",
+        7,
+        1.5,
+        1.25,
+        [[7, 1.5]],
+        tmp_path / "checkpoints" / "a.pt",
+        None,
+        None,
+        3.0,
+    )
     result.write(tmp_path, spec.identity(), 7)
     assert TrainingResult.read(tmp_path, spec.identity(), 7) == result
     assert TrainingResult.read(tmp_path, spec.identity(), 8) is None
@@ -341,12 +457,23 @@ def test_spec_and_result_survive_json(manifest: Path, tmp_path: Path) -> None:
 
 def test_identity_is_that_of_the_state_not_of_how_far(manifest: Path, tmp_path: Path) -> None:
     one = TrainingSpec(settings_of(), manifest, tmp_path, 7)
-    assert one.identity() == TrainingSpec(settings_of(), manifest, tmp_path / "other", 12).identity()
-    assert one.identity() != TrainingSpec(settings_of(weight_decay=0.5), manifest, tmp_path, 7).identity()
+    assert (
+        one.identity() == TrainingSpec(settings_of(), manifest, tmp_path / "other", 12).identity()
+    )
+    assert (
+        one.identity()
+        != TrainingSpec(settings_of(weight_decay=0.5), manifest, tmp_path, 7).identity()
+    )
 
 
 def test_identity_does_not_know_how_steps_are_computed(manifest: Path, tmp_path: Path) -> None:
-    changed = {"ranks": 4, "accumulation_steps": 2, "device": "auto", "compile": True, "activation_checkpointing": True}
+    changed = {
+        "ranks": 4,
+        "accumulation_steps": 2,
+        "device": "auto",
+        "compile": True,
+        "activation_checkpointing": True,
+    }
     changed |= {"checkpoint_every_steps": 3}
     assert set(changed) <= EXECUTION
     one, other = (TrainingSpec(settings_of(**own), manifest, tmp_path, 7) for own in ({}, changed))
@@ -356,9 +483,15 @@ def test_identity_does_not_know_how_steps_are_computed(manifest: Path, tmp_path:
 def test_identity_knows_the_content_of_a_file_to_start_from(manifest: Path, tmp_path: Path) -> None:
     source, moved = tmp_path / "best.pt", tmp_path / "moved.pt"
     spec, same, plain = (
-        TrainingSpec(settings_of(**({"init_from": str(path)} if path else {})), manifest, tmp_path, 7) for path in (source, moved, None)
+        TrainingSpec(
+            settings_of(**({"init_from": str(path)} if path else {})), manifest, tmp_path, 7
+        )
+        for path in (source, moved, None)
     )
-    with pytest.raises(UserError, match=r"^training\.init_from: .*best\.pt: No such file or directory; give the best\.pt"):
+    with pytest.raises(
+        UserError,
+        match=r"^training\.init_from: .*best\.pt: No such file or directory; give the best\.pt",
+    ):
         spec.identity()
     source.write_bytes(b"one")
     moved.write_bytes(b"one")
@@ -368,15 +501,27 @@ def test_identity_knows_the_content_of_a_file_to_start_from(manifest: Path, tmp_
     assert spec.identity() != first
 
 
-@pytest.mark.parametrize(("own", "equal"), [({}, False), ({"schedule_steps": 30}, True), ({"schedule": "constant"}, True)])
-def test_identity_knows_max_steps_only_as_the_schedules_end(manifest: Path, tmp_path: Path, own: dict[str, Any], equal: bool) -> None:
-    short, long = (TrainingSpec(settings_of(max_steps=steps, **own), manifest, tmp_path, 7) for steps in (12, 24))
+@pytest.mark.parametrize(
+    ("own", "equal"),
+    [({}, False), ({"schedule_steps": 30}, True), ({"schedule": "constant"}, True)],
+)
+def test_identity_knows_max_steps_only_as_the_schedules_end(
+    manifest: Path, tmp_path: Path, own: dict[str, Any], equal: bool
+) -> None:
+    short, long = (
+        TrainingSpec(settings_of(max_steps=steps, **own), manifest, tmp_path, 7)
+        for steps in (12, 24)
+    )
     assert (short.identity() == long.identity()) is equal
 
 
-def test_a_stored_result_is_that_of_a_run_that_would_end_there(manifest: Path, tmp_path: Path) -> None:
+def test_a_stored_result_is_that_of_a_run_that_would_end_there(
+    manifest: Path, tmp_path: Path
+) -> None:
     TrainingResult("complete", "early stopping", 7, 1.5, 1.25).write(tmp_path, "same", 20)
-    found = {until: TrainingResult.read(tmp_path, "same", until) is not None for until in (6, 7, 20, 21)}
+    found = {
+        until: TrainingResult.read(tmp_path, "same", until) is not None for until in (6, 7, 20, 21)
+    }
     assert found == {6: False, 7: True, 20: True, 21: False}
 
 
@@ -384,7 +529,11 @@ def test_best_settings_replace_what_they_name(tmp_path: Path) -> None:
     best = tmp_path / "best.yaml"
     best.write_text(json.dumps({"model": {"width": 32}, "training": {"loss": {"momentum": 7.0}}}))
     merged = with_best_settings(settings_of(), best)
-    assert (merged.model.width, merged.model.n_layers, merged.training.loss.momentum) == (32, 1, 7.0)
+    assert (merged.model.width, merged.model.n_layers, merged.training.loss.momentum) == (
+        32,
+        1,
+        7.0,
+    )
     assert merged.training.loss.presence == settings_of().training.loss.presence
     best.write_text(json.dumps({"model": {"widht": 32}}))
     with pytest.raises(UserError, match=r"best\.yaml: model\.widht: unknown key"):

@@ -28,7 +28,9 @@ def settings() -> ValidateSettings:
 def results(settings: ValidateSettings, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Perfect candidates as the model's, the same 10 % too soft as the baseline's."""
     events = many_events(240)
-    pair = write_pair(tmp_path_factory.mktemp("pair"), events, visible(events), visible(events, scale=0.9))
+    pair = write_pair(
+        tmp_path_factory.mktemp("pair"), events, visible(events), visible(events, scale=0.9)
+    )
     hists = validate.fill_histograms(settings, [pair[0]], [pair[1]])
     return Results(compute_metrics(hists, settings), hists, settings)
 
@@ -52,7 +54,9 @@ def test_perfect_reconstruction(results: Results) -> None:
 
 
 def test_targets_close_on_the_generator(results: Results) -> None:
-    """Visible particles lose little to the generator, targets nothing to visible particles but what was merged or dropped."""
+    """Visible particles lose little to the generator, targets nothing to visible particles but what
+    was merged or dropped.
+    """
     closure = results.figures["closure"]
     for stage in ("truth", "target"):
         response = closure["inclusive"][stage]
@@ -65,22 +69,33 @@ def test_targets_close_on_the_generator(results: Results) -> None:
 
 
 def test_closure_shows_what_targets_lose(settings: ValidateSettings, tmp_path: Path) -> None:
-    """Targets of 80 % of the energy, and every third particle unseen: each stage counts its own particles and jets."""
+    """Targets of 80 % of the energy, and every third particle unseen: each stage counts its own
+    particles and jets.
+    """
     events = many_events(120)
     hidden = ak.local_index(events.particles.energy) % 3 == 0
     fate = ak.values_astype(ak.where(hidden, 0, events.particles.fate), np.int8)
     targets = events.targets
     for name in ("px", "py", "pz", "energy"):
         targets = ak.with_field(targets, 0.8 * targets[name], name)
-    changed = ak.with_field(ak.with_field(events, ak.with_field(events.particles, fate, "fate"), "particles"), targets, "targets")
+    changed = ak.with_field(
+        ak.with_field(events, ak.with_field(events.particles, fate, "fate"), "particles"),
+        targets,
+        "targets",
+    )
     pair = write_pair(tmp_path, changed, visible(events))
     hists = validate.fill_histograms(settings, [pair[0]], [pair[1]])
     closure = compute_metrics(hists, settings)["closure"]["inclusive"]
     assert closure["target"]["median"]["value"] == pytest.approx(0.8, abs=0.02)
     assert closure["truth"]["median"]["value"] == pytest.approx(1, abs=0.02)
-    spectra = {stage: hists["class_pt"][{"process": sum, "stage": stage}].sum(flow=True) for stage in ("generator", "truth", "target")}
+    spectra = {
+        stage: hists["class_pt"][{"process": sum, "stage": stage}].sum(flow=True)
+        for stage in ("generator", "truth", "target")
+    }
     kept = np.arange(120) % 3 != 0
-    neutrinos = np.isin(np.abs(ak.to_numpy(ak.flatten(events.particles.pdg[kept]))), [12, 14, 16, 18])
+    neutrinos = np.isin(
+        np.abs(ak.to_numpy(ak.flatten(events.particles.pdg[kept]))), [12, 14, 16, 18]
+    )
     assert spectra["generator"] == len(neutrinos) - neutrinos.sum()
     assert spectra["truth"] == ak.sum(fate[kept] != 0) < spectra["generator"]
     assert spectra["target"] == ak.sum(targets.class_id[kept] != 0)
@@ -98,20 +113,30 @@ def test_known_scale_is_recovered(results: Results) -> None:
     shifted = results.figures["jets"]["inclusive"]["baseline"]["response"]
     assert shifted["median"]["value"] == pytest.approx(0.9, abs=1e-3)
     assert shifted["resolution"]["value"] < 3e-3
-    assert results.figures["visible_energy"]["baseline"]["median"]["value"] == pytest.approx(0.9, abs=1e-3)
+    assert results.figures["visible_energy"]["baseline"]["median"]["value"] == pytest.approx(
+        0.9, abs=1e-3
+    )
     response = results.figures["particles"]["photon"]["baseline"]["pt_response"]
     assert response["median"]["value"] == pytest.approx(0.9, abs=1e-3)
     for row in results.figures["met"]["truth_bins"]:
         if row["baseline"]["median"] is not None:
-            assert -0.1 * row["high"] - 0.1 <= row["baseline"]["median"]["value"] <= -0.1 * row["low"] + 0.1
+            assert (
+                -0.1 * row["high"] - 0.1
+                <= row["baseline"]["median"]["value"]
+                <= -0.1 * row["low"] + 0.1
+            )
 
 
 def test_known_loss_is_recovered(settings: ValidateSettings, tmp_path: Path) -> None:
     events = many_events(240, seed=3)
     found = visible(events)
     found = found[found.class_id != 3]  # no photon is found,
-    found = ak.with_field(found, ak.where(found.class_id == 5, 1, found.class_id), "class_id")  # muons are called hadrons,
-    found = ak.with_field(found, ak.where(found.class_id == 4, -found.charge, found.charge), "charge")  # electrons have the wrong charge
+    found = ak.with_field(
+        found, ak.where(found.class_id == 5, 1, found.class_id), "class_id"
+    )  # muons are called hadrons,
+    found = ak.with_field(
+        found, ak.where(found.class_id == 4, -found.charge, found.charge), "charge"
+    )  # electrons have the wrong charge
     pair = write_pair(tmp_path, events, found)
     figures = compute_metrics(validate.fill_histograms(settings, [pair[0]], [pair[1]]), settings)
     particles = {name: by_reco["mlpf"] for name, by_reco in figures["particles"].items()}
@@ -119,17 +144,25 @@ def test_known_loss_is_recovered(settings: ValidateSettings, tmp_path: Path) -> 
     assert particles["photon"]["fake_rate"]["value"] is None
     assert particles["muon"]["efficiency"]["value"] < 0.01
     assert particles["muon"]["found"]["value"] == 1
-    assert particles["charged_hadron"]["mislabelled"]["value"] == pytest.approx(0.04 / 0.54, abs=0.02)
+    assert particles["charged_hadron"]["mislabelled"]["value"] == pytest.approx(
+        0.04 / 0.54, abs=0.02
+    )
     assert particles["electron"]["wrong_charge"]["value"] == 1
     assert particles["charged_hadron"]["wrong_charge"]["value"] == 0
-    assert sum(figures["confusion"]["mlpf"][5]) == figures["confusion"]["mlpf"][5][1] == particles["muon"]["found"]["total"]
+    assert (
+        sum(figures["confusion"]["mlpf"][5])
+        == figures["confusion"]["mlpf"][5][1]
+        == particles["muon"]["found"]["total"]
+    )
 
 
 def test_counts_agree_across_histograms(results: Results, settings: ValidateSettings) -> None:
     plain = to_json(results.hists)
     counts = {name: np.asarray(h["values"]) for name, h in plain.items()}
     for name, histogram in plain.items():
-        sizes = [len(a["edges"]) + 1 if "edges" in a else len(a["categories"]) for a in histogram["axes"]]
+        sizes = [
+            len(a["edges"]) + 1 if "edges" in a else len(a["categories"]) for a in histogram["axes"]
+        ]
         assert list(counts[name].shape) == sizes, name
     assert counts["events"].sum() == results.figures["n_events"]
     assert counts["met"].sum() == 4 * results.figures["n_events"]
@@ -142,14 +175,23 @@ def test_counts_agree_across_histograms(results: Results, settings: ValidateSett
     assert confusion[:, :, 0, 0].sum() == 0
     for kind in ("pt", "energy"):
         fine = results.hists[f"particle_{kind}_response_fine"]
-        assert fine.sum(flow=True) == counts["truth_by_pt"][..., 2].sum() == counts[f"particle_{kind}_response"].sum()
+        assert (
+            fine.sum(flow=True)
+            == counts["truth_by_pt"][..., 2].sum()
+            == counts[f"particle_{kind}_response"].sum()
+        )
 
 
 def test_join_is_by_identity(settings: ValidateSettings, tmp_path: Path) -> None:
     events = many_events(90, seed=5)
-    selected, reconstructed = write_pair(tmp_path, events, visible(events))  # the reconstructed file is in reverse order
+    selected, reconstructed = write_pair(
+        tmp_path, events, visible(events)
+    )  # the reconstructed file is in reverse order
     for batch in read_pair(selected, reconstructed):
-        assert ak.all(abs(batch.views["mlpf"].px - batch.views["truth"].px) < 1e-4 * abs(batch.views["truth"].px) + 1e-6)
+        assert ak.all(
+            abs(batch.views["mlpf"].px - batch.views["truth"].px)
+            < 1e-4 * abs(batch.views["truth"].px) + 1e-6
+        )
 
 
 @pytest.mark.parametrize("fault", ["stranger", "missing", "repeated", "renumbered"])
@@ -166,13 +208,18 @@ def test_mismatched_files_are_refused(tmp_path: Path, fault: str) -> None:
     else:
         found = ak.with_field(found, found.event_number + np.uint64(1), "event_number")
     tables.write_table(
-        reconstructed, [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)], tables.RECONSTRUCTED_SCHEMA, {"sample": "ttbar"}
+        reconstructed,
+        [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)],
+        tables.RECONSTRUCTED_SCHEMA,
+        {"sample": "ttbar"},
     )
     with pytest.raises(UserError, match="rerun reconstruct_events"):
         list(read_pair(selected, reconstructed))
 
 
-def test_unknown_sample_and_unpaired_files_are_refused(settings: ValidateSettings, tmp_path: Path) -> None:
+def test_unknown_sample_and_unpaired_files_are_refused(
+    settings: ValidateSettings, tmp_path: Path
+) -> None:
     events = many_events(6, seed=7, mean_particles=3)
     pair = write_pair(tmp_path, events, visible(events), sample="mystery")
     nowhere = (tmp_path / "m.json", tmp_path / "h.json", tmp_path / "plots")
@@ -191,7 +238,12 @@ def test_zero_events_give_nulls_with_counts(settings: ValidateSettings, tmp_path
     json.dumps([figures, to_json(hists)], allow_nan=False)
     assert figures["n_events"] == 0
     for reco in RECONSTRUCTIONS:
-        assert figures["jets"]["inclusive"][reco]["response"] == {"n": 0, "median": None, "iqr": None, "resolution": None}
+        assert figures["jets"]["inclusive"][reco]["response"] == {
+            "n": 0,
+            "median": None,
+            "iqr": None,
+            "resolution": None,
+        }
         assert figures["particles"]["photon"][reco]["efficiency"]["value"] is None
     with styled():
         save_figure(jet_resolution(Results(figures, hists, settings)), tmp_path / "empty")
@@ -207,7 +259,9 @@ def test_events_without_visible_particles(settings: ValidateSettings, tmp_path: 
     assert figures["visible_energy"]["mlpf"]["n"] == 0
 
 
-def test_same_seed_same_figures_and_same_bytes(results: Results, settings: ValidateSettings, tmp_path: Path) -> None:
+def test_same_seed_same_figures_and_same_bytes(
+    results: Results, settings: ValidateSettings, tmp_path: Path
+) -> None:
     assert compute_metrics(results.hists, settings) == results.figures
     for name in ("a", "b"):
         with styled():

@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 from particleforge.validation.matching import match
 
 _DIRECTION = st.tuples(st.floats(-3, 3), st.floats(-4, 4))
-_EVENTS = st.lists(st.tuples(st.lists(_DIRECTION, max_size=8), st.lists(_DIRECTION, max_size=8)), min_size=1, max_size=5)
+_EVENTS = st.lists(
+    st.tuples(st.lists(_DIRECTION, max_size=8), st.lists(_DIRECTION, max_size=8)),
+    min_size=1,
+    max_size=5,
+)
 
 
 def _directions(events: list[list[tuple[float, float]]]) -> ak.Array:

@@ -1,8 +1,9 @@
 """A small ONNX model with the interface of an exported one, built without torch.
 
-Per element: presence follows from its first feature (pT or ET), the class from its type and its fifth (p or energy), the
-four-momentum from the first features, plus a small term that depends on all real elements of the event, so that a test can
-see whether padding or batch-mates leak into an event.
+Per element: presence follows from its first feature (pT or ET), the class from its type and its
+fifth (p or energy), the four-momentum from the first features, plus a small term that depends on
+all real elements of the event, so that a test can see whether padding or batch-mates leak into an
+event.
 """
 
 import json
@@ -14,9 +15,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 ELEMENTS = {
-    "track": [{"name": "pt", "transform": "log", "unit": "GeV"}, {"name": "sin_phi", "transform": "none", "unit": ""}]
-    + [{"name": name, "transform": "none", "unit": ""} for name in ("cos_phi", "eta", "p", "eta_calo", "sin_phi_calo", "cos_phi_calo")],
-    "cluster": [{"name": "et", "transform": "log", "unit": "GeV"}, {"name": "sin_phi", "transform": "none", "unit": ""}]
+    "track": (
+        [
+            {"name": "pt", "transform": "log", "unit": "GeV"},
+            {"name": "sin_phi", "transform": "none", "unit": ""},
+        ]
+        + [
+            {"name": name, "transform": "none", "unit": ""}
+            for name in ("cos_phi", "eta", "p", "eta_calo", "sin_phi_calo", "cos_phi_calo")
+        ]
+    ),
+    "cluster": [
+        {"name": "et", "transform": "log", "unit": "GeV"},
+        {"name": "sin_phi", "transform": "none", "unit": ""},
+    ]
     + [{"name": name, "transform": "none", "unit": ""} for name in ("cos_phi", "eta", "energy")],
 }
 CLASSES = [
@@ -27,8 +39,12 @@ CLASSES = [
 ]
 
 
-def expected(features: np.ndarray, element_type: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return class scores, charge and p4 that the model gives for one event without padding, [n, 8] and [n] -> [n, ...]."""
+def expected(
+    features: np.ndarray, element_type: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return class scores, charge and p4 that the model gives for one event without padding, [n, 8]
+    and [n] -> [n, ...].
+    """
     pt, sin_phi, energy = features[:, 0], features[:, 1], features[:, 4]
     present = (pt > 1).astype(np.float32) * 0.9
     which = np.where(element_type == 2, 2, np.where(energy > 5, 3, 1))
@@ -50,7 +66,10 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
         "depth": np.array([4]), "off_on": np.array([0, 1], np.float32), "class_track": np.int64(1), "class_electron": np.int64(3),
     }  # fmt: skip
     columns = ("pt", "sin", "cos", "eta", "energy")
-    nodes = [helper.make_node("Gather", ["features", f"column{i}"], [name], axis=2) for i, name in enumerate(columns)]
+    nodes = [
+        helper.make_node("Gather", ["features", f"column{i}"], [name], axis=2)
+        for i, name in enumerate(columns)
+    ]
     constants |= {f"column{i}": np.int64(i) for i in range(5)}
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
@@ -92,11 +111,15 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
         nodes,
         "tiny",
         [
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "elements", len(ELEMENTS["track"])]),
+            helper.make_tensor_value_info(
+                "features", TensorProto.FLOAT, ["batch", "elements", len(ELEMENTS["track"])]
+            ),
             helper.make_tensor_value_info("element_type", TensorProto.INT64, ["batch", "elements"]),
         ],
         [
-            helper.make_tensor_value_info("class_scores", TensorProto.FLOAT, ["batch", "elements", 4]),
+            helper.make_tensor_value_info(
+                "class_scores", TensorProto.FLOAT, ["batch", "elements", 4]
+            ),
             helper.make_tensor_value_info("charge", TensorProto.INT64, ["batch", "elements"]),
             helper.make_tensor_value_info("p4", TensorProto.FLOAT, ["batch", "elements", 4]),
         ],

@@ -1,4 +1,6 @@
-"""The truth of one made-up event, written slowly and literally after docs/truth.md: loops and dictionaries, no arrays."""
+"""The truth of one made-up event, written slowly and literally after docs/truth.md: loops and
+dictionaries, no arrays.
+"""
 
 import math
 from collections import Counter
@@ -12,11 +14,18 @@ def reference(event, rules, hits=True):
     tracks = {
         old: new
         for new, old in enumerate(
-            i for i, t in enumerate(event.tracks) if t["location"] == 1 and t["omega"] != 0 and math.isfinite(t["omega"])
+            i
+            for i, t in enumerate(event.tracks)
+            if t["location"] == 1 and t["omega"] != 0 and math.isfinite(t["omega"])
         )
     }
     clusters = {
-        old: new for new, old in enumerate(i for i, c in enumerate(event.clusters) if math.isfinite(c["energy"]) and c["energy"] > 0)
+        old: new
+        for new, old in enumerate(
+            i
+            for i, c in enumerate(event.clusters)
+            if math.isfinite(c["energy"]) and c["energy"] > 0
+        )
     }
     energy, in_clusters, on_tracks = _left(event, tracks, clusters, hits)
     particles, heir = _truth_particles(event, energy, on_tracks, rules["share"])
@@ -30,25 +39,47 @@ def reference(event, rules, hits=True):
         for cluster, value in in_clusters[i].items():
             cluster_energy[heir(i)][cluster] = cluster_energy[heir(i)].get(cluster, 0.0) + value
         if i in particles:
-            shares[i] = {track: share for track, share in on_tracks[i].items() if share >= rules["share"]}
-    visible = [i for i in particles if _visible(event.particles[i], particles[i], deposits[i], shares[i], rules)]
-    fates, targets = _hosts(event, particles, visible, shares, cluster_energy, len(tracks), len(clusters))
+            shares[i] = {
+                track: share for track, share in on_tracks[i].items() if share >= rules["share"]
+            }
+    visible = [
+        i
+        for i in particles
+        if _visible(event.particles[i], particles[i], deposits[i], shares[i], rules)
+    ]
+    fates, targets = _hosts(
+        event, particles, visible, shares, cluster_energy, len(tracks), len(clusters)
+    )
     return {
-        "particles": [(event.particles[i]["pdg"], *particles[i], *fates.get(i, (0, -1)), deposits[i]) for i in sorted(particles)],
+        "particles": [
+            (event.particles[i]["pdg"], *particles[i], *fates.get(i, (0, -1)), deposits[i])
+            for i in sorted(particles)
+        ],
         "targets": targets,
         "candidates": [_candidate_element(c, event, tracks, clusters) for c in event.candidates],
-        "balance": _balance(event, particles, fates, shares, _spoilt(event, tracks, clusters, heir, hits), rules),
+        "balance": _balance(
+            event, particles, fates, shares, _spoilt(event, tracks, clusters, heir, hits), rules
+        ),
     }
 
 
 def with_hits_as_clusters(event, energy_min_gev):
-    """Return the event with one cluster for each usable hit of at least this energy; candidates refer to their clusters' hits."""
+    """Return the event with one cluster for each usable hit of at least this energy.
+
+    Candidates refer to their clusters' hits.
+    """
     clusters, number = [], {}
     for name, found in event.hits.items():
         for i, hit in enumerate(found):
-            if math.isfinite(hit["energy"]) and hit["energy"] > 0 and hit["energy"] >= energy_min_gev:
+            if (
+                math.isfinite(hit["energy"])
+                and hit["energy"] > 0
+                and hit["energy"] >= energy_min_gev
+            ):
                 number[name, i] = len(clusters)
-                clusters.append({"energy": hit["energy"], "position": hit["position"], "hits": [(name, i)]})
+                clusters.append(
+                    {"energy": hit["energy"], "position": hit["position"], "hits": [(name, i)]}
+                )
     candidates = []
     for candidate in event.candidates:
         known = [event.clusters[i] for i in candidate["clusters"] if 0 <= i < len(event.clusters)]
@@ -63,7 +94,9 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
     energy, in_clusters, on_tracks = [0.0] * n, [{} for _ in range(n)], [{} for _ in range(n)]
 
     def usable(links):
-        return [link for link in links if 0 <= link[1] < n and math.isfinite(link[2]) and link[2] > 0]
+        return [
+            link for link in links if 0 <= link[1] < n and math.isfinite(link[2]) and link[2] > 0
+        ]
 
     def total(links, left):
         return sum(link[2] for link in links if link[0] == left)
@@ -89,7 +122,9 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
         for old, particle, weight in links:
             value = weight / total(links, old) * event.clusters[old]["energy"]
             energy[particle] += value
-            in_clusters[particle][clusters[old]] = in_clusters[particle].get(clusters[old], 0.0) + value
+            in_clusters[particle][clusters[old]] = (
+                in_clusters[particle].get(clusters[old], 0.0) + value
+            )
     links = [link for link in usable(event.track_links) if link[0] in tracks]
     for old, particle, weight in links:
         share = weight / max(1.0, total(links, old))
@@ -98,7 +133,9 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
 
 
 def _truth_particles(event, energy, on_tracks, share_min):
-    """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth particle that inherits."""
+    """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth
+    particle that inherits.
+    """
     history = event.particles
     n = len(history)
 
@@ -117,17 +154,31 @@ def _truth_particles(event, energy, on_tracks, share_min):
     alive = {nearest(i, generated) for i in range(n) if energy[i] > 0 or i in made} - {None}
     above = {a for i in alive for a in ancestors(i) if a != i}
     stand_ins = {i for i in alive if status[i] > 1 and i not in above}
-    stable = {i for i in range(n) if status[i] == 1 and (i in alive or nearest(i, stand_ins) is None)} | stand_ins
+    stable = {
+        i for i in range(n) if status[i] == 1 and (i in alive or nearest(i, stand_ins) is None)
+    } | stand_ins
 
     tracks = {track for shares in on_tracks for track in shares}
-    best = {max(range(n), key=lambda i, t=track: (on_tracks[i].get(t, 0.0), -i)) for track in tracks}
+    best = {
+        max(range(n), key=lambda i, t=track: (on_tracks[i].get(t, 0.0), -i)) for track in tracks
+    }
     wanted = set()
     for i in best & made - stable:
         heir = nearest(i, stable)
         if status[i] == 0 and heir is not None and heir not in made:
             wanted.add(i)
-    topmost = {i for i in wanted if next(a for a in ancestors(i) if a != i and a in stable | wanted) in stable}
-    p4 = {i: [*history[i]["p"], math.sqrt(sum(x * x for x in history[i]["p"]) + history[i]["mass"] ** 2)] for i in range(n)}
+    topmost = {
+        i
+        for i in wanted
+        if next(a for a in ancestors(i) if a != i and a in stable | wanted) in stable
+    }
+    p4 = {
+        i: [
+            *history[i]["p"],
+            math.sqrt(sum(x * x for x in history[i]["p"]) + history[i]["mass"] ** 2),
+        ]
+        for i in range(n)
+    }
     result = {i: p4[i] for i in stable}
     for ancestor in sorted(stable):
         parts = sorted(i for i in topmost if nearest(i, stable) == ancestor)
@@ -147,8 +198,12 @@ def _truth_particles(event, energy, on_tracks, share_min):
 def _visible(entry, p4, deposit, shares, rules):
     if abs(entry["pdg"]) in (12, 14, 16, 18) or p4[3] <= 0:
         return False
-    left_enough = deposit > rules["fraction"] * p4[3] or (entry["charge"] != 0 and deposit > rules["charged_gev"])
-    return bool(shares) or (left_enough and (_flies_at_calorimeters(p4, rules) or deposit > rules["outside"] * p4[3]))
+    left_enough = deposit > rules["fraction"] * p4[3] or (
+        entry["charge"] != 0 and deposit > rules["charged_gev"]
+    )
+    return bool(shares) or (
+        left_enough and (_flies_at_calorimeters(p4, rules) or deposit > rules["outside"] * p4[3])
+    )
 
 
 def _flies_at_calorimeters(p4, rules):
@@ -158,7 +213,10 @@ def _flies_at_calorimeters(p4, rules):
 def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_clusters):
     """Return {particle: (fate, element)}, the targets, and merged and dropped energy."""
     order = sorted(particles)
-    targets = [{"p4": [0.0] * 4, "owner": -1, "pdg": 0, "n_merged": 0} for _ in range(n_tracks + n_clusters)]
+    targets = [
+        {"p4": [0.0] * 4, "owner": -1, "pdg": 0, "n_merged": 0}
+        for _ in range(n_tracks + n_clusters)
+    ]
     fates = {}
     for i in sorted(visible, key=lambda i: (-particles[i][3], i)):
         wishes = sorted(shares[i], key=lambda t: (-shares[i][t], t))
@@ -166,7 +224,11 @@ def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_cluste
         elements = [*wishes, *(n_tracks + c for c in strongest)]
         free = next((e for e in elements if targets[e]["owner"] < 0), None)
         if free is not None:
-            targets[free]["owner"], targets[free]["pdg"], fates[i] = order.index(i), event.particles[i]["pdg"], (1, free)
+            targets[free]["owner"], targets[free]["pdg"], fates[i] = (
+                order.index(i),
+                event.particles[i]["pdg"],
+                (1, free),
+            )
         elif strongest:
             free = n_tracks + strongest[0]
             targets[free]["n_merged"] += 1
@@ -174,7 +236,9 @@ def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_cluste
         else:
             fates[i] = (3, -1)
         if free is not None:
-            targets[free]["p4"] = [a + b for a, b in zip(targets[free]["p4"], particles[i], strict=True)]
+            targets[free]["p4"] = [
+                a + b for a, b in zip(targets[free]["p4"], particles[i], strict=True)
+            ]
     return fates, targets
 
 
@@ -184,14 +248,27 @@ def _spoilt(event, tracks, clusters, heir, hits):
 
     def take(links, left_out):
         for left, particle, weight in links:
-            if 0 <= particle < len(event.particles) and math.isfinite(weight) and weight > 0 and left_out(left):
+            if (
+                0 <= particle < len(event.particles)
+                and math.isfinite(weight)
+                and weight > 0
+                and left_out(left)
+            ):
                 found.add(heir(particle))
 
     take(event.track_links, lambda track: 0 <= track < len(event.tracks) and track not in tracks)
     if not hits:
-        take(event.cluster_links, lambda cluster: 0 <= cluster < len(event.clusters) and cluster not in clusters)
+        take(
+            event.cluster_links,
+            lambda cluster: 0 <= cluster < len(event.clusters) and cluster not in clusters,
+        )
         return found
-    lost = [hit for old, cluster in enumerate(event.clusters) if old not in clusters for hit in cluster["hits"]]
+    lost = [
+        hit
+        for old, cluster in enumerate(event.clusters)
+        if old not in clusters
+        for hit in cluster["hits"]
+    ]
 
     def lost_hit(hit):
         name, index = hit
@@ -205,7 +282,9 @@ def _spoilt(event, tracks, clusters, heir, hits):
 
 
 def _balance(event, particles, fates, shares, spoilt, rules):
-    """Return the sum of energies by what became of them, and the number of dropped particles by reason."""
+    """Return the sum of energies by what became of them, and the number of dropped particles by
+    reason.
+    """
     sums = Counter()
     for i, p4 in particles.items():
         fate = fates.get(i, (0, -1))[0]
@@ -235,4 +314,8 @@ def _candidate_element(candidate, event, tracks, clusters):
         if track in tracks:
             return tracks[track]
     found = [i for i in candidate["clusters"] if i in clusters]
-    return len(tracks) + clusters[max(found, key=lambda i: (event.clusters[i]["energy"], -i))] if found else -1
+    return (
+        len(tracks) + clusters[max(found, key=lambda i: (event.clusters[i]["energy"], -i))]
+        if found
+        else -1
+    )

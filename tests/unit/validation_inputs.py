@@ -1,4 +1,6 @@
-"""Pairs of selected and reconstructed files for tests of validation and report, from synthetic events."""
+"""Pairs of selected and reconstructed files for tests of validation and report, from synthetic
+events.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,9 @@ def visible(events: ak.Array, *, scale: float = 1.0) -> ak.Array:
     """Return the visible generator particles as candidates, momenta and energies times ``scale``."""
     particles = events.particles[events.particles.fate != int(schema.Fate.INVISIBLE)]
     momenta = {name: particles[name] * scale for name in ("px", "py", "pz", "energy")}
-    return ak.zip({**{name: particles[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta})
+    return ak.zip(
+        {**{name: particles[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta}
+    )
 
 
 def smeared(events: ak.Array, seed: int, *, width: float, efficiency: float) -> ak.Array:
@@ -36,7 +40,9 @@ def smeared(events: ak.Array, seed: int, *, width: float, efficiency: float) -> 
     counts = ak.num(candidates)
     scale = ak.unflatten(1 + width * rng.standard_normal(ak.sum(counts)), counts)
     momenta = {name: candidates[name] * scale for name in ("px", "py", "pz", "energy")}
-    return ak.zip({**{name: candidates[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta})
+    return ak.zip(
+        {**{name: candidates[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta}
+    )
 
 
 def write_pair(
@@ -48,18 +54,31 @@ def write_pair(
     sample: str = "ttbar",
     splits: Sequence[str] = ("test",),
 ) -> tuple[Path, Path]:
-    """Write every third event as train, the rest as test, and the model's candidates of ``splits`` in reverse order."""
+    """Write every third event as train, the rest as test, and the model's candidates of ``splits``
+    in reverse order.
+    """
     split = np.where(np.arange(len(events)) % 3 == 0, "train", "test")
-    selected = ak.with_field(events, ak.Array(list(split)) if len(events) else ak.Array([""])[:0], "split")
+    selected = ak.with_field(
+        events, ak.Array(list(split)) if len(events) else ak.Array([""])[:0], "split"
+    )
     if baseline is not None:
         selected = ak.with_field(selected, baseline, "candidates")
     paths = folder / f"{sample}_selected.parquet", folder / f"{sample}_reconstructed.parquet"
     tables.write_table(
-        paths[0], [tables.to_arrow(selected, tables.SELECTED_SCHEMA)], tables.SELECTED_SCHEMA, {"sample": sample}, row_group_size=40
+        paths[0],
+        [tables.to_arrow(selected, tables.SELECTED_SCHEMA)],
+        tables.SELECTED_SCHEMA,
+        {"sample": sample},
+        row_group_size=40,
     )
     kept = np.flatnonzero(np.isin(split, splits))[::-1]
     found = ak.with_field(events, model, "candidates")[kept]
-    tables.write_table(paths[1], [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)], tables.RECONSTRUCTED_SCHEMA, {"sample": sample})
+    tables.write_table(
+        paths[1],
+        [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)],
+        tables.RECONSTRUCTED_SCHEMA,
+        {"sample": sample},
+    )
     return paths
 
 

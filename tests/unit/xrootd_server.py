@@ -25,12 +25,19 @@ def why_not() -> str:
     """Return why no server can be run here; empty if it can."""
     if shutil.which("xrootd") is None:
         return "XRootD is not installed: apt-get install xrootd-server"
-    return "" if find_spec("fsspec_xrootd") else "its client is not installed: pip install fsspec-xrootd"
+    return (
+        ""
+        if find_spec("fsspec_xrootd")
+        else "its client is not installed: pip install fsspec-xrootd"
+    )
 
 
 @contextmanager
 def xrootd_serving(folder: Path, files: dict[str, bytes]) -> Iterator[str]:
-    """Serve ``files`` below ``/store`` and yield the address of the server; ``folder`` must be readable by everybody."""
+    """Serve ``files`` below ``/store`` and yield the address of the server.
+
+    ``folder`` must be readable by everybody.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -42,7 +49,12 @@ def xrootd_serving(folder: Path, files: dict[str, bytes]) -> Iterator[str]:
     (folder / "admin").chmod(0o777)
     (folder / "server.cfg").write_text(_CONFIG.format(port=port, folder=folder), encoding="utf-8")
     with (folder / "server.log").open("w", encoding="utf-8") as log:
-        command = ["xrootd", "-c", str(folder / "server.cfg"), *(_USER if os.geteuid() == 0 else ())]
+        command = [
+            "xrootd",
+            "-c",
+            str(folder / "server.cfg"),
+            *(_USER if os.geteuid() == 0 else ()),
+        ]
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         while process.poll() is None:

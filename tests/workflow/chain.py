@@ -59,12 +59,30 @@ class Chain:
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
         return Chain(folder)
 
-    def command(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> list[str]:
-        chosen = {"preset": "preset=tiny", "detector": "detector=clic"} | {item.split("=")[0]: item for item in config}
-        fixed = ["--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles" / profile), "--cores", "2"]
+    def command(
+        self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local"
+    ) -> list[str]:
+        chosen = {"preset": "preset=tiny", "detector": "detector=clic"} | {
+            item.split("=")[0]: item for item in config
+        }
+        fixed = [
+            "--snakefile",
+            str(ROOT / "Snakefile"),
+            "--profile",
+            str(ROOT / "profiles" / profile),
+            "--cores",
+            "2",
+        ]
         return [str(BIN / "snakemake"), *fixed, *arguments, "--config", *chosen.values()]
 
-    def run(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local", check: bool = True, threads: int = 1) -> str:
+    def run(
+        self,
+        *arguments: str,
+        config: tuple[str, ...] = (),
+        profile: str = "local",
+        check: bool = True,
+        threads: int = 1,
+    ) -> str:
         """Run Snakemake and return what it printed."""
         done = subprocess.run(
             self.command(*arguments, config=config, profile=profile),
@@ -78,41 +96,79 @@ class Chain:
         assert done.returncode == 0 or not check, text[-6000:]
         return text
 
-    def planned(self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local") -> dict[str, int]:
+    def planned(
+        self, *arguments: str, config: tuple[str, ...] = (), profile: str = "local"
+    ) -> dict[str, int]:
         """Return how many jobs of each rule a dry run plans."""
-        return planned_jobs(self.run(*arguments, "-n", "--quiet", "rules", config=config, profile=profile))
+        return planned_jobs(
+            self.run(*arguments, "-n", "--quiet", "rules", config=config, profile=profile)
+        )
 
     def visible_files(self) -> list[str]:
         """Return the results' files below the detector's folder, sorted."""
-        return sorted(str(path.relative_to(self.results)) for path in self.results.rglob("*") if path.is_file())
+        return sorted(
+            str(path.relative_to(self.results))
+            for path in self.results.rglob("*")
+            if path.is_file()
+        )
 
 
 def data_hashes(results: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that the data stages made, by path below ``results``; records of circumstances left out."""
+    """Return the SHA-256 of every file that the data stages made, by path below ``results``.
+
+    Records of circumstances left out.
+    """
     files = [path for stage in DATA_STAGES for path in sorted((results / stage).rglob("*"))]
-    made = [path for path in files if path.is_file() and not path.name.endswith(".provenance.json") and not path.name.startswith(".")]
-    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+    made = [
+        path
+        for path in files
+        if path.is_file()
+        and not path.name.endswith(".provenance.json")
+        and not path.name.startswith(".")
+    ]
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in made
+    }
 
 
 def training_record(results: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return what the final training recorded, its speed and shares of time left out, and the weights that it saved."""
+    """Return what the final training recorded, its speed and shares of time left out, and the
+    weights that it saved.
+    """
     metrics = pq.read_table(results / "train/metrics.parquet").to_pandas()
     weights = load_model(results / "train/best.pt")[0].state_dict()
-    return metrics[~metrics["name"].str.endswith(("_per_s", "_share"))].reset_index(drop=True), weights
+    return (
+        metrics[~metrics["name"].str.endswith(("_per_s", "_share"))].reset_index(drop=True),
+        weights,
+    )
 
 
 def same_training(results: Path, others: Path) -> bool:
     """Return whether two final trainings are equal bit for bit."""
-    (metrics, weights), (other_metrics, other_weights) = training_record(results), training_record(others)
-    return metrics.equals(other_metrics) and all(value.equal(other_weights[name]) for name, value in weights.items())
+    (metrics, weights), (other_metrics, other_weights) = (
+        training_record(results),
+        training_record(others),
+    )
+    return metrics.equals(other_metrics) and all(
+        value.equal(other_weights[name]) for name, value in weights.items()
+    )
 
 
 def planned_jobs(text: str) -> dict[str, int]:
     """Read the table of jobs that Snakemake prints."""
-    rows = re.findall(r"^(\w+)\s+(\d+)$", text.split("Job stats:")[-1].split("\n\n")[0], flags=re.MULTILINE)
-    return {rule: int(count) for rule, count in rows if rule not in {"total", "all"}} if "Job stats:" in text else {}
+    rows = re.findall(
+        r"^(\w+)\s+(\d+)$", text.split("Job stats:")[-1].split("\n\n")[0], flags=re.MULTILINE
+    )
+    return (
+        {rule: int(count) for rule, count in rows if rule not in {"total", "all"}}
+        if "Job stats:" in text
+        else {}
+    )
 
 
 def environment(threads: int = 1) -> dict[str, str]:
-    """Return the environment of a test's processes: one thread each, so that two cores are not oversubscribed."""
+    """Return the environment of a test's processes: one thread each, so that two cores are not
+    oversubscribed.
+    """
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "PATH": f"{BIN}:{os.environ['PATH']}"}

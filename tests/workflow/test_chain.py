@@ -9,7 +9,14 @@ from particleforge.tables import read_metadata, read_table
 
 def test_the_chain_ends_in_a_report_and_leaves_no_temporary_file(chain):
     files = chain.visible_files()
-    for name in ("report.html", "validate/metrics.json", "export/model.onnx", "train/best.pt", "hpo/best.yaml", "select/cutflow.csv"):
+    for name in (
+        "report.html",
+        "validate/metrics.json",
+        "export/model.onnx",
+        "train/best.pt",
+        "hpo/best.yaml",
+        "select/cutflow.csv",
+    ):
         assert name in files
     assert not [name for name in files if name.endswith(".tmp")]
 
@@ -21,7 +28,13 @@ def test_a_second_run_does_nothing(chain):
 def test_every_rule_left_a_log_and_a_benchmark(chain):
     for folder in ("logs", "benchmarks"):
         rules = {path.name.split(".")[0] for path in (chain.results / folder).iterdir()}
-        assert {"simulate_events", "run_hpo_slot", "train_model", "build_report", "validate_model"} <= rules
+        assert {
+            "simulate_events",
+            "run_hpo_slot",
+            "train_model",
+            "build_report",
+            "validate_model",
+        } <= rules
 
 
 @pytest.mark.parametrize("folder", ["dataset", "select", "reco"])
@@ -40,12 +53,18 @@ def test_event_tables_say_what_made_them(chain, folder):
 def test_splits_are_disjoint_and_complete(chain):
     manifest = json.loads((chain.results / "shards/manifest.json").read_text())
     ids = {
-        split: [int(i) for shard in content["shards"] for i in read_table(chain.results / "shards" / shard["file"])["event_id"]]
+        split: [
+            int(i)
+            for shard in content["shards"]
+            for i in read_table(chain.results / "shards" / shard["file"])["event_id"]
+        ]
         for split, content in manifest["splits"].items()
     }
     everything = [i for members in ids.values() for i in members]
     assert len(set(everything)) == len(everything)
     selected = [
-        int(i) for path in sorted((chain.results / "select").rglob("*.parquet")) for i in read_table(path, ["event_id"])["event_id"]
+        int(i)
+        for path in sorted((chain.results / "select").rglob("*.parquet"))
+        for i in read_table(path, ["event_id"])["event_id"]
     ]
     assert sorted(everything) == sorted(selected)

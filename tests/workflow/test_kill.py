@@ -1,4 +1,6 @@
-"""A job that is killed leaves nothing half-written, and running again ends in the result of a run that was never killed."""
+"""A job that is killed leaves nothing half-written, and running again ends in the result of a run
+that was never killed.
+"""
 
 import contextlib
 import csv
@@ -17,18 +19,31 @@ from chain import PATIENCE_S, environment
 JOBS = {
     "simulate_events": ("sim/ttbar/00000.root", ["sim/ttbar/00000.root"]),
     "build_dataset": ("dataset/ttbar/00000.parquet", ["dataset/ttbar/00000.parquet"]),
-    "select_events": ("select/ttbar/00000.parquet", ["select/ttbar/00000.parquet", "select/ttbar/00000.cutflow.json"]),
+    "select_events": (
+        "select/ttbar/00000.parquet",
+        ["select/ttbar/00000.parquet", "select/ttbar/00000.cutflow.json"],
+    ),
     "gather_cutflows": ("select/cutflow.csv", ["select/cutflow.csv", "select/cutflow.png"]),
     "write_shards": ("shards/manifest.json", ["shards"]),
     "run_hpo_slot": ("hpo/slots/0/1/0.json", ["hpo/slots/0/1/0.json"]),
     "select_best_trial": ("hpo/best.yaml", ["hpo/best.yaml", "hpo/trials.csv"]),
     "train_model": ("train/best.pt", ["train"]),
     "export_onnx": ("export/model.onnx", ["export"]),
-    "reconstruct_events": ("reco/ttbar/00000.parquet", ["reco/ttbar/00000.parquet", "reco/ttbar/00000.root"]),
+    "reconstruct_events": (
+        "reco/ttbar/00000.parquet",
+        ["reco/ttbar/00000.parquet", "reco/ttbar/00000.root"],
+    ),
     "validate_model": ("validate/metrics.json", ["validate"]),
     "build_report": ("report.html", ["report.html"]),
 }
-TIMES = {"seconds", "wall_time_s", "events_per_second", "elements_per_second", "events_per_s", "elements_per_s"}
+TIMES = {
+    "seconds",
+    "wall_time_s",
+    "events_per_second",
+    "elements_per_second",
+    "events_per_s",
+    "elements_per_s",
+}
 
 
 def digest(path):
@@ -37,7 +52,9 @@ def digest(path):
         return json.dumps(without_times(json.loads(path.read_text())), sort_keys=True)
     if path.name == "trials.csv":
         with path.open() as handle:
-            return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(handle)]
+            return [
+                {k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(handle)
+            ]
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -54,8 +71,18 @@ def compared(results, names):
         path = results / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             relative = str(file.relative_to(results))
-            volatile = ("work/", "tensorboard/", "metrics.parquet", ".provenance.json", "parity.json", "model_card.md", "report.html")
-            hidden = any(part.startswith(".") for part in file.relative_to(results).parts)  # temporary names
+            volatile = (
+                "work/",
+                "tensorboard/",
+                "metrics.parquet",
+                ".provenance.json",
+                "parity.json",
+                "model_card.md",
+                "report.html",
+            )
+            hidden = any(
+                part.startswith(".") for part in file.relative_to(results).parts
+            )  # temporary names
             if file.is_file() and not hidden and not any(part in relative for part in volatile):
                 found[relative] = digest(file)
     return found
@@ -72,7 +99,12 @@ def job_process(root, rule):
 
 
 # some jobs are still importing after a second
-DELAYS_S = dict.fromkeys(JOBS, 1.0) | {"write_shards": 2.5, "run_hpo_slot": 4.0, "train_model": 4.0, "validate_model": 4.0}
+DELAYS_S = dict.fromkeys(JOBS, 1.0) | {
+    "write_shards": 2.5,
+    "run_hpo_slot": 4.0,
+    "train_model": 4.0,
+    "validate_model": 4.0,
+}
 
 
 @pytest.mark.fault("job killed while writing")
@@ -85,9 +117,20 @@ def test_sigkill_and_rerun(chain, tmp_path, rule, delay_s):
         path = victim.results / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     command = victim.command(f"results/clic/{target}")
-    process = subprocess.Popen(command, cwd=victim.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    process = subprocess.Popen(
+        command,
+        cwd=victim.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
     deadline = time.monotonic() + PATIENCE_S
-    while (job := job_process(process.pid, rule)) is None and process.poll() is None and time.monotonic() < deadline:
+    while (
+        (job := job_process(process.pid, rule)) is None
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     assert job is not None, process.communicate()[0]
     time.sleep(delay_s)

@@ -54,8 +54,31 @@ RUN_KEYS = [
 ]
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
-    ({"cuts": {"objects": {"clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]}}}, FROM_SELECT),
-    ({"cuts": {"overlaps": [{"name": "duplicates", "collection": "tracks", "delta_r_max": 0.01, "prefer": "tracks.n_hits"}]}}, FROM_SELECT),
+    (
+        {
+            "cuts": {
+                "objects": {
+                    "clusters": [{"name": "energy", "expression": "clusters.energy >= 0.06"}]
+                }
+            }
+        },
+        FROM_SELECT,
+    ),
+    (
+        {
+            "cuts": {
+                "overlaps": [
+                    {
+                        "name": "duplicates",
+                        "collection": "tracks",
+                        "delta_r_max": 0.01,
+                        "prefer": "tracks.n_hits",
+                    }
+                ]
+            }
+        },
+        FROM_SELECT,
+    ),
     ({"jets": {"pt_min_gev": 6.0}}, ["validate", "report"]),
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
     ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),
@@ -72,7 +95,9 @@ def test_a_changed_key_reruns_exactly_what_depends_on_it(chain, key, stages):
     assert set(chain.planned(config=(key,))) == rules_of(stages)
 
 
-@pytest.mark.parametrize(("change", "stages"), DETECTOR_KEYS, ids=[next(iter(change)) for change, _ in DETECTOR_KEYS])
+@pytest.mark.parametrize(
+    ("change", "stages"), DETECTOR_KEYS, ids=[next(iter(change)) for change, _ in DETECTOR_KEYS]
+)
 def test_a_changed_key_of_the_detector(chain, change, stages):
     path = chain.folder / "config/detectors/clic.yaml"
     original = path.read_text()
@@ -92,21 +117,33 @@ def test_more_events_simulate_only_the_new_shards(chain):
 def test_weights_to_start_from_are_an_input_of_search_and_training(chain):
     key = "training={init_from: pretrained.pt}"
     refused = chain.run("-n", config=(key,), check=False)
-    assert "training.init_from: pretrained.pt: no such file; give the best.pt or a checkpoint of a training" in refused
+    assert (
+        "training.init_from: pretrained.pt: no such file; give the best.pt or a checkpoint of a"
+        " training" in refused
+    )
     pretrained = chain.folder / "pretrained.pt"
     pretrained.write_bytes(b"the plan does not open it")
     try:
         assert set(chain.planned(config=(key,))) == rules_of(FROM_HPO)
-        for target, rule in (("hpo/slots/0/0/0.json", "run_hpo_slot"), ("train/best.pt", "train_model")):
-            planned = chain.run(f"results/clic/{target}", "-n", "--allowed-rules", rule, config=(key,))
+        for target, rule in (
+            ("hpo/slots/0/0/0.json", "run_hpo_slot"),
+            ("train/best.pt", "train_model"),
+        ):
+            planned = chain.run(
+                f"results/clic/{target}", "-n", "--allowed-rules", rule, config=(key,)
+            )
             assert re.search(r"Updated input files: .*pretrained\.pt", planned)
     finally:
         pretrained.unlink()
-    inside = chain.run("-n", config=("training={init_from: results/clic/train/best.pt}",), check=False)
+    inside = chain.run(
+        "-n", config=("training={init_from: results/clic/train/best.pt}",), check=False
+    )
     assert "training.init_from: results/clic/train/best.pt: lies in results_dir" in inside
 
 
-@pytest.mark.parametrize(("model", "stage"), [("DatasetSettings", "dataset"), ("ExportSettings", "export")])
+@pytest.mark.parametrize(
+    ("model", "stage"), [("DatasetSettings", "dataset"), ("ExportSettings", "export")]
+)
 def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage):
     program = (
         "import sys, particleforge.config.settings as s\n"
@@ -115,13 +152,32 @@ def test_a_raised_version_reruns_the_stage_and_what_follows(chain, model, stage)
         "main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", program, *chain.command("-n", "--quiet", "rules")[1:]]
-    done = subprocess.run(command, cwd=chain.folder, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
+    done = subprocess.run(
+        command,
+        cwd=chain.folder,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE_S,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     expected = STAGES[STAGES.index(stage) :]
     assert set(planned_jobs(done.stdout + done.stderr)) == rules_of(expected)
 
 
-TARGETS = ["simulate", "dataset", "check_data", "select", "preprocess", "hpo", "train", "export", "reconstruct", "validate", "report"]
+TARGETS = [
+    "simulate",
+    "dataset",
+    "check_data",
+    "select",
+    "preprocess",
+    "hpo",
+    "train",
+    "export",
+    "reconstruct",
+    "validate",
+    "report",
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -161,7 +217,9 @@ def workflow_with(**asked):
 
 
 def test_resources_come_from_the_configuration():
-    run = workflow_with(train_model={"gpus": 2, "partition": "gpu", "mem_mb": 7000, "runtime_min": 90})
+    run = workflow_with(
+        train_model={"gpus": 2, "partition": "gpu", "mem_mb": 7000, "runtime_min": 90}
+    )
     found = run.resources("train_model")
     assert (found["gpu"], found["slurm_partition"]) == (2, "gpu")
     assert [found["mem_mb"](None, attempt) for attempt in (1, 2)] == [7000, 14000]
@@ -174,16 +232,27 @@ def test_resources_come_from_the_configuration():
 def test_a_training_on_several_nodes_is_a_job_of_many_tasks():
     run = workflow_with(train_model={"nodes": 2, "threads": 12, "gpus": 2})
     found = run.resources("train_model")
-    assert (found["mpi"], found["nodes"], found["tasks"], found["cpus_per_task"]) == ("srun", 2, 4, 3)
+    assert (found["mpi"], found["nodes"], found["tasks"], found["cpus_per_task"]) == (
+        "srun",
+        2,
+        4,
+        3,
+    )
     assert (found["gres"], found["tasks_per_gpu"]) == ("gpu:2", 0)
     assert "gpu" not in found
 
 
 @pytest.mark.parametrize(
-    ("rule", "remedy"), [("train_model", "make training.ranks (now 4) a multiple"), ("build_dataset", "only trainings")]
+    ("rule", "remedy"),
+    [
+        ("train_model", "make training.ranks (now 4) a multiple"),
+        ("build_dataset", "only trainings"),
+    ],
 )
 def test_ranks_that_do_not_fit_the_nodes_are_refused(rule, remedy):
-    with pytest.raises(UserError, match=re.escape(f"resources.{rule}.nodes: 3; ") + ".*" + re.escape(remedy)):
+    with pytest.raises(
+        UserError, match=re.escape(f"resources.{rule}.nodes: 3; ") + ".*" + re.escape(remedy)
+    ):
         workflow_with(**{rule: {"nodes": 3}})
 
 
@@ -191,9 +260,18 @@ def test_cuts_that_the_dataset_has_no_columns_for_are_refused(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     path = tmp_path / "config/detectors/clic.yaml"
     cut = {"name": "long", "expression": "max(clusters.width_longitudinal) < 100"}
-    path.write_text(yaml.safe_dump(merge(yaml.safe_load(path.read_text()), {"cuts": {"events": [cut]}}), sort_keys=False))
+    path.write_text(
+        yaml.safe_dump(
+            merge(yaml.safe_load(path.read_text()), {"cuts": {"events": [cut]}}), sort_keys=False
+        )
+    )
     Workflow([tmp_path / "config"], {})
-    with pytest.raises(UserError, match=re.escape(f"{path}: cuts.events: long: hits, as dataset.calorimeter_elements has it, have no")):
+    with pytest.raises(
+        UserError,
+        match=re.escape(
+            f"{path}: cuts.events: long: hits, as dataset.calorimeter_elements has it, have no"
+        ),
+    ):
         Workflow([tmp_path / "config"], {"dataset": {"calorimeter_elements": "hits"}})
 
 
@@ -219,14 +297,37 @@ def test_a_new_detector_is_one_file(tmp_path):
 
 def test_parsing_loads_nothing_heavy():
     program = (
-        "import json, sys\nfrom pathlib import Path\nfrom particleforge.workflow import Workflow\n"
-        "Workflow([Path('config')], {})\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+        "import json, sys\nfrom pathlib import Path\nfrom particleforge.workflow import"
+        " Workflow\nWorkflow([Path('config')], {})\nprint(json.dumps(sorted({name.split('.')[0] for"
+        " name in sys.modules})))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {"torch", "awkward", "uproot", "pyarrow", "pandas", "numpy", "numba", "optuna", "matplotlib", "onnx", "onnxruntime", "fastjet"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {
+        "torch",
+        "awkward",
+        "uproot",
+        "pyarrow",
+        "pandas",
+        "numpy",
+        "numba",
+        "optuna",
+        "matplotlib",
+        "onnx",
+        "onnxruntime",
+        "fastjet",
+    }
     assert heavy.isdisjoint(json.loads(done.stdout))
 
 
 def test_lint(tmp_path):
-    done = subprocess.run([BIN / "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S)
+    done = subprocess.run(
+        [BIN / "snakemake", "--lint"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE_S,
+    )
     assert done.returncode == 0, done.stderr

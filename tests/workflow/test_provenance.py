@@ -1,4 +1,7 @@
-"""Every output says what made it, from the report back to the seeds; data stages give the same bytes however they are run."""
+"""Every output says what made it, from the report back to the seeds.
+
+Data stages give the same bytes however they are run.
+"""
 
 import csv
 import io
@@ -14,11 +17,18 @@ from particleforge.provenance import checksum, read_record, record_of
 
 @pytest.fixture(scope="module")
 def declared(chain):
-    """What the rules of the finished chain declare, as Snakemake tells it: rule and inputs by output."""
+    """What the rules of the finished chain declare, as Snakemake tells it: rule and inputs by
+    output.
+    """
     text = chain.run("--detailed-summary")
     table = text[text.index("output_file\t") :]
-    rows = [row for row in csv.DictReader(io.StringIO(table), delimiter="\t") if row["rule"]]  # not what Snakemake says besides
-    return {row["output_file"]: (row["rule"], set(filter(None, row["input-file(s)"].split(",")))) for row in rows}
+    rows = [
+        row for row in csv.DictReader(io.StringIO(table), delimiter="\t") if row["rule"]
+    ]  # not what Snakemake says besides
+    return {
+        row["output_file"]: (row["rule"], set(filter(None, row["input-file(s)"].split(","))))
+        for row in rows
+    }
 
 
 def test_every_output_of_every_rule_has_a_record(chain, declared):
@@ -31,8 +41,12 @@ def test_every_output_of_every_rule_has_a_record(chain, declared):
             inputs = set(inputs) - verdicts  # waited for, not read
         record = read_record(record_of(output))
         assert record["output"]["sha256"] == checksum(output), name
-        found = {(output.parent / entry["file"]).resolve(): entry["sha256"] for entry in record["inputs"]}
-        assert found == {(chain.folder / path).resolve(): checksum(chain.folder / path) for path in inputs}, name
+        found = {
+            (output.parent / entry["file"]).resolve(): entry["sha256"] for entry in record["inputs"]
+        }
+        assert found == {
+            (chain.folder / path).resolve(): checksum(chain.folder / path) for path in inputs
+        }, name
         assert len(record["settings_hash"]) == 16
         assert record["settings"]["version"] >= 1
         assert record["seed"] == record["settings"].get("seed")
@@ -60,9 +74,13 @@ def test_the_report_leads_back_to_the_seeds(chain):
         "train_model",
     }
     origins = {name: item for name, item in items.items() if not item["inputs"]}
-    assert set(origins) == {str(path.relative_to(chain.results)) for path in (chain.results / "sim").rglob("*.root")}
+    assert set(origins) == {
+        str(path.relative_to(chain.results)) for path in (chain.results / "sim").rglob("*.root")
+    }
     for name, item in origins.items():
-        assert (item["settings"]["sample_name"], item["part"]["shard"]) == tuple(name.removesuffix(".root").split("/")[1:])
+        assert (item["settings"]["sample_name"], item["part"]["shard"]) == tuple(
+            name.removesuffix(".root").split("/")[1:]
+        )
         assert isinstance(item["seed"], int)
 
 
@@ -85,7 +103,17 @@ def test_what_has_changed_since_is_said(chain, tmp_path):
 def test_files_made_by_hand_have_a_chain_too(chain, tmp_path):
     config = ("--detector", "clic", "--preset", "tiny", "--config-dir", chain.folder / "config")
     source = chain.results / "sim/ttbar/00000.root"
-    particleforge("build-dataset", *config, "--sample", "ttbar", "--input", source, "--output", "own.parquet", cwd=tmp_path)
+    particleforge(
+        "build-dataset",
+        *config,
+        "--sample",
+        "ttbar",
+        "--input",
+        source,
+        "--output",
+        "own.parquet",
+        cwd=tmp_path,
+    )
     text = particleforge("provenance", "own.parquet", cwd=tmp_path).stdout
     assert "own.parquet  OK" in text
     assert "sim/ttbar/00000.root  OK" in text
@@ -113,7 +141,19 @@ def test_data_stages_give_the_same_bytes_in_any_order_on_any_number_of_cores(cha
 
 
 def _order(run):
-    """Return the files of the stages that work shard by shard, by the time at which their jobs began."""
-    files = [path for stage in ("sim", "dataset", "select") for path in (run.results / stage).glob("*/0000?.*") if len(path.suffixes) == 1]
-    begun = {path: read_record(record_of(path))["circumstances"]["started_unix_s"] for path in files}
-    return [str(path.relative_to(run.results).with_suffix("")) for path in sorted(files, key=begun.__getitem__)]
+    """Return the files of the stages that work shard by shard, by the time at which their jobs
+    began.
+    """
+    files = [
+        path
+        for stage in ("sim", "dataset", "select")
+        for path in (run.results / stage).glob("*/0000?.*")
+        if len(path.suffixes) == 1
+    ]
+    begun = {
+        path: read_record(record_of(path))["circumstances"]["started_unix_s"] for path in files
+    }
+    return [
+        str(path.relative_to(run.results).with_suffix(""))
+        for path in sorted(files, key=begun.__getitem__)
+    ]

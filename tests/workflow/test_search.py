@@ -1,4 +1,6 @@
-"""The choice among the trials of a finished search, their confirmation, and a start from them: few jobs, which see their inputs."""
+"""The choice among the trials of a finished search, their confirmation, and a start from them: few
+jobs, which see their inputs.
+"""
 
 import json
 import shutil
@@ -9,7 +11,10 @@ import yaml
 from particleforge.provenance import read_record, record_of
 
 
-@pytest.mark.parametrize("key", ["pin_trial: 0-00000", "pick: lowest_loss, pick_loss_tolerance: 0.1", "confirm_trials: 2"])
+@pytest.mark.parametrize(
+    "key",
+    ["pin_trial: 0-00000", "pick: lowest_loss, pick_loss_tolerance: 0.1", "confirm_trials: 2"],
+)
 def test_another_choice_among_finished_trials_trains_none(chain, key):
     assert chain.planned("hpo", config=(f"hpo={{{key}}}",)) == {"select_best_trial": 1, "hpo": 1}
 

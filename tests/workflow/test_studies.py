@@ -1,4 +1,6 @@
-"""Studies are targets of their own: what each plans, and one of each kind of training run on a finished chain."""
+"""Studies are targets of their own: what each plans, and one of each kind of training run on a
+finished chain.
+"""
 
 import csv
 import json
@@ -11,10 +13,10 @@ from chain import Chain
 from particleforge.provenance import checksum, read_record, record_of
 
 TINY = (
-    "studies={scaling_batch: {events_seen: 12, n_validations: 2, elements_per_batch: 256, factors: [1, 2], "
-    "learning_rates: {adamw: 0.001}, learning_rate_scalings: [linear]}, "
-    "fine_tuning: {from_detector: clic, events_seen: 12, n_validations: 2, train_events: [6]}, "
-    "scaling_law: {train_events: [4, 8], model_sizes: [{width: 8, n_layers: 1, n_heads: 2}]}}"
+    "studies={scaling_batch: {events_seen: 12, n_validations: 2, elements_per_batch: 256, factors:"
+    " [1, 2], learning_rates: {adamw: 0.001}, learning_rate_scalings: [linear]}, fine_tuning:"
+    " {from_detector: clic, events_seen: 12, n_validations: 2, train_events: [6]}, scaling_law:"
+    " {train_events: [4, 8], model_sizes: [{width: 8, n_layers: 1, n_heads: 2}]}}"
 )
 
 
@@ -35,26 +37,39 @@ def test_fine_tuning_makes_the_other_detectors_model_first(tmp_path):
 @pytest.mark.fault("unknown configuration key")
 def test_fine_tuning_without_a_source_names_the_key(tmp_path):
     text = Chain.new(tmp_path / "new").run("fine_tuning", "-n", check=False)
-    assert "studies.fine_tuning.from_detector: is not set; name the detector whose trained model to start from" in text
+    assert (
+        "studies.fine_tuning.from_detector: is not set; name the detector whose trained model to"
+        " start from" in text
+    )
 
 
 @pytest.fixture(scope="module")
 def studied(chain, tmp_path_factory):
-    """The finished chain with a study in its report, and fine-tuning of a second detector that has the data of the first."""
+    """The finished chain with a study in its report, and fine-tuning of a second detector that has
+    the data of the first.
+    """
     copy = chain.copy(tmp_path_factory.mktemp("studies") / "run")
     copy.run("report", config=(TINY, "report={studies: [scaling_batch]}"))
     detectors = copy.folder / "config/detectors"
     (detectors / "twin.yaml").write_text((detectors / "clic.yaml").read_text())
     for stage in ("sim", "dataset", "select", "shards"):
-        shutil.copytree(copy.results / stage, copy.folder / "results/twin" / stage, copy_function=shutil.copy2)
-    copy.run("fine_tuning", "--rerun-triggers", "mtime", config=(TINY, "detector=twin"))  # nothing is recorded of copied files
+        shutil.copytree(
+            copy.results / stage, copy.folder / "results/twin" / stage, copy_function=shutil.copy2
+        )
+    copy.run(
+        "fine_tuning", "--rerun-triggers", "mtime", config=(TINY, "detector=twin")
+    )  # nothing is recorded of copied files
     return copy
 
 
 def test_more_points_of_a_finished_study_would_train_these_only(studied):
     assert studied.planned("scaling_batch", config=(TINY,)) == {}
     more = TINY.replace("factors: [1, 2]", "factors: [1, 2, 4]")
-    assert studied.planned("scaling_batch", config=(more,)) == {"run_study_training": 1, "gather_study": 1, "scaling_batch": 1}
+    assert studied.planned("scaling_batch", config=(more,)) == {
+        "run_study_training": 1,
+        "gather_study": 1,
+        "scaling_batch": 1,
+    }
 
 
 def test_large_batches_see_equally_many_events_and_are_shown(studied):
@@ -64,9 +79,14 @@ def test_large_batches_see_equally_many_events_and_are_shown(studied):
     small, large = (point["events_seen"] for point in series["points"])
     assert abs(small - large) <= 4
     page = (studied.results / "report.html").read_text()
-    assert re.findall(r'id="figure-(scaling_batch\w*)"', page) == ["scaling_batch", "scaling_batch_curves"]
+    assert re.findall(r'id="figure-(scaling_batch\w*)"', page) == [
+        "scaling_batch",
+        "scaling_batch_curves",
+    ]
     for folder in ("logs", "benchmarks"):
-        assert {"run_study_training", "gather_study"} <= {path.name for path in (studied.results / folder).iterdir()}
+        assert {"run_study_training", "gather_study"} <= {
+            path.name for path in (studied.results / folder).iterdir()
+        }
 
 
 def test_fine_tuned_trainings_start_from_the_other_detectors_model(studied):
@@ -78,4 +98,6 @@ def test_fine_tuned_trainings_start_from_the_other_detectors_model(studied):
     }
     assert rows[0]["loss"] != rows[1]["loss"]
     record = read_record(record_of(results / "fine_tuning/points/fine_tuned_6_0.json"))
-    assert checksum(studied.results / "train/best.pt") in {entry["sha256"] for entry in record["inputs"]}
+    assert checksum(studied.results / "train/best.pt") in {
+        entry["sha256"] for entry in record["inputs"]
+    }

@@ -1,4 +1,6 @@
-"""Two workflows of two working folders, which know nothing of each other's locks, on one results folder and one study."""
+"""Two workflows of two working folders, which know nothing of each other's locks, on one results
+folder and one study.
+"""
 
 import json
 import shutil
@@ -10,7 +12,10 @@ from chain import PATIENCE_S, Chain, environment
 
 
 def slots(results):
-    return {str(path.relative_to(results)): json.loads(path.read_text()) for path in (results / "hpo/slots").glob("*/*/[0-9].json")}
+    return {
+        str(path.relative_to(results)): json.loads(path.read_text())
+        for path in (results / "hpo/slots").glob("*/*/[0-9].json")
+    }
 
 
 @pytest.mark.fault("two workflows on one study")
@@ -22,7 +27,9 @@ def test_two_workflows_on_one_search(chain, tmp_path):
     config = (f"results_dir={shared}",)
     with (tmp_path / "first.log").open("w") as log:
         command = first.command("hpo", config=config)
-        process = subprocess.Popen(command, cwd=first.folder, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        process = subprocess.Popen(
+            command, cwd=first.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
+        )
         try:
             while not (shared / "clic/hpo/work").is_dir() and process.poll() is None:
                 time.sleep(0.05)
@@ -35,5 +42,9 @@ def test_two_workflows_on_one_search(chain, tmp_path):
     assert "Finished jobid" not in text
     found, expected = slots(shared / "clic"), slots(chain.results)
     assert found.keys() == expected.keys()
-    assert sorted(slot["trial"] for slot in found.values()) == list(range(len(found))), "a slot was tried twice"
-    assert {name: slot["value"] for name, slot in found.items()} == {name: slot["value"] for name, slot in expected.items()}
+    assert sorted(slot["trial"] for slot in found.values()) == list(range(len(found))), (
+        "a slot was tried twice"
+    )
+    assert {name: slot["value"] for name, slot in found.items()} == {
+        name: slot["value"] for name, slot in expected.items()
+    }

@@ -7,4 +7,8 @@ from particleforge.dataset.build import build_dataset
 from particleforge.logs import job_log
 
 with job_log(snakemake.log[0]):
-    build_dataset(DatasetSettings.model_validate(snakemake.params.settings), list(map(Path, snakemake.input)), Path(snakemake.output[0]))
+    build_dataset(
+        DatasetSettings.model_validate(snakemake.params.settings),
+        list(map(Path, snakemake.input)),
+        Path(snakemake.output[0]),
+    )

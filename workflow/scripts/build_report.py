@@ -8,7 +8,16 @@ from particleforge.report.build import ReportInputs, build_report
 
 files = snakemake.input
 single = ("cutflow_table", "cutflow_plot", "manifest", "dataset_verdict", "shards_verdict")
-single += ("hpo_best", "hpo_trials", "metrics", "parity", "model_card", "physics_metrics", "histograms", "validation_plots")
+single += (
+    "hpo_best",
+    "hpo_trials",
+    "metrics",
+    "parity",
+    "model_card",
+    "physics_metrics",
+    "histograms",
+    "validation_plots",
+)
 
 with job_log(snakemake.log[0]):
     inputs = ReportInputs(
@@ -20,4 +29,6 @@ with job_log(snakemake.log[0]):
         hpo_plots={path.stem: path for path in map(Path, files.hpo_plots)},
         **{name: Path(files[name]) for name in single},
     )
-    build_report(ReportSettings.model_validate(snakemake.params.settings), inputs, Path(snakemake.output[0]))
+    build_report(
+        ReportSettings.model_validate(snakemake.params.settings), inputs, Path(snakemake.output[0])
+    )

@@ -14,6 +14,10 @@ with job_log(snakemake.log[0]):
         Path(snakemake.input.manifest),
         Path(snakemake.output.best),
         Path(snakemake.output.trials),
-        {name: Path(file) for name, file in snakemake.output.items() if name not in ("best", "trials")},
+        {
+            name: Path(file)
+            for name, file in snakemake.output.items()
+            if name not in ("best", "trials")
+        },
         list(map(Path, snakemake.input.confirmations)),
     )

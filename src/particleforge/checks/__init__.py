@@ -1,1 +1,3 @@
-"""Checks of the dataset and of the training shards: what they must keep to before anything is trained on them."""
+"""Checks of the dataset and of the training shards: what they must keep to before anything is
+trained on them.
+"""

@@ -1,12 +1,16 @@
 """Stage ``check_data``, first half: judge the shards of a sample, then the samples of a detector.
 
-Shards of one sample (Parquet, ``tables.DATASET_SCHEMA``) -> verdict as JSON with what the sample holds; verdicts of all samples -> one
-verdict. The checks: layout, counts, values that are not finite, ranges, references between collections, closure of the energy,
-events that occur twice, drift of a shard against its sample and of a sample against the others. docs/data-checks.md describes them.
+Shards of one sample (Parquet, ``tables.DATASET_SCHEMA``) -> verdict as JSON with what the sample
+holds; verdicts of all samples -> one verdict. The checks: layout, counts, values that are not
+finite, ranges, references between collections, closure of the energy, events that occur twice,
+drift of a shard against its sample and of a sample against the others. docs/data-checks.md
+describes them.
 
-Statistics of a shard are kept in a work folder under the checksum of its bytes, so a sample that grows is not read again.
+Statistics of a shard are kept in a work folder under the checksum of its bytes, so a sample that
+grows is not read again.
 
-A failure is a UserError with one line; nothing is written then but the failed verdict in the work folder.
+A failure is a UserError with one line; nothing is written then but the failed verdict in the work
+folder.
 """
 
 import json
@@ -35,13 +39,33 @@ log = logging.getLogger(__name__)
 _REBUILD = "rebuild this shard (delete it, then run again)"
 _RANGES = "rebuild this shard, or, if the detector has such values, raise checks."
 _EXACT = {"n_merged": (0, math.inf), "fate": (0, max(schema.Fate))}
-_NOT_NEGATIVE = ("pt", "p", "et", "energy", "deposited_energy", "n_hits", "ndf", "chi2", "width_transverse", "width_longitudinal")
+_NOT_NEGATIVE = (
+    "pt",
+    "p",
+    "et",
+    "energy",
+    "deposited_energy",
+    "n_hits",
+    "ndf",
+    "chi2",
+    "width_transverse",
+    "width_longitudinal",
+)
 
 
-def check_dataset(settings: CheckDatasetSettings, shards: Sequence[Path], work: Path, output: Path) -> None:
-    """Judge the shards of a sample and write the verdict; a UserError names the first value that is not allowed."""
+def check_dataset(
+    settings: CheckDatasetSettings, shards: Sequence[Path], work: Path, output: Path
+) -> None:
+    """Judge the shards of a sample and write the verdict.
+
+    A UserError names the first value that is not allowed.
+    """
     made = Provenance.of("check_dataset", settings.plain(), shards)
-    layout = tables.HITS_DATASET_SCHEMA if settings.calorimeter_elements == "hits" else tables.DATASET_SCHEMA
+    layout = (
+        tables.HITS_DATASET_SCHEMA
+        if settings.calorimeter_elements == "hits"
+        else tables.DATASET_SCHEMA
+    )
     folder = work / settings.sample_name
     statistics = {}
     for path, digest in zip(shards, made.inputs.values(), strict=True):
@@ -50,7 +74,9 @@ def check_dataset(settings: CheckDatasetSettings, shards: Sequence[Path], work: 
     whole = {}
     for name, found in statistics.items():
         unlike = found["schema_differences"]
-        if verdict.at_most("columns unlike the layout:", name, ", ".join(unlike) or "all", len(unlike), 0, _REBUILD):
+        if verdict.at_most(
+            "columns unlike the layout:", name, ", ".join(unlike) or "all", len(unlike), 0, _REBUILD
+        ):
             whole[name] = found
             _judge(verdict, settings, name, found)
     events = sum(found["events"] for found in whole.values())
@@ -65,23 +91,54 @@ def check_dataset(settings: CheckDatasetSettings, shards: Sequence[Path], work: 
     if whole and verdict.passed:
         _check_repeats(verdict, {_name(path): path for path in shards})
         _check_drift(verdict, settings.checks, whole)
-    facts = {"sample": settings.sample_name, "events": events, "shards": len(shards), **_merged(whole)}
+    facts = {
+        "sample": settings.sample_name,
+        "events": events,
+        "shards": len(shards),
+        **_merged(whole),
+    }
     conclude(verdict, f"Sample {settings.sample_name}", facts, output, folder, made)
     log.info("%s: %d events in %d shards pass", settings.sample_name, events, len(shards))
 
 
-def compare_samples(settings: CompareSamplesSettings, verdicts: Sequence[Path], work: Path, output: Path) -> None:
-    """Compare the samples, whose verdicts are given, with each other and write the verdict on all of the dataset."""
+def compare_samples(
+    settings: CompareSamplesSettings, verdicts: Sequence[Path], work: Path, output: Path
+) -> None:
+    """Compare the samples, whose verdicts are given, with each other and write the verdict on all
+    of the dataset.
+    """
     made = Provenance.of("compare_samples", settings.plain(), verdicts)
-    samples = {found["sample"]: found for found in (json.loads(path.read_text(encoding="utf-8")) for path in verdicts)}
+    samples = {
+        found["sample"]: found
+        for found in (json.loads(path.read_text(encoding="utf-8")) for path in verdicts)
+    }
     verdict = Verdict()
-    parts = {name: {RESPONSE: Histogram.read(found["quantities"][RESPONSE])} for name, found in samples.items() if found["quantities"]}
+    parts = {
+        name: {RESPONSE: Histogram.read(found["quantities"][RESPONSE])}
+        for name, found in samples.items()
+        if found["quantities"]
+    }
     limits = settings.checks
-    for drift in compare_with_rest(parts, limits.drift_false_alarm_probability, limits.sample_drift_ks_distance_max):
-        remedy = "simulate the samples with one detector and calibration, or raise checks.sample_drift_ks_distance_max"
-        verdict.at_most("KS distance from the other samples", f"sample {drift.part}", drift.quantity, drift.distance, drift.allowed, remedy)
+    for drift in compare_with_rest(
+        parts, limits.drift_false_alarm_probability, limits.sample_drift_ks_distance_max
+    ):
+        remedy = (
+            "simulate the samples with one detector and calibration, or raise"
+            " checks.sample_drift_ks_distance_max"
+        )
+        verdict.at_most(
+            "KS distance from the other samples",
+            f"sample {drift.part}",
+            drift.quantity,
+            drift.distance,
+            drift.allowed,
+            remedy,
+        )
     kept = {
-        name: {key: value for key, value in found.items() if key not in ("quantities", "provenance")} for name, found in samples.items()
+        name: {
+            key: value for key, value in found.items() if key not in ("quantities", "provenance")
+        }
+        for name, found in samples.items()
     }
     conclude(verdict, "Between samples", {"samples": kept}, output, work, made)
 
@@ -91,20 +148,41 @@ def _name(path: Path) -> str:
 
 
 def _kept(record: Path, digest: str, path: Path, layout: Any) -> dict[str, Any]:
-    """Return a shard's statistics: those kept from before if they are of these bytes and this code, else new ones."""
+    """Return a shard's statistics: those kept from before if they are of these bytes and this code,
+    else new ones.
+    """
     kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
-        write_json(record, {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, layout)})
-        kept = json.loads(record.read_text(encoding="utf-8"))  # what was kept and what is new come in one order
+        write_json(
+            record,
+            {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, layout)},
+        )
+        kept = json.loads(
+            record.read_text(encoding="utf-8")
+        )  # what was kept and what is new come in one order
     return dict(kept["statistics"])
 
 
-def _judge(verdict: Verdict, settings: CheckDatasetSettings, shard: str, found: Mapping[str, Any]) -> None:
+def _judge(
+    verdict: Verdict, settings: CheckDatasetSettings, shard: str, found: Mapping[str, Any]
+) -> None:
     """Judge one shard by itself."""
     same = found["sample"] == settings.sample_name
-    verdict.at_most("events of another sample:", shard, f"sample_name {found['sample']}", 0 if same else found["events"], 0, _REBUILD)
     verdict.at_most(
-        "events more or less than its metadata count:", shard, "events", abs(found["events"] - found["counts"]["events"]), 0, _REBUILD
+        "events of another sample:",
+        shard,
+        f"sample_name {found['sample']}",
+        0 if same else found["events"],
+        0,
+        _REBUILD,
+    )
+    verdict.at_most(
+        "events more or less than its metadata count:",
+        shard,
+        "events",
+        abs(found["events"] - found["counts"]["events"]),
+        0,
+        _REBUILD,
     )
     for column, values in found["columns"].items():
         remedy = f"{_REBUILD}, or exclude the file that it was made of"
@@ -114,12 +192,19 @@ def _judge(verdict: Verdict, settings: CheckDatasetSettings, shard: str, found: 
             remedy = f"{_RANGES}{key}" if key else _REBUILD
             check = f"value beyond {key}:" if key else "value out of range:"
             if math.isfinite(low) or math.isfinite(high):
-                verdict.within(check, shard, column, values["min"], values["max"], low, high, remedy)
+                verdict.within(
+                    check, shard, column, values["min"], values["max"], low, high, remedy
+                )
     for column, wrong in found["wrong"].items():
         verdict.at_most("references to what is not there:", shard, column, wrong, 0, _REBUILD)
     limit = settings.checks.energy_closure_max
     verdict.at_most(
-        "share of an event's visible energy neither in targets nor dropped:", shard, "targets.energy", found["closure"], limit, _REBUILD
+        "share of an event's visible energy neither in targets nor dropped:",
+        shard,
+        "targets.energy",
+        found["closure"],
+        limit,
+        _REBUILD,
     )
 
 
@@ -127,8 +212,17 @@ def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, s
     """Return the range of a column, and the key of the configuration that sets it if there is one."""
     collection, _, member = column.rpartition(".")
     limits = settings.checks
-    fields = {c.name: c for c in (schema.DATASET_OF_HITS if settings.calorimeter_elements == "hits" else schema.DATASET)}
-    unit = next((f.unit for f in fields[collection].fields if f.name == member), "") if collection else ""
+    fields = {
+        c.name: c
+        for c in (
+            schema.DATASET_OF_HITS if settings.calorimeter_elements == "hits" else schema.DATASET
+        )
+    }
+    unit = (
+        next((f.unit for f in fields[collection].fields if f.name == member), "")
+        if collection
+        else ""
+    )
     low = 0.0 if member in _NOT_NEGATIVE and collection != "candidates" else -math.inf
     if member in ("eta", "eta_calo"):
         return -limits.abs_eta_max, limits.abs_eta_max, "abs_eta_max"
@@ -147,7 +241,10 @@ def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, s
 
 def _check_repeats(verdict: Verdict, shards: Mapping[str, Path]) -> None:
     """Look for events that occur more than once in the sample."""
-    ids = {name: pq.read_table(path, columns=["event_id"])["event_id"].to_numpy() for name, path in shards.items()}
+    ids = {
+        name: pq.read_table(path, columns=["event_id"])["event_id"].to_numpy()
+        for name, path in shards.items()
+    }
     seen, counts = np.unique(np.concatenate(list(ids.values())), return_counts=True)
     repeated: NDArray[Any] = seen[counts > 1]
     for name, own in ids.items():
@@ -161,12 +258,29 @@ def _check_repeats(verdict: Verdict, shards: Mapping[str, Path]) -> None:
         )
 
 
-def _check_drift(verdict: Verdict, limits: ChecksConfig, shards: Mapping[str, Mapping[str, Any]]) -> None:
-    parts = {name: {quantity: Histogram.read(plain) for quantity, plain in found["quantities"].items()} for name, found in shards.items()}
-    found = compare_with_rest(parts, limits.drift_false_alarm_probability, limits.drift_ks_distance_max)
+def _check_drift(
+    verdict: Verdict, limits: ChecksConfig, shards: Mapping[str, Mapping[str, Any]]
+) -> None:
+    parts = {
+        name: {quantity: Histogram.read(plain) for quantity, plain in found["quantities"].items()}
+        for name, found in shards.items()
+    }
+    found = compare_with_rest(
+        parts, limits.drift_false_alarm_probability, limits.drift_ks_distance_max
+    )
     for drift in sorted(found, key=lambda drift: drift.allowed - drift.distance):
-        remedy = "rebuild this shard with the settings of the others, or raise checks.drift_ks_distance_max"
-        verdict.at_most("KS distance from the rest of the sample", drift.part, drift.quantity, drift.distance, drift.allowed, remedy)
+        remedy = (
+            "rebuild this shard with the settings of the others, or raise"
+            " checks.drift_ks_distance_max"
+        )
+        verdict.at_most(
+            "KS distance from the rest of the sample",
+            drift.part,
+            drift.quantity,
+            drift.distance,
+            drift.allowed,
+            remedy,
+        )
 
 
 def _merged(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,9 +291,14 @@ def _merged(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for found in shards.values():
         for name, values in found["columns"].items():
             mine = columns.setdefault(name, {"n": 0, "not_finite": 0, "min": None, "max": None})
-            mine["n"], mine["not_finite"] = mine["n"] + values["n"], mine["not_finite"] + values["not_finite"]
+            mine["n"], mine["not_finite"] = (
+                mine["n"] + values["n"],
+                mine["not_finite"] + values["not_finite"],
+            )
             for key, pick in (("min", min), ("max", max)):
-                mine[key] = pick((v for v in (mine[key], values[key]) if v is not None), default=None)
+                mine[key] = pick(
+                    (v for v in (mine[key], values[key]) if v is not None), default=None
+                )
         for name, plain in found["quantities"].items():
             quantities.setdefault(name, []).append(Histogram.read(plain))
         for name in energy:

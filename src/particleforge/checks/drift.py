@@ -1,16 +1,19 @@
 """Which part of the data is unlike the rest: shards of one sample, or samples of one detector.
 
-Histograms of quantities per part -> for each part and quantity the Kolmogorov-Smirnov distance from all other parts together, and
-how large it may be.
+Histograms of quantities per part -> for each part and quantity the Kolmogorov-Smirnov distance from
+all other parts together, and how large it may be.
 
-Quantities have one value per event, as events are independent and the objects within one are not: only so do the number of entries
-and the distance make a probability. A distance is too large if it is both
+Quantities have one value per event, as events are independent and the objects within one are not:
+only so do the number of entries and the distance make a probability. A distance is too large if it
+is both
 
-* significant: less probable, if both came from one distribution, than ``false_alarm`` divided by the number of comparisons
-  (Bonferroni), so the probability to refuse data without drift is at most ``false_alarm`` however many shards there are. The bound
-  P(distance > d) <= e exp(-2 d^2 n m / (n + m)) is that of Wei and Dudley (Stat. Probab. Lett. 82 (2012) 636) for two samples of
-  n and m entries; it holds for small samples too, in which nothing can be told: no distance exceeds 1;
-* large: above a distance that does no harm. In a large sample, the smallest difference is significant.
+* significant: less probable, if both came from one distribution, than ``false_alarm`` divided by
+  the number of comparisons (Bonferroni), so the probability to refuse data without drift is at most
+  ``false_alarm`` however many shards there are. The bound P(distance > d) <= e exp(-2 d^2 n m / (n
+  + m)) is that of Wei and Dudley (Stat. Probab. Lett. 82 (2012) 636) for two samples of n and m
+  entries; it holds for small samples too, in which nothing can be told: no distance exceeds 1;
+* large: above a distance that does no harm. In a large sample, the smallest difference is
+  significant.
 """
 
 import math
@@ -32,8 +35,13 @@ class Drift:
     allowed: float
 
 
-def compare_with_rest(parts: Mapping[str, Quantities], false_alarm: float, harmless: float) -> list[Drift]:
-    """Compare each part with the rest, quantity by quantity; nothing where there is one part only."""
+def compare_with_rest(
+    parts: Mapping[str, Quantities], false_alarm: float, harmless: float
+) -> list[Drift]:
+    """Compare each part with the rest, quantity by quantity.
+
+    Nothing where there is one part only.
+    """
     quantities = list(dict.fromkeys(name for part in parts.values() for name in part))
     found = []
     tail = false_alarm / max(1, len(parts) * len(quantities))
@@ -50,5 +58,7 @@ def compare_with_rest(parts: Mapping[str, Quantities], false_alarm: float, harml
 
 
 def critical_distance(n: int, m: int, probability: float) -> float:
-    """Return a distance that two samples of n and m entries from one distribution exceed with this probability at most."""
+    """Return a distance that two samples of n and m entries from one distribution exceed with this
+    probability at most.
+    """
     return math.sqrt((1 - math.log(probability)) * (n + m) / (2 * n * m))

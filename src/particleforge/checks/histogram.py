@@ -1,11 +1,14 @@
-"""Histograms that need no range, add up exactly, and give the Kolmogorov-Smirnov distance of what they were filled with.
+"""Histograms that need no range, add up exactly, and give the Kolmogorov-Smirnov distance of what
+they were filled with.
 
-Bins are those of the floating-point numbers themselves: sign, exponent and the first five bits of the mantissa, so each octave has
-32 bins, 2 to 3 % wide, and the order of the bins is that of the numbers (the log-linear bins of Tene's HdrHistogram). Only bins with
-entries are kept. What lies nearer to zero than 2^-40 is zero.
+Bins are those of the floating-point numbers themselves: sign, exponent and the first five bits of
+the mantissa, so each octave has 32 bins, 2 to 3 % wide, and the order of the bins is that of the
+numbers (the log-linear bins of Tene's HdrHistogram). Only bins with entries are kept. What lies
+nearer to zero than 2^-40 is zero.
 
-Invariants: adding histograms is the same as filling one with all values, in any order and to the last count; the distance is never
-larger than that of the values themselves, since binning only merges steps of the distribution functions.
+Invariants: adding histograms is the same as filling one with all values, in any order and to the
+last count; the distance is never larger than that of the values themselves, since binning only
+merges steps of the distribution functions.
 """
 
 from collections.abc import Iterable
@@ -21,7 +24,12 @@ _ZERO = int(np.array(2.0**-40, np.float32).view(np.int32)) >> _DROPPED_BITS
 
 def bins_of(values: NDArray[Any]) -> NDArray[np.int64]:
     """Return the bin of each finite value: integers in the order of the values, 0 for zero."""
-    magnitude = np.minimum(np.abs(values), np.finfo(np.float32).max).astype(np.float32).view(np.int32).astype(np.int64)
+    magnitude = (
+        np.minimum(np.abs(values), np.finfo(np.float32).max)
+        .astype(np.float32)
+        .view(np.int32)
+        .astype(np.int64)
+    )
     place = np.maximum((magnitude >> _DROPPED_BITS) - _ZERO + 1, 0)
     signed: NDArray[np.int64] = np.where(np.asarray(values) < 0, -place, place)
     return signed
@@ -44,9 +52,14 @@ class Histogram:
     def total(cls, histograms: Iterable[Self]) -> Self:
         """Return the sum of histograms."""
         parts = list(histograms)
-        bins, place = np.unique(np.concatenate([np.zeros(0, np.int64), *(part.bins for part in parts)]), return_inverse=True)
+        bins, place = np.unique(
+            np.concatenate([np.zeros(0, np.int64), *(part.bins for part in parts)]),
+            return_inverse=True,
+        )
         counts = np.zeros(len(bins), np.int64)
-        np.add.at(counts, place, np.concatenate([np.zeros(0, np.int64), *(part.counts for part in parts)]))
+        np.add.at(
+            counts, place, np.concatenate([np.zeros(0, np.int64), *(part.counts for part in parts)])
+        )
         return cls(bins, counts)
 
     @property
@@ -71,7 +84,10 @@ class Histogram:
 
 
 def ks_distance(one: Histogram, other: Histogram) -> float:
-    """Return the largest difference of the two distribution functions; 0 where one of them has no entries."""
+    """Return the largest difference of the two distribution functions.
+
+    0 where one of them has no entries.
+    """
     if not one.n or not other.n:
         return 0.0
     edges = np.union1d(one.bins, other.bins)
@@ -80,5 +96,7 @@ def ks_distance(one: Histogram, other: Histogram) -> float:
 
 def _cumulative(histogram: Histogram, edges: NDArray[np.int64]) -> NDArray[np.float64]:
     below = np.concatenate([[0], np.cumsum(histogram.counts)])
-    found: NDArray[np.float64] = below[np.searchsorted(histogram.bins, edges, side="right")] / histogram.n
+    found: NDArray[np.float64] = (
+        below[np.searchsorted(histogram.bins, edges, side="right")] / histogram.n
+    )
     return found

@@ -1,9 +1,11 @@
-"""Stage ``check_data``, second half: judge the training shards against their manifest and normalisation.
+"""Stage ``check_data``, second half: judge the training shards against their manifest and
+normalisation.
 
-``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The checks: files against the manifest (names,
-checksums, layout, numbers of events and elements), lengths of the lists, values that are not finite, types, classes, charges, momenta
-of what has no class, events that occur twice or in two splits, the normalisation against the train split, drift of a shard against all
-others (events were shuffled, so every shard is a random sample of all).
+``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The
+checks: files against the manifest (names, checksums, layout, numbers of events and elements),
+lengths of the lists, values that are not finite, types, classes, charges, momenta of what has no
+class, events that occur twice or in two splits, the normalisation against the train split, drift of
+a shard against all others (events were shuffled, so every shard is a random sample of all).
 
 Shards are read one at a time. A failure is a UserError with one line.
 """
@@ -45,12 +47,19 @@ class _Found:
     train: dict[str, Running] = field(default_factory=dict)
 
 
-def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: Path, work: Path, output: Path) -> None:
-    """Judge the shards and write the verdict; a UserError names the first value that is not allowed."""
+def check_shards(
+    settings: CheckShardsSettings, manifest: Path, normalisation: Path, work: Path, output: Path
+) -> None:
+    """Judge the shards and write the verdict.
+
+    A UserError names the first value that is not allowed.
+    """
     described = _read(manifest, ("splits", "elements", "n_features", "classes"))
     stored = _read(normalisation, ("n_events", *described["elements"]))
     folders = [manifest.parent / split for split in described["splits"]]
-    made = Provenance.of("check_shards", settings.plain(), [manifest, normalisation], glanced_at=folders)
+    made = Provenance.of(
+        "check_shards", settings.plain(), [manifest, normalisation], glanced_at=folders
+    )
     verdict, found = Verdict(), _Found()
     found.train = {name: Running(len(features)) for name, features in described["elements"].items()}
     for split, index in described["splits"].items():
@@ -63,10 +72,24 @@ def check_shards(settings: CheckShardsSettings, manifest: Path, normalisation: P
         _judge_repeats(verdict, found.ids)
         _judge_normalisation(verdict, settings, described, stored, found.train)
         limits = settings.checks
-        drifts = compare_with_rest(found.quantities, limits.drift_false_alarm_probability, limits.drift_ks_distance_max)
+        drifts = compare_with_rest(
+            found.quantities, limits.drift_false_alarm_probability, limits.drift_ks_distance_max
+        )
         for drift in sorted(drifts, key=lambda drift: drift.allowed - drift.distance):
-            verdict.at_most("KS distance from the other shards", drift.part, drift.quantity, drift.distance, drift.allowed, _AGAIN)
-    facts = {"splits": {name: {"events": index["n_events"], "shards": len(index["shards"])} for name, index in described["splits"].items()}}
+            verdict.at_most(
+                "KS distance from the other shards",
+                drift.part,
+                drift.quantity,
+                drift.distance,
+                drift.allowed,
+                _AGAIN,
+            )
+    facts = {
+        "splits": {
+            name: {"events": index["n_events"], "shards": len(index["shards"])}
+            for name, index in described["splits"].items()
+        }
+    }
     conclude(verdict, "Training shards", facts, output, work, made)
     log.info("%d shards pass", len(found.ids))
 
@@ -78,7 +101,10 @@ def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not readable as JSON ({error}); {_AGAIN}") from error
     if not isinstance(found, dict) or (missing := [key for key in keys if key not in found]):
-        raise UserError(f"{path}: {', '.join(missing) if isinstance(found, dict) else 'object'}: missing; {_AGAIN}")
+        raise UserError(
+            f"{path}: {', '.join(missing) if isinstance(found, dict) else 'object'}: missing;"
+            f" {_AGAIN}"
+        )
     return found
 
 
@@ -88,11 +114,23 @@ def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str,
     there = {f"{split}/{path.name}" for path in (folder / split).glob("*.parquet")}
     for name in sorted(named | there):
         verdict.at_most(
-            "files that are missing, or that the manifest does not name:", name, "manifest", int(name in named ^ there), 0, _AGAIN
+            "files that are missing, or that the manifest does not name:",
+            name,
+            "manifest",
+            int(name in named ^ there),
+            0,
+            _AGAIN,
         )
     for key in ("n_events", "n_elements"):
         difference = abs(index[key] - sum(entry[key] for entry in index["shards"]))
-        verdict.at_most("difference of the split's number in the manifest from the sum of its shards:", split, key, difference, 0, _AGAIN)
+        verdict.at_most(
+            "difference of the split's number in the manifest from the sum of its shards:",
+            split,
+            key,
+            difference,
+            0,
+            _AGAIN,
+        )
 
 
 def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
@@ -100,12 +138,33 @@ def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
     tables.read_metadata(path)  # a file that cannot be read is a UserError
     changed = sha256(path) != entry["sha256"]
     unlike = schema_differences(path, tables.SHARD_SCHEMA)
-    passed = verdict.at_most("columns unlike the layout:", entry["file"], ", ".join(unlike) or "all", len(unlike), 0, _AGAIN)
-    verdict.at_most("bytes other than the manifest's checksum:", entry["file"], "sha256", int(changed), 0, _AGAIN)
+    passed = verdict.at_most(
+        "columns unlike the layout:",
+        entry["file"],
+        ", ".join(unlike) or "all",
+        len(unlike),
+        0,
+        _AGAIN,
+    )
+    verdict.at_most(
+        "bytes other than the manifest's checksum:",
+        entry["file"],
+        "sha256",
+        int(changed),
+        0,
+        _AGAIN,
+    )
     return passed
 
 
-def _judge_content(verdict: Verdict, path: Path, split: str, described: Mapping[str, Any], found: _Found, entry: Mapping[str, Any]) -> None:
+def _judge_content(
+    verdict: Verdict,
+    path: Path,
+    split: str,
+    described: Mapping[str, Any],
+    found: _Found,
+    entry: Mapping[str, Any],
+) -> None:
     name, width = str(entry["file"]), int(described["n_features"])
     events = elements = 0
     wrong: dict[tuple[str, str], int] = {}
@@ -120,7 +179,8 @@ def _judge_content(verdict: Verdict, path: Path, split: str, described: Mapping[
         if any(short.values()):
             continue
         values = {
-            column: block[column].combine_chunks().flatten().to_numpy() for column in ("element_type", "target_class", "target_charge")
+            column: block[column].combine_chunks().flatten().to_numpy()
+            for column in ("element_type", "target_class", "target_charge")
         }
         features = block["features"].combine_chunks().flatten().to_numpy().reshape(-1, width)
         p4 = block["target_p4"].combine_chunks().flatten().to_numpy().reshape(-1, _P4)
@@ -130,7 +190,10 @@ def _judge_content(verdict: Verdict, path: Path, split: str, described: Mapping[
             for i, kind in enumerate(kinds)
             for j, f in enumerate(described["elements"][kind])
         }
-        finite = {column: int(np.sum(~np.isfinite(value))) for column, value in {**columns, "target_p4": p4}.items()}
+        finite = {
+            column: int(np.sum(~np.isfinite(value)))
+            for column, value in {**columns, "target_p4": p4}.items()
+        }
         _count(wrong, "values not finite:", finite)
         outside = {
             "element_type": _outside(values["element_type"], 1, len(kinds)),
@@ -139,7 +202,9 @@ def _judge_content(verdict: Verdict, path: Path, split: str, described: Mapping[
         }
         _count(wrong, "values out of range:", outside)
         _count(
-            wrong, "momenta of elements without a class:", {"target_p4": int(np.any(p4[values["target_class"] == 0] != 0, axis=1).sum())}
+            wrong,
+            "momenta of elements without a class:",
+            {"target_p4": int(np.any(p4[values["target_class"] == 0] != 0, axis=1).sum())},
         )
         if any(finite.values()) or any(outside.values()):
             continue
@@ -150,9 +215,13 @@ def _judge_content(verdict: Verdict, path: Path, split: str, described: Mapping[
     for (check, column), number in wrong.items():
         verdict.at_most(check, name, column, number, 0, _AGAIN)
     for key, number in (("n_events", events), ("n_elements", elements)):
-        verdict.at_most("difference from the manifest:", name, key, abs(number - entry[key]), 0, _AGAIN)
+        verdict.at_most(
+            "difference from the manifest:", name, key, abs(number - entry[key]), 0, _AGAIN
+        )
     found.ids[name] = np.concatenate([np.zeros(0, np.uint64), *ids])
-    found.quantities[name] = {quantity: Histogram.total(parts) for quantity, parts in quantities.items()}
+    found.quantities[name] = {
+        quantity: Histogram.total(parts) for quantity, parts in quantities.items()
+    }
 
 
 def _kinds(described: Mapping[str, Any]) -> tuple[str, str]:
@@ -162,8 +231,16 @@ def _kinds(described: Mapping[str, Any]) -> tuple[str, str]:
 
 def _lengths(block: pa.Table, counts: NDArray[Any], width: int) -> dict[str, int]:
     """Return for each list column how many events have a list that is not as long as it should be."""
-    per_element = {"element_type": 1, "features": width, "target_class": 1, "target_charge": 1, "target_p4": _P4}
-    lengths = {column: np.diff(block[column].combine_chunks().offsets.to_numpy()) for column in per_element}
+    per_element = {
+        "element_type": 1,
+        "features": width,
+        "target_class": 1,
+        "target_charge": 1,
+        "target_p4": _P4,
+    }
+    lengths = {
+        column: np.diff(block[column].combine_chunks().offsets.to_numpy()) for column in per_element
+    }
     return {column: int(np.sum(lengths[column] != counts * n)) for column, n in per_element.items()}
 
 
@@ -177,50 +254,93 @@ def _outside(values: NDArray[Any], low: int, high: int) -> int:
 
 
 def _quantities(
-    counts: NDArray[Any], values: Mapping[str, NDArray[Any]], p4: NDArray[Any], columns: Mapping[str, NDArray[Any]], kinds: tuple[str, str]
+    counts: NDArray[Any],
+    values: Mapping[str, NDArray[Any]],
+    p4: NDArray[Any],
+    columns: Mapping[str, NDArray[Any]],
+    kinds: tuple[str, str],
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield quantities with one value per event, for the comparison of shards."""
     event = np.repeat(np.arange(len(counts)), counts)
     yield "elements per event", counts
     yield "target energy", np.bincount(event, weights=p4[:, 3], minlength=len(counts))
-    yield "elements with a target", np.bincount(event, weights=values["target_class"] > 0, minlength=len(counts))
+    yield (
+        "elements with a target",
+        np.bincount(event, weights=values["target_class"] > 0, minlength=len(counts)),
+    )
     for number, kind in enumerate(kinds, start=1):
         mine = event[values["element_type"] == number]
         present = np.bincount(mine, minlength=len(counts))
         yield f"{kind}s per event", present
         for column, value in columns.items():
             if column.startswith(f"{kind}."):
-                yield f"mean {column}", np.bincount(mine, weights=value, minlength=len(counts))[present > 0] / present[present > 0]
+                yield (
+                    f"mean {column}",
+                    np.bincount(mine, weights=value, minlength=len(counts))[present > 0]
+                    / present[present > 0],
+                )
 
 
-def _add(train: Mapping[str, Running], types: NDArray[Any], features: NDArray[Any], described: Mapping[str, Any]) -> None:
+def _add(
+    train: Mapping[str, Running],
+    types: NDArray[Any],
+    features: NDArray[Any],
+    described: Mapping[str, Any],
+) -> None:
     for number, kind in enumerate(_kinds(described), start=1):
         columns = described["elements"][kind]
         raw = features[types == number].astype(np.float64)
-        train[kind].add(np.stack([transform(column["transform"], raw[:, i]) for i, column in enumerate(columns)], axis=1))
+        train[kind].add(
+            np.stack(
+                [transform(column["transform"], raw[:, i]) for i, column in enumerate(columns)],
+                axis=1,
+            )
+        )
 
 
 def _judge_repeats(verdict: Verdict, ids: Mapping[str, NDArray[np.uint64]]) -> None:
-    seen, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *ids.values()]), return_counts=True)
+    seen, counts = np.unique(
+        np.concatenate([np.zeros(0, np.uint64), *ids.values()]), return_counts=True
+    )
     repeated = seen[counts > 1]
     for name, own in ids.items():
         number = int(np.isin(own, repeated).sum()) if len(repeated) else 0
-        verdict.at_most("events that occur more than once, or in two splits:", name, "event_id", number, 0, _AGAIN)
+        verdict.at_most(
+            "events that occur more than once, or in two splits:",
+            name,
+            "event_id",
+            number,
+            0,
+            _AGAIN,
+        )
 
 
 def _judge_normalisation(
-    verdict: Verdict, settings: CheckShardsSettings, described: Mapping[str, Any], stored: Mapping[str, Any], train: Mapping[str, Running]
+    verdict: Verdict,
+    settings: CheckShardsSettings,
+    described: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    train: Mapping[str, Running],
 ) -> None:
-    """Compare the stored normalisation with that of the train split, in units of the latter's standard deviation."""
+    """Compare the stored normalisation with that of the train split, in units of the latter's
+    standard deviation.
+    """
     limit = settings.checks.normalisation_difference_max
     n_events = described["splits"]["train"]["n_events"]
     verdict.at_most(
-        "difference of n_events from the train split's:", "normalisation.json", "n_events", abs(stored["n_events"] - n_events), 0, _AGAIN
+        "difference of n_events from the train split's:",
+        "normalisation.json",
+        "n_events",
+        abs(stored["n_events"] - n_events),
+        0,
+        _AGAIN,
     )
     for kind, running in train.items():
         actual = {key: np.array(value) for key, value in running.result().items()}
         for key, value in actual.items():
-            difference = np.abs(np.array(stored[kind][key]) - value) / np.maximum(actual["std"], STD_FLOOR)
+            difference = np.abs(np.array(stored[kind][key]) - value) / np.maximum(
+                actual["std"], STD_FLOOR
+            )
             for column, found in zip(described["elements"][kind], difference, strict=True):
                 remedy = f"{_AGAIN}, or raise checks.normalisation_difference_max"
                 verdict.at_most(

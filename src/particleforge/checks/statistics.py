@@ -1,11 +1,13 @@
-"""What a shard of the dataset holds, in one pass: extremes, references, energies, and a histogram of each quantity per event.
+"""What a shard of the dataset holds, in one pass: extremes, references, energies, and a histogram
+of each quantity per event.
 
-Parquet of ``tables.DATASET_SCHEMA`` (or with hits) -> plain values, small and additive, from which ``dataset`` judges. One row group
-is in memory at a time. Limits are not applied here, so that statistics of a shard hold until its bytes change.
+Parquet of ``tables.DATASET_SCHEMA`` (or with hits) -> plain values, small and additive, from which
+``dataset`` judges. One row group is in memory at a time. Limits are not applied here, so that
+statistics of a shard hold until its bytes change.
 
-Quantities have one value per event: numbers of objects, means over the objects of an event, summed energies (GeV), and the
-calorimeter's *response*, energy of the clusters over energy that particles left in the calorimeter. Events in which a mean or a
-ratio is not defined have no entry.
+Quantities have one value per event: numbers of objects, means over the objects of an event, summed
+energies (GeV), and the calorimeter's *response*, energy of the clusters over energy that particles
+left in the calorimeter. Events in which a mean or a ratio is not defined have no entry.
 """
 
 from collections import Counter
@@ -48,12 +50,15 @@ class _Records:
         self.counts = np.diff(offsets)
         self.event = np.repeat(np.arange(len(self.counts)), self.counts)
         self.members: _Members = {
-            field.name: records.field(number).to_numpy(zero_copy_only=False) for number, field in enumerate(records.type)
+            field.name: records.field(number).to_numpy(zero_copy_only=False)
+            for number, field in enumerate(records.type)
         }
 
     def sum(self, values: _Array) -> NDArray[np.float64]:
         """Return the sum of values of the records, per event."""
-        return np.bincount(self.event, weights=values, minlength=len(self.counts)).astype(np.float64)
+        return np.bincount(self.event, weights=values, minlength=len(self.counts)).astype(
+            np.float64
+        )
 
 
 class Extremes:
@@ -68,19 +73,31 @@ class Extremes:
         self.n += len(values)
         self.not_finite += len(values) - len(finite)
         if len(finite):
-            self.min, self.max = min(self.min, float(finite.min())), max(self.max, float(finite.max()))
+            self.min, self.max = (
+                min(self.min, float(finite.min())),
+                max(self.max, float(finite.max())),
+            )
 
     def plain(self) -> dict[str, Any]:
         """Return plain values; extremes are null where no value is finite."""
         found = self.n > self.not_finite
-        return {"n": self.n, "not_finite": self.not_finite, "min": self.min if found else None, "max": self.max if found else None}
+        return {
+            "n": self.n,
+            "not_finite": self.not_finite,
+            "min": self.min if found else None,
+            "max": self.max if found else None,
+        }
 
 
 def schema_differences(path: Path, layout: pa.Schema) -> list[str]:
     """Return what of a file's columns is not as in the layout, one text a column or member."""
     found, wanted = _types(pq.read_schema(path)), _types(layout)
     missing = [f"{name} (missing)" for name in wanted if name not in found]
-    other = [f"{name} ({found[name]} instead of {dtype})" for name, dtype in wanted.items() if found.get(name, dtype) != dtype]
+    other = [
+        f"{name} ({found[name]} instead of {dtype})"
+        for name, dtype in wanted.items()
+        if found.get(name, dtype) != dtype
+    ]
     return missing + other + [f"{name} (not expected)" for name in found if name not in wanted]
 
 
@@ -92,14 +109,19 @@ def _types(layout: pa.Schema) -> dict[str, str]:
         element = column.type.value_field if listed else column
         nested = pa.types.is_struct(element.type)
         kind = "records" if nested else str(element.type)
-        types[column.name] = f"{'list of ' * listed}{kind}{' or null' * (column.nullable or element.nullable)}"
+        types[column.name] = (
+            f"{'list of ' * listed}{kind}{' or null' * (column.nullable or element.nullable)}"
+        )
         for member in element.type if nested else ():
             types[f"{column.name}.{member.name}"] = f"{member.type}{' or null' * member.nullable}"
     return types
 
 
 def shard_statistics(path: Path, layout: pa.Schema) -> dict[str, Any]:
-    """Return the statistics of a shard; one that cannot be read is a UserError, one of another layout has nothing but the differences."""
+    """Return the statistics of a shard.
+
+    One that cannot be read is a UserError, one of another layout has nothing but the differences.
+    """
     metadata = read_metadata(path)
     if differences := schema_differences(path, layout):
         return {"schema_differences": differences}
@@ -130,12 +152,16 @@ class _Gathered:
         self.events += block.num_rows
         for field in schema.EVENT:
             self.columns.setdefault(field.name, Extremes()).add(block[field.name].to_numpy())
-        records = {collection.name: _Records(block[collection.name]) for collection in schema.DATASET}
+        records = {
+            collection.name: _Records(block[collection.name]) for collection in schema.DATASET
+        }
         for name, found in records.items():
             for member, values in found.members.items():
                 self.columns.setdefault(f"{name}.{member}", Extremes()).add(values)
         self._add_references(records)
-        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are counted above
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # values that are not finite are counted above
             self._add_energies(records)
             self._add_quantities(records)
 
@@ -149,7 +175,11 @@ class _Gathered:
             bad = (values >= sizes[counted][records[name].event]) | (values < -int(optional))
             self.wrong[column] += int(bad.sum())
         self.wrong["targets"] += int(np.sum(records["targets"].counts != sizes["elements"]))
-        self.wrong["particles.fate"] += 0 if self.wrong.total() else _hosts_that_disagree(records["particles"], records["targets"])
+        self.wrong["particles.fate"] += (
+            0
+            if self.wrong.total()
+            else _hosts_that_disagree(records["particles"], records["targets"])
+        )
 
     def _add_energies(self, records: dict[str, _Records]) -> None:
         particles, energy = records["particles"], records["particles"].members["energy"]
@@ -161,12 +191,20 @@ class _Gathered:
         }
         for name, values in sums.items():
             self.energy_gev[name] += float(np.nansum(values))
-        missing = np.abs(sums["visible"] - sums["target"] - sums["dropped"]) / np.maximum(sums["visible"], 1.0)
+        missing = np.abs(sums["visible"] - sums["target"] - sums["dropped"]) / np.maximum(
+            sums["visible"], 1.0
+        )
         self.closure = max(self.closure, float(np.max(missing[np.isfinite(missing)], initial=0.0)))
         self._fill("visible energy", sums["visible"])
         left = particles.sum(particles.members["deposited_energy"])
         self._fill(
-            RESPONSE, np.divide(records["clusters"].sum(records["clusters"].members["energy"]), left, where=left > 0, out=left * np.nan)
+            RESPONSE,
+            np.divide(
+                records["clusters"].sum(records["clusters"].members["energy"]),
+                left,
+                where=left > 0,
+                out=left * np.nan,
+            ),
         )
 
     def _add_quantities(self, records: dict[str, _Records]) -> None:
@@ -177,7 +215,10 @@ class _Gathered:
             some = found.counts > 0
             for member, values in found.members.items():
                 self._fill(f"mean {name}.{member}", found.sum(values)[some] / found.counts[some])
-        self._fill("energy of candidates", records["candidates"].sum(records["candidates"].members["energy"]))
+        self._fill(
+            "energy of candidates",
+            records["candidates"].sum(records["candidates"].members["energy"]),
+        )
 
     def _fill(self, quantity: str, values: _Array) -> None:
         self.quantities.setdefault(quantity, []).append(Histogram.of(values))
@@ -190,12 +231,17 @@ class _Gathered:
             "wrong": dict(self.wrong),
             "energy_gev": self.energy_gev,
             "closure": self.closure,
-            "quantities": {name: Histogram.total(parts).plain() for name, parts in self.quantities.items()},
+            "quantities": {
+                name: Histogram.total(parts).plain() for name, parts in self.quantities.items()
+            },
         }
 
 
 def _hosts_that_disagree(particles: _Records, targets: _Records) -> int:
-    """Return how many hosted particles own an element whose target is another particle; references must be in bounds."""
+    """Return how many hosted particles own an element whose target is another particle.
+
+    References must be in bounds.
+    """
     hosted = particles.members["fate"] == Fate.HOSTED
     first_target = np.cumsum(targets.counts) - targets.counts
     first_particle = np.cumsum(particles.counts) - particles.counts

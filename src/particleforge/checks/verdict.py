@@ -1,8 +1,9 @@
 """The outcome of checks: a table for the report, JSON, and one line where something fails.
 
-Every check compares a value of a shard's column with what is allowed. ``Verdict`` counts them by check, keeps the worst value of
-each and all that fail; ``conclude`` writes it, or raises the first failure as a UserError whose line names shard, column, value, limit and
-remedy. What failed in full lies in files of its own then, JSON and HTML, as outputs of a failed job are deleted.
+Every check compares a value of a shard's column with what is allowed. ``Verdict`` counts them by
+check, keeps the worst value of each and all that fail; ``conclude`` writes it, or raises the first
+failure as a UserError whose line names shard, column, value, limit and remedy. What failed in full
+lies in files of its own then, JSON and HTML, as outputs of a failed job are deleted.
 """
 
 import math
@@ -32,12 +33,17 @@ class Failure:
 
     def line(self) -> str:
         """Return the failure as the user reads it."""
-        return f"{self.shard}: {self.column}: {self.check} {self.value:.6g}, allowed {self.allowed}; {self.remedy}"
+        return (
+            f"{self.shard}: {self.column}: {self.check} {self.value:.6g}, allowed {self.allowed};"
+            f" {self.remedy}"
+        )
 
 
 @dataclass
 class Summary:
-    """All comparisons of one check: how many, how many failed, and the one that came nearest to its limit or went furthest beyond."""
+    """All comparisons of one check: how many, how many failed, and the one that came nearest to its
+    limit or went furthest beyond.
+    """
 
     compared: int = 0
     failed: int = 0
@@ -55,27 +61,74 @@ class Verdict:
     checks: dict[str, Summary] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
-    def at_most(self, check: str, shard: str, column: str, value: float, limit: float, remedy: str) -> bool:
-        """Compare a value with its upper limit and return whether it keeps to it; a value that is no number does not."""
-        strain = value / limit if limit else float(value != 0)
-        return self._add(check, shard, column, value, f"at most {limit:.6g}", strain, remedy, passed=value <= limit)
+    def at_most(
+        self, check: str, shard: str, column: str, value: float, limit: float, remedy: str
+    ) -> bool:
+        """Compare a value with its upper limit and return whether it keeps to it.
 
-    def within(self, check: str, shard: str, column: str, lowest: float, highest: float, low: float, high: float, remedy: str) -> bool:
+        A value that is no number does not.
+        """
+        strain = value / limit if limit else float(value != 0)
+        return self._add(
+            check,
+            shard,
+            column,
+            value,
+            f"at most {limit:.6g}",
+            strain,
+            remedy,
+            passed=value <= limit,
+        )
+
+    def within(
+        self,
+        check: str,
+        shard: str,
+        column: str,
+        lowest: float,
+        highest: float,
+        low: float,
+        high: float,
+        remedy: str,
+    ) -> bool:
         """Compare the extremes of a column with its range and return whether they keep to it."""
         passed = low <= lowest and highest <= high
         if passed:
-            near = [(value / limit, value) for value, limit in ((lowest, low), (highest, high)) if limit and math.isfinite(limit)]
+            near = [
+                (value / limit, value)
+                for value, limit in ((lowest, low), (highest, high))
+                if limit and math.isfinite(limit)
+            ]
             strain, value = max(near, default=(0.0, highest))
         else:
             strain, value = math.inf, lowest if lowest < low else highest
-        return self._add(check, shard, column, value, f"{low:.6g} to {high:.6g}", strain, remedy, passed=passed)
+        return self._add(
+            check, shard, column, value, f"{low:.6g} to {high:.6g}", strain, remedy, passed=passed
+        )
 
-    def _add(self, check: str, shard: str, column: str, value: float, allowed: str, strain: float, remedy: str, *, passed: bool) -> bool:
+    def _add(
+        self,
+        check: str,
+        shard: str,
+        column: str,
+        value: float,
+        allowed: str,
+        strain: float,
+        remedy: str,
+        *,
+        passed: bool,
+    ) -> bool:
         summary = self.checks.setdefault(check, Summary())
         summary.compared += 1
         summary.failed += not passed
         if strain > summary.strain:
-            summary.strain, summary.value, summary.allowed, summary.shard, summary.column = strain, value, allowed, shard, column
+            summary.strain, summary.value, summary.allowed, summary.shard, summary.column = (
+                strain,
+                value,
+                allowed,
+                shard,
+                column,
+            )
         if not passed and len(self.failures) < _FAILURES_KEPT:
             self.failures.append(Failure(check, shard, column, value, allowed, remedy))
         return passed
@@ -89,12 +142,28 @@ class Verdict:
         """Return the verdict as plain values."""
         summaries = {}
         for name, summary in self.checks.items():
-            summaries[name] = {key: value for key, value in asdict(summary).items() if key != "strain"}
-        return {"passed": self.passed, "checks": summaries, "failures": [asdict(failure) for failure in self.failures]}
+            summaries[name] = {
+                key: value for key, value in asdict(summary).items() if key != "strain"
+            }
+        return {
+            "passed": self.passed,
+            "checks": summaries,
+            "failures": [asdict(failure) for failure in self.failures],
+        }
 
 
-def conclude(verdict: Verdict, title: str, facts: Mapping[str, Any], output: Path, work: Path, made: Provenance) -> None:
-    """Write the verdict with further ``facts`` to ``output``; one that failed goes to ``work``, JSON and HTML, and is a UserError."""
+def conclude(
+    verdict: Verdict,
+    title: str,
+    facts: Mapping[str, Any],
+    output: Path,
+    work: Path,
+    made: Provenance,
+) -> None:
+    """Write the verdict with further ``facts`` to ``output``.
+
+    One that failed goes to ``work``, JSON and HTML, and is a UserError.
+    """
     content = {**facts, **verdict.plain(), "provenance": made.plain()}
     page, failed = work / "failed.html", work / "failed.json"
     if verdict.passed:
@@ -106,4 +175,6 @@ def conclude(verdict: Verdict, title: str, facts: Mapping[str, Any], output: Pat
     write_json(failed, content)
     write_text(page, failed_page(title, content))
     more = sum(summary.failed for summary in verdict.checks.values()) - 1
-    raise UserError(f"{verdict.failures[0].line()}{f' (and {more} more, all in {page})' if more else ''}")
+    raise UserError(
+        f"{verdict.failures[0].line()}{f' (and {more} more, all in {page})' if more else ''}"
+    )

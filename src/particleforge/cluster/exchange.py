@@ -1,9 +1,11 @@
-"""Files exchanged between the login node and a job: is the folder shared, how late are files seen, do the clocks agree.
+"""Files exchanged between the login node and a job: is the folder shared, how late are files seen,
+do the clocks agree.
 
-Inputs -> outputs: a folder that both sides see -> an ``Exchange``. The job writes ``<name>.ping``; as soon as the login node sees
-that, it writes ``<name>.pong``. The job measures the time between both on its own clock. The answer was written between the
-beginning and the end of that time, so its modification time must lie there too; what it lies outside is the skew of the clocks
-that stamp files, and those times are what Snakemake compares.
+Inputs -> outputs: a folder that both sides see -> an ``Exchange``. The job writes ``<name>.ping``;
+as soon as the login node sees that, it writes ``<name>.pong``. The job measures the time between
+both on its own clock. The answer was written between the beginning and the end of that time, so its
+modification time must lie there too; what it lies outside is the skew of the clocks that stamp
+files, and those times are what Snakemake compares.
 """
 
 import time
@@ -17,7 +19,9 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check: what was looked at, whether it is right, what was seen, and the remedy."""
+    """One line of the check: what was looked at, whether it is right, what was seen, and the
+    remedy.
+    """
 
     what: str
     state: Literal["OK", "WRONG"]
@@ -26,7 +30,9 @@ class Finding:
 
     def line(self) -> str:
         """Return the line that the user reads."""
-        return f"{self.state:<5} {self.what}: {self.seen}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.state:<5} {self.what}: {self.seen}" + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ def ask(folder: Path, name: str, timeout_s: float) -> Exchange:
             return Exchange(sees_login=True)
         time.sleep(_POLL_S)
     round_trip_s = time.monotonic() - began
-    return Exchange(True, round_trip_s, clock_skew(ping.stat().st_mtime, pong.stat().st_mtime, round_trip_s))
+    return Exchange(
+        True, round_trip_s, clock_skew(ping.stat().st_mtime, pong.stat().st_mtime, round_trip_s)
+    )
 
 
 def answer(folder: Path) -> None:
@@ -62,7 +70,10 @@ def answer(folder: Path) -> None:
 
 
 def clock_skew(ping_s: float, pong_s: float, round_trip_s: float) -> float:
-    """Return by how many seconds the login node's clock is ahead of the job's; 0 where the times of both files fit the round trip."""
+    """Return by how many seconds the login node's clock is ahead of the job's.
+
+    0 where the times of both files fit the round trip.
+    """
     later = pong_s - ping_s
     return later - min(max(later, 0.0), round_trip_s)
 

@@ -1,6 +1,7 @@
 """``best.yaml``: what the search hands to the final training, and how it came to it.
 
-A file with the blocks ``model`` and ``training`` alone will do for a training; the rest explains them.
+A file with the blocks ``model`` and ``training`` alone will do for a training; the rest explains
+them.
 """
 
 from typing import Any
@@ -25,7 +26,9 @@ class FrontConfig(Block):
 
 
 class SeedsConfig(Block):
-    """The validation losses of one configuration at the full budget from several seeds, the search's own first."""
+    """The validation losses of one configuration at the full budget from several seeds, the
+    search's own first.
+    """
 
     config: str
     values: tuple[float, ...]
@@ -46,7 +49,9 @@ class SearchedConfig(Block):
 
 
 class DefaultConfig(Block):
-    """The winner's configuration against the configured one after the most steps at which both were validated."""
+    """The winner's configuration against the configured one after the most steps at which both were
+    validated.
+    """
 
     steps: int | None
     reason: str | None = None
@@ -68,7 +73,9 @@ class BestConfig(Block):
     inference_gflop: float | None = None
     search: SearchedConfig | None = None
     against_default: DefaultConfig | None = None
-    seeds: tuple[SeedsConfig, ...] = Field((), description="the configurations that were trained from further seeds, best first")
+    seeds: tuple[SeedsConfig, ...] = Field(
+        (), description="the configurations that were trained from further seeds, best first"
+    )
     pareto_front: tuple[FrontConfig, ...] = Field((), description="lowest loss first")
     model: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""Where EDM4hep files keep things: the names of their collections, and how alternatives are written."""
+"""Where EDM4hep files keep things: the names of their collections, and how alternatives are
+written.
+"""
 
 from collections.abc import Sized
 
@@ -11,12 +13,17 @@ def _is_empty(values: Sized) -> bool:
     return not values
 
 
-Names = str | tuple[str, ...]  # of a collection: alternatives of which the first found wins; 'A + B' are read together
+Names = (
+    str | tuple[str, ...]
+)  # of a collection: alternatives of which the first found wins; 'A + B' are read together
 
 
 def alternatives(names: Names) -> tuple[tuple[str, ...], ...]:
     """Return the alternatives, each as the collections that are read together."""
-    return tuple(tuple(part.strip() for part in name.split("+")) for name in ((names,) if isinstance(names, str) else names))
+    return tuple(
+        tuple(part.strip() for part in name.split("+"))
+        for name in ((names,) if isinstance(names, str) else names)
+    )
 
 
 def spelled(names: Names) -> str:
@@ -30,42 +37,75 @@ def first_name(names: Names) -> str:
 
 
 class CollectionsConfig(Block):
-    """Names of the EDM4hep collections: a name, or alternatives of which the first that the file has is read; A + B are read as one."""
+    """Names of the EDM4hep collections: a name, or alternatives of which the first that the file
+    has is read; A + B are read as one.
+    """
 
     particles: Names = Field(
-        ("MCParticles", "MCParticle", "MCParticlesSkimmed"), description="the last two are those of converted LCIO files, full and reduced"
+        ("MCParticles", "MCParticle", "MCParticlesSkimmed"),
+        description="the last two are those of converted LCIO files, full and reduced",
     )
     particle_aliases: tuple[str, ...] = Field(
-        ("MCParticle",), description="collections that references may name though they mean particles (converted LCIO files do)"
+        ("MCParticle",),
+        description=(
+            "collections that references may name though they mean particles (converted LCIO"
+            " files do)"
+        ),
     )
     tracks: Names = "SiTracks_Refitted"
     track_state_at_ip: tuple[int, ...] = Field(
         (1,),
         min_length=1,
         exclude_if=lambda locations: locations == (1,),
-        description="location of the track state to use, the first that a track has; Delphes in EDM4hep has one state, often at location 0",
+        description=(
+            "location of the track state to use, the first that a track has; Delphes in EDM4hep has"
+            " one state, often at location 0"
+        ),
     )
     dqdx: Names = Field(
-        (), exclude_if=_is_empty, description="specific ionisation beside the tracks, where they carry none; empty: <tracks>_dQdx"
+        (),
+        exclude_if=_is_empty,
+        description=(
+            "specific ionisation beside the tracks, where they carry none; empty: <tracks>_dQdx"
+        ),
     )
     clusters: Names = "PandoraClusters"
     candidates: Names = "PandoraPFOs"
     ecal_hits: tuple[Names, ...] = Field(
-        ("ECALBarrel", "ECALEndcap", "ECALOther"), description="all are read; an entry may be alternatives"
+        ("ECALBarrel", "ECALEndcap", "ECALOther"),
+        description="all are read; an entry may be alternatives",
     )
     hcal_hits: tuple[Names, ...] = ("HCALBarrel", "HCALEndcap", "HCALOther")
     other_hits: tuple[Names, ...] = ("MUON",)
     hit_links: tuple[str, ...] = Field(
-        ("CalohitMCTruthLink", "CaloHitMCParticleLinks"), description="alternatives, the first that exists is read"
+        ("CalohitMCTruthLink", "CaloHitMCParticleLinks"),
+        description="alternatives, the first that exists is read",
     )
-    cluster_links: tuple[str, ...] = Field(("ClusterMCTruthLink", "ClusterMCParticleLinks"), description="alternatives")
-    track_links: tuple[str, ...] = Field(("SiTracksMCTruthLink", "SiTracksMCParticleLinks"), description="alternatives")
+    cluster_links: tuple[str, ...] = Field(
+        ("ClusterMCTruthLink", "ClusterMCParticleLinks"), description="alternatives"
+    )
+    track_links: tuple[str, ...] = Field(
+        ("SiTracksMCTruthLink", "SiTracksMCParticleLinks"), description="alternatives"
+    )
     hit_sim_links: tuple[str, ...] = Field(
-        (), exclude_if=_is_empty, description="links of calorimeter hits to simulated ones; all are read, where no hit_links exist"
+        (),
+        exclude_if=_is_empty,
+        description=(
+            "links of calorimeter hits to simulated ones; all are read, where no hit_links exist"
+        ),
     )
     tracker_hit_sim_links: tuple[str, ...] = Field(
-        (), exclude_if=_is_empty, description="links of tracker hits to simulated ones; all are read, where no track_links exist"
+        (),
+        exclude_if=_is_empty,
+        description=(
+            "links of tracker hits to simulated ones; all are read, where no track_links exist"
+        ),
     )
     candidate_links: tuple[str, ...] = Field(
-        (), exclude_if=_is_empty, description="alternatives; links of candidates to particles, where their tracks or clusters have none"
+        (),
+        exclude_if=_is_empty,
+        description=(
+            "alternatives; links of candidates to particles, where their tracks or clusters have"
+            " none"
+        ),
     )

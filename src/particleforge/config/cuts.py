@@ -1,6 +1,8 @@
-"""Cuts on events and objects, and the removal of objects that overlap: what a detector's file says under ``cuts``.
+"""Cuts on events and objects, and the removal of objects that overlap: what a detector's file says
+under ``cuts``.
 
-Every expression is checked against ``schema`` when the file is read (``config.expressions``), hence before any job runs.
+Every expression is checked against ``schema`` when the file is read (``config.expressions``), hence
+before any job runs.
 """
 
 from collections.abc import Iterator
@@ -30,7 +32,12 @@ class CutConfig(Block):
     per: ClassVar[str | None] = None  # the collection whose objects are cut; None: events
 
     name: Name = Field(description="row of the cutflow")
-    expression: str = Field(description="condition over the dataset's columns, e.g. 'num(tracks.pt) >= 2' or 'sum(clusters.energy) > 10'")
+    expression: str = Field(
+        description=(
+            "condition over the dataset's columns, e.g. 'num(tracks.pt) >= 2' or"
+            " 'sum(clusters.energy) > 10'"
+        )
+    )
 
     @field_validator("name")
     @classmethod
@@ -48,14 +55,20 @@ class TrackCutConfig(CutConfig):
     """One cut on tracks."""
 
     per = "tracks"
-    expression: str = Field(description="condition on each track, e.g. 'tracks.pt >= 0.1 and abs(tracks.eta) <= 2.5'")
+    expression: str = Field(
+        description="condition on each track, e.g. 'tracks.pt >= 0.1 and abs(tracks.eta) <= 2.5'"
+    )
 
 
 class ClusterCutConfig(CutConfig):
     """One cut on clusters."""
 
     per = "clusters"
-    expression: str = Field(description="condition on each cluster, e.g. 'clusters.energy >= 0.05 or clusters.n_hits > 10'")
+    expression: str = Field(
+        description=(
+            "condition on each cluster, e.g. 'clusters.energy >= 0.05 or clusters.n_hits > 10'"
+        )
+    )
 
 
 class HitCutConfig(CutConfig):
@@ -69,29 +82,56 @@ class CandidateCutConfig(CutConfig):
     """One cut on the baseline's candidates."""
 
     per = "candidates"
-    expression: str = Field(description="condition on each candidate, e.g. 'candidates.energy > 0.2'")
+    expression: str = Field(
+        description="condition on each candidate, e.g. 'candidates.energy > 0.2'"
+    )
 
 
 class ObjectCutsConfig(Block):
-    """Cuts on objects, in order per collection; what becomes of the targets of removed elements is told in docs/data.md."""
+    """Cuts on objects, in order per collection.
+
+    What becomes of the targets of removed elements is told in docs/data.md.
+    """
 
     tracks: tuple[TrackCutConfig, ...] = Field((), description="cuts on tracks")
-    clusters: tuple[ClusterCutConfig, ...] = Field((), description="cuts on clusters; hits as elements do not see them")
-    hits: tuple[HitCutConfig, ...] = Field((), description="cuts on hits as elements; clusters do not see them")
-    candidates: tuple[CandidateCutConfig, ...] = Field((), description="cuts on the candidates of the baseline, not of the model")
+    clusters: tuple[ClusterCutConfig, ...] = Field(
+        (), description="cuts on clusters; hits as elements do not see them"
+    )
+    hits: tuple[HitCutConfig, ...] = Field(
+        (), description="cuts on hits as elements; clusters do not see them"
+    )
+    candidates: tuple[CandidateCutConfig, ...] = Field(
+        (), description="cuts on the candidates of the baseline, not of the model"
+    )
 
 
 class OverlapConfig(Block):
-    """Removal of objects that lie within a distance of a preferred object of their own kind, such as a track found twice."""
+    """Removal of objects that lie within a distance of a preferred object of their own kind, such
+    as a track found twice.
+    """
 
     name: Name = Field(description="row of the cutflow")
     collection: Literal["tracks", "clusters"] = Field(description="tracks or clusters")
-    delta_r_max: float = Field(gt=0, description="largest distance in eta and phi of two objects that overlap")
-    prefer: str = Field(description="number per object; the larger one stays, of equals the earlier in the file, e.g. 'tracks.n_hits'")
-    relative_difference_max: float | None = Field(
-        None, gt=0, description="they overlap only if their pt (et) differs by no larger share of the larger one; none: whatever their pt"
+    delta_r_max: float = Field(
+        gt=0, description="largest distance in eta and phi of two objects that overlap"
     )
-    same: tuple[str, ...] = Field((), description="members that must be equal for objects to overlap, e.g. [charge]")
+    prefer: str = Field(
+        description=(
+            "number per object; the larger one stays, of equals the earlier in the file, e.g."
+            " 'tracks.n_hits'"
+        )
+    )
+    relative_difference_max: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "they overlap only if their pt (et) differs by no larger share of the larger one; none:"
+            " whatever their pt"
+        ),
+    )
+    same: tuple[str, ...] = Field(
+        (), description="members that must be equal for objects to overlap, e.g. [charge]"
+    )
 
     @field_validator("name")
     @classmethod
@@ -104,7 +144,10 @@ class OverlapConfig(Block):
         near = [f"dR <= {self.delta_r_max:g}"]
         if self.relative_difference_max is not None:
             near.append(f"{_MOMENTUM[self.collection]} within {self.relative_difference_max:.3g}")
-        return f"no other with larger {self.prefer} and {', '.join([*near, *(f'same {member}' for member in self.same)])}"
+        return (
+            f"no other with larger {self.prefer} and"
+            f" {', '.join([*near, *(f'same {member}' for member in self.same)])}"
+        )
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -112,7 +155,8 @@ class OverlapConfig(Block):
         for member in self.same:
             if member not in members:
                 raise ValueError(
-                    f"same: '{self.collection}' has no member '{member}'; allowed: {', '.join(members)}{did_you_mean(member, members)}"
+                    f"same: '{self.collection}' has no member '{member}'; allowed:"
+                    f" {', '.join(members)}{did_you_mean(member, members)}"
                 )
         try:
             parse_number(self.prefer, self.collection)
@@ -122,29 +166,57 @@ class OverlapConfig(Block):
 
 
 class DetectorCutsConfig(Block):
-    """Object cuts, then removal of overlaps, then event cuts in order; the cutflow counts what each leaves."""
+    """Object cuts, then removal of overlaps, then event cuts in order.
 
-    events: tuple[CutConfig, ...] = Field((), description="cuts on events; each sees the objects that are left")
+    The cutflow counts what each leaves.
+    """
+
+    events: tuple[CutConfig, ...] = Field(
+        (), description="cuts on events; each sees the objects that are left"
+    )
     objects: ObjectCutsConfig = ObjectCutsConfig()
-    overlaps: tuple[OverlapConfig, ...] = Field((), description="duplicates to remove after the object cuts; none by default")
+    overlaps: tuple[OverlapConfig, ...] = Field(
+        (), description="duplicates to remove after the object cuts; none by default"
+    )
 
-    def of_objects(self, calorimeter_elements: str) -> dict[str, tuple[CutConfig | OverlapConfig, ...]]:
-        """Return what removes objects, in order, by kind: tracks, ``calorimeter_elements`` (clusters or hits), candidates."""
+    def of_objects(
+        self, calorimeter_elements: str
+    ) -> dict[str, tuple[CutConfig | OverlapConfig, ...]]:
+        """Return what removes objects, in order, by kind: tracks, ``calorimeter_elements``
+        (clusters or hits), candidates.
+        """
         kinds = ("tracks", calorimeter_elements, "candidates")
-        return {kind: (*getattr(self.objects, kind), *(o for o in self.overlaps if o.collection == kind)) for kind in kinds}
+        return {
+            kind: (
+                *getattr(self.objects, kind),
+                *(o for o in self.overlaps if o.collection == kind),
+            )
+            for kind in kinds
+        }
 
     def check(self, calorimeter_elements: str, source: str) -> None:
-        """Refuse cuts that ask for what the dataset will not have, ``hits`` or members of ``clusters``, as a UserError of one line."""
+        """Refuse cuts that ask for what the dataset will not have, ``hits`` or members of
+        ``clusters``, as a UserError of one line.
+        """
         for key, name, expression in self._applied(calorimeter_elements):
             try:
                 check_calorimeter(expression, calorimeter_elements)
             except ValueError as error:
-                raise UserError(f"{source}: cuts.{key}: {name}: {error} (got {expression!r})") from None
-        if calorimeter_elements == "hits" and (overlap := next((o for o in self.overlaps if o.collection == "clusters"), None)):
-            raise UserError(f"{source}: cuts.overlaps: {overlap.name}: dataset.calorimeter_elements: hits leaves no clusters; take it out")
+                raise UserError(
+                    f"{source}: cuts.{key}: {name}: {error} (got {expression!r})"
+                ) from None
+        if calorimeter_elements == "hits" and (
+            overlap := next((o for o in self.overlaps if o.collection == "clusters"), None)
+        ):
+            raise UserError(
+                f"{source}: cuts.overlaps: {overlap.name}: dataset.calorimeter_elements: hits"
+                " leaves no clusters; take it out"
+            )
 
     def _applied(self, calorimeter_elements: str) -> Iterator[tuple[str, str, str]]:
-        """Yield key, name and expression of all that a dataset of ``calorimeter_elements`` is asked."""
+        """Yield key, name and expression of all that a dataset of ``calorimeter_elements`` is
+        asked.
+        """
         yield from (("events", cut.name, cut.expression) for cut in self.events)
         for kind, removals in self.of_objects(calorimeter_elements).items():
             for removal in removals:
@@ -155,10 +227,17 @@ class DetectorCutsConfig(Block):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        overlaps = {name: [o.name for o in self.overlaps if o.collection == name] for name in ("tracks", "clusters")}
-        groups = {"events": self.events} | {f"objects.{name}": getattr(self.objects, name) for name in ObjectCutsConfig.model_fields}
+        overlaps = {
+            name: [o.name for o in self.overlaps if o.collection == name]
+            for name in ("tracks", "clusters")
+        }
+        groups = {"events": self.events} | {
+            f"objects.{name}": getattr(self.objects, name) for name in ObjectCutsConfig.model_fields
+        }
         for key, cuts in groups.items():
             names = [cut.name for cut in cuts] + overlaps.get(key.removeprefix("objects."), [])
             if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"cuts.{key}: the name {repeated[0]!r} repeats; name each cut differently")
+                raise ValueError(
+                    f"cuts.{key}: the name {repeated[0]!r} repeats; name each cut differently"
+                )
         return self

@@ -8,29 +8,68 @@ from particleforge.config.base import Block
 
 
 class DatasetConfig(Block):
-    """What an event's elements are, when a particle counts as visible, and what may get lost on the way."""
+    """What an event's elements are, when a particle counts as visible, and what may get lost on the
+    way.
+    """
 
     calorimeter_elements: Literal["clusters", "hits"] = Field(
-        "clusters", description="what stands beside the tracks as elements; hits: each calorimeter hit is a cluster of its own"
+        "clusters",
+        description=(
+            "what stands beside the tracks as elements; hits: each calorimeter hit is a cluster of"
+            " its own"
+        ),
     )
     hit_energy_min_mev: float = Field(
-        0.0, ge=0, description="calibrated energy from which a hit is an element, if hits are; what lies below is a deposit without element"
+        0.0,
+        ge=0,
+        description=(
+            "calibrated energy from which a hit is an element, if hits are; what lies below is a"
+            " deposit without element"
+        ),
     )
-    visible_fraction_min: float = Field(0.1, ge=0, le=1, description="deposited share of its energy from which a particle is visible")
-    visible_charged_energy_gev: float = Field(0.5, ge=0, description="deposited energy from which a charged particle is visible")
+    visible_fraction_min: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="deposited share of its energy from which a particle is visible",
+    )
+    visible_charged_energy_gev: float = Field(
+        0.5, ge=0, description="deposited energy from which a charged particle is visible"
+    )
     visible_fraction_outside_min: float = Field(
-        0.5, ge=0, le=1, description="deposited share of its energy that a particle outside the calorimeters' acceptance must exceed, too"
+        0.5,
+        ge=0,
+        le=1,
+        description=(
+            "deposited share of its energy that a particle outside the calorimeters' acceptance"
+            " must exceed, too"
+        ),
     )
-    visible_track_share_min: float = Field(0.2, gt=0, le=1, description="share of a track's hits from which a particle is visible")
+    visible_track_share_min: float = Field(
+        0.2, gt=0, le=1, description="share of a track's hits from which a particle is visible"
+    )
     visible_energy_fraction_min: float = Field(
-        0.1, ge=0, le=1, description="fails a file of whose energy, without neutrinos and what flies past the calorimeters, less is visible"
+        0.1,
+        ge=0,
+        le=1,
+        description=(
+            "fails a file of whose energy, without neutrinos and what flies past the calorimeters,"
+            " less is visible"
+        ),
     )
-    dropped_energy_fraction_max: float = Field(0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy")
+    dropped_energy_fraction_max: float = Field(
+        0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy"
+    )
     dropped_objects_fraction_max: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="fails a file of whose tracks or clusters (or hits) a larger share is left out as unusable",
+        description=(
+            "fails a file of whose tracks or clusters (or hits) a larger share is left out as"
+            " unusable"
+        ),
     )
-    on_bad_file: Literal["fail", "quarantine"] = Field("fail", description="quarantine: an unreadable file gives an empty, marked table")
+    on_bad_file: Literal["fail", "quarantine"] = Field(
+        "fail", description="quarantine: an unreadable file gives an empty, marked table"
+    )
     chunk_events: int = Field(100, ge=1, description="events read at a time; memory grows with it")

@@ -12,7 +12,12 @@ from particleforge.config.base import Block
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.delphes import DelphesConfig
-from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
+from particleforge.config.geometry import (
+    CalorimeterConfig,
+    ClusteringConfig,
+    ParticleFlowConfig,
+    TrackerConfig,
+)
 from particleforge.errors import UserError, did_you_mean
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -34,16 +39,26 @@ class BeamConfig(Block):
 
     type: Literal["ee", "pp"] = Field(description="ee or pp")
     com_energy_gev: float = Field(gt=0, description="centre-of-mass energy")
-    spot_sigma_mm: tuple[float, float, float] = Field(description="RMS of the primary vertex in x, y, z")
+    spot_sigma_mm: tuple[float, float, float] = Field(
+        description="RMS of the primary vertex in x, y, z"
+    )
 
 
 class PileUpConfig(Block):
     """Additional inelastic pp interactions in the same bunch crossing."""
 
-    mean_interactions: float = Field(0.0, ge=0, description="mean of the Poisson number of interactions; 0 switches pile-up off")
-    pool_events: int = Field(500, ge=1, description="minimum-bias events generated per shard, from which interactions are drawn")
+    mean_interactions: float = Field(
+        0.0, ge=0, description="mean of the Poisson number of interactions; 0 switches pile-up off"
+    )
+    pool_events: int = Field(
+        500,
+        ge=1,
+        description="minimum-bias events generated per shard, from which interactions are drawn",
+    )
     abs_eta_max: float = Field(5.0, gt=0, description="particles beyond are not overlaid")
-    processes: tuple[str, ...] = Field(("SoftQCD:inelastic = on",), description="Pythia8 settings of the minimum-bias sample")
+    processes: tuple[str, ...] = Field(
+        ("SoftQCD:inelastic = on",), description="Pythia8 settings of the minimum-bias sample"
+    )
 
 
 class SampleConfig(Block):
@@ -51,19 +66,36 @@ class SampleConfig(Block):
 
     label: str = Field(description="text for plots")
     pythia: tuple[str, ...] = Field(
-        (), exclude_if=_is_empty, description="Pythia8 settings that define the process; needed with simulation.backend parametric"
+        (),
+        exclude_if=_is_empty,
+        description=(
+            "Pythia8 settings that define the process; needed with simulation.backend parametric"
+        ),
     )
-    fraction: float = Field(1.0, gt=0, le=1, description="events of this sample as a fraction of simulation.events_per_sample")
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="events of this sample as a fraction of simulation.events_per_sample",
+    )
     files: tuple[str, ...] = Field(
         (),
         exclude_if=_is_empty,
-        description="with simulation.backend files: paths, globs, folders (their *.root), http(s)://, root://, zenodo://record/<id>/<glob>",
+        description=(
+            "with simulation.backend files: paths, globs, folders (their *.root), http(s)://,"
+            " root://, zenodo://record/<id>/<glob>"
+        ),
     )
     checksums: dict[str, str] = Field(
-        {}, exclude_if=_is_empty, description="by name of a file, sha256:<hex> or md5:<hex> that it must have"
+        {},
+        exclude_if=_is_empty,
+        description="by name of a file, sha256:<hex> or md5:<hex> that it must have",
     )
     events_per_file_max: int | None = Field(
-        None, ge=1, exclude_if=_is_none, description="events that are read of each file, from its first on; none: all"
+        None,
+        ge=1,
+        exclude_if=_is_none,
+        description="events that are read of each file, from its first on; none: all",
     )
 
     @field_validator("files", mode="before")
@@ -76,7 +108,10 @@ class SampleConfig(Block):
     def _checksums_are_known(cls, checksums: dict[str, str]) -> dict[str, str]:
         for name, checksum in checksums.items():
             if not _CHECKSUM.fullmatch(checksum):
-                raise ValueError(f"checksum {checksum!r} of {name}: must read sha256:<64 hex digits> or md5:<32 hex digits>")
+                raise ValueError(
+                    f"checksum {checksum!r} of {name}: must read sha256:<64 hex digits> or md5:<32"
+                    " hex digits>"
+                )
         return checksums
 
     def without_files(self) -> Self:
@@ -87,38 +122,69 @@ class SampleConfig(Block):
 class FeatureConfig(Block):
     """One input feature of the model."""
 
-    name: Name = Field(description="member of tracks, clusters or hits, or one of sin_phi, cos_phi, sin_phi_calo, cos_phi_calo")
-    transform: Literal["none", "log", "log1p", "asinh"] = Field("none", description="applied before standardisation")
+    name: Name = Field(
+        description=(
+            "member of tracks, clusters or hits, or one of sin_phi, cos_phi, sin_phi_calo,"
+            " cos_phi_calo"
+        )
+    )
+    transform: Literal["none", "log", "log1p", "asinh"] = Field(
+        "none", description="applied before standardisation"
+    )
 
 
 class ElementsConfig(Block):
-    """Model inputs per element type, in order; clusters or hits are used as ``dataset.calorimeter_elements`` says."""
+    """Model inputs per element type, in order.
 
-    track: tuple[FeatureConfig, ...] = Field(min_length=1, description="pt, p, eta, sin_phi and cos_phi must be among them")
+    Clusters or hits are used as ``dataset.calorimeter_elements`` says.
+    """
+
+    track: tuple[FeatureConfig, ...] = Field(
+        min_length=1, description="pt, p, eta, sin_phi and cos_phi must be among them"
+    )
     cluster: tuple[FeatureConfig, ...] = Field(
-        (), exclude_if=_is_empty, description="et, energy, eta, sin_phi and cos_phi must be among them"
+        (),
+        exclude_if=_is_empty,
+        description="et, energy, eta, sin_phi and cos_phi must be among them",
     )
     hit: tuple[FeatureConfig, ...] = Field(
-        (), exclude_if=_is_empty, description="et, energy, eta, sin_phi and cos_phi must be among them; needed for hits only"
+        (),
+        exclude_if=_is_empty,
+        description="et, energy, eta, sin_phi and cos_phi must be among them; needed for hits only",
     )
 
     @property
     def types(self) -> tuple[str, str]:
         """The element types in the order of their ids."""
-        return schema.element_types([name for name in type(self).model_fields if getattr(self, name)])
+        return schema.element_types(
+            [name for name in type(self).model_fields if getattr(self, name)]
+        )
 
     def chosen(self, calorimeter_elements: str) -> Self:
-        """Return the features of tracks and of ``clusters`` or ``hits`` alone; UserError where there are none."""
+        """Return the features of tracks and of ``clusters`` or ``hits`` alone.
+
+        UserError where there are none.
+        """
         kind = calorimeter_elements.removesuffix("s")
         if not getattr(self, kind):
-            raise UserError(f"dataset.calorimeter_elements: {calorimeter_elements} needs elements.{kind} in the detector's file; add it")
+            raise UserError(
+                f"dataset.calorimeter_elements: {calorimeter_elements} needs elements.{kind} in the"
+                " detector's file; add it"
+            )
         return type(self).model_validate({"track": self.track, kind: getattr(self, kind)})
 
     @model_validator(mode="after")
     def _features_exist(self) -> Self:
         if not self.cluster and not self.hit:
-            raise ValueError("elements: cluster (or hit) is missing; add the features of what the calorimeters give")
-        for element_type, collection in (("track", schema.TRACKS), ("cluster", schema.CLUSTERS), ("hit", schema.HITS)):
+            raise ValueError(
+                "elements: cluster (or hit) is missing; add the features of what the calorimeters"
+                " give"
+            )
+        for element_type, collection in (
+            ("track", schema.TRACKS),
+            ("cluster", schema.CLUSTERS),
+            ("hit", schema.HITS),
+        ):
             allowed = (*collection.names, *schema.DERIVED_FEATURES)
             names = [feature.name for feature in getattr(self, element_type)]
             if not names:
@@ -128,9 +194,16 @@ class ElementsConfig(Block):
                     known = f"allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}"
                     raise ValueError(f"elements.{element_type}: feature '{name}' unknown; {known}")
                 if names.count(name) > 1:
-                    raise ValueError(f"elements.{element_type}: feature '{name}' repeats; name it once")
-            if missing := [name for name in schema.REQUIRED_FEATURES[element_type] if name not in names]:
-                raise ValueError(f"elements.{element_type}: {', '.join(missing)} missing; momenta and distances start from them")
+                    raise ValueError(
+                        f"elements.{element_type}: feature '{name}' repeats; name it once"
+                    )
+            if missing := [
+                name for name in schema.REQUIRED_FEATURES[element_type] if name not in names
+            ]:
+                raise ValueError(
+                    f"elements.{element_type}: {', '.join(missing)} missing; momenta and distances"
+                    " start from them"
+                )
         return self
 
 
@@ -139,11 +212,19 @@ class ParticleClassConfig(Block):
 
     name: Name
     label: str = Field(description="text for plots")
-    pdg: int = Field(description="PDG code of the class's particle; candidates of the other charge get its negative")
+    pdg: int = Field(
+        description=(
+            "PDG code of the class's particle; candidates of the other charge get its negative"
+        )
+    )
     charged: bool
     mass_gev: float = Field(ge=0)
-    truth_pdgs: tuple[int, ...] = Field((), description="absolute PDG codes of the class; empty: all others of that charge")
-    abs_eta_min: float = Field(0.0, ge=0, description="only particles at larger |eta| (forward calorimeter classes)")
+    truth_pdgs: tuple[int, ...] = Field(
+        (), description="absolute PDG codes of the class; empty: all others of that charge"
+    )
+    abs_eta_min: float = Field(
+        0.0, ge=0, description="only particles at larger |eta| (forward calorimeter classes)"
+    )
 
 
 class JetConfig(Block):
@@ -154,7 +235,9 @@ class JetConfig(Block):
     power: float = Field(-1.0, description="exponent p of ee_genkt")
     pt_min_gev: float = Field(5.0, gt=0)
     abs_eta_max: float = Field(2.5, gt=0)
-    match_radius: float = Field(0.1, gt=0, description="largest distance between matched truth and reconstructed jets")
+    match_radius: float = Field(
+        0.1, gt=0, description="largest distance between matched truth and reconstructed jets"
+    )
 
 
 class PlotConfig(Block):
@@ -200,7 +283,13 @@ class DetectorConfig(Block):
         if len(set(names)) != len(names):
             raise ValueError(f"particle_classes: names repeat in {names}")
         for charged in (True, False):
-            if not any(c.charged is charged and not c.truth_pdgs and not c.abs_eta_min for c in self.particle_classes):
+            if not any(
+                c.charged is charged and not c.truth_pdgs and not c.abs_eta_min
+                for c in self.particle_classes
+            ):
                 kind = "charged" if charged else "neutral"
-                raise ValueError(f"particle_classes: one {kind} class must have empty truth_pdgs to take all other particles")
+                raise ValueError(
+                    f"particle_classes: one {kind} class must have empty truth_pdgs to take all"
+                    " other particles"
+                )
         return self

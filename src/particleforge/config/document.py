@@ -1,4 +1,5 @@
-"""Generate what is written about configuration and data from their models: ``config/README.md``, JSON schemas, tables in ``docs/data.md``.
+"""Generate what is written about configuration and data from their models: ``config/README.md``,
+JSON schemas, tables in ``docs/data.md``.
 
     python -m particleforge.config.document        # rewrite the files below the working folder
 
@@ -92,17 +93,28 @@ def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         inner = inner_model(field.annotation)
         nested = isinstance(inner, type) and issubclass(inner, BaseModel)
         schema = properties[name]
-        text = field.description or (inner.__doc__ or "").strip().split("\n")[0] if nested else field.description or ""
+        text = (
+            field.description or (inner.__doc__ or "").strip().split("\n")[0]
+            if nested
+            else field.description or ""
+        )
         text = str(text).replace("|", "\\|")
         if nested:
             several = inner is not field.annotation
-            marker = {"array": "[]", "object": ".<name>"}.get(schema.get("type", ""), "") if several else ""
+            marker = (
+                {"array": "[]", "object": ".<name>"}.get(schema.get("type", ""), "")
+                if several
+                else ""
+            )
             yield f"| **`{prefix}{name}{marker}`** | | | {text} |"
             yield from _rows(inner, f"{prefix}{name}{marker}.")
         else:
             kind = _type_name(schema)
             bounds = _bounds(schema)
-            yield f"| `{prefix}{name}` | {kind}{f', {bounds}' if bounds else ''} | {_default(field)} | {text} |"
+            yield (
+                f"| `{prefix}{name}` | {kind}{f', {bounds}' if bounds else ''} | {_default(field)}"
+                f" | {text} |"
+            )
 
 
 def _table(model: type[BaseModel]) -> str:
@@ -112,21 +124,36 @@ def _table(model: type[BaseModel]) -> str:
 
 def _columns(fields: Sequence[columns.Field]) -> str:
     """Return the table of some columns, or of the members of a record."""
-    rows = [f"| `{field.name}` | {field.dtype.replace('<', ' of ').rstrip('>')} | {field.unit} | {field.description} |" for field in fields]
+    rows = [
+        f"| `{field.name}` | {field.dtype.replace('<', ' of ').rstrip('>')} | {field.unit} |"
+        f" {field.description} |"
+        for field in fields
+    ]
     return "\n".join(["| column | type | unit | meaning |", "|---|---|---|---|", *rows])
 
 
 def _columns_of_all_tables() -> str:
     """Return a section for the columns of events, each collection, and the training shards."""
     sections: list[tuple[str, str, Sequence[columns.Field]]] = [
-        ("events", "of every file but the training shards; `split` of selected events only", (*columns.EVENT, columns.SPLIT))
+        (
+            "events",
+            "of every file but the training shards; `split` of selected events only",
+            (*columns.EVENT, columns.SPLIT),
+        )
     ]
     for collection in columns.DATASET:
         sections.append((collection.name, collection.description, collection.fields))
         if collection is columns.CLUSTERS:
-            sections.append(("clusters, where hits are elements", columns.HITS.description, columns.HITS.fields))
-    sections.append(("training shards", "flat lists per event, ready for the loader", columns.SHARD))
-    return "\n\n".join(f"### {title}\n\n{text[0].upper()}{text[1:]}.\n\n{_columns(fields)}" for title, text, fields in sections)
+            sections.append(
+                ("clusters, where hits are elements", columns.HITS.description, columns.HITS.fields)
+            )
+    sections.append(
+        ("training shards", "flat lists per event, ready for the loader", columns.SHARD)
+    )
+    return "\n\n".join(
+        f"### {title}\n\n{text[0].upper()}{text[1:]}.\n\n{_columns(fields)}"
+        for title, text, fields in sections
+    )
 
 
 def _with_columns(text: str) -> str:
@@ -134,12 +161,17 @@ def _with_columns(text: str) -> str:
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise UserError(f"{_DATA}: lacks the line '{_END if begin else _BEGIN}'; put it where the tables of columns should stand")
+        raise UserError(
+            f"{_DATA}: lacks the line '{_END if begin else _BEGIN}'; put it where the tables of"
+            " columns should stand"
+        )
     return f"{before}{begin}\n\n{_columns_of_all_tables()}\n\n{end}{after}"
 
 
 def documents(root: Path = Path()) -> dict[str, str]:
-    """Return the content of every generated file by its path below the repository, which is at ``root``."""
+    """Return the content of every generated file by its path below the repository, which is at
+    ``root``.
+    """
     readme = "\n".join(
         [
             _INTRODUCTION,
@@ -152,9 +184,14 @@ def documents(root: Path = Path()) -> dict[str, str]:
             "",
         ]
     )
-    files = {"config/README.md": readme, _DATA: _with_columns((root / _DATA).read_text(encoding="utf-8"))}
+    files = {
+        "config/README.md": readme,
+        _DATA: _with_columns((root / _DATA).read_text(encoding="utf-8")),
+    }
     for name, model in (("config", RunConfig), ("detector", DetectorConfig), ("card", CardConfig)):
-        files[f"workflow/schemas/{name}.schema.json"] = json.dumps(model.model_json_schema(), indent=2) + "\n"
+        files[f"workflow/schemas/{name}.schema.json"] = (
+            json.dumps(model.model_json_schema(), indent=2) + "\n"
+        )
     return files
 
 

@@ -15,73 +15,166 @@ _BUDGETS = ("min_steps", "min_epochs", "min_events")
 
 def _without_removed(space: Any) -> Any:
     """Drop parameters set to null: how a preset takes a parameter out of the space of config.yaml."""
-    return {path: parameter for path, parameter in space.items() if parameter is not None} if isinstance(space, Mapping) else space
+    return (
+        {path: parameter for path, parameter in space.items() if parameter is not None}
+        if isinstance(space, Mapping)
+        else space
+    )
 
 
 class HpoConfig(Block):
-    """A search as a static graph of jobs (docs/hpo.md): of rung to rung eta times fewer slots of eta times the budget.
+    """A search as a static graph of jobs (docs/hpo.md): of rung to rung eta times fewer slots of
+    eta times the budget.
 
     The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
     """
 
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
-        "hyperband", description="which slots there are, and what each waits for; none: one rung at the full budget"
+        "hyperband",
+        description=(
+            "which slots there are, and what each waits for; none: one rung at the full budget"
+        ),
     )
-    sampler: Literal["joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"] = Field(
-        "joint_gp", description="proposes the configurations of the first rung"
-    )
+    sampler: Literal[
+        "joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"
+    ] = Field("joint_gp", description="proposes the configurations of the first rung")
     grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
     promotion: Literal["rank", "predicted"] = Field(
-        "predicted", description="which trial goes on to the next rung: the best there, or the one that is predicted to end best"
+        "predicted",
+        description=(
+            "which trial goes on to the next rung: the best there, or the one that is predicted to"
+            " end best"
+        ),
     )
-    first_rung_slots: int = Field(9, ge=1, description="configurations tried at the smallest budget")
+    first_rung_slots: int = Field(
+        9, ge=1, description="configurations tried at the smallest budget"
+    )
     eta: int = Field(3, ge=2, description="reduction factor: the share of trials promoted is 1/eta")
     n_rungs: int = Field(3, ge=1)
-    n_brackets: int | None = Field(None, ge=1, description="brackets of hyperband; default is n_rungs")
-    min_steps: int | None = Field(None, ge=1, description="optimiser steps of the first rung; default is 100 if no other budget is given")
-    min_epochs: float | None = Field(None, gt=0, description="instead of min_steps: passes over the training events")
-    min_events: int | None = Field(None, ge=1, description="instead of min_steps: training events seen, repetitions included")
+    n_brackets: int | None = Field(
+        None, ge=1, description="brackets of hyperband; default is n_rungs"
+    )
+    min_steps: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps of the first rung; default is 100 if no other budget is given",
+    )
+    min_epochs: float | None = Field(
+        None, gt=0, description="instead of min_steps: passes over the training events"
+    )
+    min_events: int | None = Field(
+        None, ge=1, description="instead of min_steps: training events seen, repetitions included"
+    )
     schedule_steps: int | None = Field(
-        None, ge=1, description="length of a trial's learning-rate schedule; default is the top rung's budget. Fix it to add rungs later"
+        None,
+        ge=1,
+        description=(
+            "length of a trial's learning-rate schedule; default is the top rung's budget. Fix it"
+            " to add rungs later"
+        ),
     )
     schedule_rungs: int | None = Field(
-        None, ge=1, description="instead of schedule_steps: rungs that the schedule spans; default is n_rungs. Fix it to add rungs later"
+        None,
+        ge=1,
+        description=(
+            "instead of schedule_steps: rungs that the schedule spans; default is n_rungs. Fix it"
+            " to add rungs later"
+        ),
     )
-    ranks: int = Field(1, ge=1, description="DDP processes of one trial; with rasda in the first rung")
-    ranks_factor: int = Field(2, ge=1, description="with rasda: growth of ranks and elements_per_batch from rung to rung")
+    ranks: int = Field(
+        1, ge=1, description="DDP processes of one trial; with rasda in the first rung"
+    )
+    ranks_factor: int = Field(
+        2, ge=1, description="with rasda: growth of ranks and elements_per_batch from rung to rung"
+    )
     ranks_per_node_max: int | None = Field(
-        None, ge=1, description="with rasda: most ranks on one node, beyond which a rung takes more nodes; default is no limit"
+        None,
+        ge=1,
+        description=(
+            "with rasda: most ranks on one node, beyond which a rung takes more nodes; default is"
+            " no limit"
+        ),
     )
-    include_default: bool = Field(True, description="the first configuration is the settings as configured")
-    failed_fraction_max: float = Field(0.5, ge=0, le=1, description="share of failed trials from which the search is an error")
+    include_default: bool = Field(
+        True, description="the first configuration is the settings as configured"
+    )
+    failed_fraction_max: float = Field(
+        0.5, ge=0, le=1, description="share of failed trials from which the search is an error"
+    )
     objectives: tuple[Literal["valid_loss", "inference_gflop"], ...] = Field(
-        ("valid_loss",), description="what counts: the validation loss, and the cost of the network on an event of mean length"
+        ("valid_loss",),
+        description=(
+            "what counts: the validation loss, and the cost of the network on an event of mean"
+            " length"
+        ),
     )
     pick: Literal["lowest_loss", "cheapest"] = Field(
-        "lowest_loss", description="which trial wins; cheapest: of those whose loss is within pick_loss_tolerance of the lowest"
+        "lowest_loss",
+        description=(
+            "which trial wins; cheapest: of those whose loss is within pick_loss_tolerance of the"
+            " lowest"
+        ),
     )
-    pick_loss_tolerance: float = Field(0.02, ge=0, description="how much worse than the lowest loss the cheapest may be, as a fraction")
+    pick_loss_tolerance: float = Field(
+        0.02,
+        ge=0,
+        description="how much worse than the lowest loss the cheapest may be, as a fraction",
+    )
     pin_trial: int | str | None = Field(
-        None, description="number of a trial, or name of a configuration as in trials.csv, that is to win whatever the others reached"
+        None,
+        description=(
+            "number of a trial, or name of a configuration as in trials.csv, that is to win"
+            " whatever the others reached"
+        ),
     )
     confirm_seeds: int = Field(
-        1, ge=1, description="seeds of the best configurations, the search's own included, over whose mean the winner is chosen"
+        1,
+        ge=1,
+        description=(
+            "seeds of the best configurations, the search's own included, over whose mean the"
+            " winner is chosen"
+        ),
     )
-    confirm_trials: int = Field(3, ge=1, description="how many of the best configurations are trained from further seeds")
+    confirm_trials: int = Field(
+        3, ge=1, description="how many of the best configurations are trained from further seeds"
+    )
     warm_start: tuple[str, ...] = Field(
-        (), description="trials.csv or best.yaml of other searches, whose best configurations are tried first"
+        (),
+        description=(
+            "trials.csv or best.yaml of other searches, whose best configurations are tried first"
+        ),
     )
-    warm_start_trials: int = Field(3, ge=1, description="how many configurations are taken from warm_start")
+    warm_start_trials: int = Field(
+        3, ge=1, description="how many configurations are taken from warm_start"
+    )
     attempts_max: int = Field(
-        5, ge=1, description="jobs of one slot that may be lost at the same step, as by a node that fails, until the trial is a failed one"
+        5,
+        ge=1,
+        description=(
+            "jobs of one slot that may be lost at the same step, as by a node that fails, until the"
+            " trial is a failed one"
+        ),
     )
     slot_minutes_max: float | None = Field(
-        None, gt=0, description="minutes that a slot trains in all its jobs, after which the trial is a failed one; default is no limit"
+        None,
+        gt=0,
+        description=(
+            "minutes that a slot trains in all its jobs, after which the trial is a failed one;"
+            " default is no limit"
+        ),
     )
-    storage_url: str | None = Field(None, description="Optuna storage, a URL without password; default is a journal file in the results")
-    space_from: str | None = Field(None, description="file of config/spaces that space adds to and changes")
+    storage_url: str | None = Field(
+        None,
+        description=(
+            "Optuna storage, a URL without password; default is a journal file in the results"
+        ),
+    )
+    space_from: str | None = Field(
+        None, description="file of config/spaces that space adds to and changes"
+    )
     space: Annotated[dict[str, ParameterConfig], BeforeValidator(_without_removed)] = Field(
-        default_factory=dict, description="search space, keyed by dotted path; null takes a parameter out"
+        default_factory=dict,
+        description="search space, keyed by dotted path; null takes a parameter out",
     )
 
     @field_validator("storage_url")
@@ -89,29 +182,48 @@ class HpoConfig(Block):
     def _no_password(cls, url: str | None) -> str | None:
         if url and urlsplit(url).password:
             raise PydanticCustomError(
-                SECRET, "holds a password, which logs and records would repeat; take it out and put it into ~/.pgpass or PGPASSWORD"
+                SECRET,
+                "holds a password, which logs and records would repeat; take it out and put it into"
+                " ~/.pgpass or PGPASSWORD",
             )
         return url
 
     @property
     def budget_unit(self) -> Literal["steps", "epochs", "events"]:
         """What budgets are given in."""
-        return "steps" if self.min_steps is not None else "epochs" if self.min_epochs is not None else "events"
+        return (
+            "steps"
+            if self.min_steps is not None
+            else "epochs"
+            if self.min_epochs is not None
+            else "events"
+        )
 
     @property
     def min_budget(self) -> float:
         """Budget of the first rung, in ``budget_unit``."""
-        return next(budget for budget in (self.min_steps, self.min_epochs, self.min_events) if budget is not None)
+        return next(
+            budget
+            for budget in (self.min_steps, self.min_epochs, self.min_events)
+            if budget is not None
+        )
 
     @property
     def new_configurations(self) -> tuple[int, ...]:
         """How many configurations are new in the first rung of each bracket.
 
-        Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times those of bracket 0, rounded up as in Hyperband (Li et al.,
-        arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more per rung where there are fewer rungs.
+        Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times those of bracket 0, rounded up as
+        in Hyperband (Li et al., arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more
+        per rung where there are fewer rungs.
         """
-        rungs, brackets = self.n_rungs, (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1
-        return tuple(-(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s)) for s in range(brackets))
+        rungs, brackets = (
+            self.n_rungs,
+            (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1,
+        )
+        return tuple(
+            -(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s))
+            for s in range(brackets)
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -125,7 +237,9 @@ class HpoConfig(Block):
         given = {name: getattr(self, name) for name in _BUDGETS if getattr(self, name) is not None}
         if len(given) > 1:
             shown = " and ".join(f"hpo.{name} = {value}" for name, value in given.items())
-            raise ValueError(f"{shown} are given; keep one of them and take the others back with null")
+            raise ValueError(
+                f"{shown} are given; keep one of them and take the others back with null"
+            )
         return self
 
     @model_validator(mode="after")
@@ -133,38 +247,50 @@ class HpoConfig(Block):
         needed = self.eta ** (self.n_rungs - 1)
         if self.scheduler != "none" and self.first_rung_slots < needed:
             raise ValueError(
-                f"hpo.first_rung_slots = {self.first_rung_slots} leaves rung {self.n_rungs - 1} without a slot; "
-                f"need at least eta**(n_rungs-1) = {needed}"
+                f"hpo.first_rung_slots = {self.first_rung_slots} leaves rung {self.n_rungs - 1}"
+                f" without a slot; need at least eta**(n_rungs-1) = {needed}"
             )
         if self.scheduler == "hyperband" and (self.n_brackets or 1) > self.n_rungs:
             raise ValueError(
-                f"hpo.n_brackets = {self.n_brackets} leaves bracket {self.n_rungs} without a rung; at most n_rungs = {self.n_rungs}"
+                f"hpo.n_brackets = {self.n_brackets} leaves bracket {self.n_rungs} without a rung;"
+                f" at most n_rungs = {self.n_rungs}"
             )
         return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
-        if self.schedule_rungs is not None and (self.schedule_steps is not None or self.schedule_rungs < self.n_rungs):
+        if self.schedule_rungs is not None and (
+            self.schedule_steps is not None or self.schedule_rungs < self.n_rungs
+        ):
             raise ValueError(
-                f"hpo.schedule_rungs = {self.schedule_rungs} must be at least n_rungs = {self.n_rungs} and goes without schedule_steps"
+                f"hpo.schedule_rungs = {self.schedule_rungs} must be at least n_rungs ="
+                f" {self.n_rungs} and goes without schedule_steps"
             )
         if self.schedule_steps is None:
             return self
         if self.min_steps is None:
-            raise ValueError(f"hpo.schedule_steps = {self.schedule_steps}, but budgets are in {self.budget_unit}; give schedule_rungs")
+            raise ValueError(
+                f"hpo.schedule_steps = {self.schedule_steps}, but budgets are in"
+                f" {self.budget_unit}; give schedule_rungs"
+            )
         needed = self.min_steps * self.eta ** (self.n_rungs - 1)
         if self.schedule_steps < needed:
             raise ValueError(
-                f"hpo.schedule_steps = {self.schedule_steps} ends before the top rung does, at min_steps * eta**(n_rungs-1) = {needed}"
+                f"hpo.schedule_steps = {self.schedule_steps} ends before the top rung does, at"
+                f" min_steps * eta**(n_rungs-1) = {needed}"
             )
         return self
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Self:
         if "valid_loss" not in self.objectives or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"hpo.objectives = {list(self.objectives)} must hold valid_loss, and each once")
+            raise ValueError(
+                f"hpo.objectives = {list(self.objectives)} must hold valid_loss, and each once"
+            )
         if self.pick == "cheapest" and "inference_gflop" not in self.objectives:
-            raise ValueError("hpo.pick = cheapest needs a cost: add inference_gflop to hpo.objectives")
+            raise ValueError(
+                "hpo.pick = cheapest needs a cost: add inference_gflop to hpo.objectives"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,7 @@
-"""What a layout of a training on its ranks asks of model and training; known before any rank starts."""
+"""What a layout of a training on its ranks asks of model and training.
+
+Known before any rank starts.
+"""
 
 from collections.abc import Iterator
 
@@ -7,11 +10,16 @@ from particleforge.config.training import TrainingConfig
 
 
 def layout_conflict(model: ModelConfig, training: TrainingConfig, ranks: int) -> str | None:
-    """Return in one line why ``training.layout`` cannot be had with these settings on so many ranks, or None.
+    """Return in one line why ``training.layout`` cannot be had with these settings on so many
+    ranks, or None.
 
     One rank has everything, whatever the layout.
     """
-    return next(_conflicts(model, training, ranks), None) if ranks > 1 and training.layout != "ddp" else None
+    return (
+        next(_conflicts(model, training, ranks), None)
+        if ranks > 1 and training.layout != "ddp"
+        else None
+    )
 
 
 def _conflicts(model: ModelConfig, training: TrainingConfig, ranks: int) -> Iterator[str]:
@@ -20,30 +28,39 @@ def _conflicts(model: ModelConfig, training: TrainingConfig, ranks: int) -> Iter
         yield f"training.compile: not with training.layout = {layout}; set it to false, or use ddp"
     if training.optimiser == "lamb" and layout != "pipeline":
         yield (
-            f"training.optimiser: lamb needs the norms of whole tensors, which training.layout = {layout} slices; "
-            "use adamw, or the layout ddp or pipeline"
+            "training.optimiser: lamb needs the norms of whole tensors, which training.layout ="
+            f" {layout} slices; use adamw, or the layout ddp or pipeline"
         )
     if layout in ("tensor", "pipeline") and ranks % size:
         yield (
-            f"training.ranks: {ranks} is no multiple of training.model_parallel_ranks = {size}, which training.layout = {layout} needs; "
-            "change one of them"
+            f"training.ranks: {ranks} is no multiple of training.model_parallel_ranks = {size},"
+            f" which training.layout = {layout} needs; change one of them"
         )
     if layout == "pipeline" and model.n_layers < size:
-        yield f"model.n_layers: {model.n_layers} layers are too few for training.model_parallel_ranks = {size} stages; change one of them"
+        yield (
+            f"model.n_layers: {model.n_layers} layers are too few for training.model_parallel_ranks"
+            f" = {size} stages; change one of them"
+        )
     if layout == "tensor":
         yield from _conflicts_of_tensor(model, size)
 
 
 def _conflicts_of_tensor(model: ModelConfig, size: int) -> Iterator[str]:
     if model.backbone != "attention":
-        yield f"training.layout: tensor divides layers of attention, not of model.backbone = {model.backbone}; take fsdp"
+        yield (
+            "training.layout: tensor divides layers of attention, not of model.backbone ="
+            f" {model.backbone}; take fsdp"
+        )
     if model.dropout:
         yield (
-            f"model.dropout: {model.dropout} with training.layout = tensor would drop the same units on all ranks; "
-            "set it to 0, or take another training.layout"
+            f"model.dropout: {model.dropout} with training.layout = tensor would drop the same"
+            " units on all ranks; set it to 0, or take another training.layout"
         )
     hidden = round(model.width * model.feedforward_factor)
-    for name, value in (("model.n_heads", model.n_heads), ("model.width * model.feedforward_factor", hidden)):
+    for name, value in (
+        ("model.n_heads", model.n_heads),
+        ("model.width * model.feedforward_factor", hidden),
+    ):
         if value % size:
             yield (
                 f"{name}: {value} cannot be dealt to training.model_parallel_ranks = {size}; "

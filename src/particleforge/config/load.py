@@ -1,7 +1,10 @@
-"""Read, merge and validate the configuration; every mistake becomes one line that names file, key, value and what is allowed.
+"""Read, merge and validate the configuration.
 
-Order of precedence: defaults of the models < ``config/spaces/<hpo.space_from>.yaml`` < ``config/config.yaml`` <
-``config/presets/<preset>.yaml`` < overrides (Snakemake's ``--config``, the command line's ``--set``).
+Every mistake becomes one line that names file, key, value and what is allowed.
+
+Order of precedence: defaults of the models < ``config/spaces/<hpo.space_from>.yaml`` <
+``config/config.yaml`` < ``config/presets/<preset>.yaml`` < overrides (Snakemake's ``--config``, the
+command line's ``--set``).
 """
 
 from collections.abc import Mapping
@@ -27,7 +30,10 @@ def read_yaml(path: Path) -> Tree:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise UserError(f"{path}: no such file; there are: {', '.join(names) or 'none'}{did_you_mean(path.stem, names)}") from None
+        raise UserError(
+            f"{path}: no such file; there are:"
+            f" {', '.join(names) or 'none'}{did_you_mean(path.stem, names)}"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     if content is None:
@@ -68,8 +74,15 @@ def validate(model: type[Model], content: Mapping[str, Any], source: str) -> Mod
         raise UserError(_explain(error, model, source)) from None
 
 
-def load_run(config_dir: Path, overrides: Mapping[str, Any] | None = None, source_of_overrides: str = "--config") -> RunConfig:
-    """Return the run's configuration from ``config_dir`` with ``overrides`` on top; mistakes in these are laid to their source."""
+def load_run(
+    config_dir: Path,
+    overrides: Mapping[str, Any] | None = None,
+    source_of_overrides: str = "--config",
+) -> RunConfig:
+    """Return the run's configuration from ``config_dir`` with ``overrides`` on top.
+
+    Mistakes in these are laid to their source.
+    """
     overrides = _with_detectors_as_list(overrides or {})
     base = _with_detectors_as_list(read_yaml(config_dir / "config.yaml"))
     preset = str(merge(base, overrides).get("preset", RunConfig.model_fields["preset"].default))
@@ -95,13 +108,21 @@ def _check_card(config_dir: Path, run: RunConfig) -> None:
     if name is None:
         return
     if run.simulation.backend != "files":
-        raise UserError(f"simulation.card: {name} describes files; set simulation.backend: files, or take the card out")
+        raise UserError(
+            f"simulation.card: {name} describes files; set simulation.backend: files, or take the"
+            " card out"
+        )
     if (made_with := load_card(config_dir, name).detector) not in run.detector:
-        raise UserError(f"simulation.card: {name} is of detector {made_with}, not {', '.join(run.detector)}; choose it, or copy the card")
+        raise UserError(
+            f"simulation.card: {name} is of detector {made_with}, not {', '.join(run.detector)};"
+            " choose it, or copy the card"
+        )
 
 
 def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path, Tree]]:
-    """Return the layer of the file that ``hpo.space_from`` names, if it names one, with what ``base`` says of the space over it."""
+    """Return the layer of the file that ``hpo.space_from`` names, if it names one, with what
+    ``base`` says of the space over it.
+    """
     merged = base
     for layer in over:
         merged = merge(merged, layer)
@@ -111,7 +132,16 @@ def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path
         return []
     path = config_dir / "spaces" / f"{name}.yaml"
     shipped: Tree = {"hpo": {"space": read_yaml(path)}}
-    return [(path, merge(shipped, {"hpo": {"space": own["space"]}}) if isinstance(own, Mapping) and "space" in own else shipped)]
+    return [
+        (
+            path,
+            (
+                merge(shipped, {"hpo": {"space": own["space"]}})
+                if isinstance(own, Mapping) and "space" in own
+                else shipped
+            ),
+        )
+    ]
 
 
 def load_card(config_dir: Path, name: str) -> CardConfig:
@@ -123,14 +153,17 @@ def load_card(config_dir: Path, name: str) -> CardConfig:
 def load_detector(config_dir: Path, name: str, card: str | None = None) -> DetectorConfig:
     """Return the configuration of one detector; one that ``extends`` another is laid over it.
 
-    With a ``card`` its samples are those of the data set that the card describes, if it was made with this detector.
+    With a ``card`` its samples are those of the data set that the card describes, if it was made
+    with this detector.
     """
     path = config_dir / "detectors" / f"{name}.yaml"
     content = read_yaml(path)
     if (base := content.pop("extends", None)) is not None:
         below = read_yaml(path.with_name(f"{base}.yaml"))
         if "extends" in below:
-            raise UserError(f"{path}: extends: {base} extends another itself; name a detector that stands alone")
+            raise UserError(
+                f"{path}: extends: {base} extends another itself; name a detector that stands alone"
+            )
         content = merge(below, content)
     detector = validate(DetectorConfig, content, str(path))
     described = load_card(config_dir, card) if card else None
@@ -151,7 +184,9 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
     """Return the model that a validation error's location lies in."""
     current: Any = model
     for part in location:
-        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
+        if isinstance(part, int) or not (
+            isinstance(current, type) and issubclass(current, BaseModel)
+        ):
             continue
         if part not in current.model_fields:
             return current
@@ -160,7 +195,9 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
 
 
 def inner_model(annotation: Any) -> Any:
-    """Return the model inside ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the annotation itself."""
+    """Return the model inside ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the
+    annotation itself.
+    """
     for argument in getattr(annotation, "__args__", ()):
         found = inner_model(argument)
         if isinstance(found, type) and issubclass(found, BaseModel):
@@ -176,14 +213,24 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
     if first["type"] == "extra_forbidden":
         holder = _model_at(model, location[:-1])
         allowed = sorted(holder.model_fields) if holder else []
-        return f"{source}: {key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(str(location[-1]), allowed)}"
+        return (
+            f"{source}: {key}: unknown key; allowed:"
+            f" {', '.join(allowed)}{did_you_mean(str(location[-1]), allowed)}"
+        )
     if first["type"] == "missing":
         return f"{source}: {key}: required key is missing; add it"
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
     shown = "" if isinstance(value, Mapping) or first["type"] == SECRET else f" (got {value!r})"
     hint = (
-        did_you_mean(value, first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", "))
+        did_you_mean(
+            value,
+            first.get("ctx", {})
+            .get("expected", "")
+            .replace("'", "")
+            .replace(" or ", ", ")
+            .split(", "),
+        )
         if isinstance(value, str)
         else ""
     )

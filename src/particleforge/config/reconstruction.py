@@ -11,8 +11,12 @@ class ExportConfig(Block):
     """ONNX export and its parity gate."""
 
     opset: int = Field(20, ge=18, le=23)
-    score_tolerance: float = Field(1e-4, gt=0, description="largest absolute difference of class scores to torch")
-    momentum_tolerance: float = Field(1e-4, gt=0, description="largest relative difference of momenta to torch")
+    score_tolerance: float = Field(
+        1e-4, gt=0, description="largest absolute difference of class scores to torch"
+    )
+    momentum_tolerance: float = Field(
+        1e-4, gt=0, description="largest relative difference of momenta to torch"
+    )
     parity_events: int = Field(64, ge=1, description="real events of the parity gate")
 
 
@@ -20,9 +24,21 @@ class ReconstructionConfig(Block):
     """Event reconstruction with onnxruntime."""
 
     splits: tuple[Literal["train", "valid", "test"], ...] = Field(
-        ("test",), min_length=1, description="splits of a selected file that are reconstructed; a dataset is reconstructed whole"
+        ("test",),
+        min_length=1,
+        description=(
+            "splits of a selected file that are reconstructed; a dataset is reconstructed whole"
+        ),
     )
-    collection: str = Field("MLPFCandidates", pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the collection in the EDM4hep file")
-    elements_per_batch: int = Field(16384, ge=64, description="elements of one inference batch, padding included")
-    presence_threshold: float = Field(0.5, gt=0, lt=1, description="smallest probability of a particle that gives a candidate")
+    collection: str = Field(
+        "MLPFCandidates",
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        description="name of the collection in the EDM4hep file",
+    )
+    elements_per_batch: int = Field(
+        16384, ge=64, description="elements of one inference batch, padding included"
+    )
+    presence_threshold: float = Field(
+        0.5, gt=0, lt=1, description="smallest probability of a particle that gives a candidate"
+    )
     threads: int = Field(1, ge=1, description="threads of onnxruntime")

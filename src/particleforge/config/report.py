@@ -10,4 +10,6 @@ class ReportConfig(Block):
     """What the report shows beyond the results of the stages."""
 
     n_event_displays: int = Field(2, ge=0, description="events of each sample that are drawn")
-    studies: tuple[StudyName, ...] = Field((), description="studies that the report shows, and that are made for it")
+    studies: tuple[StudyName, ...] = Field(
+        (), description="studies that the report shows, and that are made for it"
+    )

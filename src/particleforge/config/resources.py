@@ -12,7 +12,14 @@ class RuleResources(Block):
     mem_mb: int = Field(2000, ge=100, description="memory per node")
     runtime_min: int = Field(60, ge=1, description="wall time")
     gpus: int = Field(0, ge=0, description="GPUs per node")
-    nodes: int = Field(1, ge=1, description="nodes of a job; more than one for trainings only, whose ranks are spread evenly over them")
+    nodes: int = Field(
+        1,
+        ge=1,
+        description=(
+            "nodes of a job; more than one for trainings only, whose ranks are spread evenly over"
+            " them"
+        ),
+    )
     partition: str | None = Field(None, description="Slurm partition; default is the profile's")
 
 
@@ -20,7 +27,12 @@ class ResourcesConfig(Block):
     """Resources by rule."""
 
     stop_before_limit_s: int = Field(
-        120, ge=0, description="how long before the end of a Slurm job its training saves its state and goes back to the queue; 0: never"
+        120,
+        ge=0,
+        description=(
+            "how long before the end of a Slurm job its training saves its state and goes back to"
+            " the queue; 0: never"
+        ),
     )
     simulate_events: RuleResources = RuleResources()
     fetch_file: RuleResources = RuleResources(mem_mb=500)

@@ -1,4 +1,6 @@
-"""The whole configuration of a run: ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors."""
+"""The whole configuration of a run: ``config/config.yaml``, a preset and ``--config`` merged, plus
+the chosen detectors.
+"""
 
 from typing import Annotated, Self
 
@@ -26,10 +28,16 @@ from particleforge.config.validation import ValidationConfig
 class RunConfig(Block):
     """What to run: detectors, sizes and the stages' settings."""
 
-    preset: Annotated[Name, Field(description="file of config/presets that is merged over config.yaml")] = "demo"
-    detector: tuple[Name, ...] = Field(min_length=1, description="one or more files of config/detectors")
+    preset: Annotated[
+        Name, Field(description="file of config/presets that is merged over config.yaml")
+    ] = "demo"
+    detector: tuple[Name, ...] = Field(
+        min_length=1, description="one or more files of config/detectors"
+    )
     results_dir: str = Field("results", min_length=1)
-    seed: int = Field(20260401, ge=0, description="every random number of every stage derives from it")
+    seed: int = Field(
+        20260401, ge=0, description="every random number of every stage derives from it"
+    )
     simulation: SimulationConfig = SimulationConfig()
     dataset: DatasetConfig = DatasetConfig()
     checks: ChecksConfig = ChecksConfig()
@@ -49,7 +57,13 @@ class RunConfig(Block):
     def _space_fits(self) -> Self:
         check_space(self.hpo.space, self.model, self.training)
         if self.hpo.sampler == "grid":
-            check_grid(self.hpo.space, self.hpo.grid_points, sum(self.hpo.new_configurations), self.model, self.training)
+            check_grid(
+                self.hpo.space,
+                self.hpo.grid_points,
+                sum(self.hpo.new_configurations),
+                self.model,
+                self.training,
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,9 +1,10 @@
 """What each stage may read of the configuration: its settings.
 
-A stage's settings are a model whose fields are exactly the blocks that shape its output, plus the version of its code.
-The same object is the ``params:`` of the rule (so that a changed key reruns the stages that depend on it and no other),
-the hash in every output's provenance, and the only configuration the stage's function receives. Raise ``version`` when
-a stage's code changes what it writes: Snakemake does not look into the library.
+A stage's settings are a model whose fields are exactly the blocks that shape its output, plus the
+version of its code. The same object is the ``params:`` of the rule (so that a changed key reruns
+the stages that depend on it and no other), the hash in every output's provenance, and the only
+configuration the stage's function receives. Raise ``version`` when a stage's code changes what it
+writes: Snakemake does not look into the library.
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,12 @@ from particleforge.config.detector import (
     PlotConfig,
     SampleConfig,
 )
-from particleforge.config.geometry import CalorimeterConfig, ClusteringConfig, ParticleFlowConfig, TrackerConfig
+from particleforge.config.geometry import (
+    CalorimeterConfig,
+    ClusteringConfig,
+    ParticleFlowConfig,
+    TrackerConfig,
+)
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.preprocessing import PreprocessingConfig
@@ -41,7 +47,9 @@ from particleforge.errors import UserError
 
 
 class StageSettings(Block):
-    """Base of all stages' settings: fields are filled by name, first from the run's configuration, then from the detector's."""
+    """Base of all stages' settings: fields are filled by name, first from the run's configuration,
+    then from the detector's.
+    """
 
     version: int
 
@@ -52,9 +60,13 @@ class StageSettings(Block):
         for name in cls.model_fields:
             if name in picked or name == "version":
                 continue
-            picked[name] = getattr(run, name) if name in RunConfig.model_fields else getattr(detector, name)
+            picked[name] = (
+                getattr(run, name) if name in RunConfig.model_fields else getattr(detector, name)
+            )
             if name == "samples":
-                picked[name] = {sample: content.without_files() for sample, content in picked[name].items()}
+                picked[name] = {
+                    sample: content.without_files() for sample, content in picked[name].items()
+                }
         return cls(**picked)
 
     def plain(self) -> dict[str, Any]:
@@ -63,7 +75,10 @@ class StageSettings(Block):
 
 
 class SimulateSettings(StageSettings):
-    """What shapes a simulated shard; neither how many there are of its sample nor how plots call it."""
+    """What shapes a simulated shard.
+
+    Neither how many there are of its sample nor how plots call it.
+    """
 
     version: int = 2
     seed: int
@@ -81,7 +96,10 @@ class SimulateSettings(StageSettings):
 
 
 class FetchSettings(StageSettings):
-    """What shapes a file that is fetched from another machine; ``checksum`` is "" if none is known."""
+    """What shapes a file that is fetched from another machine.
+
+    ``checksum`` is "" if none is known.
+    """
 
     version: int = 1
     url: str
@@ -89,7 +107,8 @@ class FetchSettings(StageSettings):
 
 
 class FilesSettings(Block):
-    """What shapes a shard that is made of given files: how much of each is read, and their checksums, in order of the files.
+    """What shapes a shard that is made of given files: how much of each is read, and their
+    checksums, in order of the files.
 
     A checksum is "" where none is known; there are none at all where none of the files has one.
     """
@@ -99,7 +118,10 @@ class FilesSettings(Block):
 
 
 class DatasetSettings(StageSettings):
-    """What shapes a shard of the dataset; ``files`` is None where its events were simulated here."""
+    """What shapes a shard of the dataset.
+
+    ``files`` is None where its events were simulated here.
+    """
 
     version: int = 3
     sample_name: str
@@ -117,7 +139,9 @@ class DatasetSettings(StageSettings):
         return super().of(run, detector, **{"files": None, **own})
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings without what concerns nothing here: hits where clusters are elements, unchanged Delphes branches."""
+        """Return the settings without what concerns nothing here: hits where clusters are elements,
+        unchanged Delphes branches.
+        """
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
             del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
@@ -140,7 +164,9 @@ class CheckDatasetSettings(StageSettings):
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
         """Pick this stage's blocks; of the truth definition, what the elements are."""
-        return super().of(run, detector, calorimeter_elements=run.dataset.calorimeter_elements, **own)
+        return super().of(
+            run, detector, calorimeter_elements=run.dataset.calorimeter_elements, **own
+        )
 
 
 class CompareSamplesSettings(StageSettings):
@@ -169,7 +195,12 @@ class SelectSettings(StageSettings):
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
         """Pick this stage's blocks; UserError if these drop columns that later stages read."""
-        check_skim(run.selection.drop_columns, detector.elements, run.dataset.calorimeter_elements, "the detector's file")
+        check_skim(
+            run.selection.drop_columns,
+            detector.elements,
+            run.dataset.calorimeter_elements,
+            "the detector's file",
+        )
         return super().of(run, detector, **own)
 
 
@@ -192,7 +223,12 @@ class ShardSettings(StageSettings):
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
         """Pick this stage's blocks; of the elements, the features of those that the dataset has."""
-        return super().of(run, detector, elements=detector.elements.chosen(run.dataset.calorimeter_elements), **own)
+        return super().of(
+            run,
+            detector,
+            elements=detector.elements.chosen(run.dataset.calorimeter_elements),
+            **own,
+        )
 
 
 class TrainSettings(StageSettings):
@@ -207,8 +243,9 @@ class TrainSettings(StageSettings):
 class HpoSettings(StageSettings):
     """What shapes the search: the settings that it starts from and the search itself.
 
-    Of ``training``, what only the final training sees is set to fixed values: ``max_steps`` is the end of the schedule,
-    whose warm-up trials share, or 1 if it has none. Of ``hpo``, what only chooses among finished trials.
+    Of ``training``, what only the final training sees is set to fixed values: ``max_steps`` is the
+    end of the schedule, whose warm-up trials share, or 1 if it has none. Of ``hpo``, what only
+    chooses among finished trials.
     """
 
     version: int = 3
@@ -219,8 +256,13 @@ class HpoSettings(StageSettings):
 
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
-        """Pick this stage's blocks; a longer final training, one on more ranks, or another choice is the same search."""
-        hpo = run.hpo.model_copy(update={name: HpoConfig.model_fields[name].default for name in _CHOICE})
+        """Pick this stage's blocks.
+
+        A longer final training, one on more ranks, or another choice is the same search.
+        """
+        hpo = run.hpo.model_copy(
+            update={name: HpoConfig.model_fields[name].default for name in _CHOICE}
+        )
         return super().of(run, detector, **{"training": _searched(run.training), "hpo": hpo, **own})
 
 
@@ -235,16 +277,30 @@ class SelectBestSettings(HpoSettings):
         return super().of(run, detector, hpo=run.hpo, **own)
 
 
-_CHOICE = ("pick", "pick_loss_tolerance", "pin_trial", "confirm_seeds", "confirm_trials", "warm_start")  # keys of hpo that no slot reads
+_CHOICE = (
+    "pick",
+    "pick_loss_tolerance",
+    "pin_trial",
+    "confirm_seeds",
+    "confirm_trials",
+    "warm_start",
+)  # keys of hpo that no slot reads
 
 
 def _searched(training: TrainingConfig) -> TrainingConfig:
-    seen = {"max_steps": training.schedule_length or 1, "schedule_steps": None, "ranks": 1, "early_stopping_patience": 0}
+    seen = {
+        "max_steps": training.schedule_length or 1,
+        "schedule_steps": None,
+        "ranks": 1,
+        "early_stopping_patience": 0,
+    }
     return training.model_copy(update=seen)
 
 
 class StudySettings(StageSettings):
-    """What shapes the table, fits and plots of a study, whose trainings have settings of their own (``studies.points``)."""
+    """What shapes the table, fits and plots of a study, whose trainings have settings of their own
+    (``studies.points``).
+    """
 
     version: int = 1
     title: str
@@ -290,10 +346,23 @@ class ReportSettings(StageSettings):
 
 
 def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> SimulateSettings:
-    """Return the settings of one sample's shards; UserError for a detector that is only read from files."""
-    for key in ("ecal_hits", "hcal_hits", "other_hits", "hit_links", "cluster_links", "track_links"):
+    """Return the settings of one sample's shards.
+
+    UserError for a detector that is only read from files.
+    """
+    for key in (
+        "ecal_hits",
+        "hcal_hits",
+        "other_hits",
+        "hit_links",
+        "cluster_links",
+        "track_links",
+    ):
         if not getattr(detector.collections, key):
-            raise UserError(f"{detector.title}: collections.{key}: is empty, so events cannot be simulated; set simulation.backend: files")
+            raise UserError(
+                f"{detector.title}: collections.{key}: is empty, so events cannot be simulated; set"
+                " simulation.backend: files"
+            )
     return SimulateSettings.of(
         run,
         detector,
@@ -303,21 +372,34 @@ def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> 
     )
 
 
-def dataset_settings(run: RunConfig, detector: DetectorConfig, sample_name: str, checksums: Iterable[str] = ()) -> DatasetSettings:
-    """Return the settings of a shard of the dataset; given files have ``checksums`` as ``FilesSettings`` says."""
+def dataset_settings(
+    run: RunConfig, detector: DetectorConfig, sample_name: str, checksums: Iterable[str] = ()
+) -> DatasetSettings:
+    """Return the settings of a shard of the dataset.
+
+    Given files have ``checksums`` as ``FilesSettings`` says.
+    """
     given = None
     if run.simulation.backend == "files":
         sample = detector.samples.get(sample_name)  # the command line may call a sample as it likes
-        given = FilesSettings(events_per_file_max=sample.events_per_file_max if sample else None, checksums=tuple(checksums))
+        given = FilesSettings(
+            events_per_file_max=sample.events_per_file_max if sample else None,
+            checksums=tuple(checksums),
+        )
     return DatasetSettings.of(run, detector, sample_name=sample_name, files=given)
 
 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
-    """Return how many simulated files a sample has; it ends with a full shard of the dataset, so its events are rounded up."""
+    """Return how many simulated files a sample has.
+
+    It ends with a full shard of the dataset, so its events are rounded up.
+    """
     return n_dataset_shards(simulation, sample) * simulation.files_per_dataset_shard
 
 
 def n_dataset_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
     """Return how many shards a sample has in the dataset and the stages that follow."""
     events_per_dataset_shard = simulation.events_per_shard * simulation.files_per_dataset_shard
-    return max(1, -(-round(simulation.events_per_sample * sample.fraction) // events_per_dataset_shard))
+    return max(
+        1, -(-round(simulation.events_per_sample * sample.fraction) // events_per_dataset_shard)
+    )

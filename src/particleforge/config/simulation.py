@@ -10,28 +10,52 @@ from particleforge.config.base import Block
 class FetchConfig(Block):
     """How files of other machines are brought here; each is one small job."""
 
-    keep: bool = Field(True, description="keep fetched files; false: each is removed when its shard of the dataset is made")
-    attempts: int = Field(5, ge=1, description="tries of one file; each goes on where the one before it stopped")
-    wait_s: float = Field(2.0, ge=0, description="pause before the second try; it doubles with each further one")
+    keep: bool = Field(
+        True,
+        description=(
+            "keep fetched files; false: each is removed when its shard of the dataset is made"
+        ),
+    )
+    attempts: int = Field(
+        5, ge=1, description="tries of one file; each goes on where the one before it stopped"
+    )
+    wait_s: float = Field(
+        2.0, ge=0, description="pause before the second try; it doubles with each further one"
+    )
     timeout_s: float = Field(60.0, gt=0, description="silence of a server after which a try ends")
-    zenodo_url: str = Field("https://zenodo.org", description="address of the Zenodo that zenodo:// files are taken from")
+    zenodo_url: str = Field(
+        "https://zenodo.org",
+        description="address of the Zenodo that zenodo:// files are taken from",
+    )
 
 
 class SimulationConfig(Block):
     """Where events come from, how many are simulated, and how they are spread over files."""
 
     backend: Literal["parametric", "files"] = Field(
-        "parametric", description="parametric: simulate the samples; files: read the files that samples.<name>.files names"
+        "parametric",
+        description=(
+            "parametric: simulate the samples; files: read the files that samples.<name>.files"
+            " names"
+        ),
     )
     card: str | None = Field(
-        None, description="file of config/cards that describes a published data set; its samples take the place of the detector's"
+        None,
+        description=(
+            "file of config/cards that describes a published data set; its samples take the place"
+            " of the detector's"
+        ),
     )
     fetch: FetchConfig = FetchConfig()
-    events_per_sample: int = Field(1000, ge=1, description="events of a sample with fraction 1; of simulated samples only")
+    events_per_sample: int = Field(
+        1000, ge=1, description="events of a sample with fraction 1; of simulated samples only"
+    )
     events_per_shard: int = Field(250, ge=1, description="events per simulated file, one job each")
     files_per_dataset_shard: int = Field(
         1,
         ge=1,
-        description="simulated or given files that one job turns into one shard of the dataset; selection and reconstruction of it are "
-        "one job each",
+        description=(
+            "simulated or given files that one job turns into one shard of the dataset; selection"
+            " and reconstruction of it are one job each"
+        ),
     )

@@ -20,40 +20,76 @@ def _rising(sizes: tuple[int, ...]) -> tuple[int, ...]:
 class StudyConfig(Block):
     """What every study has."""
 
-    events_seen: int = Field(8000, ge=1, description="events that each training sees, repetitions included; its steps follow from it")
-    repeats: int = Field(1, ge=1, description="trainings of each point, from other seeds; two or more give errors")
+    events_seen: int = Field(
+        8000,
+        ge=1,
+        description=(
+            "events that each training sees, repetitions included; its steps follow from it"
+        ),
+    )
+    repeats: int = Field(
+        1, ge=1, description="trainings of each point, from other seeds; two or more give errors"
+    )
     n_validations: int = Field(5, ge=1, description="validations of each training, evenly spaced")
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of each training's steps that warms up the learning rate")
+    warmup_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of each training's steps that warms up the learning rate",
+    )
 
 
 class ScalingBatchConfig(StudyConfig):
-    """Loss against the global batch, for learning-rate rules and optimisers, at equal numbers of events seen."""
+    """Loss against the global batch, for learning-rate rules and optimisers, at equal numbers of
+    events seen.
+    """
 
-    elements_per_batch: int = Field(1024, ge=64, description="global batch x1, in elements; learning rates hold there")
-    factors: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1, description="global batches, as multiples of x1")
+    elements_per_batch: int = Field(
+        1024, ge=64, description="global batch x1, in elements; learning rates hold there"
+    )
+    factors: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 4, 8), min_length=1, description="global batches, as multiples of x1"
+    )
     learning_rate_scalings: tuple[Literal["none", "linear", "sqrt"], ...] = Field(
-        ("none", "linear", "sqrt"), min_length=1, description="rules by which the learning rate follows the batch"
+        ("none", "linear", "sqrt"),
+        min_length=1,
+        description="rules by which the learning rate follows the batch",
     )
     learning_rates: dict[Literal["adamw", "lamb"], Annotated[float, Field(gt=0)]] = Field(
-        {"adamw": 1e-3, "lamb": 1e-2}, min_length=1, description="optimisers, each with its learning rate at x1"
+        {"adamw": 1e-3, "lamb": 1e-2},
+        min_length=1,
+        description="optimisers, each with its learning rate at x1",
     )
 
     @model_validator(mode="after")
     def _factors_rise_from_one(self) -> Self:
         _rising(self.factors)
         if self.factors[0] != 1:
-            raise ValueError(f"factors must begin with 1, which the others are compared with, got {list(self.factors)}")
+            raise ValueError(
+                "factors must begin with 1, which the others are compared with, got"
+                f" {list(self.factors)}"
+            )
         return self
 
 
 class FineTuningConfig(StudyConfig):
-    """Loss against the number of training events, for networks that start from another detector's and from scratch."""
+    """Loss against the number of training events, for networks that start from another detector's
+    and from scratch.
+    """
 
-    from_detector: Name | None = Field(None, description="detector whose trained model the fine-tuned trainings start from")
-    train_events: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (100, 300, 1000, 3000), min_length=1, description="training events, each set within the next"
+    from_detector: Name | None = Field(
+        None, description="detector whose trained model the fine-tuned trainings start from"
     )
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate when fine-tuning; default is training.learning_rate")
+    train_events: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (100, 300, 1000, 3000),
+        min_length=1,
+        description="training events, each set within the next",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate when fine-tuning; default is training.learning_rate",
+    )
 
     @model_validator(mode="after")
     def _events_rise(self) -> Self:
@@ -76,10 +112,13 @@ class ModelSizeConfig(Block):
 
 
 class ScalingLawConfig(StudyConfig):
-    """Loss against the number of training events and against the size of the network, each with a fitted power law."""
+    """Loss against the number of training events and against the size of the network, each with a
+    fitted power law.
+    """
 
     train_events: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (100, 300, 1000, 3000), description="training events at the configured network, each set within the next"
+        (100, 300, 1000, 3000),
+        description="training events at the configured network, each set within the next",
     )
     model_sizes: tuple[ModelSizeConfig, ...] = Field(
         (

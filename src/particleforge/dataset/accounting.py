@@ -1,6 +1,8 @@
-"""The energy accounting of datasets as a table: for each input file, what became of the visible energy and why.
+"""The energy accounting of datasets as a table: for each input file, what became of the visible
+energy and why.
 
-Inputs -> outputs: metadata of dataset files (``build``) -> ``Account``s, rows and text. Only file footers are read.
+Inputs -> outputs: metadata of dataset files (``build``) -> ``Account``s, rows and text. Only file
+footers are read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,12 +20,24 @@ def _short(reason: str) -> str:
 
 
 HEADS = (
-    *("file", "events", "generated [GeV]", *INVISIBLE, "visible [GeV]", "targets", "of it merged", "dropped"),
+    *(
+        "file",
+        "events",
+        "generated [GeV]",
+        *INVISIBLE,
+        "visible [GeV]",
+        "targets",
+        "of it merged",
+        "dropped",
+    ),
     *(_short(name) for name in DROPPED),
 )
 LEGEND = (
-    "Not visible, in shares of the generated energy: " + "; ".join(f"{name}: {text}" for name, text in INVISIBLE.items()) + ".",
-    "In shares of the visible energy: targets: owned by an element; merged: added to the owner of a shared cluster; dropped: lost, "
+    "Not visible, in shares of the generated energy: "
+    + "; ".join(f"{name}: {text}" for name, text in INVISIBLE.items())
+    + ".",
+    "In shares of the visible energy: targets: owned by an element; merged: added to the owner of a"
+    " shared cluster; dropped: lost, "
     + "; ".join(f"{_short(name)}: {text}" for name, text in DROPPED.items())
     + ".",
 )
@@ -45,16 +59,31 @@ class Account:
 
 
 def read_accounts(datasets: Iterable[Path]) -> list[Account]:
-    """Return one account for each file that the datasets were made of; a file that is no dataset is a UserError."""
+    """Return one account for each file that the datasets were made of.
+
+    A file that is no dataset is a UserError.
+    """
     found = []
     for path in datasets:
         metadata = tables.read_metadata(path)
         if "files" not in metadata or "energy_balance_gev" not in metadata:
-            raise UserError(f"{path}: holds no energy accounting; give files that build-dataset wrote, or build this one again")
+            raise UserError(
+                f"{path}: holds no energy accounting; give files that build-dataset wrote, or build"
+                " this one again"
+            )
         sample = metadata["provenance"]["settings"]["sample_name"]
         for entry in metadata["files"]:
-            counts = {name: value for name, value in entry["counts"].items() if name.startswith("n_")}
-            found.append(Account(sample, entry["file"], entry["events"], Balance(**entry["energy_balance_gev"], **counts)))
+            counts = {
+                name: value for name, value in entry["counts"].items() if name.startswith("n_")
+            }
+            found.append(
+                Account(
+                    sample,
+                    entry["file"],
+                    entry["events"],
+                    Balance(**entry["energy_balance_gev"], **counts),
+                )
+            )
     return found
 
 
@@ -75,7 +104,10 @@ def row(account: Account) -> tuple[str, ...]:
         f"{energies['generated']:.1f}",
         *(_percent(energies[name], energies["generated"]) for name in INVISIBLE),
         f"{energies['visible']:.1f}",
-        *(_percent(energies[name], energies["visible"]) for name in ("target", "merged", "dropped", *DROPPED)),
+        *(
+            _percent(energies[name], energies["visible"])
+            for name in ("target", "merged", "dropped", *DROPPED)
+        ),
     )
 
 
@@ -87,7 +119,10 @@ def accounting_text(datasets: Sequence[Path]) -> str:
     table = [("sample", *HEADS), *((account.sample, *row(account)) for account in accounts)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
-        "  ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in table
     ]
     return "\n".join([*lines, "", *LEGEND])

@@ -1,20 +1,25 @@
-"""Who stands for whom: the truth particles of an event, and the truth particle behind every entry of the history.
+"""Who stands for whom: the truth particles of an event, and the truth particle behind every entry
+of the history.
 
-Inputs -> outputs: the particle table with parents, and what every entry itself left (calorimeter energy, tracks) -> which
-entries are truth particles, their four-momenta (GeV), and for every entry the truth particle that inherits what it left.
+Inputs -> outputs: the particle table with parents, and what every entry itself left (calorimeter
+energy, tracks) -> which entries are truth particles, their four-momenta (GeV), and for every entry
+the truth particle that inherits what it left.
 
-The truth particles are those with generatorStatus 1, with two corrections (docs/truth.md has the reasons):
+The truth particles are those with generatorStatus 1, with two corrections (docs/truth.md has the
+reasons):
 
-1. *Stand-in.* A decayed (status > 1) long-lived parent that itself left something, while nothing that descends from it
-   did, was simulated instead of its daughters, for example because it interacted before it could decay. It is a
-   truth particle and its daughters are not.
-2. *Split.* Where a particle made no track but simulated descendants did (K0S -> pi+ pi-, photon conversion, a kaon that
-   decays in flight), those descendants become truth particles of their own, and their four-momenta are taken from the
-   ancestor's, which keeps the remainder, or is no truth particle any more where nothing remains (less than a ten-thousandth
-   of its energy: rounding). Of nested descendants the one nearest to the ancestor counts.
-   A remainder that is not physical (the descendants carry more than the ancestor had) cancels the split.
+1. *Stand-in.* A decayed (status > 1) long-lived parent that itself left something, while nothing
+   that descends from it did, was simulated instead of its daughters, for example because it
+   interacted before it could decay. It is a truth particle and its daughters are not.
+2. *Split.* Where a particle made no track but simulated descendants did (K0S -> pi+ pi-, photon
+   conversion, a kaon that decays in flight), those descendants become truth particles of their own,
+   and their four-momenta are taken from the ancestor's, which keeps the remainder, or is no truth
+   particle any more where nothing remains (less than a ten-thousandth of its energy: rounding). Of
+   nested descendants the one nearest to the ancestor counts. A remainder that is not physical (the
+   descendants carry more than the ancestor had) cancels the split.
 
-The history is followed through each entry's first parent; the reader has refused histories with a cycle.
+The history is followed through each entry's first parent; the reader has refused histories with a
+cycle.
 """
 
 from dataclasses import dataclass
@@ -25,7 +30,9 @@ import numpy as np
 from particleforge.edm4hep.records import BoolArray, FloatArray, IntArray, Pairs, Table
 
 _STABLE = 1
-_TOLERANCE = 1e-4  # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
+_TOLERANCE = (
+    1e-4  # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
+)
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,17 @@ class Ancestry:
     n_split: int
 
 
-def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track: BoolArray, best_of_track: BoolArray) -> Ancestry:
+def trace(
+    particles: Table,
+    parents: Pairs,
+    left_energy: FloatArray,
+    made_track: BoolArray,
+    best_of_track: BoolArray,
+) -> Ancestry:
     """Return the truth particles.
 
-    ``left_energy`` [n] is what each entry itself left in the calorimeters, ``made_track`` tells which made the visible
-    share of a track, ``best_of_track`` which made the largest share of one.
+    ``left_energy`` [n] is what each entry itself left in the calorimeters, ``made_track`` tells
+    which made the visible share of a track, ``best_of_track`` which made the largest share of one.
     """
     parent = first_parent(particles.n_rows, parents)
     stable, n_stand_ins = _stable(particles["status"], parent, (left_energy > 0) | made_track)
@@ -51,7 +64,9 @@ def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track:
     heir = nearest(parent, stable)
     simulated = particles["status"] == 0
     inherits = heir >= 0
-    wanted = simulated & ~stable & made_track & best_of_track & inherits & ~(made_track[heir] & inherits)
+    wanted = (
+        simulated & ~stable & made_track & best_of_track & inherits & ~(made_track[heir] & inherits)
+    )
     split = wanted & stable[_through(nearest(parent, stable | wanted), parent)]
     rows = np.flatnonzero(split)
     ancestors, of_row = np.unique(heir[rows], return_inverse=True)
@@ -59,7 +74,9 @@ def trace(particles: Table, parents: Pairs, left_energy: FloatArray, made_track:
     np.add.at(taken, of_row, p4[rows])
     remainder = p4[ancestors] - taken
     limit = _TOLERANCE * p4[ancestors, 3]
-    unphysical = (remainder[:, 3] < -limit) | (np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit)
+    unphysical = (remainder[:, 3] < -limit) | (
+        np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit
+    )
     split[rows] = ~unphysical[of_row]
     p4[ancestors[~unphysical]] = remainder[~unphysical]
     selected = stable | split
@@ -76,7 +93,9 @@ def first_parent(n_particles: int, parents: Pairs) -> IntArray:
 
 @numba.njit(cache=True)
 def nearest(parent, terminal):  # type: ignore[no-untyped-def]
-    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if none is."""
+    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if
+    none is.
+    """
     found = np.full(len(parent), -2, np.int64)  # -2: not known yet
     for start in range(len(parent)):
         entry = start

@@ -1,11 +1,14 @@
-"""Where the energy of an event's particles went: the balance that every dataset keeps for each file that it was made of.
+"""Where the energy of an event's particles went: the balance that every dataset keeps for each file
+that it was made of.
 
-Inputs -> outputs: energies (GeV) of the truth particles and what became of them -> ``Balance``, which adds up over chunks and files.
+Inputs -> outputs: energies (GeV) of the truth particles and what became of them -> ``Balance``,
+which adds up over chunks and files.
 
 Every truth particle is in exactly one of the sums below, so that
 
 * generated = visible + neutrinos + unusable + outside + faint,
-* visible = target + dropped, and dropped = dropped_unusable + dropped_shared_track + dropped_no_cluster.
+* visible = target + dropped, and dropped = dropped_unusable + dropped_shared_track +
+  dropped_no_cluster.
 
 A particle to which several reasons apply counts under the first of them.
 """
@@ -20,14 +23,20 @@ from particleforge.schema import Fate
 
 INVISIBLE = {
     "neutrinos": "leave nothing",
-    "unusable": "an element that the particle made is left out as unusable, and what is left of it does not show the particle",
+    "unusable": (
+        "an element that the particle made is left out as unusable, and what is left of it does not"
+        " show the particle"
+    ),
     "outside": "flies past the calorimeters",
     "faint": "left too little in the detector",
 }
 DROPPED = {
     "dropped_unusable": "an element that the particle made is left out as unusable",
     "dropped_shared_track": "its track is another particle's, and it left nothing in a cluster",
-    "dropped_no_cluster": "left energy only in hits of no cluster (with hits as elements: in hits below the threshold)",
+    "dropped_no_cluster": (
+        "left energy only in hits of no cluster (with hits as elements: in hits below the"
+        " threshold)"
+    ),
 }
 
 
@@ -42,7 +51,9 @@ class Balance:
     faint: float = 0.0
     visible: float = 0.0
     target: float = 0.0
-    merged: float = 0.0  # part of target: added to the owner of a shared cluster, as no element was free
+    merged: float = (
+        0.0  # part of target: added to the owner of a shared cluster, as no element was free
+    )
     dropped: float = 0.0
     dropped_unusable: float = 0.0
     dropped_shared_track: float = 0.0
@@ -73,12 +84,18 @@ class Balance:
 
 
 def balance_of(
-    energy: FloatArray, fate: Array, target_energy: FloatArray, *, invisible: Mapping[str, BoolArray], dropped: Mapping[str, BoolArray]
+    energy: FloatArray,
+    fate: Array,
+    target_energy: FloatArray,
+    *,
+    invisible: Mapping[str, BoolArray],
+    dropped: Mapping[str, BoolArray],
 ) -> Balance:
     """Return the balance of a chunk.
 
-    ``energy`` and ``fate`` are those of the truth particles [n], ``target_energy`` that of the elements. ``invisible`` and ``dropped``
-    tell for each reason, by the name of its sum and in order, to which particles [n] it may apply; the last one applies to all.
+    ``energy`` and ``fate`` are those of the truth particles [n], ``target_energy`` that of the
+    elements. ``invisible`` and ``dropped`` tell for each reason, by the name of its sum and in
+    order, to which particles [n] it may apply; the last one applies to all.
     """
     is_dropped = fate == Fate.DROPPED
     balance = Balance(

@@ -1,15 +1,18 @@
-"""Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and baseline candidates.
+"""Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and
+baseline candidates.
 
-Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of ``tables.DATASET_SCHEMA``, or
-``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the energy balance (GeV) and counts of what was left out,
-in sum and for each file, and files that were quarantined.
+Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of
+``tables.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the
+energy balance (GeV) and counts of what was left out, in sum and for each file, and files that were
+quarantined.
 
-Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with them. A file that cannot be read,
-or has not the checksum that it should have, fails the build, or, with ``on_bad_file: quarantine``, is left out altogether: when it
-breaks after some of its events were written, the output is begun again without it.
+Files are read and written ``settings.dataset.chunk_events`` at a time, so memory does not grow with
+them. A file that cannot be read, or has not the checksum that it should have, fails the build, or,
+with ``on_bad_file: quarantine``, is left out altogether: when it breaks after some of its events
+were written, the output is begun again without it.
 
-Invariants: the energy balance closes to 1e-6 of the visible energy; event identities do not repeat; the same settings and
-inputs give the same bytes.
+Invariants: the energy balance closes to 1e-6 of the visible energy; event identities do not repeat;
+the same settings and inputs give the same bytes.
 """
 
 import logging
@@ -37,8 +40,14 @@ from particleforge.provenance import Provenance
 log = logging.getLogger(__name__)
 
 _CLOSURE = 1e-6
-_REPEATED = "run and event numbers repeat between files; build one dataset for each file, or set simulation.backend: files"
-_REPEATED_CONTENT = "events occur twice, with the same numbers and particles; take the doubled file out, or number those that look alike"
+_REPEATED = (
+    "run and event numbers repeat between files; build one dataset for each file, or set"
+    " simulation.backend: files"
+)
+_REPEATED_CONTENT = (
+    "events occur twice, with the same numbers and particles; take the doubled file out, or number"
+    " those that look alike"
+)
 
 
 class _BadFileError(Exception):
@@ -52,8 +61,8 @@ class _BadFileError(Exception):
 def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Path) -> None:
     """Write the dataset of ``inputs`` to ``output``.
 
-    Raises UserError if an input cannot be used or holds too many values that are no numbers (unless quarantined), or if too much
-    visible energy finds no element.
+    Raises UserError if an input cannot be used or holds too many values that are no numbers (unless
+    quarantined), or if too much visible energy finds no element.
     """
     if not inputs:
         raise UserError("build-dataset: no input file; give at least one EDM4hep ROOT file")
@@ -75,21 +84,33 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
 
 
 def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
-    """Return event columns and tables as an Arrow table of ``layout``; values are cast to its types."""
+    """Return event columns and tables as an Arrow table of ``layout``.
+
+    Values are cast to its types.
+    """
     arrays = []
     for field in layout:
         column = columns[field.name]
         if isinstance(column, Table):
-            members = [pa.array(column[m.name].astype(m.type.to_pandas_dtype())) for m in field.type.value_type]
+            members = [
+                pa.array(column[m.name].astype(m.type.to_pandas_dtype()))
+                for m in field.type.value_type
+            ]
             struct = pa.StructArray.from_arrays(members, fields=list(field.type.value_type))
-            arrays.append(pa.ListArray.from_arrays(column.offsets.astype(np.int32), struct, type=field.type))
+            arrays.append(
+                pa.ListArray.from_arrays(column.offsets.astype(np.int32), struct, type=field.type)
+            )
         else:
             arrays.append(pa.array(column.astype(field.type.to_pandas_dtype())))
     return pa.Table.from_arrays(arrays, schema=layout)
 
 
-def _verify(settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Path], verified: set[Path]) -> None:
-    """Look at every file that is not known as ``verified`` yet: can it be read, and has it its checksum?"""
+def _verify(
+    settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Path], verified: set[Path]
+) -> None:
+    """Look at every file that is not known as ``verified`` yet: can it be read, and has it its
+    checksum?
+    """
     checksums = settings.files.checksums if settings.files else ()
     known = dict(zip(map(Path, inputs), checksums, strict=True)) if checksums else {}
     for path in good:
@@ -100,24 +121,34 @@ def _verify(settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Pa
             if expected := known.get(path):
                 verify_checksum(path, expected)
         except OSError as error:
-            raise _BadFileError(path, f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+            raise _BadFileError(
+                path,
+                f"{path}: cannot be read ({error.strerror}); check the path and its permissions",
+            ) from error
         except UserError as error:
             raise _BadFileError(path, str(error)) from error
         verified.add(path)
 
 
-def _write(settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path) -> Provenance:
+def _write(
+    settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path
+) -> Provenance:
     """Stream all inputs into ``output`` and return its provenance."""
     made = Provenance.of("dataset", settings.plain(), inputs)
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
-        "quarantined": [{"file": path.name, "reason": reason.replace(str(path), path.name)} for path, reason in quarantined.items()],
+        "quarantined": [
+            {"file": path.name, "reason": reason.replace(str(path), path.name)}
+            for path, reason in quarantined.items()
+        ],
     }
     tables.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)
     return made
 
 
-def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]) -> Iterator[pa.Table]:
+def _batches(
+    settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]
+) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
     hits = settings.dataset.calorimeter_elements == "hits"
     balance, counts, files = Balance(), Counter({"events": 0}), []
@@ -128,7 +159,10 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
         for raw in _chunks(settings, path):
             table, found, dropped = _table(settings, raw)
             of_file.add(found)
-            read.update(tracks=raw.tracks.n_rows, **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}))
+            read.update(
+                tracks=raw.tracks.n_rows,
+                **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}),
+            )
             left_out.update(dropped)
             counts.update(dropped, events=raw.n_events)
             seen.append(table["event_id"].to_numpy())
@@ -136,7 +170,10 @@ def _batches(settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[s
         _check_left_out(path, read, left_out, settings)
         _check_balance(path, of_file, settings)
         balance.add(of_file)
-        account = {"energy_balance_gev": of_file.energies_gev(), "counts": {**left_out, **of_file.counts()}}
+        account = {
+            "energy_balance_gev": of_file.energies_gev(),
+            "counts": {**left_out, **of_file.counts()},
+        }
         files.append({"file": path.name, "events": counts["events"] - before, **account})
     names = ", ".join(path.name for path in inputs)
     if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
@@ -152,17 +189,26 @@ def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
         for raw in read_chunks(path, settings):
             if settings.dataset.calorimeter_elements == "hits" and not raw.linked_hits:
                 raise UserError(
-                    f"{path}: no calorimeter hits with links to particles; correct the detector's 'collections', or set "
-                    "dataset.calorimeter_elements: clusters"
+                    f"{path}: no calorimeter hits with links to particles; correct the detector's"
+                    " 'collections', or set dataset.calorimeter_elements: clusters"
                 )
             yield raw
     except UserError as error:
         raise _BadFileError(path, str(error)) from error
 
 
-def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], settings: DatasetSettings) -> None:
-    """Say what of a file was left out; too large a share of its tracks or clusters (or hits) makes it a bad file."""
-    said = ", ".join(f"{number} {name.removesuffix('_dropped')}" for name, number in sorted(left_out.items()) if number)
+def _check_left_out(
+    path: Path, read: Counter[str], left_out: Counter[str], settings: DatasetSettings
+) -> None:
+    """Say what of a file was left out.
+
+    Too large a share of its tracks or clusters (or hits) makes it a bad file.
+    """
+    said = ", ".join(
+        f"{number} {name.removesuffix('_dropped')}"
+        for name, number in sorted(left_out.items())
+        if number
+    )
     if said:
         log.warning("%s: left out, as a value is missing, not finite, or no energy: %s", path, said)
     limit = settings.dataset.dropped_objects_fraction_max
@@ -171,8 +217,9 @@ def _check_left_out(path: Path, read: Counter[str], left_out: Counter[str], sett
         if dropped > limit * number:
             raise _BadFileError(
                 path,
-                f"{path}: {dropped} of {number} {name} are unusable (a value is missing, not finite, or no energy), allowed {limit:.1%}; "
-                "fetch or simulate it again, or raise dataset.dropped_objects_fraction_max",
+                f"{path}: {dropped} of {number} {name} are unusable (a value is missing, not"
+                f" finite, or no energy), allowed {limit:.1%}; fetch or simulate it again, or raise"
+                " dataset.dropped_objects_fraction_max",
             )
 
 
@@ -182,10 +229,18 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
-    truth = build_truth(events, settings.dataset, settings.particle_classes, acceptance_abs_eta(settings.calorimeter))
+    truth = build_truth(
+        events,
+        settings.dataset,
+        settings.particle_classes,
+        acceptance_abs_eta(settings.calorimeter),
+    )
     columns: dict[str, Table | Array] = {
         "event_id": event_ids(
-            settings.sample_name, events.run_number, events.event_number if content is None else events.own_number, content
+            settings.sample_name,
+            events.run_number,
+            events.event_number if content is None else events.own_number,
+            content,
         ),
         "run_number": events.run_number,
         "event_number": events.event_number,
@@ -202,25 +257,39 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
 
 
 def _layout(settings: DatasetSettings) -> pa.Schema:
-    return tables.HITS_DATASET_SCHEMA if settings.dataset.calorimeter_elements == "hits" else tables.DATASET_SCHEMA
+    return (
+        tables.HITS_DATASET_SCHEMA
+        if settings.dataset.calorimeter_elements == "hits"
+        else tables.DATASET_SCHEMA
+    )
 
 
 def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> None:
-    """Refuse a balance that does not close (a defect); a file in which too little is visible, or too much dropped, is a bad file."""
+    """Refuse a balance that does not close (a defect).
+
+    A file in which too little is visible, or too much dropped, is a bad file.
+    """
     missing = balance.visible - balance.target - balance.dropped
-    assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), f"energy balance misses {missing} GeV of {balance.visible} GeV"
-    seeable, limit = balance.generated - balance.neutrinos - balance.outside, settings.dataset.visible_energy_fraction_min
+    assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), (
+        f"energy balance misses {missing} GeV of {balance.visible} GeV"
+    )
+    seeable, limit = (
+        balance.generated - balance.neutrinos - balance.outside,
+        settings.dataset.visible_energy_fraction_min,
+    )
     if balance.visible < limit * seeable:
         raise _BadFileError(
             path,
-            f"{path}: {balance.visible / seeable:.1%} of the generated energy, without neutrinos and what flies past the calorimeters, is "
-            f"visible, asked for {limit:.1%}; check the file's truth links, or lower dataset.visible_energy_fraction_min",
+            f"{path}: {balance.visible / seeable:.1%} of the generated energy, without neutrinos"
+            f" and what flies past the calorimeters, is visible, asked for {limit:.1%}; check the"
+            " file's truth links, or lower dataset.visible_energy_fraction_min",
         )
     limit = settings.dataset.dropped_energy_fraction_max
     if balance.dropped > limit * balance.visible:
         reason = max(DROPPED, key=lambda name: getattr(balance, name))
         raise _BadFileError(
             path,
-            f"{path}: {balance.dropped / balance.visible:.1%} of the visible energy finds no element, allowed {limit:.1%}; most of it: "
-            f"{DROPPED[reason]}; check the file's truth links, or raise dataset.dropped_energy_fraction_max",
+            f"{path}: {balance.dropped / balance.visible:.1%} of the visible energy finds no"
+            f" element, allowed {limit:.1%}; most of it: {DROPPED[reason]}; check the file's truth"
+            " links, or raise dataset.dropped_energy_fraction_max",
         )

@@ -1,11 +1,13 @@
 """Particle classes by PDG code and by the element that hosts the particle.
 
-Inputs -> outputs: PDG codes, charges, |eta| -> class numbers (0 none, then the order of ``particle_classes``).
+Inputs -> outputs: PDG codes, charges, |eta| -> class numbers (0 none, then the order of
+``particle_classes``).
 
-A class with ``truth_pdgs`` takes those; one without takes all others of its charge; beyond its ``abs_eta_min`` a forward
-class comes before a central one. Neutrinos have class 0. A track cannot be told neutral nor a cluster charged, so a
-particle's class follows its host: on a track whatever is neutral counts as a charged hadron, on a cluster an electron
-counts as a photon and any other charged particle as a neutral hadron.
+A class with ``truth_pdgs`` takes those; one without takes all others of its charge; beyond its
+``abs_eta_min`` a forward class comes before a central one. Neutrinos have class 0. A track cannot
+be told neutral nor a cluster charged, so a particle's class follows its host: on a track whatever
+is neutral counts as a charged hadron, on a cluster an electron counts as a photon and any other
+charged particle as a neutral hadron.
 """
 
 from collections.abc import Sequence
@@ -26,10 +28,14 @@ def is_neutrino(pdg: Array) -> BoolArray:
     return np.isin(np.abs(pdg), NEUTRINOS)
 
 
-def class_of(classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolArray, abs_eta: Array) -> NDArray[np.int8]:
+def class_of(
+    classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolArray, abs_eta: Array
+) -> NDArray[np.int8]:
     """Return the class numbers of particles, all arguments ``[n]``."""
     found = np.zeros(len(pdg), np.int8)
-    for number in sorted(range(len(classes)), key=lambda i: (classes[i].abs_eta_min, bool(classes[i].truth_pdgs))):
+    for number in sorted(
+        range(len(classes)), key=lambda i: (classes[i].abs_eta_min, bool(classes[i].truth_pdgs))
+    ):
         one = classes[number]
         takes = (charged == one.charged) & (abs_eta >= one.abs_eta_min)
         if one.truth_pdgs:
@@ -40,9 +46,15 @@ def class_of(classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolAr
 
 
 def class_by_host(
-    classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolArray, abs_eta: Array, on_track: BoolArray
+    classes: Sequence[ParticleClassConfig],
+    pdg: Array,
+    charged: BoolArray,
+    abs_eta: Array,
+    on_track: BoolArray,
 ) -> NDArray[np.int8]:
-    """Return the class numbers of particles that own a track (``on_track``) or a cluster, all arguments ``[n]``."""
+    """Return the class numbers of particles that own a track (``on_track``) or a cluster, all
+    arguments ``[n]``.
+    """
     kind = np.abs(pdg)
     as_track = np.where(charged, kind, _NO_PDG)
     as_cluster = np.where(kind == _ELECTRON, _PHOTON, np.where(charged, _NO_PDG, kind))

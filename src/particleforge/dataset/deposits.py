@@ -1,20 +1,29 @@
 """What each particle left in hits, clusters and tracks.
 
-Inputs -> outputs: hits, links and clusters of ``RawEvents`` -> weighted pairs (cluster, particle, GeV) and
-(track, particle, share), and each particle's deposited energy.
+Inputs -> outputs: hits, links and clusters of ``RawEvents`` -> weighted pairs (cluster, particle,
+GeV) and (track, particle, share), and each particle's deposited energy.
 
-A particle's energy in a hit is its share of the hit's link weights times the calibrated energy of the hit; its energy in
-a cluster is the sum over the cluster's hits. Without hits, the share of the cluster's link weights times the energy of
-the cluster takes its place. Weights that are not positive count as none. A track's share is the link weight (the share of
-the track's hits), scaled down where the weights of one track add up to more than one.
-Invariant: no hit, cluster or track gives away more than it has.
+A particle's energy in a hit is its share of the hit's link weights times the calibrated energy of
+the hit; its energy in a cluster is the sum over the cluster's hits. Without hits, the share of the
+cluster's link weights times the energy of the cluster takes its place. Weights that are not
+positive count as none. A track's share is the link weight (the share of the track's hits), scaled
+down where the weights of one track add up to more than one. Invariant: no hit, cluster or track
+gives away more than it has.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import FloatArray, IntArray, Pairs, RawEvents, grouped, joined_sums, summed
+from particleforge.edm4hep.records import (
+    FloatArray,
+    IntArray,
+    Pairs,
+    RawEvents,
+    grouped,
+    joined_sums,
+    summed,
+)
 
 
 @dataclass(frozen=True)
@@ -33,24 +42,33 @@ def deposits(events: RawEvents) -> Deposits:
     if events.truth_from_hits:
         share = _shares(events.hit_links, events.hits.n_rows)
         in_hits = Pairs(share.left, share.right, share.weight * events.hits["energy"][share.left])
-        in_clusters = joined_sums(events.cluster_hits, in_hits, events.clusters.n_rows, events.hits.n_rows, n_particles)
+        in_clusters = joined_sums(
+            events.cluster_hits, in_hits, events.clusters.n_rows, events.hits.n_rows, n_particles
+        )
         energy = summed(in_hits.right, in_hits.weight, n_particles)
     else:
         share = _shares(events.cluster_links, events.clusters.n_rows)
-        shared = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
+        shared = Pairs(
+            share.left, share.right, share.weight * events.clusters["energy"][share.left]
+        )
         in_clusters = grouped(shared, events.clusters.n_rows, n_particles)
         energy = summed(shared.right, shared.weight, n_particles)
     return Deposits(energy, in_clusters, grouped(tracks, events.tracks.n_rows, n_particles))
 
 
 def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) -> Deposits:
-    """Hand what entries left to their heirs: ``heir`` maps entries to rows of ``n_particles`` truth particles, or -1.
+    """Hand what entries left to their heirs: ``heir`` maps entries to rows of ``n_particles`` truth
+    particles, or -1.
 
     Tracks are not inherited: a track belongs to the particle that made it (see ``ancestry``).
     """
     known = heir >= 0
     energy = summed(heir[known], own.energy[known], n_particles)
-    return Deposits(energy, grouped(own.in_clusters.renumber(right=heir), n_clusters, n_particles), own.on_tracks)
+    return Deposits(
+        energy,
+        grouped(own.in_clusters.renumber(right=heir), n_clusters, n_particles),
+        own.on_tracks,
+    )
 
 
 def _shares(links: Pairs, n_left: int, at_least: float = 0.0) -> Pairs:

@@ -1,20 +1,26 @@
 """Tracks and clusters (or hits) with the members of the dataset's schema.
 
-Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schema.CLUSTERS`` (or ``schema.HITS``), and the events
-with all invalid rows and what refers to them removed. Lengths in mm, energies in GeV, angles in rad, times in ns.
+Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schema.CLUSTERS`` (or
+``schema.HITS``), and the events with all invalid rows and what refers to them removed. Lengths in
+mm, energies in GeV, angles in rad, times in ns.
 
-* Track parameters are those of the state at the interaction point (EDM4hep location 1), pT = 0.299792458e-3 B / |omega|
-  (LCIO helix parameters, LC-DET-2006-004); the entry into the calorimeter is the reference point of the state there (4).
-* A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file has none, the
-  energies are those that the cluster carries (or 0) and widths are 0. A cluster without position takes its hits' centroid, or else the
-  direction of the first neutral candidate that refers to it, on the calorimeter's inner face (FCC-ee samples of spring 2021).
-* With hits as elements, each hit is a cluster of its own (``hits_as_clusters``) before anything else happens.
-* Depth is the distance between the calorimeter's inner face and the position along the straight line from the origin.
+* Track parameters are those of the state at the interaction point (EDM4hep location 1), pT =
+  0.299792458e-3 B / |omega| (LCIO helix parameters, LC-DET-2006-004); the entry into the
+  calorimeter is the reference point of the state there (4).
+* A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file
+  has none, the energies are those that the cluster carries (or 0) and widths are 0. A cluster
+  without position takes its hits' centroid, or else the direction of the first neutral candidate
+  that refers to it, on the calorimeter's inner face (FCC-ee samples of spring 2021).
+* With hits as elements, each hit is a cluster of its own (``hits_as_clusters``) before anything
+  else happens.
+* Depth is the distance between the calorimeter's inner face and the position along the straight
+  line from the origin.
 
-What is dropped and counted: tracks without state, or with one that is not finite or has no curvature; hits and clusters
-whose energy is not a finite positive number; clusters without a position; candidates that are not finite. The particles get
-a column ``made_unusable``: a link says that the entry had a part in a track, hit or cluster that was left out.
-Invariant: every number in the result is finite.
+What is dropped and counted: tracks without state, or with one that is not finite or has no
+curvature; hits and clusters whose energy is not a finite positive number; clusters without a
+position; candidates that are not finite. The particles get a column ``made_unusable``: a link says
+that the entry had a part in a track, hit or cluster that was left out. Invariant: every number in
+the result is finite.
 """
 
 from dataclasses import replace
@@ -23,7 +29,16 @@ import numba
 import numpy as np
 
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
-from particleforge.edm4hep.records import Array, BoolArray, FloatArray, Pairs, RawEvents, Table, joined, summed
+from particleforge.edm4hep.records import (
+    Array,
+    BoolArray,
+    FloatArray,
+    Pairs,
+    RawEvents,
+    Table,
+    joined,
+    summed,
+)
 
 GEV_PER_TESLA_MM = 0.299792458e-3
 _AT_INTERACTION_POINT, _AT_FIRST_HIT, _AT_CALORIMETER = 1, 2, 4
@@ -32,37 +47,51 @@ _IN_SYSTEMS = ("in_ecal", "in_hcal", "in_other")
 
 
 def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
-    """Return the events with one cluster for each hit of at least ``energy_min_gev``, in the order of the hits.
+    """Return the events with one cluster for each hit of at least ``energy_min_gev``, in the order
+    of the hits.
 
-    Candidates refer to the hits of the clusters that they referred to. Hits below remain, as hits outside of all clusters.
+    Candidates refer to the hits of the clusters that they referred to. Hits below remain, as hits
+    outside of all clusters.
     """
     energy = raw.hits["energy"]
-    clusters, cluster_of = raw.hits.select(_positive(energy) & (energy >= energy_min_gev) & _finite(raw.hits, "x", "y", "z"))
+    clusters, cluster_of = raw.hits.select(
+        _positive(energy) & (energy >= energy_min_gev) & _finite(raw.hits, "x", "y", "z")
+    )
     return replace(
         raw,
         clusters=clusters,
         cluster_hits=Pairs.of(np.arange(clusters.n_rows), np.flatnonzero(cluster_of >= 0)),
         cluster_links=Pairs.none(),
-        candidate_clusters=joined(raw.candidate_clusters, raw.cluster_hits, raw.clusters.n_rows).renumber(right=cluster_of),
+        candidate_clusters=joined(
+            raw.candidate_clusters, raw.cluster_hits, raw.clusters.n_rows
+        ).renumber(right=cluster_of),
         truth_from_hits=True,
     )
 
 
 def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
-    """Return the events with ``tracks`` and ``clusters`` as the schema has them and invalid rows dropped and counted."""
+    """Return the events with ``tracks`` and ``clusters`` as the schema has them and invalid rows
+    dropped and counted.
+    """
     counts = dict(raw.counts)
-    hits, new_hit = raw.hits.select(_positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z"))
+    hits, new_hit = raw.hits.select(
+        _positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z")
+    )
     cluster_hits = raw.cluster_hits.renumber(right=new_hit)
     if "system" in raw.clusters:  # they are hits
         clusters = hit_features(raw.clusters, ecal)
     else:
-        located = _towards_candidates(_located(raw.clusters, hits, cluster_hits), raw.candidates, raw.candidate_clusters, ecal)
+        located = _towards_candidates(
+            _located(raw.clusters, hits, cluster_hits), raw.candidates, raw.candidate_clusters, ecal
+        )
         clusters = cluster_features(located, hits, cluster_hits, ecal)
     keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
     clusters, new_cluster = clusters.select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
     tracks, new_track = tracks.select(_finite(tracks, *tracks.columns))
-    candidates, new_candidate = raw.candidates.select(_finite(raw.candidates, *raw.candidates.columns))
+    candidates, new_candidate = raw.candidates.select(
+        _finite(raw.candidates, *raw.candidates.columns)
+    )
     for name, before, after in (
         ("hits_dropped", raw.hits, hits),
         ("clusters_dropped", raw.clusters, clusters),
@@ -71,15 +100,21 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     ):
         counts[name] = before.n_rows - after.n_rows
     made_unusable = _linked(raw.track_links, new_track < 0, raw.particles.n_rows)
-    if raw.truth_from_hits:  # of a cluster that is left out, the hits are still there, but no element any more
+    if (
+        raw.truth_from_hits
+    ):  # of a cluster that is left out, the hits are still there, but no element any more
         in_lost_cluster = np.zeros(raw.hits.n_rows, bool)
         in_lost_cluster[raw.cluster_hits.right[new_cluster[raw.cluster_hits.left] < 0]] = True
-        made_unusable |= _linked(raw.hit_links, (new_hit < 0) | in_lost_cluster, raw.particles.n_rows)
+        made_unusable |= _linked(
+            raw.hit_links, (new_hit < 0) | in_lost_cluster, raw.particles.n_rows
+        )
     else:
         made_unusable |= _linked(raw.cluster_links, new_cluster < 0, raw.particles.n_rows)
     return replace(
         raw,
-        particles=Table(raw.particles.offsets, {**raw.particles.columns, "made_unusable": made_unusable}),
+        particles=Table(
+            raw.particles.offsets, {**raw.particles.columns, "made_unusable": made_unusable}
+        ),
         hits=hits,
         clusters=clusters,
         tracks=tracks,
@@ -94,8 +129,13 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     )
 
 
-def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_tesla: float) -> Table:
-    """Return ``schema.TRACKS``; a track without usable state at the interaction point has NaN in ``omega``."""
+def track_features(
+    tracks: Table, states: Table, track_states: Pairs, b_field_tesla: float
+) -> Table:
+    """Return ``schema.TRACKS``.
+
+    A track without usable state at the interaction point has NaN in ``omega``.
+    """
 
     def at(location: int) -> dict[str, FloatArray]:
         chosen = track_states.where(states["location"][track_states.right] == location)
@@ -110,7 +150,11 @@ def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_te
     eta = np.arcsinh(start["tan_lambda"])
     radius = np.hypot(calorimeter["x"], calorimeter["y"])
     reaches = np.isfinite(radius) & np.isfinite(calorimeter["z"]) & (radius > 0)
-    radius_first = np.where(tracks["radius_innermost_hit"] > 0, tracks["radius_innermost_hit"], np.hypot(first["x"], first["y"]))
+    radius_first = np.where(
+        tracks["radius_innermost_hit"] > 0,
+        tracks["radius_innermost_hit"],
+        np.hypot(first["x"], first["y"]),
+    )
     return Table(
         tracks.offsets,
         {
@@ -128,28 +172,48 @@ def track_features(tracks: Table, states: Table, track_states: Pairs, b_field_te
             "n_hits": tracks["n_hits"],
             "dedx": np.nan_to_num(tracks["dedx"], nan=0, posinf=0, neginf=0),
             "radius_innermost_hit": np.nan_to_num(radius_first, nan=0, posinf=0, neginf=0),
-            "eta_calo": np.where(reaches, np.arcsinh(calorimeter["z"] / np.where(reaches, radius, 1)), eta),
-            "phi_calo": np.where(reaches, np.arctan2(calorimeter["y"], calorimeter["x"]), _wrapped(start["phi"])),
+            "eta_calo": np.where(
+                reaches, np.arcsinh(calorimeter["z"] / np.where(reaches, radius, 1)), eta
+            ),
+            "phi_calo": np.where(
+                reaches, np.arctan2(calorimeter["y"], calorimeter["x"]), _wrapped(start["phi"])
+            ),
         },
     )
 
 
-def cluster_features(clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig) -> Table:
+def cluster_features(
+    clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig
+) -> Table:
     """Return ``schema.CLUSTERS``; a cluster without position has NaN in ``eta``."""
     columns, axis = _at_position(clusters, ecal)
     of_hits = [hits[name] for name in ("system", "energy", "x", "y", "z")]
     n_hits, by_system, moments = _of_members(axis, cluster_hits.left, cluster_hits.right, *of_hits)
-    return Table(clusters.offsets, columns | _energies_by_system(clusters, n_hits, by_system) | {"n_hits": n_hits} | _widths(moments))
+    return Table(
+        clusters.offsets,
+        columns
+        | _energies_by_system(clusters, n_hits, by_system)
+        | {"n_hits": n_hits}
+        | _widths(moments),
+    )
 
 
 def hit_features(hits: Table, ecal: SamplingConfig) -> Table:
     """Return ``schema.HITS``; a hit at the origin has NaN in ``eta``."""
     systems = {name: hits["system"] == number for number, name in enumerate(_IN_SYSTEMS)}
-    return Table(hits.offsets, _at_position(hits, ecal)[0] | systems | {"time": np.nan_to_num(hits["time"], nan=0, posinf=0, neginf=0)})
+    return Table(
+        hits.offsets,
+        _at_position(hits, ecal)[0]
+        | systems
+        | {"time": np.nan_to_num(hits["time"], nan=0, posinf=0, neginf=0)},
+    )
 
 
 def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], FloatArray]:
-    """Return what follows from energy and position, and the unit vectors [n, 3] from the origin; eta is NaN without position."""
+    """Return what follows from energy and position, and the unit vectors [n, 3] from the origin.
+
+    Eta is NaN without position.
+    """
     energy = table["energy"].astype(np.float64)
     x, y, z = (table[axis].astype(np.float64) for axis in "xyz")
     distance = np.sqrt(x**2 + y**2 + z**2)
@@ -157,27 +221,44 @@ def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], 
     safe = np.where(located, distance, 1)
     sin_theta = np.hypot(x, y) / safe
     eta = np.where(located, np.arcsinh(z / np.maximum(np.hypot(x, y), 1e-6 * safe)), np.nan)
-    columns = {"energy": energy, "et": energy * sin_theta, "eta": eta, "phi": np.arctan2(y, x), "x": x, "y": y, "z": z}
+    columns = {
+        "energy": energy,
+        "et": energy * sin_theta,
+        "eta": eta,
+        "phi": np.arctan2(y, x),
+        "x": x,
+        "y": y,
+        "z": z,
+    }
     columns["depth"] = distance - distance_to_face(sin_theta, np.abs(z) / safe, ecal)
     return columns, np.stack([x, y, z], axis=1) / safe[:, None]
 
 
 def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:
-    """Return the distance in mm from the origin to the inner face of barrel or endcap, whichever comes first."""
+    """Return the distance in mm from the origin to the inner face of barrel or endcap, whichever
+    comes first.
+    """
     barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
     endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
     return np.minimum(barrel, endcap)
 
 
 def acceptance_abs_eta(calorimeter: CalorimeterConfig) -> float:
-    """Return the |eta| up to which a straight line from the origin meets the face of an endcap calorimeter."""
+    """Return the |eta| up to which a straight line from the origin meets the face of an endcap
+    calorimeter.
+    """
     endcaps = (calorimeter.ecal, calorimeter.hcal)
-    return max(float(np.arcsinh(endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm)) for endcap in endcaps)
+    return max(
+        float(np.arcsinh(endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm))
+        for endcap in endcaps
+    )
 
 
 def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
     """Give clusters without position their hits' centroid, or NaN where they have none."""
-    missing = ~_finite(clusters, "x", "y", "z") | ((clusters["x"] == 0) & (clusters["y"] == 0) & (clusters["z"] == 0))
+    missing = ~_finite(clusters, "x", "y", "z") | (
+        (clusters["x"] == 0) & (clusters["y"] == 0) & (clusters["z"] == 0)
+    )
     if not np.any(missing):
         return clusters
     weight = hits["energy"][cluster_hits.right]
@@ -185,23 +266,33 @@ def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
     known = missing & (total > 0)
     columns = dict(clusters.columns)
     for axis in "xyz":
-        mean = summed(cluster_hits.left, weight * hits[axis][cluster_hits.right], clusters.n_rows) / np.where(total > 0, total, 1)
+        mean = summed(
+            cluster_hits.left, weight * hits[axis][cluster_hits.right], clusters.n_rows
+        ) / np.where(total > 0, total, 1)
         columns[axis] = np.where(known, mean, np.where(missing, np.nan, clusters[axis]))
     return Table(clusters.offsets, columns)
 
 
-def _towards_candidates(clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig) -> Table:
-    """Give clusters without position one in the direction of their first neutral candidate, where ``ecal`` begins."""
+def _towards_candidates(
+    clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig
+) -> Table:
+    """Give clusters without position one in the direction of their first neutral candidate, where
+    ``ecal`` begins.
+    """
     momentum = np.stack([candidates[f"p{axis}"].astype(np.float64) for axis in "xyz"], axis=1)
     size = np.linalg.norm(momentum, axis=1)
     usable = (candidates["charge"] == 0) & np.isfinite(size) & (size > 0)
-    pairs = candidate_clusters.where(usable[candidate_clusters.left] & ~np.isfinite(clusters["x"])[candidate_clusters.right])
+    pairs = candidate_clusters.where(
+        usable[candidate_clusters.left] & ~np.isfinite(clusters["x"])[candidate_clusters.right]
+    )
     if not len(pairs.left):
         return clusters
     cluster, first = np.unique(pairs.right, return_index=True)
     candidate = pairs.left[first]
     direction = momentum[candidate] / size[candidate, None]
-    distance = distance_to_face(np.hypot(direction[:, 0], direction[:, 1]), np.abs(direction[:, 2]), ecal)
+    distance = distance_to_face(
+        np.hypot(direction[:, 0], direction[:, 1]), np.abs(direction[:, 2]), ecal
+    )
     columns = dict(clusters.columns)
     for number, axis in enumerate("xyz"):
         columns[axis] = clusters[axis].astype(np.float64)
@@ -209,17 +300,28 @@ def _towards_candidates(clusters: Table, candidates: Table, candidate_clusters: 
     return Table(clusters.offsets, columns)
 
 
-def _energies_by_system(clusters: Table, n_hits: FloatArray, by_system: FloatArray) -> dict[str, FloatArray]:
-    """Return the hits' energies by system [n_clusters, 3] as columns; clusters without hits have what they carry themselves."""
+def _energies_by_system(
+    clusters: Table, n_hits: FloatArray, by_system: FloatArray
+) -> dict[str, FloatArray]:
+    """Return the hits' energies by system [n_clusters, 3] as columns.
+
+    Clusters without hits have what they carry themselves.
+    """
     found = {}
     for number, name in enumerate(_SYSTEMS):
-        carried = np.nan_to_num(clusters[name], nan=0, posinf=0, neginf=0) if name in clusters else np.zeros(clusters.n_rows)
+        carried = (
+            np.nan_to_num(clusters[name], nan=0, posinf=0, neginf=0)
+            if name in clusters
+            else np.zeros(clusters.n_rows)
+        )
         found[name] = np.where(n_hits > 0, by_system[:, number], carried)
     return found
 
 
 def _widths(moments: FloatArray) -> dict[str, FloatArray]:
-    """Return the energy-weighted RMS of the hits across and along the line from the origin, from their ``moments``."""
+    """Return the energy-weighted RMS of the hits across and along the line from the origin, from
+    their ``moments``.
+    """
     total, mean, along2, across2 = moments.T
     total = np.where(total > 0, total, 1)
     return {
@@ -230,17 +332,27 @@ def _widths(moments: FloatArray) -> dict[str, FloatArray]:
 
 @numba.njit(cache=True)
 def _of_members(axis, cluster, hit, system, energy, x, y, z):  # type: ignore[no-untyped-def]
-    """Return of each cluster's hits: their number, energies by system, and sums of w, w l, w l^2 and w t^2.
+    """Return of each cluster's hits: their number, energies by system, and sums of w, w l, w l^2
+    and w t^2.
 
-    w is the hit's energy, l and t are its distances along and across ``axis`` [n_clusters, 3], unit vectors from the origin; l is counted
-    from the cluster's first hit, lest digits cancel.
+    w is the hit's energy, l and t are its distances along and across ``axis`` [n_clusters, 3], unit
+    vectors from the origin; l is counted from the cluster's first hit, lest digits cancel.
     """
     n_clusters = len(axis)
-    n_hits, by_system, moments = np.zeros(n_clusters), np.zeros((n_clusters, len(_SYSTEMS))), np.zeros((n_clusters, 4))
+    n_hits, by_system, moments = (
+        np.zeros(n_clusters),
+        np.zeros((n_clusters, len(_SYSTEMS))),
+        np.zeros((n_clusters, 4)),
+    )
     origin = np.zeros(n_clusters)
     for i in range(len(cluster)):
         c, h = cluster[i], hit[i]
-        dx, dy, dz, weight = np.float64(x[h]), np.float64(y[h]), np.float64(z[h]), np.float64(energy[h])
+        dx, dy, dz, weight = (
+            np.float64(x[h]),
+            np.float64(y[h]),
+            np.float64(z[h]),
+            np.float64(energy[h]),
+        )
         along = axis[c, 0] * dx + axis[c, 1] * dy + axis[c, 2] * dz
         if moments[c, 0] == 0:
             origin[c] = along
@@ -267,7 +379,9 @@ def _positive(values: Array) -> BoolArray:
 def _finite(table: Table, *names: str) -> BoolArray:
     """Tell which rows are finite in the single precision that they are stored in."""
     with np.errstate(over="ignore"):
-        finite: BoolArray = np.all([np.isfinite(table[name].astype(np.float32)) for name in names], axis=0)
+        finite: BoolArray = np.all(
+            [np.isfinite(table[name].astype(np.float32)) for name in names], axis=0
+        )
     return finite
 
 

@@ -1,15 +1,18 @@
-"""Truth of a chunk: truth particles, what became of them, and the target of every element, with closed energy accounting.
+"""Truth of a chunk: truth particles, what became of them, and the target of every element, with
+closed energy accounting.
 
-Inputs -> outputs: valid ``RawEvents`` -> ``schema.PARTICLES``, ``TARGETS``, ``TRACK_LINKS``, ``CLUSTER_LINKS`` and the
-``Balance`` in GeV. docs/truth.md explains the rules; in short:
+Inputs -> outputs: valid ``RawEvents`` -> ``schema.PARTICLES``, ``TARGETS``, ``TRACK_LINKS``,
+``CLUSTER_LINKS`` and the ``Balance`` in GeV. docs/truth.md explains the rules; in short:
 
 1. ``deposits`` says what every entry of the history left, ``ancestry`` who inherits it.
-2. A particle is visible if it is no neutrino and made a share of a track, or left more than a share of its energy in
-   the calorimeters or, if charged, more than an absolute energy; outside their acceptance it must have left most of its
-   energy (thresholds: ``settings.dataset``).
-3. In descending energy each visible particle takes the free track that it made most of, else the free cluster that it
-   left most in. Without either it is merged into the owner of its strongest cluster, or dropped if it left nothing there.
-4. A target is the four-momentum sum of an element's owner and what was merged into it; its class follows the host.
+2. A particle is visible if it is no neutrino and made a share of a track, or left more than a share
+   of its energy in the calorimeters or, if charged, more than an absolute energy; outside their
+   acceptance it must have left most of its energy (thresholds: ``settings.dataset``).
+3. In descending energy each visible particle takes the free track that it made most of, else the
+   free cluster that it left most in. Without either it is merged into the owner of its strongest
+   cluster, or dropped if it left nothing there.
+4. A target is the four-momentum sum of an element's owner and what was merged into it; its class
+   follows the host.
 
 Invariants: an element has at most one owner; visible energy = target energy + dropped energy.
 """
@@ -27,7 +30,16 @@ from particleforge.dataset.ancestry import trace
 from particleforge.dataset.balance import Balance, balance_of
 from particleforge.dataset.classes import absolute_eta, class_by_host, class_of, is_neutrino
 from particleforge.dataset.deposits import Deposits, deposits, inherited
-from particleforge.edm4hep.records import Array, BoolArray, FloatArray, IntArray, Pairs, RawEvents, Table, summed
+from particleforge.edm4hep.records import (
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Pairs,
+    RawEvents,
+    Table,
+    summed,
+)
 
 _P4 = ("px", "py", "pz", "energy")
 
@@ -43,13 +55,23 @@ class Truth:
     balance: Balance
 
 
-def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[ParticleClassConfig], abs_eta_max: float) -> Truth:
-    """Return the truth of a chunk of valid events (see ``elements.valid_events``); ``abs_eta_max`` is the calorimeters' acceptance."""
+def build_truth(
+    events: RawEvents,
+    rules: DatasetConfig,
+    classes: Sequence[ParticleClassConfig],
+    abs_eta_max: float,
+) -> Truth:
+    """Return the truth of a chunk of valid events (see ``elements.valid_events``).
+
+    ``abs_eta_max`` is the calorimeters' acceptance.
+    """
     own = deposits(events)
     strong = own.on_tracks.where(own.on_tracks.weight >= rules.visible_track_share_min)
     made = np.zeros(events.particles.n_rows, bool)
     made[strong.right] = True
-    ancestry = trace(events.particles, events.parents, own.energy, made, _largest(own.on_tracks, events))
+    ancestry = trace(
+        events.particles, events.parents, own.energy, made, _largest(own.on_tracks, events)
+    )
     particles, row = events.particles.select(ancestry.selected)
     heir = np.where(ancestry.heir >= 0, row[ancestry.heir], -1)
     left = inherited(own, heir, events.clusters.n_rows, particles.n_rows)
@@ -61,7 +83,10 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     order = np.lexsort((np.arange(particles.n_rows), -p4[:, 3]))
     fate, track, cluster = _assign(
         order[visible[order]],
-        *_by_particle(left.on_tracks.where(left.on_tracks.weight >= rules.visible_track_share_min), particles.n_rows),
+        *_by_particle(
+            left.on_tracks.where(left.on_tracks.weight >= rules.visible_track_share_min),
+            particles.n_rows,
+        ),
         *_by_particle(left.in_clusters, particles.n_rows),
         events.tracks.n_rows,
         events.clusters.n_rows,
@@ -70,20 +95,40 @@ def build_truth(events: RawEvents, rules: DatasetConfig, classes: Sequence[Parti
     targets = _targets(events, particles, p4, fate, track, cluster, classes)
     table = Table(
         particles.offsets,
-        {"pdg": particles["pdg"], "charge": particles["charge"], **dict(zip(_P4, p4.T, strict=True))}
-        | {"class_id": class_of(classes, particles["pdg"], particles["charge"] != 0, eta), "fate": fate, "element": element}
+        {
+            "pdg": particles["pdg"],
+            "charge": particles["charge"],
+            **dict(zip(_P4, p4.T, strict=True)),
+        }
+        | {
+            "class_id": class_of(classes, particles["pdg"], particles["charge"] != 0, eta),
+            "fate": fate,
+            "element": element,
+        }
         | {"deposited_energy": left.energy},
     )
     spoilt = np.zeros(particles.n_rows, bool)
     spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
-    made_track = np.isin(np.arange(particles.n_rows), left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min])
+    made_track = np.isin(
+        np.arange(particles.n_rows),
+        left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min],
+    )
     rest = np.ones(particles.n_rows, bool)
     balance = balance_of(
         p4[:, 3],
         fate,
         targets["energy"],
-        invisible={"neutrinos": is_neutrino(particles["pdg"]), "unusable": spoilt, "outside": ~accepted, "faint": rest},
-        dropped={"dropped_unusable": spoilt, "dropped_shared_track": made_track, "dropped_no_cluster": rest},
+        invisible={
+            "neutrinos": is_neutrino(particles["pdg"]),
+            "unusable": spoilt,
+            "outside": ~accepted,
+            "faint": rest,
+        },
+        dropped={
+            "dropped_unusable": spoilt,
+            "dropped_shared_track": made_track,
+            "dropped_no_cluster": rest,
+        },
     )
     balance.orphan_deposits = float(own.energy[heir < 0].sum())
     balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split
@@ -105,10 +150,13 @@ def _largest(on_tracks: Pairs, events: RawEvents) -> BoolArray:
     return best
 
 
-def _visible(particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig, accepted: BoolArray) -> BoolArray:
+def _visible(
+    particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig, accepted: BoolArray
+) -> BoolArray:
     seen = left.energy > rules.visible_fraction_min * p4[:, 3]
     seen |= (particles["charge"] != 0) & (left.energy > rules.visible_charged_energy_gev)
-    # What flies past the calorimeters and sheds a little into them cannot be reconstructed from that.
+    # What flies past the calorimeters and sheds a little into them cannot be reconstructed from
+    # that.
     seen &= accepted | (left.energy > rules.visible_fraction_outside_min * p4[:, 3])
     seen[left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min]] = True
     return seen & (p4[:, 3] > 0) & ~is_neutrino(particles["pdg"])
@@ -123,7 +171,10 @@ def _by_particle(pairs: Pairs, n_particles: int) -> tuple[IntArray, IntArray]:
 
 @numba.njit(cache=True)
 def _assign(order, track_offsets, tracks, cluster_offsets, clusters, n_tracks, n_clusters):  # type: ignore[no-untyped-def]
-    """Give visible particles, in ``order``, an element each; return fate and the rows of track and cluster (or -1)."""
+    """Give visible particles, in ``order``, an element each.
+
+    Return fate and the rows of track and cluster (or -1).
+    """
     n_particles = len(track_offsets) - 1
     fate = np.full(n_particles, schema.Fate.INVISIBLE.value, np.int8)
     track, cluster = np.full(n_particles, -1, np.int64), np.full(n_particles, -1, np.int64)
@@ -154,7 +205,9 @@ def _elements(events: RawEvents, particles: Table, track: IntArray, cluster: Int
     """Return element numbers within the event: tracks, then clusters."""
     event = particles.events()
     on_cluster = cluster - events.clusters.offsets[event] + events.tracks.counts[event]
-    return np.where(track >= 0, track - events.tracks.offsets[event], np.where(cluster >= 0, on_cluster, -1))
+    return np.where(
+        track >= 0, track - events.tracks.offsets[event], np.where(cluster >= 0, on_cluster, -1)
+    )
 
 
 def _targets(
@@ -173,7 +226,9 @@ def _targets(
     hosted, merged = fate == schema.Fate.HOSTED, fate == schema.Fate.MERGED
     counted = hosted | merged
     n_elements = int(offsets[-1])
-    columns: dict[str, Array] = {name: summed(element[counted], p4[counted, i], n_elements) for i, name in enumerate(_P4)}
+    columns: dict[str, Array] = {
+        name: summed(element[counted], p4[counted, i], n_elements) for i, name in enumerate(_P4)
+    }
     class_id, charge = np.zeros(n_elements, np.int8), np.zeros(n_elements, np.int8)
     owner = np.full(n_elements, -1, np.int64)
     host = element[hosted]
@@ -181,9 +236,14 @@ def _targets(
     eta = absolute_eta(*p4[hosted, :3].T)
     charges = particles["charge"][hosted]
     class_id[host] = class_by_host(classes, particles["pdg"][hosted], charges != 0, eta, on_track)
-    # A neutral particle on a track has no charge to teach; the track's own is what a reconstruction would give it.
+    # A neutral particle on a track has no charge to teach; the track's own is what a reconstruction
+    # would give it.
     padded = np.append(events.tracks["charge"], 0)
-    charge[host] = np.where(on_track, np.sign(np.where(charges != 0, charges, padded[np.where(on_track, track[hosted], -1)])), 0)
+    charge[host] = np.where(
+        on_track,
+        np.sign(np.where(charges != 0, charges, padded[np.where(on_track, track[hosted], -1)])),
+        0,
+    )
     owner[host] = particles.local()[hosted]
     columns |= {"class_id": class_id, "charge": charge, "particle": owner}
     columns["n_merged"] = np.bincount(element[merged], minlength=n_elements)
@@ -194,5 +254,9 @@ def _links(pairs: Pairs, left: Table, particles: Table, name: str, weight: str) 
     """Return pairs as a table of row numbers within the event."""
     counts = np.bincount(left.events()[pairs.left], minlength=len(left.offsets) - 1)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    columns = {name: left.local()[pairs.left], "particle": particles.local()[pairs.right], weight: pairs.weight}
+    columns = {
+        name: left.local()[pairs.left],
+        "particle": particles.local()[pairs.right],
+        weight: pairs.weight,
+    }
     return Table(offsets, columns)

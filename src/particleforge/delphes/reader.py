@@ -1,26 +1,34 @@
 """Read Delphes ROOT files chunk by chunk into the flat tables that ``edm4hep.reader`` gives, too.
 
-Inputs -> outputs: a Delphes file, the names of its branches, the field (T) and the face of the calorimeter -> ``RawEvents``:
+Inputs -> outputs: a Delphes file, the names of its branches, the field (T) and the face of the
+calorimeter -> ``RawEvents``:
 
-* ``particles``: as the file has them; energy in GeV from momentum and mass. There are no parents: Delphes propagates what the
-  generator left stable and makes no secondaries, so nothing that was deposited has a history to be followed.
-* ``tracks``: parameters of two states, at the point of closest approach to the origin (EDM4hep location 1) and at the calorimeter (4),
-  as LCIO defines them (LC-DET-2006-004): omega = charge 0.299792458e-3 B / PT in 1/mm; the size of d0 is D0's, its sign follows from the
-  point of closest approach (Xd, Yd), for modules disagree (ParticlePropagator: D0 = (x py - y px) / pT, the other way round than LCIO and
-  TrackCovariance); without that point, it is ParticlePropagator's. Chi-square, hits and dE/dx are 0: Delphes fits nothing.
-* ``clusters``: towers, or what else of class Tower the configuration names. They have a direction only, so they are put on the
-  calorimeter's inner face along it. Eem and Ehad are the energies in ECAL and HCAL; where both are 0, the energy lies elsewhere.
-* ``candidates``: the e-flow. Charged ones have the track's PID, which Delphes knows from the truth; photons are 22 and neutral hadrons
-  130 (K0L), both massless as in Delphes itself; a neutral ParticleFlowCandidate is a hadron if it holds hadronic energy.
+* ``particles``: as the file has them; energy in GeV from momentum and mass. There are no parents:
+  Delphes propagates what the generator left stable and makes no secondaries, so nothing that was
+  deposited has a history to be followed.
+* ``tracks``: parameters of two states, at the point of closest approach to the origin (EDM4hep
+  location 1) and at the calorimeter (4), as LCIO defines them (LC-DET-2006-004): omega = charge
+  0.299792458e-3 B / PT in 1/mm; the size of d0 is D0's, its sign follows from the point of closest
+  approach (Xd, Yd), for modules disagree (ParticlePropagator: D0 = (x py - y px) / pT, the other
+  way round than LCIO and TrackCovariance); without that point, it is ParticlePropagator's.
+  Chi-square, hits and dE/dx are 0: Delphes fits nothing.
+* ``clusters``: towers, or what else of class Tower the configuration names. They have a direction
+  only, so they are put on the calorimeter's inner face along it. Eem and Ehad are the energies in
+  ECAL and HCAL; where both are 0, the energy lies elsewhere.
+* ``candidates``: the e-flow. Charged ones have the track's PID, which Delphes knows from the truth;
+  photons are 22 and neutral hadrons 130 (K0L), both massless as in Delphes itself; a neutral
+  ParticleFlowCandidate is a hadron if it holds hadronic energy.
 
 Members that older versions lack: Mass of tracks (then 0), CtgTheta, D0 and DZ (then Eta, Dxy, Zd).
 
-Truth links: a track is all of its ``Particle``'s. A tower names its ``Particles`` but not what each left in it, so their energies are the
-weights: particles of 30 and 10 GeV share a tower 3 : 1. Pile-up is truth like any other particle (docs/truth.md), if the branch holds it;
-references that point nowhere are left out and counted.
-A candidate stands for the track, or the tower of its calorimeter, that names the same particle.
+Truth links: a track is all of its ``Particle``'s. A tower names its ``Particles`` but not what each
+left in it, so their energies are the weights: particles of 30 and 10 GeV share a tower 3 : 1.
+Pile-up is truth like any other particle (docs/truth.md), if the branch holds it; references that
+point nowhere are left out and counted. A candidate stands for the track, or the tower of its
+calorimeter, that names the same particle.
 
-Lengths in mm, energies in GeV; nothing that is read has a time. Invariant: every row number of every relation lies within its table.
+Lengths in mm, energies in GeV; nothing that is read has a time. Invariant: every row number of
+every relation lies within its table.
 """
 
 import logging
@@ -35,7 +43,16 @@ from particleforge.config.geometry import SamplingConfig
 from particleforge.delphes.references import keys, resolve, sharing
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
-from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, RawEvents, Table, combined, whole_charge
+from particleforge.edm4hep.records import (
+    Array,
+    FloatArray,
+    IntArray,
+    Pairs,
+    RawEvents,
+    Table,
+    combined,
+    whole_charge,
+)
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -54,14 +71,19 @@ def read_chunks(
     n_events: int,
     n_events_max: int | None = None,
 ) -> Iterator[RawEvents]:
-    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time; a file that cannot be used is a UserError."""
+    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time.
+
+    A file that cannot be used is a UserError.
+    """
     with DelphesFile(path) as file:
         try:
             numbers = _check(file, branches)
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
             for start in range(0, total, n_events):
                 stop = min(start + n_events, total)
-                events = _Chunk(file, branches, start, stop).events(numbers[0][start:stop], numbers[1][start:stop], b_field_tesla, ecal)
+                events = _Chunk(file, branches, start, stop).events(
+                    numbers[0][start:stop], numbers[1][start:stop], b_field_tesla, ecal
+                )
                 yield events
         except UserError:
             raise
@@ -70,13 +92,20 @@ def read_chunks(
 
 
 def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
-    """Refuse a file from which no truth can be built; return the events' numbers and the file's own (see ``RawEvents``)."""
+    """Refuse a file from which no truth can be built.
+
+    Return the events' numbers and the file's own (see ``RawEvents``).
+    """
     if not file.found(branches.particles):
-        raise UserError(f"{file.path}: no branch {spelled(branches.particles)}; correct the detector's 'delphes.particles'")
+        raise UserError(
+            f"{file.path}: no branch {spelled(branches.particles)}; correct the detector's"
+            " 'delphes.particles'"
+        )
     if not file.found(branches.tracks) and not file.found(branches.clusters):
         raise UserError(
-            f"{file.path}: neither {spelled(branches.tracks)} nor {spelled(branches.clusters)} is there; let the Delphes card write tracks "
-            "and towers, or correct the detector's 'delphes'"
+            f"{file.path}: neither {spelled(branches.tracks)} nor {spelled(branches.clusters)} is"
+            " there; let the Delphes card write tracks and towers, or correct the detector's"
+            " 'delphes'"
         )
     position = np.arange(file.n_events, dtype=np.uint64)
     leaf = file.member(branches.event, "Number")
@@ -85,7 +114,10 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
     numbers = _one_per_event(file, leaf, 0, file.n_events)
     own = numbers.astype(np.int64).astype(np.uint64)
     if np.any(numbers < 0) or len(np.unique(numbers)) < file.n_events:
-        log.warning("%s: events share their number; they are numbered by their position in the file", file.path)
+        log.warning(
+            "%s: events share their number; they are numbered by their position in the file",
+            file.path,
+        )
         return position, own
     return own, own
 
@@ -93,7 +125,9 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
 def _one_per_event(file: DelphesFile, leaf: str, start: int, stop: int) -> Array:
     counts, values = file.jagged(leaf, start, stop)
     if len(counts) != stop - start or np.any(counts != 1) or not np.all(np.isfinite(values)):
-        raise UserError(f"{file.path}: {leaf} must hold one finite number per event; the file is damaged")
+        raise UserError(
+            f"{file.path}: {leaf} must hold one finite number per event; the file is damaged"
+        )
     return values
 
 
@@ -105,13 +139,17 @@ class _Chunk:
         self.n_events = stop - start
         self.dropped = 0
 
-    def events(self, numbers: Array, own_numbers: Array, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
+    def events(
+        self, numbers: Array, own_numbers: Array, b_field_tesla: float, ecal: SamplingConfig
+    ) -> RawEvents:
         """Return the chunk's events."""
         particles, particle_keys = self.particles()
         energy = particles["energy"]
         tracks, states, track_refs = self.tracks(b_field_tesla)
         clusters, cluster_refs = self.clusters(ecal)
-        candidates, candidate_tracks, candidate_clusters = self.candidates(track_refs, clusters, cluster_refs)
+        candidates, candidate_tracks, candidate_clusters = self.candidates(
+            track_refs, clusters, cluster_refs
+        )
         two_each = np.repeat(np.arange(tracks.n_rows), 2)
         return RawEvents(
             run_number=np.zeros(self.n_events, np.uint32),
@@ -124,7 +162,10 @@ class _Chunk:
             states=states,
             track_states=Pairs.of(two_each, np.arange(len(two_each))),
             clusters=clusters,
-            hits=Table.empty(self.n_events, dict.fromkeys(("energy", "x", "y", "z", "time"), float) | {"system": int}),
+            hits=Table.empty(
+                self.n_events,
+                dict.fromkeys(("energy", "x", "y", "z", "time"), float) | {"system": int},
+            ),
             cluster_hits=Pairs.none(),
             hit_links=Pairs.none(),
             cluster_links=self.links(cluster_refs, particle_keys, energy),
@@ -139,7 +180,9 @@ class _Chunk:
 
     def table(self, branch: str, columns: Mapping[str, tuple[str, ...]]) -> Table:
         """Read members of a branch, each under the first of its names that the file knows."""
-        return self.leaves({column: self.file.require(branch, *names) for column, names in columns.items()})
+        return self.leaves(
+            {column: self.file.require(branch, *names) for column, names in columns.items()}
+        )
 
     def leaves(self, leaves: Mapping[str, str]) -> Table:
         """Read leaves of one branch; they must agree on the number of objects."""
@@ -152,12 +195,21 @@ class _Chunk:
         return Table(offsets, columns)
 
     def agreed(self, leaf: str, counts: IntArray, offsets: IntArray | None) -> IntArray:
-        """Return the offsets of ``counts``; where they are not ``offsets``, or events are missing, the file is damaged."""
+        """Return the offsets of ``counts``.
+
+        Where they are not ``offsets``, or events are missing, the file is damaged.
+        """
         found = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         if len(counts) != self.n_events:
-            raise UserError(f"{self.file.path}: branch {leaf} has {len(counts)} of {self.n_events} events; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: branch {leaf} has {len(counts)} of {self.n_events} events; the"
+                " file is damaged"
+            )
         if offsets is not None and not np.array_equal(offsets, found):
-            raise UserError(f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is"
+                " damaged"
+            )
         return found
 
     def weights(self) -> FloatArray:
@@ -168,72 +220,155 @@ class _Chunk:
 
     def particles(self) -> tuple[Table, IntArray]:
         """Read the particles, and the keys that references to them have."""
-        names = {"pdg": "PID", "status": "Status", "charge": "Charge", "mass": "Mass", "id": "fUniqueID"}
+        names = {
+            "pdg": "PID",
+            "status": "Status",
+            "charge": "Charge",
+            "mass": "Mass",
+            "id": "fUniqueID",
+        }
         names |= {f"p{axis}": f"P{axis}" for axis in "xyz"}
         found = self.file.found(self.branches.particles)
         members = {column: (name,) for column, name in names.items()}
-        read, _ = _merged([self.table(branch, members) for branch in found], self.n_events, dict.fromkeys(names, float))
+        read, _ = _merged(
+            [self.table(branch, members) for branch in found],
+            self.n_events,
+            dict.fromkeys(names, float),
+        )
         px, py, pz, mass = (read[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
         energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
         if not np.all(np.isfinite(energy)):
-            raise UserError(f"{self.file.path}: {' or '.join(found)} holds momenta that are not finite; simulate the file again")
-        columns: dict[str, Array] = {"pdg": read["pdg"].astype(np.int32), "status": read["status"].astype(np.int32)}
-        columns |= {"charge": whole_charge(read["charge"]), "px": px, "py": py, "pz": pz, "energy": energy}
+            raise UserError(
+                f"{self.file.path}: {' or '.join(found)} holds momenta that are not finite;"
+                " simulate the file again"
+            )
+        columns: dict[str, Array] = {
+            "pdg": read["pdg"].astype(np.int32),
+            "status": read["status"].astype(np.int32),
+        }
+        columns |= {
+            "charge": whole_charge(read["charge"]),
+            "px": px,
+            "py": py,
+            "pz": pz,
+            "energy": energy,
+        }
         return Table(read.offsets, columns), keys(read.events(), read["id"])
 
     def tracks(self, b_field_tesla: float) -> tuple[Table, Table, Pairs]:
         """Read the tracks, two states for each, and (track, key of its particle)."""
         parts = [self.tracks_of(branch) for branch in self.file.found(self.branches.tracks)]
         columns = ("pt", "phi", "charge", "d0", "z0", "x", "y", "z", "slope")
-        read, row = _merged([table for table, _ in parts], self.n_events, dict.fromkeys(columns, float))
+        read, row = _merged(
+            [table for table, _ in parts], self.n_events, dict.fromkeys(columns, float)
+        )
         zeros = ("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit")
         tracks = Table(read.offsets, {name: np.zeros(read.n_rows) for name in zeros})
         return tracks, self.states(read, b_field_tesla), _all_of(parts, row)
 
     def tracks_of(self, branch: str) -> tuple[Table, Pairs]:
         """Read the tracks of one branch, and (track, key of its particle)."""
-        names = {"pt": ("PT",), "phi": ("Phi",), "charge": ("Charge",), "d0": ("D0", "Dxy"), "z0": ("DZ", "Zd")}
-        names |= {"x": ("XOuter",), "y": ("YOuter",), "z": ("ZOuter",), "slope": ("CtgTheta", "Eta")}
+        names = {
+            "pt": ("PT",),
+            "phi": ("Phi",),
+            "charge": ("Charge",),
+            "d0": ("D0", "Dxy"),
+            "z0": ("DZ", "Zd"),
+        }
+        names |= {
+            "x": ("XOuter",),
+            "y": ("YOuter",),
+            "z": ("ZOuter",),
+            "slope": ("CtgTheta", "Eta"),
+        }
         read = self.table(branch, names)
         columns = {name: column.astype(np.float64) for name, column in read.columns.items()}
         if self.file.member(branch, "CtgTheta") is None:
             columns["slope"] = np.sinh(np.clip(columns["slope"], -_ETA_MAX, _ETA_MAX))
         d0, columns["d0"] = columns["d0"], -columns["d0"]
-        if self.file.member(branch, "Xd") is not None and self.file.member(branch, "Yd") is not None:
+        if (
+            self.file.member(branch, "Xd") is not None
+            and self.file.member(branch, "Yd") is not None
+        ):
             nearest = self.table(branch, {"phi": ("Phi",), "x": ("Xd",), "y": ("Yd",)})
             side = nearest["y"] * np.cos(columns["phi"]) - nearest["x"] * np.sin(columns["phi"])
             columns["d0"] = np.where(side == 0, -d0, np.copysign(np.abs(d0), side))
         return Table(read.offsets, columns), self.references(branch, read)
 
     def states(self, read: Table, b_field_tesla: float) -> Table:
-        """Return the states of the tracks as read, those at the interaction point and at the calorimeter in turn."""
+        """Return the states of the tracks as read, those at the interaction point and at the
+        calorimeter in turn.
+        """
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
-        with np.errstate(divide="ignore", invalid="ignore"):  # a track without momentum has no curvature and is left out later
-            omega = np.where(read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0)
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # a track without momentum has no curvature and is left out later
+            omega = np.where(
+                read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
+            )
             phi, d0, x, y = read["phi"], read["d0"], read["x"], read["y"]
             to_centre = 1 / omega - d0
-            outer_phi = np.arctan2(-omega * (x - to_centre * np.sin(phi)), omega * (y + to_centre * np.cos(phi)))
+            outer_phi = np.arctan2(
+                -omega * (x - to_centre * np.sin(phi)), omega * (y + to_centre * np.cos(phi))
+            )
         none = np.zeros(read.n_rows)
-        at_ip = (np.full(read.n_rows, AT_IP), d0, phi, omega, read["z0"], read["slope"], none, none, none)
-        outside = (np.full(read.n_rows, AT_CALORIMETER), none, outer_phi, omega, none, read["slope"], x, y, read["z"])
-        interleaved = {name: np.stack(pair, axis=1).ravel() for name, *pair in zip(columns, at_ip, outside, strict=True)}
+        at_ip = (
+            np.full(read.n_rows, AT_IP),
+            d0,
+            phi,
+            omega,
+            read["z0"],
+            read["slope"],
+            none,
+            none,
+            none,
+        )
+        outside = (
+            np.full(read.n_rows, AT_CALORIMETER),
+            none,
+            outer_phi,
+            omega,
+            none,
+            read["slope"],
+            x,
+            y,
+            read["z"],
+        )
+        interleaved = {
+            name: np.stack(pair, axis=1).ravel()
+            for name, *pair in zip(columns, at_ip, outside, strict=True)
+        }
         return Table(2 * read.offsets, interleaved)
 
     def clusters(self, ecal: SamplingConfig) -> tuple[Table, Pairs]:
-        """Read what stands for clusters as one table, event by event, and (cluster, key of a particle in it)."""
+        """Read what stands for clusters as one table, event by event, and (cluster, key of a
+        particle in it).
+        """
         parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
         names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
         merged, row = _merged([table for table, _ in parts], self.n_events, names)
         columns = dict(merged.columns)
-        columns["energy_other"] = np.where(columns["energy_ecal"] + columns["energy_hcal"] > 0, 0.0, columns["energy"])
-        columns |= dict(zip("xyz", _on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True))
+        columns["energy_other"] = np.where(
+            columns["energy_ecal"] + columns["energy_hcal"] > 0, 0.0, columns["energy"]
+        )
+        columns |= dict(
+            zip("xyz", _on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True)
+        )
         return Table(merged.offsets, columns), _all_of(parts, row)
 
     def towers(self, branch: str) -> tuple[Table, Pairs]:
         """Read objects of class Tower, and (object, key of a particle in it)."""
-        names = {"energy": ("E",), "eta": ("Eta",), "phi": ("Phi",), "energy_ecal": ("Eem",), "energy_hcal": ("Ehad",)}
+        names = {
+            "energy": ("E",),
+            "eta": ("Eta",),
+            "phi": ("Phi",),
+            "energy_ecal": ("Eem",),
+            "energy_hcal": ("Ehad",),
+        }
         read = self.table(branch, names)
-        read = Table(read.offsets, {name: column.astype(np.float64) for name, column in read.columns.items()})
+        read = Table(
+            read.offsets, {name: column.astype(np.float64) for name, column in read.columns.items()}
+        )
         return read, self.reference_lists(branch, read)
 
     def reference_lists(self, branch: str, table: Table) -> Pairs:
@@ -252,19 +387,29 @@ class _Chunk:
         return Pairs.of(np.arange(table.n_rows), keys(table.events(), references))
 
     def links(self, references: Pairs, particle_keys: IntArray, weight: FloatArray) -> Pairs:
-        """Turn references to particles into weighted pairs; leave out, and count, what points nowhere."""
+        """Turn references to particles into weighted pairs.
+
+        Leave out, and count, what points nowhere.
+        """
         row = resolve(references.right, particle_keys)
         found = row >= 0
         self.dropped += int(np.sum(~found))
         return Pairs.of(references.left[found], row[found], weight[row[found]])
 
-    def candidates(self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs) -> tuple[Table, Pairs, Pairs]:
-        """Read the e-flow as one table, event by event, with the tracks and clusters that its objects stand for."""
+    def candidates(
+        self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs
+    ) -> tuple[Table, Pairs, Pairs]:
+        """Read the e-flow as one table, event by event, with the tracks and clusters that its
+        objects stand for.
+        """
         names = self.branches
         parts = [self.eflow_tracks(names.eflow_tracks)] if self.file.has(names.eflow_tracks) else []
         parts += [
             self.eflow_towers(branch, pdg)
-            for branch, pdg in ((names.eflow_photons, _PHOTON), (names.eflow_neutral_hadrons, _NEUTRAL_HADRON))
+            for branch, pdg in (
+                (names.eflow_photons, _PHOTON),
+                (names.eflow_neutral_hadrons, _NEUTRAL_HADRON),
+            )
             if self.file.has(branch)
         ]
         if not parts and self.file.has(names.eflow_candidates):
@@ -273,68 +418,142 @@ class _Chunk:
         refs = _all_of(parts, row)
         charged, photon = merged["charge"] != 0, merged["pdg"] == _PHOTON
         to_clusters = [
-            sharing(refs.where(kind[refs.left]), cluster_refs.where(clusters[energy][cluster_refs.left] > 0))
-            for kind, energy in ((~charged & photon, "energy_ecal"), (~charged & ~photon, "energy_hcal"))
+            sharing(
+                refs.where(kind[refs.left]),
+                cluster_refs.where(clusters[energy][cluster_refs.left] > 0),
+            )
+            for kind, energy in (
+                (~charged & photon, "energy_ecal"),
+                (~charged & ~photon, "energy_hcal"),
+            )
         ]
         return merged, sharing(refs.where(charged[refs.left]), track_refs), combined(to_clusters)
 
     def eflow_tracks(self, branch: str) -> tuple[Table, Pairs]:
         """Read the charged candidates, and (candidate, key of its particle)."""
-        read = self.table(branch, {"pt": ("PT",), "eta": ("Eta",), "phi": ("Phi",), "pid": ("PID",), "charge": ("Charge",)})
+        read = self.table(
+            branch,
+            {
+                "pt": ("PT",),
+                "eta": ("Eta",),
+                "phi": ("Phi",),
+                "pid": ("PID",),
+                "charge": ("Charge",),
+            },
+        )
         leaf = self.file.member(branch, "Mass")
-        mass = self.leaves({"mass": leaf})["mass"].astype(np.float64) if leaf else np.zeros(read.n_rows)
+        mass = (
+            self.leaves({"mass": leaf})["mass"].astype(np.float64)
+            if leaf
+            else np.zeros(read.n_rows)
+        )
         if len(mass) != read.n_rows:
-            raise UserError(f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is"
+                " damaged"
+            )
         momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
         energy = np.sqrt(sum(component**2 for component in momentum.values()) + mass**2)
         columns = {"pdg": read["pid"], "charge": read["charge"], **momentum, "energy": energy}
         return Table(read.offsets, columns), self.references(branch, read)
 
     def eflow_candidates(self, branch: str) -> tuple[Table, Pairs]:
-        """Read candidates of every kind, and (candidate, key of a particle in it); neutral ones have no PID worth reading."""
-        names = {"pt": "PT", "eta": "Eta", "phi": "Phi", "pid": "PID", "charge": "Charge", "energy": "E", "hadronic": "Ehad"}
+        """Read candidates of every kind, and (candidate, key of a particle in it).
+
+        Neutral ones have no PID worth reading.
+        """
+        names = {
+            "pt": "PT",
+            "eta": "Eta",
+            "phi": "Phi",
+            "pid": "PID",
+            "charge": "Charge",
+            "energy": "E",
+            "hadronic": "Ehad",
+        }
         read = self.table(branch, {column: (name,) for column, name in names.items()})
         momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
         neutral = np.where(read["hadronic"] > 0, _NEUTRAL_HADRON, _PHOTON)
         pdg = np.where(read["charge"] != 0, read["pid"], neutral)
-        columns = {"pdg": pdg, "charge": read["charge"], **momentum, "energy": read["energy"].astype(np.float64)}
+        columns = {
+            "pdg": pdg,
+            "charge": read["charge"],
+            **momentum,
+            "energy": read["energy"].astype(np.float64),
+        }
         return Table(read.offsets, columns), self.reference_lists(branch, read)
 
     def eflow_towers(self, branch: str, pdg: int) -> tuple[Table, Pairs]:
         """Read the neutral candidates of one kind, and (candidate, key of a particle in its tower)."""
         read, refs = self.towers(branch)
         energy = read["energy"]
-        momentum = _momentum(energy / np.cosh(np.clip(read["eta"], -_ETA_MAX, _ETA_MAX)), read["eta"], read["phi"])
-        columns = {"pdg": np.full(read.n_rows, pdg), "charge": np.zeros(read.n_rows), **momentum, "energy": energy}
+        momentum = _momentum(
+            energy / np.cosh(np.clip(read["eta"], -_ETA_MAX, _ETA_MAX)), read["eta"], read["phi"]
+        )
+        columns = {
+            "pdg": np.full(read.n_rows, pdg),
+            "charge": np.zeros(read.n_rows),
+            **momentum,
+            "energy": energy,
+        }
         return Table(read.offsets, columns), refs
 
 
 def _momentum(pt: FloatArray, eta: FloatArray, phi: FloatArray) -> dict[str, FloatArray]:
     """Return px, py, pz in GeV."""
-    return {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(np.clip(eta, -_ETA_MAX, _ETA_MAX))}
+    return {
+        "px": pt * np.cos(phi),
+        "py": pt * np.sin(phi),
+        "pz": pt * np.sinh(np.clip(eta, -_ETA_MAX, _ETA_MAX)),
+    }
 
 
-def _on_face(eta: FloatArray, phi: FloatArray, ecal: SamplingConfig) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _on_face(
+    eta: FloatArray, phi: FloatArray, ecal: SamplingConfig
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the points in mm where lines from the origin meet the inner face of barrel or endcap."""
     eta = np.clip(eta, -_ETA_MAX, _ETA_MAX)
     sin_theta, cos_theta = 1 / np.cosh(eta), np.tanh(eta)
-    barrel, endcap = ecal.barrel_inner_radius_mm / sin_theta, ecal.endcap_z_min_mm / np.maximum(np.abs(cos_theta), 1e-9)
+    barrel, endcap = (
+        ecal.barrel_inner_radius_mm / sin_theta,
+        ecal.endcap_z_min_mm / np.maximum(np.abs(cos_theta), 1e-9),
+    )
     distance = np.minimum(barrel, endcap)
-    return distance * sin_theta * np.cos(phi), distance * sin_theta * np.sin(phi), distance * cos_theta
+    return (
+        distance * sin_theta * np.cos(phi),
+        distance * sin_theta * np.sin(phi),
+        distance * cos_theta,
+    )
 
 
-def _merged(tables: Sequence[Table], n_events: int, columns: Mapping[str, type]) -> tuple[Table, IntArray]:
-    """Return several tables as one, event by event, and the new row of each row of the tables in turn."""
+def _merged(
+    tables: Sequence[Table], n_events: int, columns: Mapping[str, type]
+) -> tuple[Table, IntArray]:
+    """Return several tables as one, event by event, and the new row of each row of the tables in
+    turn.
+    """
     event = np.concatenate([np.zeros(0, np.int64), *(table.events() for table in tables)])
     order = np.argsort(event, kind="stable")
     row = np.empty(len(order), np.int64)
     row[order] = np.arange(len(order))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(event, minlength=n_events))]).astype(np.int64)
-    found = {name: np.concatenate([np.zeros(0, dtype), *(table[name] for table in tables)])[order] for name, dtype in columns.items()}
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(event, minlength=n_events))]).astype(
+        np.int64
+    )
+    found = {
+        name: np.concatenate([np.zeros(0, dtype), *(table[name] for table in tables)])[order]
+        for name, dtype in columns.items()
+    }
     return Table(offsets, found), row
 
 
 def _all_of(parts: Sequence[tuple[Table, Pairs]], row: IntArray) -> Pairs:
-    """Return the references of several tables that ``_merged`` made one of, null references included."""
+    """Return the references of several tables that ``_merged`` made one of, null references
+    included.
+    """
     firsts = np.cumsum([0, *(table.n_rows for table, _ in parts)])
-    return combined([Pairs.of(row[refs.left + first], refs.right) for first, (_, refs) in zip(firsts, parts, strict=False)])
+    return combined(
+        [
+            Pairs.of(row[refs.left + first], refs.right)
+            for first, (_, refs) in zip(firsts, parts, strict=False)
+        ]
+    )

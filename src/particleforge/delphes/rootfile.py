@@ -1,10 +1,12 @@
 """An open Delphes ROOT file: the leaves of its tree, and the references in them.
 
-Inputs -> outputs: a path -> ``DelphesFile``, which gives the values of any leaf for a range of events. Whatever makes a file
-unusable (not ROOT, truncated, a mandatory branch missing or of another type) is a UserError that names it.
+Inputs -> outputs: a path -> ``DelphesFile``, which gives the values of any leaf for a range of
+events. Whatever makes a file unusable (not ROOT, truncated, a mandatory branch missing or of
+another type) is a UserError that names it.
 
-A branch is an array of objects per event (TClonesArray), its members are leaves ``Branch.Member``. References are read as what
-Delphes wrote, ``TRef`` (member ``Particle``) and ``TRefArray`` (``Particles``), whatever type the file claims for them.
+A branch is an array of objects per event (TClonesArray), its members are leaves ``Branch.Member``.
+References are read as what Delphes wrote, ``TRef`` (member ``Particle``) and ``TRefArray``
+(``Particles``), whatever type the file claims for them.
 """
 
 import errno
@@ -42,7 +44,9 @@ class DelphesFile:
             self._tree = self._file[TREE]
             if not isinstance(self._tree, uproot.TTree):
                 kind = getattr(self._tree, "classname", "folder")
-                raise UserError(f"{self.path}: '{TREE}' is a {kind}, not a tree; give a Delphes file")
+                raise UserError(
+                    f"{self.path}: '{TREE}' is a {kind}, not a tree; give a Delphes file"
+                )
             self.n_events = int(self._tree.num_entries)
             self._leaves: dict[str, Any] = {}
             for name, leaf in self._tree.items(recursive=True, full_paths=False):
@@ -58,7 +62,12 @@ class DelphesFile:
         """Return the open file."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close the file."""
         self._file.close()
 
@@ -67,7 +76,9 @@ class DelphesFile:
         return any(leaf.startswith(f"{branch}.") for leaf in self._leaves)
 
     def branches(self, n_events: int) -> list[tuple[str, str, float]]:
-        """Return name, class and mean number of objects in the first events of every branch of objects."""
+        """Return name, class and mean number of objects in the first events of every branch of
+        objects.
+        """
         found = []
         for name, branch in self._tree.items(recursive=False):
             if f"{name}_size" in self._tree:
@@ -77,7 +88,10 @@ class DelphesFile:
         return found
 
     def found(self, names: Names) -> tuple[str, ...]:
-        """Return the branches of the first alternative of which the file has any; empty if it has none."""
+        """Return the branches of the first alternative of which the file has any.
+
+        Empty if it has none.
+        """
         for together in alternatives(names):
             if there := tuple(branch for branch in together if self.has(branch)):
                 return there
@@ -92,7 +106,10 @@ class DelphesFile:
         leaf = self.member(branch, *names)
         if leaf is None:
             spelled = " or ".join(f"{branch}.{name}" for name in names)
-            raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'delphes'")
+            raise UserError(
+                f"{self.path}: branch {spelled} is missing; check the file and the detector's"
+                " 'delphes'"
+            )
         return leaf
 
     def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
@@ -103,10 +120,14 @@ class DelphesFile:
         """Return a TRef leaf's number of objects per event, and the reference of each."""
         # A file reader is not needed: how a TRef lies in the file does not depend on it.
         how = AsJagged(Model_TRef.strided_interpretation(None))
-        return self._numbers(leaf, self._leaves[leaf].array(how, entry_start=start, entry_stop=stop)["ref"])
+        return self._numbers(
+            leaf, self._leaves[leaf].array(how, entry_start=start, entry_stop=stop)["ref"]
+        )
 
     def reference_lists(self, leaf: str, start: int, stop: int) -> tuple[IntArray, IntArray, Array]:
-        """Return a TRefArray leaf's number of objects per event, the length of each object's list, and all references."""
+        """Return a TRefArray leaf's number of objects per event, the length of each object's list,
+        and all references.
+        """
         branch = self._leaves[leaf]
         how = AsObjects(AsArray(False, False, Model_TRefArray), branch)
         lists = branch.array(how, entry_start=start, entry_stop=stop)["refs"]
@@ -118,11 +139,20 @@ class DelphesFile:
             values: Array = ak.to_numpy(ak.flatten(array))
             if values.dtype.kind in "iufb":
                 return ak.to_numpy(ak.num(array)).astype(np.int64), values
-        raise UserError(f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per event")
+        raise UserError(
+            f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per"
+            " event"
+        )
 
     def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
+        """Return the UserError for whatever reading the file raised.
+
+        A failing disk or server is not the file's fault and is raised.
+        """
         if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
             raise error
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        return UserError(f"{self.path}: not a readable Delphes ROOT file ({said[0][:120]}); fetch or simulate it again")
+        return UserError(
+            f"{self.path}: not a readable Delphes ROOT file ({said[0][:120]}); fetch or simulate it"
+            " again"
+        )

@@ -1,12 +1,14 @@
 """The part of the EDM4hep data model that this project writes, once.
 
-Data types -> members (leaf names and NumPy types), relations and vector members. Names and types follow EDM4hep 0.99 as found in
-Key4hep files (Gaede et al. 2022, "EDM4hep - a common event data model for HEP experiments"; https://edm4hep.web.cern.ch). Members
-that hold covariance matrices are left out: nothing here fills or reads them.
+Data types -> members (leaf names and NumPy types), relations and vector members. Names and types
+follow EDM4hep 0.99 as found in Key4hep files (Gaede et al. 2022, "EDM4hep - a common event data
+model for HEP experiments"; https://edm4hep.web.cern.ch). Members that hold covariance matrices are
+left out: nothing here fills or reads them.
 
-On file a collection X is a list of records ``X.<member>``; a one-to-many relation r has ``X.r_begin`` and ``X.r_end`` and the list
-``_X_r.index`` / ``_X_r.collectionID``; a one-to-one relation has one entry per row in ``_X_r``; a vector member v has ``X.v_begin``,
-``X.v_end`` and the list ``_X_v``. Indices count within the event.
+On file a collection X is a list of records ``X.<member>``; a one-to-many relation r has
+``X.r_begin`` and ``X.r_end`` and the list ``_X_r.index`` / ``_X_r.collectionID``; a one-to-one
+relation has one entry per row in ``_X_r``; a vector member v has ``X.v_begin``, ``X.v_end`` and the
+list ``_X_v``. Indices count within the event.
 """
 
 from collections.abc import Mapping
@@ -52,7 +54,13 @@ AT_OTHER, AT_IP, AT_FIRST_HIT, AT_CALORIMETER = 0, 1, 2, 4  # TrackState.locatio
 
 TYPES: Mapping[str, DataType] = {
     EVENT_HEADER: DataType(
-        {"eventNumber": "uint64", "runNumber": "uint32", "timeStamp": "uint64", "weight": "float64"}, vectors={"weights": "float64"}
+        {
+            "eventNumber": "uint64",
+            "runNumber": "uint32",
+            "timeStamp": "uint64",
+            "weight": "float64",
+        },
+        vectors={"weights": "float64"},
     ),
     MCPARTICLE: DataType(
         {
@@ -72,9 +80,15 @@ TYPES: Mapping[str, DataType] = {
     TRACK: DataType(
         {"type": "int32", "chi2": "float32", "ndf": "int32", "Nholes": "int32"},
         to_many=("trackerHits", "tracks"),
-        vectors={"subdetectorHitNumbers": "int32", "subdetectorHoleNumbers": "int32", "trackStates": TRACK_STATE},
+        vectors={
+            "subdetectorHitNumbers": "int32",
+            "subdetectorHoleNumbers": "int32",
+            "trackStates": TRACK_STATE,
+        },
     ),
-    RECDQDX: DataType({"dQdx.type": "int16", "dQdx.value": "float32", "dQdx.error": "float32"}, to_one=("track",)),
+    RECDQDX: DataType(
+        {"dQdx.type": "int16", "dQdx.value": "float32", "dQdx.error": "float32"}, to_one=("track",)
+    ),
     CALORIMETER_HIT: DataType(
         {
             "cellID": "uint64",

@@ -2,11 +2,14 @@
 
 Inputs -> outputs: an open ROOT file -> collection ID -> name. In this order:
 
-1. the file's table: ``podio_metadata/events___idTable``, ``events___CollectionTypeInfo``, or ``metadata/CollectionIDs`` (podio 0.10 - 1.x);
-2. without a table (skims and merges lose the metadata) and with 32-bit IDs: since podio 0.17 an ID is the MurmurHash3 of the name;
-3. without a table and with small IDs, which count collections in the order of their making: what the relations themselves imply. A
-   relation's target has a known type, and no index may lie beyond its collection's rows in any event. If this leaves one collection for
-   an ID, that is it (and no other ID's); else the file is refused, because a guess would be wrong truth.
+1. the file's table: ``podio_metadata/events___idTable``, ``events___CollectionTypeInfo``, or
+   ``metadata/CollectionIDs`` (podio 0.10 - 1.x);
+2. without a table (skims and merges lose the metadata) and with 32-bit IDs: since podio 0.17 an ID
+   is the MurmurHash3 of the name;
+3. without a table and with small IDs, which count collections in the order of their making: what
+   the relations themselves imply. A relation's target has a known type, and no index may lie beyond
+   its collection's rows in any event. If this leaves one collection for an ID, that is it (and no
+   other ID's); else the file is refused, because a guess would be wrong truth.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +29,10 @@ _TABLES = (
     ("events___CollectionTypeInfo", "name", "collectionID"),
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
-_LISTS = ("events_collectionNames", "events___idTable")  # RNTuples before podio 1.1 have the names and IDs as such
+_LISTS = (
+    "events_collectionNames",
+    "events___idTable",
+)  # RNTuples before podio 1.1 have the names and IDs as such
 _MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
     "MCParticle": ("generatorStatus",),
     "Track": ("trackStates_begin",),
@@ -49,7 +55,11 @@ def table_of_ids(file: Any) -> dict[int, str] | None:
             continue
         leaves = dict(file[tree_name].items(recursive=True))
         for stem, name_leaf, id_leaf in _TABLES:
-            for pattern in (f"{stem}/{{}}", f"{stem}/{stem}.{{}}", f"{stem}.{{}}"):  # TTree, TTree of split records, RNTuple
+            for pattern in (
+                f"{stem}/{{}}",
+                f"{stem}/{stem}.{{}}",
+                f"{stem}.{{}}",
+            ):  # TTree, TTree of split records, RNTuple
                 names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
                 if names is not None and ids is not None:
                     return _named(names, ids)
@@ -60,38 +70,71 @@ def table_of_ids(file: Any) -> dict[int, str] | None:
 
 def _named(names: Any, ids: Any) -> dict[int, str]:
     """Return collection ID -> name from two leaves; IDs are signed in some versions."""
-    pairs = zip(ak.to_list(ids.array(entry_stop=1)[0]), ak.to_list(names.array(entry_stop=1)[0]), strict=True)
+    pairs = zip(
+        ak.to_list(ids.array(entry_stop=1)[0]),
+        ak.to_list(names.array(entry_stop=1)[0]),
+        strict=True,
+    )
     return {int(number) & 0xFFFFFFFF: str(name) for number, name in pairs}
 
 
 def types_of_collections(file: Any) -> dict[str, str]:
-    """Return collection -> class, from ``events___CollectionTypeInfo`` where podio kept it in a form that can be read."""
+    """Return collection -> class, from ``events___CollectionTypeInfo`` where podio kept it in a
+    form that can be read.
+    """
     if "podio_metadata" not in file:
         return {}
     leaves, stem = dict(file["podio_metadata"].items(recursive=True)), "events___CollectionTypeInfo"
     for prefix in (f"{stem}/{stem}.", f"{stem}."):  # TTree, RNTuple
         names, types = (leaves.get(f"{prefix}{leaf}") for leaf in ("name", "dataType"))
         if names is not None and types is not None:
-            return dict(zip(ak.to_list(names.array(entry_stop=1)[0]), ak.to_list(types.array(entry_stop=1)[0]), strict=True))
+            return dict(
+                zip(
+                    ak.to_list(names.array(entry_stop=1)[0]),
+                    ak.to_list(types.array(entry_stop=1)[0]),
+                    strict=True,
+                )
+            )
     if stem in leaves and _LISTS[0] in leaves:
-        return dict(zip(*(ak.to_list(leaves[name].array(entry_stop=1)[0]) for name in (_LISTS[0], stem)), strict=True))
+        return dict(
+            zip(
+                *(ak.to_list(leaves[name].array(entry_stop=1)[0]) for name in (_LISTS[0], stem)),
+                strict=True,
+            )
+        )
     return {}
 
 
-def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagged, n_events: int) -> dict[int, str]:
-    """Return collection ID -> name of a file without table; ``relations`` maps target type and place to references."""
-    seen: dict[int, list[tuple[str, IntArray, Array]]] = {}  # ID -> (target's type, event, index) of the references
+def implied_ids(
+    layout: Layout, relations: Mapping[str, Reference], jagged: Jagged, n_events: int
+) -> dict[int, str]:
+    """Return collection ID -> name of a file without table.
+
+    ``relations`` maps target type and place to references.
+    """
+    seen: dict[
+        int, list[tuple[str, IntArray, Array]]
+    ] = {}  # ID -> (target's type, event, index) of the references
     stop = min(n_events, EVENTS_LOOKED_AT)
     for place, reference in relations.items():
-        (counts, index), (_, ids) = jagged(reference.index, 0, stop), jagged(reference.collection_id, 0, stop)
+        (counts, index), (_, ids) = (
+            jagged(reference.index, 0, stop),
+            jagged(reference.collection_id, 0, stop),
+        )
         event, ids = np.repeat(np.arange(len(counts)), counts), ids.astype(np.int64) & 0xFFFFFFFF
         for number in np.unique(ids[index >= 0]):
             chosen = (ids == number) & (index >= 0)
-            seen.setdefault(int(number), []).append((place.split(":")[0], event[chosen], index[chosen]))
+            seen.setdefault(int(number), []).append(
+                (place.split(":")[0], event[chosen], index[chosen])
+            )
     hashed = {collection_id(name): name for name in layout.collections}
-    if any(number in hashed for number in seen):  # others are of collections that are not there any more
+    if any(
+        number in hashed for number in seen
+    ):  # others are of collections that are not there any more
         return hashed
-    possible = {number: _possible(layout, references, jagged, stop) for number, references in seen.items()}
+    possible = {
+        number: _possible(layout, references, jagged, stop) for number, references in seen.items()
+    }
     names: dict[int, str] = {}
     while settled := {number: found for number, found in possible.items() if len(found) == 1}:
         for number, found in settled.items():
@@ -100,13 +143,16 @@ def implied_ids(layout: Layout, relations: Mapping[str, Reference], jagged: Jagg
         possible = {number: found - set(names.values()) for number, found in possible.items()}
     if possible or len(set(names.values())) < len(names):
         raise UserError(
-            f"{layout.path}: no table of collection IDs (podio_metadata/events___idTable), and what {sorted(possible or names)} mean "
-            "does not follow from the references; use the file as podio wrote it, not a skim"
+            f"{layout.path}: no table of collection IDs (podio_metadata/events___idTable), and what"
+            f" {sorted(possible or names)} mean does not follow from the references; use the file"
+            " as podio wrote it, not a skim"
         )
     return names
 
 
-def _possible(layout: Layout, references: list[tuple[str, IntArray, Array]], jagged: Jagged, stop: int) -> set[str]:
+def _possible(
+    layout: Layout, references: list[tuple[str, IntArray, Array]], jagged: Jagged, stop: int
+) -> set[str]:
     """Return the collections that all references of one ID could mean."""
     kinds = {kind for kind, _, _ in references}
     if len(kinds) > 1:

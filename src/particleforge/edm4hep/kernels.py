@@ -1,7 +1,9 @@
-"""Compiled loops over rows of relations, for what NumPy can only do by sorting or in many passes over memory.
+"""Compiled loops over rows of relations, for what NumPy can only do by sorting or in many passes
+over memory.
 
-Inputs -> outputs: arrays of row numbers -> arrays of row numbers. Each is one or two passes over its input; compiled code is kept on
-disk. Row numbers are not checked: what calls these has seen to it that they lie within their tables (``reader``'s invariant).
+Inputs -> outputs: arrays of row numbers -> arrays of row numbers. Each is one or two passes over
+its input; compiled code is kept on disk. Row numbers are not checked: what calls these has seen to
+it that they lie within their tables (``reader``'s invariant).
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -12,7 +14,9 @@ import numpy as np
 
 @numba.njit(cache=True)
 def stable_order(keys, n_keys, before):
-    """Return the order that sorts ``before``, row numbers of ``keys``, by key (0 ... ``n_keys`` - 1), equal keys staying in turn."""
+    """Return the order that sorts ``before``, row numbers of ``keys``, by key (0 ... ``n_keys`` -
+    1), equal keys staying in turn.
+    """
     place = np.zeros(n_keys + 1, np.int64)
     for key in keys:
         place[key + 1] += 1
@@ -27,7 +31,9 @@ def stable_order(keys, n_keys, before):
 
 @numba.njit(cache=True)
 def join(first_left, first_right, second_left, n_middle):
-    """Return for all pairs that meet in one of ``n_middle`` rows: left of the first, number of the second; in the first's order."""
+    """Return for all pairs that meet in one of ``n_middle`` rows: left of the first, number of the
+    second; in the first's order.
+    """
     start = np.zeros(n_middle + 1, np.int64)
     for row in second_left:
         start[row + 1] += 1
@@ -48,9 +54,15 @@ def join(first_left, first_right, second_left, n_middle):
 
 @numba.njit(cache=True)
 def group(left, right, weight, n_left, n_right):
-    """Return each (left, right) that occurs once, sorted, with the sum of its weights in the order of the input."""
+    """Return each (left, right) that occurs once, sorted, with the sum of its weights in the order
+    of the input.
+    """
     order = stable_order(left, n_left, stable_order(right, n_right, np.arange(len(right))))
-    lefts, rights, sums = np.empty(len(left), np.int64), np.empty(len(left), np.int64), np.empty(len(left), np.float64)
+    lefts, rights, sums = (
+        np.empty(len(left), np.int64),
+        np.empty(len(left), np.int64),
+        np.empty(len(left), np.float64),
+    )
     n_groups = 0
     for i in order:
         if n_groups == 0 or lefts[n_groups - 1] != left[i] or rights[n_groups - 1] != right[i]:
@@ -61,15 +73,27 @@ def group(left, right, weight, n_left, n_right):
 
 
 @numba.njit(cache=True)
-def join_and_group(first_left, first_right, second_left, second_right, second_weight, n_left, n_middle, n_right):
-    """Return ``group`` of what ``join`` gives, with the second's weights, without laying out all pairs that meet."""
+def join_and_group(
+    first_left, first_right, second_left, second_right, second_weight, n_left, n_middle, n_right
+):
+    """Return ``group`` of what ``join`` gives, with the second's weights, without laying out all
+    pairs that meet.
+    """
     first_order, _ = _by_key(first_left, n_left)
     second_order, start = _by_key(second_left, n_middle)
     n_pairs = 0
     for middle in first_right:
         n_pairs += start[middle + 1] - start[middle]
-    lefts, rights, sums = np.empty(n_pairs, np.int64), np.empty(n_pairs, np.int64), np.empty(n_pairs, np.float64)
-    seen, total, touched = np.full(n_right, -1, np.int64), np.zeros(n_right), np.empty(n_right, np.int64)
+    lefts, rights, sums = (
+        np.empty(n_pairs, np.int64),
+        np.empty(n_pairs, np.int64),
+        np.empty(n_pairs, np.float64),
+    )
+    seen, total, touched = (
+        np.full(n_right, -1, np.int64),
+        np.zeros(n_right),
+        np.empty(n_right, np.int64),
+    )
     n_groups, n_touched = 0, 0
     for i in range(len(first_order)):
         row = first_order[i]
@@ -92,7 +116,9 @@ def join_and_group(first_left, first_right, second_left, second_right, second_we
 
 @numba.njit(cache=True)
 def without_cycle(left, right, n_rows):
-    """Tell whether no row leads back to itself: rows that nothing leads to are taken away until none is left (Kahn, CACM 5:558)."""
+    """Tell whether no row leads back to itself: rows that nothing leads to are taken away until
+    none is left (Kahn, CACM 5:558).
+    """
     order, start = _by_key(left, n_rows)
     n_before = np.zeros(n_rows, np.int64)
     for row in right:
@@ -117,7 +143,9 @@ def without_cycle(left, right, n_rows):
 
 @numba.njit(cache=True)
 def _by_key(keys, n_keys):
-    """Return the order that sorts rows by key, equal keys staying in turn, and where each key's rows begin in it."""
+    """Return the order that sorts rows by key, equal keys staying in turn, and where each key's
+    rows begin in it.
+    """
     start, ordered = np.zeros(n_keys + 1, np.int64), True
     for row in range(len(keys)):
         start[keys[row] + 1] += 1
@@ -130,7 +158,10 @@ def _by_key(keys, n_keys):
 
 @numba.njit(cache=True)
 def expand(begin, end, owner_offsets, member_offsets):
-    """Return (owner, member) for every ``begin`` ... ``end`` of an owner, which count within the event's members."""
+    """Return (owner, member) for every ``begin`` ...
+
+    ``end`` of an owner, which count within the event's members.
+    """
     n_pairs = 0
     for row in range(len(begin)):
         n_pairs += end[row] - begin[row]
@@ -148,21 +179,28 @@ def expand(begin, end, owner_offsets, member_offsets):
 def resolve(index, ids, offsets, known_ids, starts, counts):
     """Return the row that each (index, ID) of the events ``offsets`` means, -1 where it means none.
 
-    Collection ``k`` has the ID ``known_ids[k]``; its ``counts[k, e]`` rows of event ``e`` begin at row ``starts[k, e]``.
+    Collection ``k`` has the ID ``known_ids[k]``; its ``counts[k, e]`` rows of event ``e`` begin at
+    row ``starts[k, e]``.
     """
     rows = np.full(len(index), -1, np.int64)
     for event in range(len(offsets) - 1):
-        for k in range(len(known_ids)):  # outside, and without branches: the compiler makes vectors of it
+        for k in range(
+            len(known_ids)
+        ):  # outside, and without branches: the compiler makes vectors of it
             known, start, count = known_ids[k], starts[k, event], counts[k, event]
             for i in range(offsets[event], offsets[event + 1]):
-                meant = (np.int64(ids[i]) & 0xFFFFFFFF == known) & (index[i] >= 0) & (index[i] < count)
+                meant = (
+                    (np.int64(ids[i]) & 0xFFFFFFFF == known) & (index[i] >= 0) & (index[i] < count)
+                )
                 rows[i] = start + index[i] if meant else rows[i]
     return rows
 
 
 @numba.njit(cache=True)
 def lay(source, offsets, starts, target):
-    """Copy the rows of each event, ``source[offsets[e]:offsets[e + 1]]``, to ``target`` from row ``starts[e]`` on."""
+    """Copy the rows of each event, ``source[offsets[e]:offsets[e + 1]]``, to ``target`` from row
+    ``starts[e]`` on.
+    """
     for event in range(len(starts)):
         first = starts[event] - offsets[event]
         for row in range(offsets[event], offsets[event + 1]):
@@ -171,8 +209,14 @@ def lay(source, offsets, starts, target):
 
 @numba.njit(cache=True)
 def renumber(left, right, weight, new_left, new_right):
-    """Return the pairs with their rows replaced, where a map is given (else it is empty), without those whose new row is -1."""
-    lefts, rights, weights = np.empty(len(left), np.int64), np.empty(len(left), np.int64), np.empty(len(left), np.float64)
+    """Return the pairs with their rows replaced, where a map is given (else it is empty), without
+    those whose new row is -1.
+    """
+    lefts, rights, weights = (
+        np.empty(len(left), np.int64),
+        np.empty(len(left), np.int64),
+        np.empty(len(left), np.float64),
+    )
     n_pairs = 0
     for i in range(len(left)):
         lefts[n_pairs] = new_left[left[i]] if len(new_left) else left[i]

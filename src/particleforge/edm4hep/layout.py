@@ -1,20 +1,21 @@
-"""Where EDM4hep versions keep things: from a member's meaning to the name of the leaf that holds it.
+"""Where EDM4hep versions keep things: from a member's meaning to the name of the leaf that holds
+it.
 
-Inputs -> outputs: the names of a file's leaves -> the leaf of a member, of a relation or of a vector member.
+Inputs -> outputs: the names of a file's leaves -> the leaf of a member, of a relation or of a
+vector member.
 
 Three generations are known (podio and EDM4hep release notes, checked on files of 2021 and 2024):
 
-=====================  ========================  =======================
-what                   2021 (EDM4hep 0.3)        now (EDM4hep 0.99 - 1.x)
-=====================  ========================  =======================
-member                 ``X.member``              ``X.member``
-relation ``name``      ``X#<n>.index``           ``_X_name.index``
-vector member          ``X_<n>``                 ``_X_name``
-ends of a link         ``X#0``, ``X#1``          ``_X_rec``, ``_X_sim``, later ``_X_from``, ``_X_to``
-=====================  ========================  =======================
+=====================  ========================  ======================= what                   2021
+(EDM4hep 0.3)        now (EDM4hep 0.99 - 1.x) =====================  ========================
+======================= member                 ``X.member``              ``X.member`` relation
+``name``      ``X#<n>.index``           ``_X_name.index`` vector member          ``X_<n>``
+``_X_name`` ends of a link         ``X#0``, ``X#1``          ``_X_rec``, ``_X_sim``, later
+``_X_from``, ``_X_to`` =====================  ========================  =======================
 
-RNTuple files carry the same names. The numbers of 2021 follow the order of the members in EDM4hep's own description
-(one-to-many relations first) and are written down once, in ``RELATION_NUMBERS`` and ``VECTOR_NUMBERS``.
+RNTuple files carry the same names. The numbers of 2021 follow the order of the members in EDM4hep's
+own description (one-to-many relations first) and are written down once, in ``RELATION_NUMBERS`` and
+``VECTOR_NUMBERS``.
 """
 
 from collections.abc import Iterable
@@ -33,7 +34,11 @@ RELATION_NUMBERS = {
     ("ReconstructedParticle", "clusters"): 0,
     ("ReconstructedParticle", "tracks"): 1,
 }
-VECTOR_NUMBERS = {("Track", "trackStates"): 1, ("Track", "dxQuantities"): 2, ("Cluster", "subdetectorEnergies"): 2}
+VECTOR_NUMBERS = {
+    ("Track", "trackStates"): 1,
+    ("Track", "dxQuantities"): 2,
+    ("Cluster", "subdetectorEnergies"): 2,
+}
 _RENAMED = {"particle": ("particle", "MCParticle")}  # relations that went by other names
 _LINK_ENDS = {"from": ("_{}_from", "_{}_rec", "{}#0"), "to": ("_{}_to", "_{}_sim", "{}#1")}
 
@@ -64,32 +69,46 @@ class Layout:
 
     def member(self, collection: str, *names: str) -> str | None:
         """Return the leaf of a member that went by any of ``names``, or None."""
-        return next((leaf for name in names if (leaf := f"{collection}.{name}") in self.leaves), None)
+        return next(
+            (leaf for name in names if (leaf := f"{collection}.{name}") in self.leaves), None
+        )
 
     def require(self, collection: str, *names: str) -> str:
         """Return the leaf of a member; a missing one is a UserError."""
         leaf = self.member(collection, *names)
         if leaf is None:
             spelled = " or ".join(f"{collection}.{name}" for name in names)
-            raise UserError(f"{self.path}: branch {spelled} is missing; check the file and the detector's 'collections'")
+            raise UserError(
+                f"{self.path}: branch {spelled} is missing; check the file and the detector's"
+                " 'collections'"
+            )
         return leaf
 
     def relation(self, kind: str, collection: str, name: str) -> Reference | None:
-        """Return the references of a one-to-many relation, e.g. ``("Cluster", "PandoraClusters", "hits")``, or None."""
+        """Return the references of a one-to-many relation, e.g. ``("Cluster", "PandoraClusters",
+        "hits")``, or None.
+        """
         number = RELATION_NUMBERS.get((kind, name))
         spelled = [f"_{collection}_{spelling}" for spelling in _RENAMED.get(name, (name,))]
         return self._reference((*spelled, f"{collection}#{number}"))
 
     def link_end(self, collection: str, end: str) -> Reference | None:
-        """Return the references of one end (``from``: reconstructed, ``to``: simulated) of a link collection, or None."""
+        """Return the references of one end (``from``: reconstructed, ``to``: simulated) of a link
+        collection, or None.
+        """
         return self._reference(tuple(pattern.format(collection) for pattern in _LINK_ENDS[end]))
 
     def vector(self, kind: str, collection: str, name: str) -> str | None:
-        """Return what a vector member's leaves start with: the leaf itself, or the part before its members' dot."""
+        """Return what a vector member's leaves start with: the leaf itself, or the part before its
+        members' dot.
+        """
         if self.member(collection, f"{name}_begin") is None:
             return None  # and what is named like one of 2021 is something else
         number = VECTOR_NUMBERS[kind, name]
-        if name == "subdetectorEnergies" and self.member(collection, "hitContributions_begin") is None:
+        if (
+            name == "subdetectorEnergies"
+            and self.member(collection, "hitContributions_begin") is None
+        ):
             number -= 1  # EDM4hep 0.4 took the vector before it away
         for stem in (f"_{collection}_{name}", f"{collection}_{number}"):
             if stem in self.leaves or self.has(stem):

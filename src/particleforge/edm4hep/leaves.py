@@ -1,11 +1,15 @@
-"""The leaves of an open tree as flat NumPy arrays, block by block, whichever of TTree and RNTuple holds them.
+"""The leaves of an open tree as flat NumPy arrays, block by block, whichever of TTree and RNTuple
+holds them.
 
-Inputs -> outputs: a tree of uproot, the name of a leaf, a range of events -> the offsets of the events, and the values of all of them.
+Inputs -> outputs: a tree of uproot, the name of a leaf, a range of events -> the offsets of the
+events, and the values of all of them.
 
-Files are compressed in blocks (baskets of a TTree, clusters of an RNTuple). ``ranges`` cuts the events along them, so that none is
-decompressed twice; of a block that is longer than what is asked for, the arrays are held until the events after it are asked for. uproot's
-own ``array`` and ``arrays`` take as long again to describe an RNTuple's columns as to read them, copy them into a cache, and decompress
-one cluster too many; here the columns are described once, and each is read once.
+Files are compressed in blocks (baskets of a TTree, clusters of an RNTuple). ``ranges`` cuts the
+events along them, so that none is decompressed twice; of a block that is longer than what is asked
+for, the arrays are held until the events after it are asked for. uproot's own ``array`` and
+``arrays`` take as long again to describe an RNTuple's columns as to read them, copy them into a
+cache, and decompress one cluster too many; here the columns are described once, and each is read
+once.
 """
 
 from abc import ABC, abstractmethod
@@ -42,7 +46,9 @@ class Leaves(ABC):
         self._held_range = (0, 0)
 
     def ranges(self, n_events: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of at most ``n_events`` events up to ``stop``, which end where a block ends if one does within."""
+        """Yield ranges of at most ``n_events`` events up to ``stop``, which end where a block ends
+        if one does within.
+        """
         start, ends = 0, self.block_edges
         while start < stop:
             last = min(start + n_events, stop)
@@ -52,10 +58,15 @@ class Leaves(ABC):
             start = end
 
     def flat(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return the offsets int64 ``[stop - start + 1]`` of the events in a leaf's values, and the values."""
+        """Return the offsets int64 ``[stop - start + 1]`` of the events in a leaf's values, and the
+        values.
+        """
         edges = self.block_edges
         before, after = edges[edges <= start], edges[edges >= stop]
-        block = (int(before[-1]) if len(before) else 0, int(after[0]) if len(after) else self.n_events)
+        block = (
+            int(before[-1]) if len(before) else 0,
+            int(after[0]) if len(after) else self.n_events,
+        )
         if block == (start, stop):
             offsets, values = self.read(leaf, start, stop)
         else:
@@ -74,7 +85,10 @@ class Leaves(ABC):
 
     @abstractmethod
     def read(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return offsets and values of a range of events; what is no list of numbers per event is a NotAListError."""
+        """Return offsets and values of a range of events.
+
+        What is no list of numbers per event is a NotAListError.
+        """
 
 
 class TreeLeaves(Leaves):
@@ -84,13 +98,19 @@ class TreeLeaves(Leaves):
 
     def __init__(self, tree: uproot.TTree) -> None:
         super().__init__(tree, dict(tree.items(recursive=True, full_paths=False)))
-        largest = max(self.fields.values(), key=lambda branch: branch.compressed_bytes, default=None)
-        edges = np.unique(np.asarray(largest.entry_offsets if largest is not None else [], np.int64))
+        largest = max(
+            self.fields.values(), key=lambda branch: branch.compressed_bytes, default=None
+        )
+        edges = np.unique(
+            np.asarray(largest.entry_offsets if largest is not None else [], np.int64)
+        )
         self._edges = np.append(edges[(edges > 0) & (edges < self.n_events)], self.n_events)
 
     @property
     def block_edges(self) -> IntArray:
-        """Where baskets of the largest branch end: others have fewer, or the same where the file was flushed."""
+        """Where baskets of the largest branch end: others have fewer, or the same where the file
+        was flushed.
+        """
         return self._edges
 
     def read(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
@@ -99,7 +119,11 @@ class TreeLeaves(Leaves):
             raise ValueError(f"branch {leaf} has {n_entries} entries for {self.n_events} events")
         array = self.fields[leaf].array(entry_start=start, entry_stop=stop)
         layout = array.layout
-        if array.ndim != 2 or not isinstance(layout, ak.contents.ListOffsetArray) or not layout.content.is_numpy:
+        if (
+            array.ndim != 2
+            or not isinstance(layout, ak.contents.ListOffsetArray)
+            or not layout.content.is_numpy
+        ):
             raise NotAListError(str(array.type))
         return np.asarray(layout.offsets.data, np.int64), np.asarray(layout.content.data)
 
@@ -119,7 +143,9 @@ class NTupleLeaves(Leaves):
             raise ValueError("clusters do not follow each other")
         self._ends = ends
         self._columns: dict[str, tuple[int, int]] = {}
-        self._offsets: dict[int, IntArray] = {}  # of the range below, by column: members of a collection share them
+        self._offsets: dict[
+            int, IntArray
+        ] = {}  # of the range below, by column: members of a collection share them
         self._offsets_range = (0, 0)
 
     @property
@@ -128,7 +154,9 @@ class NTupleLeaves(Leaves):
         return self._ends
 
     def read(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return offsets and values of a range of events, which has to begin and end with a cluster."""
+        """Return offsets and values of a range of events, which has to begin and end with a
+        cluster.
+        """
         if leaf not in self._columns:
             self._columns[leaf] = self._columns_of(leaf)
         of_offsets, of_values = self._columns[leaf]
@@ -141,8 +169,12 @@ class NTupleLeaves(Leaves):
     def _column(self, number: int, start: int, stop: int) -> Array:
         first, last = np.searchsorted(self._first, [start, stop])
         offset = int(self._first[first]) if first < len(self._first) else 0
-        absent = max(int(self._ntuple.column_records[number].first_element_index) - offset, 0)  # of columns that were added late
-        column: Array = self._ntuple.read_cluster_range(number, first, last, missing_element_padding=absent)
+        absent = max(
+            int(self._ntuple.column_records[number].first_element_index) - offset, 0
+        )  # of columns that were added late
+        column: Array = self._ntuple.read_cluster_range(
+            number, first, last, missing_element_padding=absent
+        )
         return column
 
     def _columns_of(self, leaf: str) -> tuple[int, int]:
@@ -158,7 +190,13 @@ class NTupleLeaves(Leaves):
             else:
                 break
         keys = [*lists, getattr(form, "form_key", "")]
-        if len(keys) != 2 or not all(key and key.split("-")[0] == "column" and key.count("-") == 1 for key in keys) or form.inner_shape:
+        if (
+            len(keys) != 2
+            or not all(
+                key and key.split("-")[0] == "column" and key.count("-") == 1 for key in keys
+            )
+            or form.inner_shape
+        ):
             raise NotAListError(field.typename)
         of_offsets, of_values = (int(key.split("-")[1]) for key in keys)
         return of_offsets, of_values

@@ -1,14 +1,21 @@
 """Which of a file's collections mean what: the detector's branch map applied to one file.
 
-Inputs -> outputs: the leaves of a file (``Layout``) and the detector's ``collections`` -> ``BranchMap``, which names for each meaning the
-collections that are there, after alternatives are settled (the first found wins).
+Inputs -> outputs: the leaves of a file (``Layout``) and the detector's ``collections`` ->
+``BranchMap``, which names for each meaning the collections that are there, after alternatives are
+settled (the first found wins).
 """
 
 import itertools
 from dataclasses import dataclass
 from typing import Self
 
-from particleforge.config.collections import CollectionsConfig, Names, alternatives, first_name, spelled
+from particleforge.config.collections import (
+    CollectionsConfig,
+    Names,
+    alternatives,
+    first_name,
+    spelled,
+)
 from particleforge.edm4hep.layout import Layout
 from particleforge.errors import UserError
 
@@ -16,7 +23,10 @@ SYSTEMS = ("ecal_hits", "hcal_hits", "other_hits")  # in the order of RawEvents.
 
 
 def found(layout: Layout, names: Names) -> tuple[str, ...]:
-    """Return the collections of the first alternative of which the file has any; empty if it has none."""
+    """Return the collections of the first alternative of which the file has any.
+
+    Empty if it has none.
+    """
     for together in alternatives(names):
         if there := tuple(name for name in together if layout.has(name)):
             return there
@@ -25,7 +35,10 @@ def found(layout: Layout, names: Names) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class BranchMap:
-    """Collections of one file by meaning; ``hits`` tells each collection's calorimeter (0 ECAL, 1 HCAL, 2 other)."""
+    """Collections of one file by meaning.
+
+    ``hits`` tells each collection's calorimeter (0 ECAL, 1 HCAL, 2 other).
+    """
 
     particles: str
     particle_aliases: tuple[str, ...]
@@ -50,7 +63,10 @@ class BranchMap:
         simulated = layout.any_has("contributions_begin") and layout.any_has("stepPosition.x")
         simulated_in_tracker = layout.any_has("pathLength")
         hits = {
-            collection: system for system, key in enumerate(SYSTEMS) for entry in getattr(names, key) for collection in found(layout, entry)
+            collection: system
+            for system, key in enumerate(SYSTEMS)
+            for entry in getattr(names, key)
+            for collection in found(layout, entry)
         }
         return cls(
             particles=next(iter(found(layout, names.particles)), first_name(names.particles)),
@@ -64,8 +80,14 @@ class BranchMap:
             hit_links=found(layout, names.hit_links),
             cluster_links=found(layout, names.cluster_links),
             track_links=found(layout, names.track_links),
-            hit_sim_links=tuple(name for name in names.hit_sim_links if simulated and layout.has(name)),
-            tracker_hit_sim_links=tuple(name for name in names.tracker_hit_sim_links if simulated_in_tracker and layout.has(name)),
+            hit_sim_links=tuple(
+                name for name in names.hit_sim_links if simulated and layout.has(name)
+            ),
+            tracker_hit_sim_links=tuple(
+                name
+                for name in names.tracker_hit_sim_links
+                if simulated_in_tracker and layout.has(name)
+            ),
             candidate_links=found(layout, names.candidate_links),
         )
 
@@ -74,7 +96,12 @@ class BranchMap:
         """Tell whether anything links what was reconstructed to particles."""
         hits = self.hits and (self.hit_links or self.hit_sim_links)
         tracks = self.tracks and (self.track_links or self.tracker_hit_sim_links)
-        return bool(hits or tracks or (self.clusters and self.cluster_links) or (self.candidates and self.candidate_links))
+        return bool(
+            hits
+            or tracks
+            or (self.clusters and self.cluster_links)
+            or (self.candidates and self.candidate_links)
+        )
 
     @property
     def linked_hits(self) -> bool:
@@ -87,32 +114,46 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
     _refuse_other_forms(layout, names)
     if not found(layout, names.particles):
         raise UserError(
-            f"{layout.path}: no collection {spelled(names.particles)}; name that of type MCParticle in the detector's "
-            "'collections.particles' (particleforge inspect lists all)"
+            f"{layout.path}: no collection {spelled(names.particles)}; name that of type MCParticle"
+            " in the detector's 'collections.particles' (particleforge inspect lists all)"
         )
     layout.require(chosen.particles, "PDG")
     if layout.relation("MCParticle", chosen.particles, "parents") is None:
-        raise UserError(f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the particles' parents")
+        raise UserError(
+            f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the"
+            " particles' parents"
+        )
     if not chosen.tracks and not chosen.clusters:
         wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
-        raise UserError(f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect lists what the file holds)")
-    if not chosen.has_truth:
-        wanted = ", ".join((*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links))
         raise UserError(
-            f"{layout.path}: no truth link of what the file holds to particles (known: {wanted}); name one in the detector's 'collections' "
-            "(particleforge inspect lists all), or keep them when reconstructing"
+            f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect"
+            " lists what the file holds)"
+        )
+    if not chosen.has_truth:
+        wanted = ", ".join(
+            (*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links)
+        )
+        raise UserError(
+            f"{layout.path}: no truth link of what the file holds to particles (known: {wanted});"
+            " name one in the detector's 'collections' (particleforge inspect lists all), or keep"
+            " them when reconstructing"
         )
 
 
 def _refuse_other_forms(layout: Layout, names: CollectionsConfig) -> None:
-    """Refuse a file where what the map names is no collection of split objects: it would count as missing."""
+    """Refuse a file where what the map names is no collection of split objects: it would count as
+    missing.
+    """
     for key in ("particles", "tracks", "clusters", "candidates"):
         if not found(layout, getattr(names, key)):
             for name in itertools.chain(*alternatives(getattr(names, key))):
                 if name in layout.leaves:
-                    raise UserError(f"{layout.path}: {name} is stored as whole objects; write the file with podio, or its branches split")
+                    raise UserError(
+                        f"{layout.path}: {name} is stored as whole objects; write the file with"
+                        " podio, or its branches split"
+                    )
                 if layout.has(f"{name}_objIdx"):
                     raise UserError(
-                        f"{layout.path}: {name} is a subset collection, a list of some objects of another; name that one in the detector's "
-                        f"'collections.{key}'"
+                        f"{layout.path}: {name} is a subset collection, a list of some objects of"
+                        f" another; name that one in the detector's 'collections.{key}'"
                     )

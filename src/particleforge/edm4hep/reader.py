@@ -1,17 +1,23 @@
 """Read EDM4hep ROOT files (TTree or RNTuple, 2021 to now) chunk by chunk into flat tables.
 
-Inputs -> outputs: a ROOT file and the detector's collection names -> ``records.RawEvents`` with the tables
+Inputs -> outputs: a ROOT file and the detector's collection names -> ``records.RawEvents`` with the
+tables
 
-* ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and mass);
-* ``tracks``: chi2, ndf, n_hits, dedx, radius_innermost_hit (mm); ``states``: the track states, mm, rad, 1/mm;
-* ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``: calorimeter hits, with time (ns);
+* ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and
+  mass);
+* ``tracks``: chi2, ndf, n_hits, dedx, radius_innermost_hit (mm); ``states``: the track states, mm,
+  rad, 1/mm;
+* ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``:
+  calorimeter hits, with time (ns);
 * ``candidates``: pdg, charge, four-momentum;
 
-and the relations between them. Names differ between versions; ``layout`` knows how. Which collections mean what is the detector's branch
-map, settled for the file by ``mapping``; several collections of one meaning become one table. A collection that is not there gives
-an empty table; what no truth can do without (particles with parents, tracks or clusters, a link) is a UserError. Where links from
-hits, clusters or tracks are missing, ``fallbacks`` derives them from simulated hits or from the candidates' links.
-References that point nowhere, or at a collection that is not read, are left out and counted. A history with a cycle is a UserError.
+and the relations between them. Names differ between versions; ``layout`` knows how. Which
+collections mean what is the detector's branch map, settled for the file by ``mapping``; several
+collections of one meaning become one table. A collection that is not there gives an empty table;
+what no truth can do without (particles with parents, tracks or clusters, a link) is a UserError.
+Where links from hits, clusters or tracks are missing, ``fallbacks`` derives them from simulated
+hits or from the candidates' links. References that point nowhere, or at a collection that is not
+read, are left out and counted. A history with a cycle is a UserError.
 
 Invariant: after ``read`` every row number of every relation lies within its table.
 """
@@ -27,7 +33,17 @@ from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import Array, BoolArray, IntArray, Pairs, RawEvents, Table, combined, summed, whole_charge
+from particleforge.edm4hep.records import (
+    Array,
+    BoolArray,
+    IntArray,
+    Pairs,
+    RawEvents,
+    Table,
+    combined,
+    summed,
+    whole_charge,
+)
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 
@@ -43,11 +59,19 @@ STATE_COLUMNS = {
     "z": ("referencePoint.z",),
 }
 _POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
-_SUBDETECTORS = ("energy_ecal", "energy_hcal")  # first entries of Pandora's subdetectorEnergies; the rest is "other"
+_SUBDETECTORS = (
+    "energy_ecal",
+    "energy_hcal",
+)  # first entries of Pandora's subdetectorEnergies; the rest is "other"
 
 
-def read_chunks(path: str | Path, collections: CollectionsConfig, n_events: int, n_events_max: int | None = None) -> Iterator[RawEvents]:
-    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time; a file that cannot be used is a UserError."""
+def read_chunks(
+    path: str | Path, collections: CollectionsConfig, n_events: int, n_events_max: int | None = None
+) -> Iterator[RawEvents]:
+    """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time.
+
+    A file that cannot be used is a UserError.
+    """
     with EventFile(path, collections) as file:
         total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
         for start, stop in file.ranges(n_events, total):
@@ -72,7 +96,11 @@ class Chunk:
     def events(self) -> RawEvents:
         """Read everything."""
         names, run_event = self.names, self.file.numbers
-        particles = Group.of({names.particles: self.particles()}, Table.empty(self.n_events, {}), names.particle_aliases)
+        particles = Group.of(
+            {names.particles: self.particles()},
+            Table.empty(self.n_events, {}),
+            names.particle_aliases,
+        )
         parents = self.relation("MCParticle", "parents", particles, particles, (names.particles,))
         refuse_cycles(self.file.path, names.particles, particles.table, parents, self.start)
         tracks, states, track_states = self.tracks()
@@ -80,7 +108,9 @@ class Chunk:
         clusters, cluster_hits = self.clusters(hits)
         candidates = self.candidates()
         candidate_tracks = self.relation("ReconstructedParticle", "tracks", candidates, tracks)
-        candidate_clusters = self.relation("ReconstructedParticle", "clusters", candidates, clusters)
+        candidate_clusters = self.relation(
+            "ReconstructedParticle", "clusters", candidates, clusters
+        )
         hit_links = self.links(names.hit_links, hits, particles)
         track_links = self.links(names.track_links, tracks, particles)
         cluster_links = self.links(names.cluster_links, clusters, particles)
@@ -88,15 +118,26 @@ class Chunk:
             hit_links = fallbacks.hit_links(self, hits, particles)
         if not names.track_links and names.tracker_hit_sim_links:
             track_links = fallbacks.track_links(self, tracks, particles)
-        tracks_wait = not names.track_links and not names.tracker_hit_sim_links and len(candidate_tracks.left) > 0
-        clusters_wait = not names.cluster_links and not names.linked_hits and len(candidate_clusters.left) > 0
+        tracks_wait = (
+            not names.track_links
+            and not names.tracker_hit_sim_links
+            and len(candidate_tracks.left) > 0
+        )
+        clusters_wait = (
+            not names.cluster_links and not names.linked_hits and len(candidate_clusters.left) > 0
+        )
         if names.candidate_links and (tracks_wait or clusters_wait):
             candidate_links = self.links(names.candidate_links, candidates, particles)
             if tracks_wait:
-                track_links = fallbacks.through_candidates(candidate_tracks, candidate_links, candidates.table.n_rows)
+                track_links = fallbacks.through_candidates(
+                    candidate_tracks, candidate_links, candidates.table.n_rows
+                )
             if clusters_wait:
                 cluster_links = fallbacks.through_candidates(
-                    candidate_clusters, candidate_links, candidates.table.n_rows, particles.table["energy"]
+                    candidate_clusters,
+                    candidate_links,
+                    candidates.table.n_rows,
+                    particles.table["energy"],
                 )
         return RawEvents(
             run_number=run_event[0][self.start : self.stop],
@@ -118,16 +159,28 @@ class Chunk:
             candidate_tracks=candidate_tracks,
             candidate_clusters=candidate_clusters,
             linked_hits=names.linked_hits,
-            truth_from_hits=names.linked_hits and any(self.layout.relation("Cluster", name, "hits") for name in names.clusters),
+            truth_from_hits=names.linked_hits
+            and any(self.layout.relation("Cluster", name, "hits") for name in names.clusters),
             counts=self.counts,
         )
 
-    def table(self, collection: str, columns: Mapping[str, tuple[str, ...]], optional: Sequence[str] = ()) -> Table:
-        """Read members of a collection; columns in ``optional`` are left out where the file lacks them."""
+    def table(
+        self, collection: str, columns: Mapping[str, tuple[str, ...]], optional: Sequence[str] = ()
+    ) -> Table:
+        """Read members of a collection.
+
+        Columns in ``optional`` are left out where the file lacks them.
+        """
         if not self.layout.has(collection):
-            return Table.empty(self.n_events, {name: float for name in columns if name not in optional})
+            return Table.empty(
+                self.n_events, {name: float for name in columns if name not in optional}
+            )
         leaves = {
-            name: self.layout.member(collection, *members) if name in optional else self.layout.require(collection, *members)
+            name: (
+                self.layout.member(collection, *members)
+                if name in optional
+                else self.layout.require(collection, *members)
+            )
             for name, members in columns.items()
         }
         return self.leaves({name: leaf for name, leaf in leaves.items() if leaf is not None})
@@ -140,11 +193,17 @@ class Chunk:
             counts, columns[name] = self.file.jagged(leaf, self.start, self.stop)
             found = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
             if offsets is not None and not np.array_equal(offsets, found):
-                raise UserError(f"{self.file.path}: branch {leaf} and its collection differ in length; the file is damaged")
+                raise UserError(
+                    f"{self.file.path}: branch {leaf} and its collection differ in length; the file"
+                    " is damaged"
+                )
             offsets = found
         assert offsets is not None
         if len(offsets) != self.n_events + 1:
-            raise UserError(f"{self.file.path}: branch {leaf} has {len(offsets) - 1} of {self.n_events} events; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: branch {leaf} has {len(offsets) - 1} of {self.n_events} events;"
+                " the file is damaged"
+            )
         return Table(offsets, columns)
 
     def weights(self) -> Array:
@@ -156,38 +215,72 @@ class Chunk:
         if not len(weights):  # the collection is there, but was never filled
             return np.ones(self.n_events)
         if len(weights) != self.n_events or not np.all(np.isfinite(weights)):
-            raise UserError(f"{self.file.path}: {leaf} must hold one finite number per event; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: {leaf} must hold one finite number per event; the file is"
+                " damaged"
+            )
         return weights
 
     def particles(self) -> Table:
         """Read the particles."""
         columns = {"pdg": "PDG", "status": "generatorStatus", "charge": "charge", "mass": "mass"}
         columns |= {f"p{axis}": f"momentum.{axis}" for axis in "xyz"}
-        table = self.table(self.names.particles, {name: (member,) for name, member in columns.items()})
+        table = self.table(
+            self.names.particles, {name: (member,) for name, member in columns.items()}
+        )
         pdg, status = (table[name].astype(np.int32) for name in ("pdg", "status"))
         px, py, pz, mass = (table[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
         energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
         if not np.all(np.isfinite(energy)):
-            raise UserError(f"{self.file.path}: {self.names.particles} holds momenta that are not finite; simulate the file again")
+            raise UserError(
+                f"{self.file.path}: {self.names.particles} holds momenta that are not finite;"
+                " simulate the file again"
+            )
         charge = whole_charge(table["charge"])
-        return Table(table.offsets, {"pdg": pdg, "status": status, "charge": charge, "px": px, "py": py, "pz": pz, "energy": energy})
+        return Table(
+            table.offsets,
+            {
+                "pdg": pdg,
+                "status": status,
+                "charge": charge,
+                "px": px,
+                "py": py,
+                "pz": pz,
+                "energy": energy,
+            },
+        )
 
     def tracks(self) -> tuple[Group, Table, Pairs]:
         """Read the tracks and their states, of all collections."""
         read = {name: self.tracks_of(name) for name in self.names.tracks}
         columns = dict.fromkeys(("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit"), float)
-        tracks = Group.of({name: table for name, (table, _, _) in read.items()}, Table.empty(self.n_events, columns))
+        tracks = Group.of(
+            {name: table for name, (table, _, _) in read.items()},
+            Table.empty(self.n_events, columns),
+        )
         empty = Table.empty(self.n_events, dict.fromkeys(STATE_COLUMNS, float))
         states = Group.of({name: states for name, (_, states, _) in read.items()}, empty)
-        owned = [(tracks.rows_of(name)[pairs.left], states.rows_of(name)[pairs.right]) for name, (_, _, pairs) in read.items()]
+        owned = [
+            (tracks.rows_of(name)[pairs.left], states.rows_of(name)[pairs.right])
+            for name, (_, _, pairs) in read.items()
+        ]
         if not owned:
             return tracks, states.table, Pairs.none()
-        return tracks, states.table, Pairs.of(*(np.concatenate(ends) for ends in zip(*owned, strict=True)))
+        return (
+            tracks,
+            states.table,
+            Pairs.of(*(np.concatenate(ends) for ends in zip(*owned, strict=True))),
+        )
 
     def tracks_of(self, name: str) -> tuple[Table, Table, Pairs]:
         """Read the tracks of one collection, their states, and which are whose."""
         layout = self.layout
-        columns = {"chi2": ("chi2",), "ndf": ("ndf",), "dedx": ("dEdx",), "radius_innermost_hit": ("radiusOfInnermostHit",)}
+        columns = {
+            "chi2": ("chi2",),
+            "ndf": ("ndf",),
+            "dedx": ("dEdx",),
+            "radius_innermost_hit": ("radiusOfInnermostHit",),
+        }
         table = self.table(name, columns, optional=("dedx", "radius_innermost_hit"))
         zeros = np.zeros(table.n_rows)
         n_hits = zeros
@@ -199,32 +292,50 @@ class Chunk:
         radius = table.columns.get("radius_innermost_hit", zeros)
         tracks = Table(
             table.offsets,
-            {"chi2": table["chi2"], "ndf": table["ndf"], "n_hits": n_hits, "dedx": dedx, "radius_innermost_hit": radius},
+            {
+                "chi2": table["chi2"],
+                "ndf": table["ndf"],
+                "n_hits": n_hits,
+                "dedx": dedx,
+                "radius_innermost_hit": radius,
+            },
         )
         stem = layout.vector("Track", name, "trackStates")
         if stem is None:
-            raise UserError(f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have no momentum")
+            raise UserError(
+                f"{self.file.path}: branch _{name}_trackStates is missing; without it tracks have"
+                " no momentum"
+            )
         states = self.table(stem, STATE_COLUMNS)
         owner, member = self.ranges(name, "trackStates", tracks, states.offsets)
         if self.names.track_state_at_ip != (AT_IP,):
-            at_ip = _first_at(states["location"][member], owner, tracks.n_rows, self.names.track_state_at_ip)
+            at_ip = _first_at(
+                states["location"][member], owner, tracks.n_rows, self.names.track_state_at_ip
+            )
             location = np.where(states["location"] == AT_IP, AT_OTHER, states["location"])
             location[member[at_ip]] = AT_IP
             states = Table(states.offsets, {**states.columns, "location": location})
         return tracks, states, Pairs.of(owner, member)
 
     def dedx(self, name: str, tracks: Table) -> Array:
-        """Return the specific ionisation: the track's first quantity, else that of a collection beside the tracks, else zeros."""
+        """Return the specific ionisation: the track's first quantity, else that of a collection
+        beside the tracks, else zeros.
+        """
         values = np.zeros(tracks.n_rows)
         stem = self.layout.vector("Track", name, "dxQuantities")
         if stem is not None and (leaf := self.layout.member(stem, "value")) is not None:
             quantities = self.leaves({"value": leaf})
             owner, member = self.ranges(name, "dxQuantities", tracks, quantities.offsets)
-            values[owner[::-1]] = quantities["value"][member[::-1]]  # in reverse, so that a track's first stays
+            values[owner[::-1]] = quantities["value"][
+                member[::-1]
+            ]  # in reverse, so that a track's first stays
             return values
         of_this = Group.of({name: tracks}, tracks)
         for beside in self.names.dqdx:
-            leaf, ends = self.layout.member(beside, "dQdx.value"), self.layout.relation("RecDqdx", beside, "track")
+            leaf, ends = (
+                self.layout.member(beside, "dQdx.value"),
+                self.layout.relation("RecDqdx", beside, "track"),
+            )
             if leaf is not None and ends is not None:
                 value = self.leaves({"value": leaf})
                 rows = self.rows(ends, of_this)
@@ -236,32 +347,58 @@ class Chunk:
         """Read the calorimeter hits of all collections as one table."""
         tables = {}
         for collection, system in self.names.hits.items():
-            table = self.table(collection, {"energy": ("energy",), **_POSITION, "time": ("time",)}, optional=("time",))
+            table = self.table(
+                collection,
+                {"energy": ("energy",), **_POSITION, "time": ("time",)},
+                optional=("time",),
+            )
             time = table.columns.get("time", np.zeros(table.n_rows))
-            tables[collection] = Table(table.offsets, {**table.columns, "time": time, "system": np.full(table.n_rows, system)})
+            tables[collection] = Table(
+                table.offsets,
+                {**table.columns, "time": time, "system": np.full(table.n_rows, system)},
+            )
         columns = {**dict.fromkeys(("energy", *"xyz", "time"), float), "system": int}
         return Group.of(tables, Table.empty(self.n_events, columns))
 
     def clusters(self, hits: Group) -> tuple[Group, Pairs]:
-        """Read the clusters of all collections, and their hits; those without a position get that of their hits."""
+        """Read the clusters of all collections, and their hits.
+
+        Those without a position get that of their hits.
+        """
         tables = {
-            name: self.with_subdetectors(name, self.table(name, {"energy": ("energy",), **_POSITION})) for name in self.names.clusters
+            name: self.with_subdetectors(
+                name, self.table(name, {"energy": ("energy",), **_POSITION})
+            )
+            for name in self.names.clusters
         }
-        if len({frozenset(table.columns) for table in tables.values()}) > 1:  # some tell sub-detector energies: they count for none
+        if (
+            len({frozenset(table.columns) for table in tables.values()}) > 1
+        ):  # some tell sub-detector energies: they count for none
             kept = ("energy", *_POSITION)
-            tables = {name: Table(table.offsets, {key: table[key] for key in kept}) for name, table in tables.items()}
-        clusters = Group.of(tables, Table.empty(self.n_events, dict.fromkeys(("energy", *_POSITION), float)))
+            tables = {
+                name: Table(table.offsets, {key: table[key] for key in kept})
+                for name, table in tables.items()
+            }
+        clusters = Group.of(
+            tables, Table.empty(self.n_events, dict.fromkeys(("energy", *_POSITION), float))
+        )
         cluster_hits = self.relation("Cluster", "hits", clusters, hits)
         table = clusters.table
         unplaced = (table["x"] == 0) & (table["y"] == 0) & (table["z"] == 0)
         if np.any(unplaced) and len(cluster_hits.left):
             energy = hits.table["energy"][cluster_hits.right].astype(np.float64)
-            energy = np.where(np.isfinite(energy) & (energy > 0), energy, 1e-9)  # Delphes' hits have none
+            energy = np.where(
+                np.isfinite(energy) & (energy > 0), energy, 1e-9
+            )  # Delphes' hits have none
             total = summed(cluster_hits.left, energy, table.n_rows)
             columns = dict(table.columns)
             for axis in "xyz":
-                moment = summed(cluster_hits.left, energy * hits.table[axis][cluster_hits.right], table.n_rows)
-                columns[axis] = np.where(unplaced & (total > 0), moment / np.where(total > 0, total, 1), table[axis])
+                moment = summed(
+                    cluster_hits.left, energy * hits.table[axis][cluster_hits.right], table.n_rows
+                )
+                columns[axis] = np.where(
+                    unplaced & (total > 0), moment / np.where(total > 0, total, 1), table[axis]
+                )
             clusters = Group(Table(table.offsets, columns), clusters.members)
         return clusters, cluster_hits
 
@@ -276,7 +413,9 @@ class Chunk:
         columns = {}
         for number, column in enumerate((*_SUBDETECTORS, "energy_other")):
             chosen = place == number if number < len(_SUBDETECTORS) else place >= number
-            columns[column] = np.bincount(owner[chosen], energies["energy"][member[chosen]], clusters.n_rows)
+            columns[column] = np.bincount(
+                owner[chosen], energies["energy"][member[chosen]], clusters.n_rows
+            )
         return Table(clusters.offsets, {**clusters.columns, **columns})
 
     def candidates(self) -> Group:
@@ -284,7 +423,8 @@ class Chunk:
         columns = {"pdg": ("PDG", "type"), "charge": ("charge",), "energy": ("energy",)}
         columns |= {f"p{axis}": (f"momentum.{axis}",) for axis in "xyz"}
         return Group.of(
-            {name: self.table(name, columns) for name in self.names.candidates}, Table.empty(self.n_events, dict.fromkeys(columns, float))
+            {name: self.table(name, columns) for name in self.names.candidates},
+            Table.empty(self.n_events, dict.fromkeys(columns, float)),
         )
 
     def links(self, collections: Sequence[str], origin: Group, target: Group) -> Pairs:
@@ -295,23 +435,41 @@ class Chunk:
         """Read one link collection; pairs that point nowhere are left out and counted."""
         ends = self.layout.link_end(name, "from"), self.layout.link_end(name, "to")
         if ends[0] is None or ends[1] is None:
-            raise UserError(f"{self.file.path}: link {name} lacks its ends (_{name}_from.index, _{name}_to.index); the file is damaged")
+            raise UserError(
+                f"{self.file.path}: link {name} lacks its ends (_{name}_from.index,"
+                f" _{name}_to.index); the file is damaged"
+            )
         weight = self.leaves({"weight": self.layout.require(name, "weight")})["weight"]
         left, right = self.rows(ends[0], origin), self.rows(ends[1], target)
         if not len(left) == len(right) == len(weight):
-            raise UserError(f"{self.file.path}: link {name} disagrees with its ends on the number of entries; the file is damaged")
+            raise UserError(
+                f"{self.file.path}: link {name} disagrees with its ends on the number of entries;"
+                " the file is damaged"
+            )
         return self.kept(Pairs.of(left, right, weight))
 
-    def relation(self, kind: str, name: str, owners: Group, targets: Group, collections: Sequence[str] | None = None) -> Pairs:
+    def relation(
+        self,
+        kind: str,
+        name: str,
+        owners: Group,
+        targets: Group,
+        collections: Sequence[str] | None = None,
+    ) -> Pairs:
         """Read a one-to-many relation as pairs (row of the owners, row of the targets)."""
         found = []
         for collection in owners.members if collections is None else collections:
-            reference, table = self.layout.relation(kind, collection, name), owners.members[collection][1]
+            reference, table = (
+                self.layout.relation(kind, collection, name),
+                owners.members[collection][1],
+            )
             if reference is None or table.n_rows == 0 or not targets.members:
                 continue
             counts = self.file.jagged(reference.index, self.start, self.stop)[0]
             rows = self.rows(reference, targets)
-            owner, member = self.ranges(collection, name, table, np.concatenate([[0], np.cumsum(counts)]))
+            owner, member = self.ranges(
+                collection, name, table, np.concatenate([[0], np.cumsum(counts)])
+            )
             found.append(self.kept(Pairs.of(owners.rows_of(collection)[owner], rows[member])))
         return combined(found)
 
@@ -320,29 +478,49 @@ class Chunk:
         table = self.leaves({"index": reference.index, "id": reference.collection_id})
         for name, leaf in (("index", reference.index), ("id", reference.collection_id)):
             if table[name].dtype.kind not in "iu":
-                raise UserError(f"{self.file.path}: branch {leaf} holds {table[name].dtype}, expected integers; the file is damaged")
+                raise UserError(
+                    f"{self.file.path}: branch {leaf} holds {table[name].dtype}, expected integers;"
+                    " the file is damaged"
+                )
         return targets.resolve(table, self.file.collection_ids)
 
-    def ranges(self, collection: str, name: str, owners: Table, offsets: IntArray) -> tuple[IntArray, IntArray]:
-        """Expand ``name_begin`` ... ``name_end`` of every owner into (owner row, row of the member list)."""
-        leaves = {edge: self.layout.require(collection, f"{name}_{edge}") for edge in ("begin", "end")}
+    def ranges(
+        self, collection: str, name: str, owners: Table, offsets: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """Expand ``name_begin`` ...
+
+        ``name_end`` of every owner into (owner row, row of the member list).
+        """
+        leaves = {
+            edge: self.layout.require(collection, f"{name}_{edge}") for edge in ("begin", "end")
+        }
         edges = self.leaves(leaves)
         begin, end = edges["begin"].astype(np.int64), edges["end"].astype(np.int64)
         event = owners.events()
-        if edges.n_rows != owners.n_rows or np.any(begin > end) or np.any(end > np.diff(offsets)[event]):
-            raise UserError(f"{self.file.path}: {leaves['end']} points beyond its list; the file is damaged")
+        if (
+            edges.n_rows != owners.n_rows
+            or np.any(begin > end)
+            or np.any(end > np.diff(offsets)[event])
+        ):
+            raise UserError(
+                f"{self.file.path}: {leaves['end']} points beyond its list; the file is damaged"
+            )
         owner, member = kernels.expand(begin, end, owners.offsets, offsets)
         return owner, member
 
     def kept(self, pairs: Pairs) -> Pairs:
-        """Leave out, and count, pairs that point nowhere or have a weight that is not a finite number."""
+        """Leave out, and count, pairs that point nowhere or have a weight that is not a finite
+        number.
+        """
         keep = (pairs.left >= 0) & (pairs.right >= 0) & np.isfinite(pairs.weight)
         self.counts["references_dropped"] += int(np.sum(~keep))
         return pairs.where(keep)
 
 
 def _first_at(location: Array, owner: IntArray, n_owners: int, wanted: Sequence[int]) -> BoolArray:
-    """Tell of each state whether its location is the first of ``wanted`` that its owner has a state at."""
+    """Tell of each state whether its location is the first of ``wanted`` that its owner has a state
+    at.
+    """
     chosen, served = np.zeros(len(location), bool), np.zeros(n_owners, bool)
     for place in wanted:
         here = (location == place) & ~served[owner]

@@ -1,8 +1,9 @@
 """Flat tables of a chunk of events: what the EDM4hep reader hands over.
 
-All rows of a collection, of all events of the chunk, lie in one NumPy array per column; rows of event ``i`` are
-``offsets[i]:offsets[i + 1]``. Relations hold *global* row numbers of the chunk, so that every later step is one array
-operation for all events at once. Energies and momenta in GeV, lengths in mm, angles in rad.
+All rows of a collection, of all events of the chunk, lie in one NumPy array per column; rows of
+event ``i`` are ``offsets[i]:offsets[i + 1]``. Relations hold *global* row numbers of the chunk, so
+that every later step is one array operation for all events at once. Energies and momenta in GeV,
+lengths in mm, angles in rad.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,19 +22,26 @@ BoolArray = NDArray[np.bool_]
 
 
 def summed(group: Array, values: Array | None, n_groups: int) -> FloatArray:
-    """Return the sum of ``values`` (or the number of rows) of each group, as float64 ``[n_groups]``."""
+    """Return the sum of ``values`` (or the number of rows) of each group, as float64
+    ``[n_groups]``.
+    """
     return np.bincount(group, values, n_groups).astype(np.float64)
 
 
 def whole_charge(charge: Array) -> FloatArray:
-    """Return charges in units of e, 0 for what is none: Delphes gives -999 to codes that it does not know, others NaN."""
+    """Return charges in units of e, 0 for what is none: Delphes gives -999 to codes that it does
+    not know, others NaN.
+    """
     known = np.isfinite(charge) & (np.abs(charge) <= np.iinfo(np.int8).max)
     return np.rint(np.where(known, charge, 0)).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one collection; ``offsets`` is int64 ``[n_events + 1]``, every column has ``offsets[-1]`` rows."""
+    """Rows of one collection.
+
+    ``offsets`` is int64 ``[n_events + 1]``, every column has ``offsets[-1]`` rows.
+    """
 
     offsets: IntArray
     columns: Mapping[str, Array]
@@ -41,7 +49,10 @@ class Table:
     @classmethod
     def empty(cls, n_events: int, columns: Mapping[str, type]) -> Self:
         """Return a table without rows."""
-        return cls(np.zeros(n_events + 1, np.int64), {name: np.zeros(0, dtype) for name, dtype in columns.items()})
+        return cls(
+            np.zeros(n_events + 1, np.int64),
+            {name: np.zeros(0, dtype) for name, dtype in columns.items()},
+        )
 
     def __getitem__(self, name: str) -> Array:
         """Return a column."""
@@ -74,7 +85,9 @@ class Table:
         if keep.all():
             return self, np.arange(self.n_rows)
         kept_before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
-        table = Table(kept_before[self.offsets], {name: column[keep] for name, column in self.columns.items()})
+        table = Table(
+            kept_before[self.offsets], {name: column[keep] for name, column in self.columns.items()}
+        )
         return table, np.where(keep, kept_before[:-1], -1)
 
 
@@ -108,7 +121,13 @@ class Pairs:
         """Replace row numbers by maps from old to new ones; pairs with a dropped end (-1) go."""
         as_is = np.zeros(0, np.int64)
         return Pairs(
-            *kernels.renumber(self.left, self.right, self.weight, as_is if left is None else left, as_is if right is None else right)
+            *kernels.renumber(
+                self.left,
+                self.right,
+                self.weight,
+                as_is if left is None else left,
+                as_is if right is None else right,
+            )
         )
 
 
@@ -116,11 +135,18 @@ def combined(parts: Sequence[Pairs]) -> Pairs:
     """Return the pairs of all parts."""
     if len(parts) == 1:
         return parts[0]
-    return Pairs(*(np.concatenate([empty, *(getattr(part, key) for part in parts)]) for key, empty in vars(Pairs.none()).items()))
+    return Pairs(
+        *(
+            np.concatenate([empty, *(getattr(part, key) for part in parts)])
+            for key, empty in vars(Pairs.none()).items()
+        )
+    )
 
 
 def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:
-    """Return (left of ``first``, right of ``second``, weight of ``second``) for all pairs that meet in one of ``n_middle`` rows."""
+    """Return (left of ``first``, right of ``second``, weight of ``second``) for all pairs that meet
+    in one of ``n_middle`` rows.
+    """
     left, chosen = kernels.join(first.left, first.right, second.left, n_middle)
     return Pairs(left, second.right[chosen], second.weight[chosen])
 
@@ -132,18 +158,32 @@ def grouped(pairs: Pairs, n_left: int, n_right: int) -> Pairs:
 
 def joined_sums(first: Pairs, second: Pairs, n_left: int, n_middle: int, n_right: int) -> Pairs:
     """Return ``grouped(joined(first, second))``."""
-    return Pairs(*kernels.join_and_group(first.left, first.right, second.left, second.right, second.weight, n_left, n_middle, n_right))
+    return Pairs(
+        *kernels.join_and_group(
+            first.left,
+            first.right,
+            second.left,
+            second.right,
+            second.weight,
+            n_left,
+            n_middle,
+            n_right,
+        )
+    )
 
 
 @dataclass
 class RawEvents:
     """A chunk of events as the file has it, invalid rows included.
 
-    ``counts`` tells what the reader itself had to leave out. The columns are those of ``reader.EventFile``.
+    ``counts`` tells what the reader itself had to leave out. The columns are those of
+    ``reader.EventFile``.
     """
 
     run_number: Array
-    event_number: Array  # that of the file; where events share theirs or have none, their position in it
+    event_number: (
+        Array  # that of the file; where events share theirs or have none, their position in it
+    )
     own_number: Array  # that of the file in any case, 0 where it has none
     weight: FloatArray
     particles: Table  # pdg, status, charge, px, py, pz, energy
@@ -151,7 +191,9 @@ class RawEvents:
     tracks: Table  # chi2, ndf, n_hits, dedx, radius_innermost_hit
     states: Table  # location, d0, phi, omega, z0, tan_lambda, x, y, z
     track_states: Pairs  # track -> state
-    clusters: Table  # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
+    clusters: (
+        Table  # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
+    )
     hits: Table  # energy, x, y, z, time, system (0 ECAL, 1 HCAL, 2 other)
     cluster_hits: Pairs  # cluster -> hit
     hit_links: Pairs  # hit -> particle, weight

@@ -1,7 +1,9 @@
-"""An open EDM4hep ROOT file: its leaves, whichever of TTree and RNTuple holds them, and what identifies collections and events.
+"""An open EDM4hep ROOT file: its leaves, whichever of TTree and RNTuple holds them, and what
+identifies collections and events.
 
-Inputs -> outputs: a path -> ``EventFile``, which gives the values of any leaf for a range of events. Whatever makes a file
-unusable (not ROOT, truncated, no ``events`` tree, mandatory branches missing) is a UserError that names it.
+Inputs -> outputs: a path -> ``EventFile``, which gives the values of any leaf for a range of
+events. Whatever makes a file unusable (not ROOT, truncated, no ``events`` tree, mandatory branches
+missing) is a UserError that names it.
 """
 
 import errno
@@ -15,7 +17,12 @@ import numpy as np
 import uproot
 
 from particleforge.config.collections import CollectionsConfig
-from particleforge.edm4hep.identities import collection_id, implied_ids, table_of_ids, types_of_collections
+from particleforge.edm4hep.identities import (
+    collection_id,
+    implied_ids,
+    table_of_ids,
+    types_of_collections,
+)
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
@@ -31,7 +38,10 @@ class TreeFile:
     """An open ROOT file with an ``events`` tree, whatever that holds; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the file and look at its branches; what is not a ROOT file with such a tree is a UserError."""
+        """Open the file and look at its branches.
+
+        What is not a ROOT file with such a tree is a UserError.
+        """
         self.path = str(path)
         try:
             self.root = uproot.open(path, **LOCAL_FILE)
@@ -47,7 +57,12 @@ class TreeFile:
         """Return the open file."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Close the file."""
         self.root.close()
 
@@ -56,11 +71,16 @@ class TreeFile:
             keys = {key.split(";")[0] for key in self.root.keys(recursive=False)}
             if "events" not in keys:
                 found = ", ".join(sorted(keys)) or "nothing"
-                raise UserError(f"{self.path}: holds no 'events' tree (found: {found}); give an EDM4hep or Delphes file")
+                raise UserError(
+                    f"{self.path}: holds no 'events' tree (found: {found}); give an EDM4hep or"
+                    " Delphes file"
+                )
             self._tree = self.root["events"]
             if not hasattr(self._tree, "num_entries"):
                 kind = getattr(self._tree, "classname", "folder")
-                raise UserError(f"{self.path}: 'events' is a {kind}, not a tree; give an EDM4hep file")
+                raise UserError(
+                    f"{self.path}: 'events' is a {kind}, not a tree; give an EDM4hep file"
+                )
             self._leaves = leaves_of(self._tree)
             self.kind, self.n_events = self._leaves.kind, self._leaves.n_events
             self.layout = Layout(self.path, self._leaves.fields)
@@ -71,15 +91,27 @@ class TreeFile:
             raise self.unreadable(error) from error
 
     def _look(self) -> None:
-        """Look at what else is wanted at the opening; whatever goes wrong there is laid to the file."""
+        """Look at what else is wanted at the opening.
+
+        Whatever goes wrong there is laid to the file.
+        """
 
     def type_of(self, collection: str) -> str:
-        """Return a collection's type as the file tells it, e.g. ``Cluster``; empty if it does not."""
+        """Return a collection's type as the file tells it, e.g. ``Cluster``.
+
+        Empty if it does not.
+        """
         if not hasattr(self, "_types"):
             self._types = types_of_collections(self.root)
         branch = self._tree.get(collection) if self.kind == "TTree" else None
         told = self._types.get(collection) or str(getattr(branch, "typename", ""))
-        name = told.removeprefix("std::").removeprefix("vector<").split("<")[0].split("::")[-1].rstrip("> ")
+        name = (
+            told.removeprefix("std::")
+            .removeprefix("vector<")
+            .split("<")[0]
+            .split("::")[-1]
+            .rstrip("> ")
+        )
         return name.removesuffix("Data").removesuffix("Collection")
 
     def column(self, leaf: str, start: int, stop: int) -> Array:
@@ -91,21 +123,34 @@ class TreeFile:
         try:
             offsets, values = self._leaves.flat(leaf, start, stop)
         except NotAListError as error:
-            raise UserError(f"{self.path}: branch {leaf} has type {error}, expected a list of numbers per event") from error
+            raise UserError(
+                f"{self.path}: branch {leaf} has type {error}, expected a list of numbers per event"
+            ) from error
         if values.dtype.kind not in "iufb":
-            raise UserError(f"{self.path}: branch {leaf} has type {values.dtype}, expected a list of numbers per event")
+            raise UserError(
+                f"{self.path}: branch {leaf} has type {values.dtype}, expected a list of numbers"
+                " per event"
+            )
         return np.diff(offsets), values
 
     def ranges(self, n_events: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of at most ``n_events`` events up to ``stop`` that end where the file's blocks end, if one does within."""
+        """Yield ranges of at most ``n_events`` events up to ``stop`` that end where the file's
+        blocks end, if one does within.
+        """
         return self._leaves.ranges(n_events, stop)
 
     def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised; a failing disk or server is not the file's fault and is raised."""
+        """Return the UserError for whatever reading the file raised.
+
+        A failing disk or server is not the file's fault and is raised.
+        """
         if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
             raise error
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        return UserError(f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it again")
+        return UserError(
+            f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it"
+            " again"
+        )
 
 
 class EventFile(TreeFile):
@@ -129,19 +174,38 @@ class EventFile(TreeFile):
             return table
         names = implied_ids(self.layout, self._references(), self.jagged, self.n_events)
         hit_sim_links = () if self.names.hit_links else self.names.hit_sim_links
-        sim_links = (*hit_sim_links, *(() if self.names.track_links else self.names.tracker_hit_sim_links))
-        if self.n_events and sim_links and not any(collection_id(name) == number for number, name in names.items()):
+        sim_links = (
+            *hit_sim_links,
+            *(() if self.names.track_links else self.names.tracker_hit_sim_links),
+        )
+        if (
+            self.n_events
+            and sim_links
+            and not any(collection_id(name) == number for number, name in names.items())
+        ):
             raise UserError(
-                f"{self.path}: no table of collection IDs (podio_metadata/events___idTable), and truth comes from simulated hits "
-                f"({', '.join(sim_links)}), whose collections do not follow from the references; use the file as podio wrote it, not a skim"
+                f"{self.path}: no table of collection IDs (podio_metadata/events___idTable), and"
+                f" truth comes from simulated hits ({', '.join(sim_links)}), whose collections do"
+                " not follow from the references; use the file as podio wrote it, not a skim"
             )
         return names
 
     def _references(self) -> dict[str, Reference]:
-        """Return the references from which the IDs of a file without table can be told, by ``type of target:place``."""
+        """Return the references from which the IDs of a file without table can be told, by ``type
+        of target:place``.
+        """
         names, layout = self.names, self.layout
-        places = {f"MCParticle:{names.particles}": layout.relation("MCParticle", names.particles, "parents")}
-        for link in (*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links):
+        places = {
+            f"MCParticle:{names.particles}": layout.relation(
+                "MCParticle", names.particles, "parents"
+            )
+        }
+        for link in (
+            *names.hit_links,
+            *names.cluster_links,
+            *names.track_links,
+            *names.candidate_links,
+        ):
             places[f"MCParticle:{link}"] = layout.link_end(link, "to")
         for kind, links in (
             ("Cluster", names.cluster_links),
@@ -151,13 +215,23 @@ class EventFile(TreeFile):
             places |= {f"{kind}:{link}": layout.link_end(link, "from") for link in links}
         for candidates in names.candidates:
             for kind, relation in (("Track", "tracks"), ("Cluster", "clusters")):
-                places[f"{kind}:{candidates}"] = layout.relation("ReconstructedParticle", candidates, relation)
-        places |= {f"CalorimeterHit:{clusters}": layout.relation("Cluster", clusters, "hits") for clusters in names.clusters}
+                places[f"{kind}:{candidates}"] = layout.relation(
+                    "ReconstructedParticle", candidates, relation
+                )
+        places |= {
+            f"CalorimeterHit:{clusters}": layout.relation("Cluster", clusters, "hits")
+            for clusters in names.clusters
+        }
         return {place: reference for place, reference in places.items() if reference is not None}
 
     def _event_numbers(self) -> tuple[Array, Array, Array]:
-        """Return run and event numbers, events that share theirs being numbered by position; and the file's own event numbers."""
-        run, event = (self.layout.member("EventHeader", f"{name}Number") for name in ("run", "event"))
+        """Return run and event numbers, events that share theirs being numbered by position.
+
+        And the file's own event numbers.
+        """
+        run, event = (
+            self.layout.member("EventHeader", f"{name}Number") for name in ("run", "event")
+        )
         position = np.arange(self.n_events, dtype=np.uint64)
         if run is None or event is None:
             return np.zeros(self.n_events, np.uint32), position, np.zeros_like(position)
@@ -165,10 +239,17 @@ class EventFile(TreeFile):
         if not len(runs) and not len(events):
             return np.zeros(self.n_events, np.uint32), position, np.zeros_like(position)
         if len(runs) != self.n_events or len(events) != self.n_events:
-            raise UserError(f"{self.path}: EventHeader holds {len(events)} entries for {self.n_events} events; the file is damaged")
+            raise UserError(
+                f"{self.path}: EventHeader holds {len(events)} entries for {self.n_events} events;"
+                " the file is damaged"
+            )
         runs, events = runs.astype(np.uint32), events.astype(np.uint64)
         own = events
         if len(np.unique(np.stack([runs.astype(np.uint64), events]), axis=1).T) < self.n_events:
-            log.warning("%s: events share run and event number; they are numbered by their position in the file", self.path)
+            log.warning(
+                "%s: events share run and event number; they are numbered by their position in the"
+                " file",
+                self.path,
+            )
             events = position
         return runs, events, own

@@ -1,16 +1,21 @@
 """Write EDM4hep files: collections of flat arrays, chunk by chunk, into ROOT RNTuples.
 
-Chunks of events, each a mapping of collection names to ``Collection`` (flat arrays over the chunk's events) -> a ROOT file with
+Chunks of events, each a mapping of collection names to ``Collection`` (flat arrays over the chunk's
+events) -> a ROOT file with
 
 * ``events``: one entry per event, the fields described in ``datamodel``;
-* ``podio_metadata``: ``events___idTable`` (m_names, m_collectionIDs), ``events___CollectionTypeInfo`` and the versions;
-* ``metadata``: ``GPStringKeys`` / ``GPStringValues`` with the provenance as JSON under PROVENANCE_KEY.
+* ``podio_metadata``: ``events___idTable`` (m_names, m_collectionIDs),
+  ``events___CollectionTypeInfo`` and the versions;
+* ``metadata``: ``GPStringKeys`` / ``GPStringValues`` with the provenance as JSON under
+  PROVENANCE_KEY.
 
-RNTuple is used because nested records give the leaf names of EDM4hep (``MCParticles.vertex.x``); uproot reads every leaf
-with ``file["events"]["MCParticles.vertex.x"].array()``. A collection's ID is podio's: MurmurHash3 of its name.
+RNTuple is used because nested records give the leaf names of EDM4hep (``MCParticles.vertex.x``);
+uproot reads every leaf with ``file["events"]["MCParticles.vertex.x"].array()``. A collection's ID
+is podio's: MurmurHash3 of its name.
 
-Invariants: memory holds one chunk; the same chunks and provenance give the same bytes: the file's UUID is a hash of the
-provenance, its dates are fixed, its internal name does not depend on the path. The file appears under its name only when complete.
+Invariants: memory holds one chunk; the same chunks and provenance give the same bytes: the file's
+UUID is a hash of the provenance, its dates are fixed, its internal name does not depend on the
+path. The file appears under its name only when complete.
 """
 
 import datetime
@@ -49,8 +54,9 @@ Ints = NDArray[np.integer]
 class Relation:
     """References of a collection's rows to rows of another, or of several others.
 
-    ``index`` counts flat rows of the chunk in the target, -1 for none. One-to-many relations have ``counts``, entries per row of
-    the collection. ``which`` picks the target of each entry where there are several. Entries of a relation without targets are all -1.
+    ``index`` counts flat rows of the chunk in the target, -1 for none. One-to-many relations have
+    ``counts``, entries per row of the collection. ``which`` picks the target of each entry where
+    there are several. Entries of a relation without targets are all -1.
     """
 
     targets: tuple[str, ...]
@@ -61,7 +67,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector member: ``counts`` entries per row of the collection; values flat, or by name for components."""
+    """A vector member: ``counts`` entries per row of the collection.
+
+    Values flat, or by name for components.
+    """
 
     counts: Ints
     values: NDArray[Any] | Mapping[str, NDArray[Any]]
@@ -69,7 +78,10 @@ class Vector:
 
 @dataclass(frozen=True)
 class Collection:
-    """One collection of a chunk; rows ordered by ``event`` (0 ... n_events - 1). Members not given are 0, relations not given empty."""
+    """One collection of a chunk; rows ordered by ``event`` (0 ... n_events - 1).
+
+    Members not given are 0, relations not given empty.
+    """
 
     event: Ints
     members: Mapping[str, NDArray[Any]]
@@ -85,10 +97,15 @@ class Chunk:
     collections: Mapping[str, Collection]
 
 
-def write_edm4hep(path: Path, types_of: Mapping[str, str], chunks: Iterable[Chunk], provenance: Mapping[str, Any]) -> None:
-    """Write a file; ``types_of`` gives the EDM4hep type of each collection, every chunk has all of them.
+def write_edm4hep(
+    path: Path, types_of: Mapping[str, str], chunks: Iterable[Chunk], provenance: Mapping[str, Any]
+) -> None:
+    """Write a file.
 
-    ``chunks`` is consumed one by one. The provenance becomes part of the file and must not depend on time or place.
+    ``types_of`` gives the EDM4hep type of each collection, every chunk has all of them.
+
+    ``chunks`` is consumed one by one. The provenance becomes part of the file and must not depend
+    on time or place.
     """
     made = json.dumps(provenance, sort_keys=True)
     identity = uuid.UUID(bytes=hashlib.blake2b(made.encode(), digest_size=16).digest())
@@ -96,7 +113,9 @@ def write_edm4hep(path: Path, types_of: Mapping[str, str], chunks: Iterable[Chun
         _fixed_clock(),
         atomic_output(path) as temporary,
         open(temporary, "w+b") as handle,  # an open handle: uproot would store the path's name
-        uproot.recreate(handle, uuid_function=lambda: identity, compression=uproot.ZSTD(_COMPRESSION_LEVEL)) as file,
+        uproot.recreate(
+            handle, uuid_function=lambda: identity, compression=uproot.ZSTD(_COMPRESSION_LEVEL)
+        ) as file,
     ):
         for number, chunk in enumerate(chunks):
             fields = _to_fields(chunk, types_of)
@@ -105,11 +124,18 @@ def write_edm4hep(path: Path, types_of: Mapping[str, str], chunks: Iterable[Chun
             else:
                 file["events"].extend(fields)
         file.mkrntuple("podio_metadata", _podio_metadata(types_of))
-        file.mkrntuple("metadata", _one_entry({"GPStringKeys": [PROVENANCE_KEY], "GPStringValues": [[made]]}))
+        file.mkrntuple(
+            "metadata", _one_entry({"GPStringKeys": [PROVENANCE_KEY], "GPStringValues": [[made]]})
+        )
 
 
-def event_headers(run_number: int, event_numbers: Ints, weights: NDArray[np.floating] | None = None) -> Collection:
-    """Return the EventHeader collection of events with these numbers; the time stamp is 0, weights default to 1."""
+def event_headers(
+    run_number: int, event_numbers: Ints, weights: NDArray[np.floating] | None = None
+) -> Collection:
+    """Return the EventHeader collection of events with these numbers.
+
+    The time stamp is 0, weights default to 1.
+    """
     n_events = len(event_numbers)
     return Collection(
         np.arange(n_events),
@@ -123,11 +149,15 @@ def event_headers(run_number: int, event_numbers: Ints, weights: NDArray[np.floa
 
 def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:
     """Return the chunk as one record array with all fields of the file, always in the same order."""
-    starts = {name: _offsets_of_events(chunk.collections[name].event, chunk.n_events) for name in types_of}
+    starts = {
+        name: _offsets_of_events(chunk.collections[name].event, chunk.n_events) for name in types_of
+    }
     fields: dict[str, Content] = {}
     for name, type_name in types_of.items():
         data_type, collection = TYPES[type_name], chunk.collections[name]
-        unknown = (set(collection.members) - set(data_type.members)) | (set(collection.relations) - {*data_type.to_one, *data_type.to_many})
+        unknown = (set(collection.members) - set(data_type.members)) | (
+            set(collection.relations) - {*data_type.to_one, *data_type.to_many}
+        )
         assert not unknown, f"{type_name} has no {sorted(unknown)}"
         members, side_lists = _members_and_lists(name, collection, data_type, starts)
         fields[name] = _list(starts[name], _record(members))
@@ -143,7 +173,11 @@ def _members_and_lists(
     members: dict[str, NDArray[Any]] = {}
     for member, dtype in data_type.members.items():
         given = collection.members.get(member)
-        members[member] = np.zeros(n_rows, dtype) if given is None else np.asarray(given).astype(dtype, copy=False)
+        members[member] = (
+            np.zeros(n_rows, dtype)
+            if given is None
+            else np.asarray(given).astype(dtype, copy=False)
+        )
     lists: dict[str, Content] = {}
     for relation in data_type.to_many:
         counts, references = _references(collection, relation, starts)
@@ -155,7 +189,8 @@ def _members_and_lists(
         lists[f"_{name}_{relation}"] = _list(offsets, references)
     for vector, dtypes in data_type.vectors.items():
         given_vector = collection.vectors.get(
-            vector, Vector(np.zeros(n_rows, np.int64), {} if isinstance(dtypes, Mapping) else np.zeros(0))
+            vector,
+            Vector(np.zeros(n_rows, np.int64), {} if isinstance(dtypes, Mapping) else np.zeros(0)),
         )
         begins, ends, outer = _slices(given_vector.counts, offsets)
         members |= {f"{vector}_begin": begins, f"{vector}_end": ends}
@@ -163,8 +198,12 @@ def _members_and_lists(
     return members, lists
 
 
-def _references(collection: Collection, name: str, starts: Mapping[str, Ints], *, one: bool = False) -> tuple[Ints, Content]:
-    """Return the counts per row and the (index, collectionID) entries of a relation, indices within the event."""
+def _references(
+    collection: Collection, name: str, starts: Mapping[str, Ints], *, one: bool = False
+) -> tuple[Ints, Content]:
+    """Return the counts per row and the (index, collectionID) entries of a relation, indices within
+    the event.
+    """
     n_rows = len(collection.event)
     relation = collection.relations.get(name)
     if relation is None:
@@ -175,12 +214,19 @@ def _references(collection: Collection, name: str, starts: Mapping[str, Ints], *
     event = np.repeat(collection.event, counts)
     which = np.zeros(len(relation.index), np.int64) if relation.which is None else relation.which
     if not relation.targets:
-        return counts, _record({"index": np.full(len(event), -1, np.int32), "collectionID": np.zeros(len(event), np.uint32)})
+        return counts, _record(
+            {
+                "index": np.full(len(event), -1, np.int32),
+                "collectionID": np.zeros(len(event), np.uint32),
+            }
+        )
     first = np.stack([starts[target] for target in relation.targets])[which, event]
     exists = relation.index >= 0
     identity = np.array([collection_id(target) for target in relation.targets], np.uint32)[which]
     index = np.where(exists, relation.index - first, -1).astype(np.int32)
-    return counts, _record({"index": index, "collectionID": np.where(exists, identity, 0).astype(np.uint32)})
+    return counts, _record(
+        {"index": index, "collectionID": np.where(exists, identity, 0).astype(np.uint32)}
+    )
 
 
 def _vector_content(vector: Vector, dtypes: str | Mapping[str, str]) -> Content:
@@ -190,11 +236,20 @@ def _vector_content(vector: Vector, dtypes: str | Mapping[str, str]) -> Content:
     assert isinstance(vector.values, Mapping)
     n_entries = int(vector.counts.sum())
     given = vector.values
-    return _record({name: np.asarray(given[name]).astype(d) if name in given else np.zeros(n_entries, d) for name, d in dtypes.items()})
+    return _record(
+        {
+            name: np.asarray(given[name]).astype(d) if name in given else np.zeros(n_entries, d)
+            for name, d in dtypes.items()
+        }
+    )
 
 
-def _slices(counts: Ints, event_offsets: Ints) -> tuple[NDArray[np.uint32], NDArray[np.uint32], Ints]:
-    """Return begin and end of each row's entries within its event, and the offsets of the events' entries."""
+def _slices(
+    counts: Ints, event_offsets: Ints
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], Ints]:
+    """Return begin and end of each row's entries within its event, and the offsets of the events'
+    entries.
+    """
     flat = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=flat[1:])
     outer = flat[event_offsets]
@@ -221,7 +276,10 @@ def _record(members: Mapping[str, NDArray[Any]]) -> Content:
             tree.setdefault(outer, {})[inner] = values
         else:
             tree[outer] = values
-    contents = [_record(part) if isinstance(part, dict) else NumpyArray(np.ascontiguousarray(part)) for part in tree.values()]
+    contents = [
+        _record(part) if isinstance(part, dict) else NumpyArray(np.ascontiguousarray(part))
+        for part in tree.values()
+    ]
     return RecordArray(contents, list(tree))
 
 
@@ -234,8 +292,18 @@ def _podio_metadata(types_of: Mapping[str, str]) -> ak.Array:
     names = list(types_of)
     identities = np.array([collection_id(name) for name in names], np.uint32)
     table = {"m_names": ak.Array([names]), "m_collectionIDs": ak.Array(identities[None])}
-    info = {"collectionID": ak.Array(identities[None]), "name": ak.Array([names]), "dataType": ak.Array([list(types_of.values())])}
-    version = dict(zip(("major", "minor", "patch"), (np.array([part], np.uint16) for part in datamodel.VERSION), strict=True))
+    info = {
+        "collectionID": ak.Array(identities[None]),
+        "name": ak.Array([names]),
+        "dataType": ak.Array([list(types_of.values())]),
+    }
+    version = dict(
+        zip(
+            ("major", "minor", "patch"),
+            (np.array([part], np.uint16) for part in datamodel.VERSION),
+            strict=True,
+        )
+    )
     return ak.zip(
         {
             "events___idTable": ak.zip(table, depth_limit=1),
@@ -256,7 +324,9 @@ class _Epoch(datetime.datetime):
 
 @contextmanager
 def _fixed_clock() -> Iterator[None]:
-    """Let uproot's writer see a fixed date: ROOT stores creation and modification dates in many places, and uproot has no option."""
+    """Let uproot's writer see a fixed date: ROOT stores creation and modification dates in many
+    places, and uproot has no option.
+    """
     frozen = types.SimpleNamespace(datetime=_Epoch)
     try:
         for module in _MODULES_WITH_CLOCK:

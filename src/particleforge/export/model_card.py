@@ -1,7 +1,9 @@
-"""The model card: what an exported model is, what it was trained on, how good it is, how it is used, where it ends.
+"""The model card: what an exported model is, what it was trained on, how good it is, how it is
+used, where it ends.
 
-Inputs -> outputs: content of the checkpoint, the manifest and the parity report -> Markdown. After Mitchell et al.,
-"Model Cards for Model Reporting" (arXiv:1810.03993), as far as its sections apply here.
+Inputs -> outputs: content of the checkpoint, the manifest and the parity report -> Markdown. After
+Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993), as far as its sections apply
+here.
 """
 
 from typing import Any
@@ -10,7 +12,13 @@ from particleforge.export.parity import Parity
 from particleforge.model.inputs import ModelInputs
 
 
-def render_card(saved: dict[str, Any], inputs: ModelInputs, manifest: dict[str, Any], parity: Parity, n_parameters: int) -> str:
+def render_card(
+    saved: dict[str, Any],
+    inputs: ModelInputs,
+    manifest: dict[str, Any],
+    parity: Parity,
+    n_parameters: int,
+) -> str:
     """Return the card as Markdown."""
     sections = (
         _summary(saved, inputs.element_types[1], n_parameters),
@@ -39,9 +47,13 @@ def _interface(inputs: ModelInputs) -> str:
     rows = []
     for code, name in enumerate(inputs.element_types, start=1):
         for column, feature in enumerate(inputs.elements[name]):
-            rows.append(f"| {name} ({code}) | {column} | `{feature['name']}` | {feature.get('unit') or '-'} | {feature['transform']} |")
+            rows.append(
+                f"| {name} ({code}) | {column} | `{feature['name']}` | {feature.get('unit') or '-'}"
+                f" | {feature['transform']} |"
+            )
     classes = "\n".join(
-        f"| {i} | {c['name']} | {c['pdg']} | {'yes' if c['charged'] else 'no'} |" for i, c in enumerate(inputs.classes[1:], start=1)
+        f"| {i} | {c['name']} | {c['pdg']} | {'yes' if c['charged'] else 'no'} |"
+        for i, c in enumerate(inputs.classes[1:], start=1)
     )
     table = "\n".join(rows)
     return f"""## Inputs and outputs
@@ -72,7 +84,10 @@ def _codes(inputs: ModelInputs) -> str:
 
 
 def _data(manifest: dict[str, Any]) -> str:
-    splits = "\n".join(f"| {name} | {split['n_events']} | {split['n_elements']} |" for name, split in manifest["splits"].items())
+    splits = "\n".join(
+        f"| {name} | {split['n_events']} | {split['n_elements']} |"
+        for name, split in manifest["splits"].items()
+    )
     return f"""## Training data
 
 Simulated events of the samples {", ".join(manifest["samples"])}; splits are disjoint by event identity, the normalisation is from
@@ -85,7 +100,11 @@ the train split alone.
 
 
 def _quality(saved: dict[str, Any], parity: Parity) -> str:
-    loss = "none (no validation was made)" if saved["valid_loss"] is None else f"{saved['valid_loss']:.5f}"
+    loss = (
+        "none (no validation was made)"
+        if saved["valid_loss"] is None
+        else f"{saved['valid_loss']:.5f}"
+    )
     return f"""## Quality
 
 Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, missing momentum, efficiency,
@@ -109,7 +128,9 @@ def _limits(manifest: dict[str, Any]) -> str:
 
 def _provenance(saved: dict[str, Any]) -> str:
     made = saved["provenance"]
-    inputs = "\n".join(f"* input `{name}`, SHA-256 `{digest}`" for name, digest in made["inputs"].items())
+    inputs = "\n".join(
+        f"* input `{name}`, SHA-256 `{digest}`" for name, digest in made["inputs"].items()
+    )
     packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
     return f"""## Provenance
 

@@ -1,11 +1,13 @@
-"""Stage ``export_onnx``: the trained network as an ONNX model that takes raw features and gives physical particles.
+"""Stage ``export_onnx``: the trained network as an ONNX model that takes raw features and gives
+physical particles.
 
-Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs ``features``, ``element_type``; outputs
-``class_scores``, ``charge``, ``p4``; see ``model.decode``), ``parity.json``, a model card.
+Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs
+``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``; see ``model.decode``),
+``parity.json``, a model card.
 
-The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the manifest, ``units``,
-``normalisation``, ``provenance``, ``opset``. The exporter's notes on source files are removed, so that the bytes depend on
-neither folder nor machine.
+The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the
+manifest, ``units``, ``normalisation``, ``provenance``, ``opset``. The exporter's notes on source
+files are removed, so that the bytes depend on neither folder nor machine.
 
 Invariant: no model is written that differs from torch by more than the tolerances.
 """
@@ -29,7 +31,13 @@ from particleforge.config.reconstruction import ExportConfig
 from particleforge.config.settings import ExportSettings
 from particleforge.errors import UserError
 from particleforge.export.model_card import render_card
-from particleforge.export.parity import OUTPUT_NAMES, Parity, compare, events_per_second, parity_events
+from particleforge.export.parity import (
+    OUTPUT_NAMES,
+    Parity,
+    compare,
+    events_per_second,
+    parity_events,
+)
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import index_files, read_manifest, split_folders
 from particleforge.model.saved import load_model
@@ -39,17 +47,37 @@ log = logging.getLogger(__name__)
 _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
 
 
-def export_onnx(settings: ExportSettings, checkpoint: Path, manifest: Path, onnx: Path, parity: Path, model_card: Path) -> None:
-    """Export the network, compare it with torch on real events, and write model, comparison and card."""
+def export_onnx(
+    settings: ExportSettings,
+    checkpoint: Path,
+    manifest: Path,
+    onnx: Path,
+    parity: Path,
+    model_card: Path,
+) -> None:
+    """Export the network, compare it with torch on real events, and write model, comparison and
+    card.
+    """
     network, saved = load_model(checkpoint)
     decoder = Decoder(network).eval()
-    made = Provenance.of("export_onnx", settings.plain(), [checkpoint, *index_files(manifest)], glanced_at=split_folders(manifest, "test"))
-    content = convert(decoder, settings.export.opset, {**made.plain(), "training": saved["provenance"]})
+    made = Provenance.of(
+        "export_onnx",
+        settings.plain(),
+        [checkpoint, *index_files(manifest)],
+        glanced_at=split_folders(manifest, "test"),
+    )
+    content = convert(
+        decoder, settings.export.opset, {**made.plain(), "training": saved["provenance"]}
+    )
     session = make_session(content)
     events = parity_events(manifest, network.inputs, settings.export.parity_events)
     found = compare(decoder, session, events, settings.export.score_tolerance)
     check(found, settings.export)
-    log.info("exported model equals torch: scores to %.1e, momenta to %.1e", found.score_difference, found.momentum_difference)
+    log.info(
+        "exported model equals torch: scores to %.1e, momenta to %.1e",
+        found.score_difference,
+        found.momentum_difference,
+    )
     with atomic_output(onnx) as temporary:
         temporary.write_bytes(content)
     report: dict[str, Any] = dataclasses.asdict(found)
@@ -62,19 +90,27 @@ def export_onnx(settings: ExportSettings, checkpoint: Path, manifest: Path, onnx
     }
     write_json(parity, report)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    write_text(model_card, render_card(saved, network.inputs, read_manifest(manifest), found, n_parameters))
+    write_text(
+        model_card, render_card(saved, network.inputs, read_manifest(manifest), found, n_parameters)
+    )
     made.record(onnx, parity, model_card)
 
 
 def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
-    """Return the decoder as the bytes of an ONNX model with dynamic batch and elements; ``made`` becomes its provenance."""
+    """Return the decoder as the bytes of an ONNX model with dynamic batch and elements.
+
+    ``made`` becomes its provenance.
+    """
     inputs = decoder.network.inputs
     # sizes other than 0 and 1, which the exporter would take for constants
     example = (torch.ones(2, 3, inputs.n_features), torch.tensor([[1, 2, 1], [2, 1, 0]]))
     batch, elements = torch.export.Dim("batch"), torch.export.Dim("elements")
     for talkative in ("onnx_ir", "onnxscript", "torch.onnx"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):  # the exporter prints its progress
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             decoder,
@@ -90,7 +126,10 @@ def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
     assert program is not None
     model = program.model_proto
     _forget_sources(model)
-    units = {name: {f["name"]: f.get("unit", "") for f in features} for name, features in inputs.elements.items()}
+    units = {
+        name: {f["name"]: f.get("unit", "") for f in features}
+        for name, features in inputs.elements.items()
+    }
     described = {
         "elements": inputs.elements,
         "classes": inputs.classes,
@@ -99,7 +138,9 @@ def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
         "provenance": made,
         "opset": opset,
     }
-    helper.set_model_props(model, {name: json.dumps(value, sort_keys=True) for name, value in described.items()})
+    helper.set_model_props(
+        model, {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
+    )
     checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -129,13 +170,26 @@ def make_session(content: bytes) -> onnxruntime.InferenceSession:
 def check(found: Parity, config: ExportConfig) -> None:
     """Raise a UserError that names the worst event if a difference exceeds its tolerance."""
     gates = (
-        ("class scores", found.score_difference, config.score_tolerance, found.score_worst, "export.score_tolerance"),
-        ("momenta", found.momentum_difference, config.momentum_tolerance, found.momentum_worst, "export.momentum_tolerance"),
+        (
+            "class scores",
+            found.score_difference,
+            config.score_tolerance,
+            found.score_worst,
+            "export.score_tolerance",
+        ),
+        (
+            "momenta",
+            found.momentum_difference,
+            config.momentum_tolerance,
+            found.momentum_worst,
+            "export.momentum_tolerance",
+        ),
         ("charges", found.charges_that_differ, 0, found.charge_worst, "export.score_tolerance"),
     )
     for what, difference, tolerance, where, key in gates:
         if math.isnan(difference) or difference > tolerance:
             raise UserError(
-                f"exported model: {what} differ from torch by {difference:.3g} (allowed {tolerance:g}) in {where}; try another "
-                f"export.opset, or raise {key} if the difference is acceptable"
+                f"exported model: {what} differ from torch by {difference:.3g} (allowed"
+                f" {tolerance:g}) in {where}; try another export.opset, or raise {key} if the"
+                " difference is acceptable"
             )

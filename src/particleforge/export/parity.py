@@ -1,13 +1,17 @@
-"""Does the exported model say what the network says? Real events, every length, padded, mixed and empty ones.
+"""Does the exported model say what the network says? Real events, every length, padded, mixed and
+empty ones.
 
-Inputs -> outputs: a ``Decoder`` in torch, an onnxruntime session, events of the test split -> ``Parity``: the largest
-differences with the event they occur in, and how the largest compare with tolerances.
+Inputs -> outputs: a ``Decoder`` in torch, an onnxruntime session, events of the test split ->
+``Parity``: the largest differences with the event they occur in, and how the largest compare with
+tolerances.
 
-Cases: every event alone and unpadded; all events in one padded batch of mixed lengths; one event cut to a single element; an
-event without elements, alone and in a batch. Scores are compared absolutely, momenta relative to the energy of the particle.
-A charge may differ only where the network itself is undecided to within the score tolerance.
+Cases: every event alone and unpadded; all events in one padded batch of mixed lengths; one event
+cut to a single element; an event without elements, alone and in a batch. Scores are compared
+absolutely, momenta relative to the energy of the particle. A charge may differ only where the
+network itself is undecided to within the score tolerance.
 
-Invariant: torch is always fed the event alone and unpadded, so the padded cases also test that padding does not matter.
+Invariant: torch is always fed the event alone and unpadded, so the padded cases also test that
+padding does not matter.
 """
 
 import math
@@ -60,16 +64,26 @@ class Parity:
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
-    """Return events of the test split, spread evenly over its lengths, plus one of a single element and one of none."""
-    loader = ShardLoader(manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0)  # one event per batch
+    """Return events of the test split, spread evenly over its lengths, plus one of a single element
+    and one of none.
+    """
+    loader = ShardLoader(
+        manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0
+    )  # one event per batch
     lengths = np.concatenate(loader.lengths)
     order = np.argsort(lengths, kind="stable")
-    chosen = set(order[np.unique(np.linspace(0, len(order) - 1, min(n_events, len(order))).round().astype(int))].tolist())
+    chosen = set(
+        order[
+            np.unique(np.linspace(0, len(order) - 1, min(n_events, len(order))).round().astype(int))
+        ].tolist()
+    )
     events = []
     for index, (event, batch) in enumerate(_in_order(loader)):
         if event in chosen:
             n = int(lengths[event])
-            events.append(Event(f"test event {event}", batch[0][0, :n].numpy(), batch[1][0, :n].numpy()))
+            events.append(
+                Event(f"test event {event}", batch[0][0, :n].numpy(), batch[1][0, :n].numpy())
+            )
         if index + 1 == len(lengths):
             break
     longest = max(events, key=lambda e: len(e.element_type))
@@ -85,7 +99,9 @@ def _in_order(loader: ShardLoader) -> Iterator[tuple[int, Any]]:
         yield int(first[planned.window[0]] + planned.events[0]), batch
 
 
-def compare(decoder: Decoder, session: Session, events: list[Event], score_tolerance: float) -> Parity:
+def compare(
+    decoder: Decoder, session: Session, events: list[Event], score_tolerance: float
+) -> Parity:
     """Compare the session with the network on all cases; see the module's docstring."""
     expected = [_torch_outputs(decoder, event) for event in events]
     cases = [[i] for i in range(len(events))] + [list(range(len(events)))]
@@ -94,10 +110,17 @@ def compare(decoder: Decoder, session: Session, events: list[Event], score_toler
         batch = pad([events[i] for i in case])
         found = session.run(list(OUTPUT_NAMES), batch)
         for row, i in enumerate(case):
-            where = events[i].name + f" ({len(events[i].element_type)} elements, padded to {batch['element_type'].shape[1]})"
-            differences = _differences(expected[i], [output[row] for output in found], score_tolerance)
+            where = (
+                events[i].name + f" ({len(events[i].element_type)} elements, padded to"
+                f" {batch['element_type'].shape[1]})"
+            )
+            differences = _differences(
+                expected[i], [output[row] for output in found], score_tolerance
+            )
             for name, difference in zip(OUTPUT_NAMES, differences, strict=True):
-                if math.isnan(difference) or difference > worst[name][0]:  # nothing is greater than NaN, so that stays
+                if (
+                    math.isnan(difference) or difference > worst[name][0]
+                ):  # nothing is greater than NaN, so that stays
                     worst[name] = (difference, where)
     lengths = [len(event.element_type) for event in events]
     return Parity(
@@ -126,8 +149,13 @@ def pad(events: list[Event]) -> dict[str, Array]:
 
 @torch.no_grad()
 def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
-    """Return scores, charge, momentum of the event's elements, and the margin by which each charge was decided."""
-    features, element_type = torch.from_numpy(event.features[None]), torch.from_numpy(event.element_type[None])
+    """Return scores, charge, momentum of the event's elements, and the margin by which each charge
+    was decided.
+    """
+    features, element_type = (
+        torch.from_numpy(event.features[None]),
+        torch.from_numpy(event.element_type[None]),
+    )
     scores, charge, p4 = decoder(features, element_type)
     outputs = decoder.network(features, element_type)
     top = scores[0, :, 1:].topk(2, -1).values
@@ -136,13 +164,19 @@ def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
     return [scores[0].numpy(), charge[0].numpy(), p4[0].numpy(), margin.numpy()]
 
 
-def _differences(expected: list[Array], found: list[Array], score_tolerance: float) -> tuple[float, float, float]:
+def _differences(
+    expected: list[Array], found: list[Array], score_tolerance: float
+) -> tuple[float, float, float]:
     scores, charge, p4, margin = expected
     n = len(charge)
     score = _largest(np.abs(found[0][:n] - scores))
     momentum = _largest(np.abs(found[2][:n] - p4) / np.maximum(p4[:, 3:], 1e-3))
     charges = int(((found[1][:n] != charge) & (margin > score_tolerance)).sum())
-    padding_is_right = (found[0][n:] == np.eye(1, scores.shape[1])).all() and not found[1][n:].any() and not found[2][n:].any()
+    padding_is_right = (
+        (found[0][n:] == np.eye(1, scores.shape[1])).all()
+        and not found[1][n:].any()
+        and not found[2][n:].any()
+    )
     return (score if padding_is_right else float("nan")), charges, momentum
 
 
@@ -150,8 +184,12 @@ def _largest(values: Array) -> float:
     return float(values.max(initial=0.0)) if np.isfinite(values).all() else float("nan")
 
 
-def events_per_second(decoder: Decoder, session: Session, events: list[Event], batch_size: int = 16) -> dict[str, float]:
-    """Return how many events per second onnxruntime and torch process on one thread, in batches of like length."""
+def events_per_second(
+    decoder: Decoder, session: Session, events: list[Event], batch_size: int = 16
+) -> dict[str, float]:
+    """Return how many events per second onnxruntime and torch process on one thread, in batches of
+    like length.
+    """
     ordered = sorted(events, key=lambda event: len(event.element_type))
     batches = [pad(ordered[i : i + batch_size]) for i in range(0, len(ordered), batch_size)]
 
@@ -162,7 +200,10 @@ def events_per_second(decoder: Decoder, session: Session, events: list[Event], b
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     speeds = {}
-    for name, apply in (("onnxruntime", lambda batch: session.run(list(OUTPUT_NAMES), batch)), ("torch", with_torch)):
+    for name, apply in (
+        ("onnxruntime", lambda batch: session.run(list(OUTPUT_NAMES), batch)),
+        ("torch", with_torch),
+    ):
         times = []
         for _ in range(4):
             started = time.perf_counter()

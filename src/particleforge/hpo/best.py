@@ -1,14 +1,15 @@
 """Choose the winner of a search and write down how it was found.
 
-Inputs -> outputs: the study, once all slots have run, and the trainings from further seeds, if any -> ``best.yaml``
-(``config.best``: the winner's searched values as ``model`` and ``training`` blocks for the final training, and why it won),
-``trials.csv`` (one row per trial), plots.
+Inputs -> outputs: the study, once all slots have run, and the trainings from further seeds, if any
+-> ``best.yaml`` (``config.best``: the winner's searched values as ``model`` and ``training`` blocks
+for the final training, and why it won), ``trials.csv`` (one row per trial), plots.
 
-The winner is the trial that ``hpo.pick`` prefers (:mod:`particleforge.hpo.objectives`) in the highest rung that has a success,
-or the one that ``hpo.pin_trial`` names. Values are those that were measured: noise of single trainings is averaged by further
-seeds (``hpo.confirm_seeds``), never modelled away. The winner is compared with the default configuration, where the search
-included it, at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the configuration,
-so the outcome depends on the trials and not on the order in which they ended.
+The winner is the trial that ``hpo.pick`` prefers (:mod:`particleforge.hpo.objectives`) in the
+highest rung that has a success, or the one that ``hpo.pin_trial`` names. Values are those that were
+measured: noise of single trainings is averaged by further seeds (``hpo.confirm_seeds``), never
+modelled away. The winner is compared with the default configuration, where the search included it,
+at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the
+configuration, so the outcome depends on the trials and not on the order in which they ended.
 """
 
 import logging
@@ -21,13 +22,27 @@ import pandas as pd
 import yaml
 
 from particleforge.artefacts import atomic_output, write_text
-from particleforge.config.best import HEADER, BestConfig, DefaultConfig, FrontConfig, SearchedConfig, SeedsConfig
+from particleforge.config.best import (
+    HEADER,
+    BestConfig,
+    DefaultConfig,
+    FrontConfig,
+    SearchedConfig,
+    SeedsConfig,
+)
 from particleforge.config.settings import SelectBestSettings
 from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError, did_you_mean
 from particleforge.hpo import dag
 from particleforge.hpo.confirm import with_further_seeds
-from particleforge.hpo.objectives import INFERENCE_GFLOP, Candidate, pareto_front, preferred, top_candidates, with_costs
+from particleforge.hpo.objectives import (
+    INFERENCE_GFLOP,
+    Candidate,
+    pareto_front,
+    preferred,
+    top_candidates,
+    with_costs,
+)
 from particleforge.hpo.plots import write_plots
 from particleforge.hpo.slot import check_slots
 from particleforge.hpo.study import open_study
@@ -48,20 +63,30 @@ def select_best_trial(
     plots: Mapping[str, Path],
     confirmations: Sequence[Path] = (),
 ) -> None:
-    """Write ``best`` (YAML), ``trials`` (CSV) and ``plots`` (PNG, and a PDF beside each) of a finished search.
+    """Write ``best`` (YAML), ``trials`` (CSV) and ``plots`` (PNG, and a PDF beside each) of a
+    finished search.
 
-    ``slots`` are the results of all slots, ``confirmations`` those of further seeds; they must belong to the study in
-    ``work_dir``. UserError if they do not, if all trials failed, if more failed than ``hpo.failed_fraction_max``, or if the
-    trial that ``hpo.pin_trial`` names cannot be trained.
+    ``slots`` are the results of all slots, ``confirmations`` those of further seeds; they must
+    belong to the study in ``work_dir``. UserError if they do not, if all trials failed, if more
+    failed than ``hpo.failed_fraction_max``, or if the trial that ``hpo.pin_trial`` names cannot be
+    trained.
     """
     study = open_study(settings, manifest, work_dir)
     check_slots([*slots, *confirmations], study.name)
     found = with_costs([t for t in study.trials() if t.finished], settings, manifest)
     _check_failures(found, settings)
     candidates = preferred(with_further_seeds(top_candidates(found), confirmations), settings.hpo)
-    winner, why = _pinned(found, settings, candidates) if settings.hpo.pin_trial is not None else _chosen(candidates, settings)
+    winner, why = (
+        _pinned(found, settings, candidates)
+        if settings.hpo.pin_trial is not None
+        else _chosen(candidates, settings)
+    )
     content = best_config(study.name, found, candidates, winner, why, settings)
-    told = {key: value for key, value in content.model_dump(mode="json").items() if key == "against_default" or value not in (None, [])}
+    told = {
+        key: value
+        for key, value in content.model_dump(mode="json").items()
+        if key == "against_default" or value not in (None, [])
+    }
     write_text(best, HEADER + yaml.safe_dump(told, sort_keys=False, width=120))
     with atomic_output(trials) as temporary:
         trials_table(found, settings).to_csv(temporary, index=False)
@@ -72,19 +97,41 @@ def select_best_trial(
         [*index_files(manifest), *slots, *confirmations],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
-    made.record(best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values()))
-    log.info("best: configuration %s, validation loss %.6g after %d steps: %s", winner.config, winner.loss, winner.steps, why)
+    made.record(
+        best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values())
+    )
+    log.info(
+        "best: configuration %s, validation loss %.6g after %d steps: %s",
+        winner.config,
+        winner.loss,
+        winner.steps,
+        why,
+    )
 
 
 def best_config(
-    study: str, trials: Sequence[SearchTrial], candidates: Sequence[Candidate], winner: SearchTrial, why: str, settings: SelectBestSettings
+    study: str,
+    trials: Sequence[SearchTrial],
+    candidates: Sequence[Candidate],
+    winner: SearchTrial,
+    why: str,
+    settings: SelectBestSettings,
 ) -> BestConfig:
     """Return the content of ``best.yaml``; ``candidates`` in order of preference."""
     hpo = settings.hpo
-    apply_parameters(winner.params, settings.model, settings.training)  # refuses what the final training would
+    apply_parameters(
+        winner.params, settings.model, settings.training
+    )  # refuses what the final training would
     by_number = {t.number: t for t in trials}
-    done = [(t, by_number.get(-1 if t.parent is None else t.parent)) for t in trials if t.status == "complete"]
-    budgets = sum(dag.budget(hpo, t.rung) - (dag.budget(hpo, parent.rung) if parent else 0) for t, parent in done)
+    done = [
+        (t, by_number.get(-1 if t.parent is None else t.parent))
+        for t in trials
+        if t.status == "complete"
+    ]
+    budgets = sum(
+        dag.budget(hpo, t.rung) - (dag.budget(hpo, parent.rung) if parent else 0)
+        for t, parent in done
+    )
     return BestConfig(
         study=study,
         trial=winner.number,
@@ -103,12 +150,20 @@ def best_config(
         ),
         against_default=compare_with_default(trials, winner) if hpo.include_default else None,
         seeds=tuple(
-            SeedsConfig(config=c.trial.config, values=c.losses, mean=c.loss, standard_deviation=c.spread, failures=c.failures)
+            SeedsConfig(
+                config=c.trial.config,
+                values=c.losses,
+                mean=c.loss,
+                standard_deviation=c.spread,
+                failures=c.failures,
+            )
             for c in candidates
             if c.losses
         ),
         pareto_front=tuple(
-            FrontConfig(trial=c.trial.number, config=c.trial.config, value=c.loss, inference_gflop=c.gflop)
+            FrontConfig(
+                trial=c.trial.number, config=c.trial.config, value=c.loss, inference_gflop=c.gflop
+            )
             for c in pareto_front(candidates)
             if c.gflop is not None
         ),
@@ -117,14 +172,23 @@ def best_config(
 
 
 def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> pd.DataFrame:
-    """Return one row per trial, rung by rung: what it was, what came of it, its parameters by dotted path.
+    """Return one row per trial, rung by rung: what it was, what came of it, its parameters by
+    dotted path.
 
-    ``rank`` counts from 1 within the rung; ``default_value`` is the value of the configured settings in the same rung,
-    empty where they did not get that far.
+    ``rank`` counts from 1 within the rung; ``default_value`` is the value of the configured
+    settings in the same rung, empty where they did not get that far.
     """
     promoted = {t.parent for t in trials}
-    ranks = {t.number: rank for rung in {t.rung for t in trials} for rank, t in enumerate(succeeded(trials, rung), start=1)}
-    defaults = {t.rung: t.value for t in trials if t.config == DEFAULT_CONFIG and settings.hpo.include_default}
+    ranks = {
+        t.number: rank
+        for rung in {t.rung for t in trials}
+        for rank, t in enumerate(succeeded(trials, rung), start=1)
+    }
+    defaults = {
+        t.rung: t.value
+        for t in trials
+        if t.config == DEFAULT_CONFIG and settings.hpo.include_default
+    }
     rows = [
         {
             "trial": t.number,
@@ -141,7 +205,11 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
             "default_value": defaults.get(t.rung),
             "ranks": dag.ranks(settings.hpo, t.rung),
             "seconds": t.seconds,
-            **{name: t.objectives.get(name) for name in settings.hpo.objectives if name != "valid_loss"},
+            **{
+                name: t.objectives.get(name)
+                for name in settings.hpo.objectives
+                if name != "valid_loss"
+            },
             "reason": t.reason,
             **{path: t.params.get(path) for path in sorted(settings.hpo.space)},
         }
@@ -152,7 +220,9 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values keyed by dotted path as the blocks ``model`` and ``training``, which may be empty."""
+    """Return values keyed by dotted path as the blocks ``model`` and ``training``, which may be
+    empty.
+    """
     blocks: dict[str, Any] = {"model": {}, "training": {}}
     for path, value in sorted(params.items()):
         *parents, leaf = path.split(".")
@@ -164,15 +234,19 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
-    """Return the winner against the default configuration after the most steps, up to its own, at which both were validated.
+    """Return the winner against the default configuration after the most steps, up to its own, at
+    which both were validated.
 
-    Those need not be of one rung: another bracket's first rung trains for longer, and validates on the way.
+    Those need not be of one rung: another bracket's first rung trains for longer, and validates on
+    the way.
     """
     default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
     if not default:
         return DefaultConfig(steps=None, reason="the configured settings failed")
     if not (common := {steps for steps in default.keys() & own.keys() if steps <= winner.steps}):
-        return DefaultConfig(steps=None, reason="the two were never validated after the same number of steps")
+        return DefaultConfig(
+            steps=None, reason="the two were never validated after the same number of steps"
+        )
     steps = max(common)
     return DefaultConfig(
         steps=steps,
@@ -196,40 +270,78 @@ def _check_failures(trials: Sequence[SearchTrial], settings: SelectBestSettings)
     reasons = sorted({t.reason for t in trials if t.reason})
     if failed > allowed or not any(t.status == "complete" for t in trials):
         raise UserError(
-            f"hpo: {failed:.0%} of {len(trials)} trials failed, hpo.failed_fraction_max allows {allowed:.0%}; reasons: "
-            f"{'; '.join(reasons[:3]) or 'none recorded'}; narrow hpo.space (often: a lower learning rate)"
+            f"hpo: {failed:.0%} of {len(trials)} trials failed, hpo.failed_fraction_max allows"
+            f" {allowed:.0%}; reasons: {'; '.join(reasons[:3]) or 'none recorded'}; narrow"
+            " hpo.space (often: a lower learning rate)"
         )
 
 
-def _chosen(candidates: Sequence[Candidate], settings: SelectBestSettings) -> tuple[SearchTrial, str]:
+def _chosen(
+    candidates: Sequence[Candidate], settings: SelectBestSettings
+) -> tuple[SearchTrial, str]:
     """Return the trial that the rule prefers, and why."""
     hpo, first = settings.hpo, candidates[0]
     rung, top = first.trial.rung, dag.n_rungs(hpo) - 1
     if rung < top:
-        log.warning("no trial of the top rung %d ended well; the best comes from rung %d", top, rung)
-    loss = f"mean validation loss over {len(first.losses)} seeds" if first.losses else "validation loss"
-    reached = "trained from further seeds" if first.losses else f"that reached {first.trial.steps} steps"
+        log.warning(
+            "no trial of the top rung %d ended well; the best comes from rung %d", top, rung
+        )
+    loss = (
+        f"mean validation loss over {len(first.losses)} seeds"
+        if first.losses
+        else "validation loss"
+    )
+    reached = (
+        "trained from further seeds" if first.losses else f"that reached {first.trial.steps} steps"
+    )
     all_of = f"{len(candidates)} configurations {reached}"
     if hpo.pick == "lowest_loss":
         return first.trial, f"lowest {loss} of the {all_of}"
     lowest = min(c.loss for c in candidates)
     within = f"{loss} is within {hpo.pick_loss_tolerance:.3g} of the lowest, {lowest:.6g}"
-    return first.trial, f"cheapest ({first.gflop:.4g} GFLOP per event) of the {all_of} whose {within}"
+    return (
+        first.trial,
+        f"cheapest ({first.gflop:.4g} GFLOP per event) of the {all_of} whose {within}",
+    )
 
 
-def _pinned(trials: Sequence[SearchTrial], settings: SelectBestSettings, candidates: Sequence[Candidate]) -> tuple[SearchTrial, str]:
-    """Return the trial that the user names: by number, or the one of the largest budget of a configuration."""
+def _pinned(
+    trials: Sequence[SearchTrial], settings: SelectBestSettings, candidates: Sequence[Candidate]
+) -> tuple[SearchTrial, str]:
+    """Return the trial that the user names: by number, or the one of the largest budget of a
+    configuration.
+    """
     pin = settings.hpo.pin_trial
     named = [t for t in trials if pin in (t.number, t.config)]
     done = [t for t in named if t.status == "complete"]
     if not named:
         known = sorted({t.config for t in trials})
-        what = f"no trial has this number (0 to {len(trials) - 1})" if isinstance(pin, int) else "no such configuration"
-        raise UserError(f"hpo.pin_trial: {pin!r}: {what}; trials.csv has all{did_you_mean(str(pin), known)}")
+        what = (
+            f"no trial has this number (0 to {len(trials) - 1})"
+            if isinstance(pin, int)
+            else "no such configuration"
+        )
+        raise UserError(
+            f"hpo.pin_trial: {pin!r}: {what}; trials.csv has all{did_you_mean(str(pin), known)}"
+        )
     if not done:
-        raise UserError(f"hpo.pin_trial: {pin!r}: trial {named[0].number} {named[0].status}: {named[0].reason}; pin one that ended well")
+        raise UserError(
+            f"hpo.pin_trial: {pin!r}: trial {named[0].number} {named[0].status}: {named[0].reason};"
+            " pin one that ended well"
+        )
     pinned = max(done, key=lambda t: t.rung)
     rule = candidates[0].trial
     if pinned.rung < rule.rung:
-        log.warning("hpo.pin_trial: trial %d was trained for %d steps only, the best for %d", pinned.number, pinned.steps, rule.steps)
-    return pinned, f"pinned by hpo.pin_trial; hpo.pick = {settings.hpo.pick} prefers {rule.config} with validation loss {rule.loss:.6g}"
+        log.warning(
+            "hpo.pin_trial: trial %d was trained for %d steps only, the best for %d",
+            pinned.number,
+            pinned.steps,
+            rule.steps,
+        )
+    return (
+        pinned,
+        (
+            f"pinned by hpo.pin_trial; hpo.pick = {settings.hpo.pick} prefers {rule.config} with"
+            f" validation loss {rule.loss:.6g}"
+        ),
+    )

@@ -1,10 +1,13 @@
-"""Confirm the best configurations of a finished search: train them anew from other seeds at the full budget.
+"""Confirm the best configurations of a finished search: train them anew from other seeds at the
+full budget.
 
-Inputs -> outputs: the study, once all slots have run -> one training per (place, seed) in the order that ``hpo.pick`` prefers,
-and a JSON file that says what came of it; :func:`with_further_seeds` adds these files' losses to the candidates.
+Inputs -> outputs: the study, once all slots have run -> one training per (place, seed) in the order
+that ``hpo.pick`` prefers, and a JSON file that says what came of it; :func:`with_further_seeds`
+adds these files' losses to the candidates.
 
-A training is kept in a folder named after configuration and seed, so a search that has grown trains only what newly is
-among the best. Nothing of it enters the study: samplers and promotions never see it.
+A training is kept in a folder named after configuration and seed, so a search that has grown trains
+only what newly is among the best. Nothing of it enters the study: samplers and promotions never see
+it.
 """
 
 import json
@@ -43,9 +46,11 @@ def confirm_trial(
     output: Path,
     train: Train = run_training,
 ) -> None:
-    """Train the configuration at ``place`` (0 is the best) from the ``seed``-th further seed (from 1) and write the result.
+    """Train the configuration at ``place`` (0 is the best) from the ``seed``-th further seed (from
+    1) and write the result.
 
-    A training that diverges or fails is a result, too. UserError if it was interrupted: the job is to be run again and goes on.
+    A training that diverges or fails is a result, too. UserError if it was interrupted: the job is
+    to be run again and goes on.
     """
     study = open_study(settings, manifest, work_dir)
     check_slots(slots, study.name)
@@ -64,9 +69,17 @@ def confirm_trial(
         with explaining(folder):
             result = _train(own, trial, folder, manifest, train)
         if result.status == "interrupted":
-            raise UserError(f"{folder}: training interrupted at step {result.step} of {trial.steps}: {result.reason}; run it again")
+            raise UserError(
+                f"{folder}: training interrupted at step {result.step} of {trial.steps}:"
+                f" {result.reason}; run it again"
+            )
         value = result.valid_loss if result.status == "complete" else None
-        told |= {"status": result.status, "reason": result.reason, "config": trial.config, "steps": trial.steps}
+        told |= {
+            "status": result.status,
+            "reason": result.reason,
+            "config": trial.config,
+            "steps": trial.steps,
+        }
         write_json(output, {**told, "value": value, "seconds": result.seconds})
     made = Provenance.of(
         "confirm_trial",
@@ -78,16 +91,24 @@ def confirm_trial(
     made.record(output)
 
 
-def _train(settings: SelectBestSettings, trial: SearchTrial, folder: Path, manifest: Path, train: Train) -> TrainingResult:
+def _train(
+    settings: SelectBestSettings, trial: SearchTrial, folder: Path, manifest: Path, train: Train
+) -> TrainingResult:
     """Train to the trial's budget: in one go, but with ``rasda`` rung by rung, whose batches grow."""
     hpo = settings.hpo
     lengths = lengths_of(settings, trial.params, manifest)
-    stages = [(rung, folder / str(rung)) for rung in range(trial.rung + 1)] if hpo.scheduler == "rasda" else [(trial.rung, folder)]
+    stages = (
+        [(rung, folder / str(rung)) for rung in range(trial.rung + 1)]
+        if hpo.scheduler == "rasda"
+        else [(trial.rung, folder)]
+    )
     checkpoint = None
     for rung, stage_folder in stages:
         own = trial_settings(settings, trial.params, rung, lengths)
         limit = hpo.slot_minutes_max and 60 * hpo.slot_minutes_max
-        spec = TrainingSpec(own, manifest, stage_folder, lengths.ends[rung], checkpoint, time_limit_s=limit)
+        spec = TrainingSpec(
+            own, manifest, stage_folder, lengths.ends[rung], checkpoint, time_limit_s=limit
+        )
         result = train(spec, dag.ranks(hpo, trial.rung))
         checkpoint = result.checkpoint
         if result.status != "complete":
@@ -101,7 +122,10 @@ def further_seed(seed: int, number: int) -> int:
 
 
 def with_further_seeds(candidates: Sequence[Candidate], files: Sequence[Path]) -> list[Candidate]:
-    """Return the candidates that were trained from further seeds, with their losses; all, unchanged, if there are no files."""
+    """Return the candidates that were trained from further seeds, with their losses.
+
+    All, unchanged, if there are no files.
+    """
     told: dict[str, dict[int, Any]] = {}
     for path in files:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -114,5 +138,11 @@ def with_further_seeds(candidates: Sequence[Candidate], files: Sequence[Path]) -
         runs = [run for _, run in sorted(told.get(candidate.trial.config, {}).items())]
         if runs:
             values = [run["value"] for run in runs if run["value"] is not None]
-            confirmed.append(replace(candidate, losses=(candidate.trial.loss, *values), failures=len(runs) - len(values)))
+            confirmed.append(
+                replace(
+                    candidate,
+                    losses=(candidate.trial.loss, *values),
+                    failures=len(runs) - len(values),
+                )
+            )
     return confirmed

@@ -1,8 +1,9 @@
 """What a search cost and what that bought.
 
-Inputs -> outputs: trials -> cost per rung (:func:`costs`) and a figure. The unit is the rank hour: one process of a
-training for an hour, so a GPU hour on GPUs, and on CPUs the hours of the cores that a rank has. A trial costs ranks times
-the seconds of its training in all its jobs, of a killed one those up to its last checkpoint.
+Inputs -> outputs: trials -> cost per rung (:func:`costs`) and a figure. The unit is the rank hour:
+one process of a training for an hour, so a GPU hour on GPUs, and on CPUs the hours of the cores
+that a rank has. A trial costs ranks times the seconds of its training in all its jobs, of a killed
+one those up to its last checkpoint.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,14 @@ from matplotlib.figure import Figure
 from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
 from particleforge.hpo import dag
-from particleforge.hpo.drawing import DEFAULT_COLOUR, LOSS, WINNER_COLOUR, Budgets, note, scale_losses
+from particleforge.hpo.drawing import (
+    DEFAULT_COLOUR,
+    LOSS,
+    WINNER_COLOUR,
+    Budgets,
+    note,
+    scale_losses,
+)
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 
 
@@ -60,42 +68,97 @@ def draw_cost(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Sear
     failed = ", hatched: failed" if any(c.failed for c in found) else ""
     bars.set(xlabel=f"cost [{unit}]{failed}", title=f"Cost: {scale * total:.3g} {unit}")
     _draw_bought(bought, trials, settings, winner, budgets, scale)
-    bought.set(xlabel=f"cost of all trainings that had ended [{unit}]", ylabel=LOSS, title="What it bought")
+    bought.set(
+        xlabel=f"cost of all trainings that had ended [{unit}]", ylabel=LOSS, title="What it bought"
+    )
     return figure
 
 
 def _draw_bars(axes: Axes, found: Sequence[Cost], budgets: Budgets, scale: float) -> None:
-    labels = [f"{budgets.label(c.rung)}\n{c.n_trials} training{'s' * (c.n_trials > 1)}" for c in found]
+    labels = [
+        f"{budgets.label(c.rung)}\n{c.n_trials} training{'s' * (c.n_trials > 1)}" for c in found
+    ]
     good = [scale * (c.rank_hours - c.failed) for c in found]
     axes.barh(labels, good, color=[budgets.colour(c.rung) for c in found])
-    lost = axes.barh(labels, [scale * c.failed for c in found], left=good, color="white", edgecolor="0.2", hatch="////", linewidth=0.5)
+    lost = axes.barh(
+        labels,
+        [scale * c.failed for c in found],
+        left=good,
+        color="white",
+        edgecolor="0.2",
+        hatch="////",
+        linewidth=0.5,
+    )
     total = sum(c.rank_hours for c in found)
-    axes.bar_label(lost, [f"{scale * c.rank_hours:.3g} ({c.rank_hours / total:.0%})" for c in found], padding=3, fontsize=9.5)
+    axes.bar_label(
+        lost,
+        [f"{scale * c.rank_hours:.3g} ({c.rank_hours / total:.0%})" for c in found],
+        padding=3,
+        fontsize=9.5,
+    )
     axes.tick_params(axis="y", which="both", length=0)
     axes.set_xlim(0, 1.35 * max(scale * c.rank_hours for c in found))
 
 
 def _draw_bought(
-    axes: Axes, trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial, budgets: Budgets, scale: float
+    axes: Axes,
+    trials: Sequence[SearchTrial],
+    settings: HpoSettings,
+    winner: SearchTrial,
+    budgets: Budgets,
+    scale: float,
 ) -> None:
     """Draw the best loss so far of each rung, and how far the configured settings came."""
     order = sorted(trials, key=lambda t: (t.number if t.ended is None else t.ended, t.number))
-    spent = dict(zip((t.number for t in order), scale * np.cumsum([rank_hours(t, settings) for t in order]), strict=True))
+    spent = dict(
+        zip(
+            (t.number for t in order),
+            scale * np.cumsum([rank_hours(t, settings) for t in order]),
+            strict=True,
+        )
+    )
     end, drawn = max(spent.values()), []
     for rung in budgets.rungs:
         done = [t for t in order if t.rung == rung and t.value is not None]
         if done:
             best = np.minimum.accumulate([t.loss for t in done])
             x = [*(spent[t.number] for t in done), end]
-            axes.step(x, [*best, best[-1]], where="post", color=budgets.colour(rung), label=f"best after {budgets.label(rung)}")
-            axes.plot(x[:1], best[:1], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6)
+            axes.step(
+                x,
+                [*best, best[-1]],
+                where="post",
+                color=budgets.colour(rung),
+                label=f"best after {budgets.label(rung)}",
+            )
+            axes.plot(
+                x[:1], best[:1], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6
+            )
             drawn += list(best)
-    own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None] if settings.hpo.include_default else []
+    own = (
+        [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None]
+        if settings.hpo.include_default
+        else []
+    )
     if own:
         last = max(own, key=lambda t: t.rung)
         drawn.append(last.loss)
-        axes.axhline(last.loss, color=DEFAULT_COLOUR, ls="--", label=f"configured settings, {budgets.label(last.rung)}")
-    axes.plot([spent[winner.number]], [winner.loss], marker="*", ms=15, color=WINNER_COLOUR, mec="white", ls="", label="best", zorder=5)
+        axes.axhline(
+            last.loss,
+            color=DEFAULT_COLOUR,
+            ls="--",
+            label=f"configured settings, {budgets.label(last.rung)}",
+        )
+    axes.plot(
+        [spent[winner.number]],
+        [winner.loss],
+        marker="*",
+        ms=15,
+        color=WINNER_COLOUR,
+        mec="white",
+        ls="",
+        label="best",
+        zorder=5,
+    )
     axes.set(xlim=(0, end * 1.03))
     scale_losses(axes, drawn)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)

@@ -1,20 +1,24 @@
 """Shape of the search's static graph: which jobs exist, what each may spend, and what it waits for.
 
-A job is a slot (bracket, rung, slot). Rungs are numbered by their budget, which is the same in all brackets: eta times that
-of the rung below. A rung has eta times fewer slots than the rung below it, and trials are promoted within their bracket.
+A job is a slot (bracket, rung, slot). Rungs are numbered by their budget, which is the same in all
+brackets: eta times that of the rung below. A rung has eta times fewer slots than the rung below it,
+and trials are promoted within their bracket.
 
-* ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k + eta - 1`` of the rung below, and
-  for up to eta - 1 more. So the last slot of a rung waits for all, also where eta does not divide their number; otherwise those
-  that are left over could never be promoted. As every slot has the rule, a slot never waits for less when a search grows.
+* ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k
+  + eta - 1`` of the rung below, and for up to eta - 1 more. So the last slot of a rung waits for
+  all, also where eta does not divide their number; otherwise those that are left over could never
+  be promoted. As every slot has the rule, a slot never waits for less when a search grows.
 * ``sha`` (Jamieson and Talwalkar, arXiv:1502.07943): a slot waits for the whole rung below.
-* ``hyperband`` (Li et al., arXiv:1603.06560, Algorithm 1): bracket s begins at rung s, with so many slots that brackets cost about
-  the same; within a bracket as ``asha``.
-* ``rasda`` (Aach et al., resource-adaptive successive doubling): as ``asha``, and workers and batch grow from rung to rung.
+* ``hyperband`` (Li et al., arXiv:1603.06560, Algorithm 1): bracket s begins at rung s, with so many
+  slots that brackets cost about the same; within a bracket as ``asha``.
+* ``rasda`` (Aach et al., resource-adaptive successive doubling): as ``asha``, and workers and batch
+  grow from rung to rung.
 * ``none``: one rung at the full budget.
 
-Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended, of which m-1 at most are
-promoted already. So while nothing fails there is always a trial to promote, whatever rule chooses it, and with ``rank`` it lies in
-the top 1/eta. Only ``sha`` waits for whole rungs.
+Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended,
+of which m-1 at most are promoted already. So while nothing fails there is always a trial to
+promote, whatever rule chooses it, and with ``rank`` it lies in the top 1/eta. Only ``sha`` waits
+for whole rungs.
 
 Light on purpose: the workflow's rules import it while they are parsed.
 """
@@ -64,10 +68,12 @@ def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
 
 
 def starting_order(hpo: HpoConfig) -> tuple[Slot, ...]:
-    """Return every slot, in the order in which those start that may: the most often promoted first, then bracket by bracket.
+    """Return every slot, in the order in which those start that may: the most often promoted first,
+    then bracket by bracket.
 
-    Promotions bring results at large budgets early, which samplers learn from. Of the new configurations those with small budgets
-    come first: the first ones are drawn at random, and training such at a large budget would waste most.
+    Promotions bring results at large budgets early, which samplers learn from. Of the new
+    configurations those with small budgets come first: the first ones are drawn at random, and
+    training such at a large budget would waste most.
     """
     return tuple(sorted(all_slots(hpo), key=lambda slot: (slot[0] - slot[1], slot)))
 
@@ -83,19 +89,27 @@ def ranks(hpo: HpoConfig, rung: int) -> int:
 
 
 def budget(hpo: HpoConfig, rung: int) -> float:
-    """Return how much a trial has trained when it leaves a rung, from the start of its training and in ``hpo.budget_unit``."""
+    """Return how much a trial has trained when it leaves a rung, from the start of its training and
+    in ``hpo.budget_unit``.
+    """
     return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
 
 
 def budget_text(hpo: HpoConfig, rung: int) -> str:
     """Return the number of steps, epochs or events of a rung's budget, with thin groups."""
     amount = budget(hpo, rung)
-    return f"{amount:,.0f}".replace(",", "\u202f") if float(amount).is_integer() else f"{amount:.3g}"
+    return (
+        f"{amount:,.0f}".replace(",", "\u202f") if float(amount).is_integer() else f"{amount:.3g}"
+    )
 
 
 def schedule_budget(hpo: HpoConfig) -> float:
-    """Return the length of the learning-rate schedule of every trial, in ``hpo.budget_unit``: the top rung's budget, or as configured."""
-    return hpo.schedule_steps or hpo.min_budget * int(hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1))
+    """Return the length of the learning-rate schedule of every trial, in ``hpo.budget_unit``: the
+    top rung's budget, or as configured.
+    """
+    return hpo.schedule_steps or hpo.min_budget * int(
+        hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1)
+    )
 
 
 def budget_steps(hpo: HpoConfig, rung: int) -> int:
@@ -105,11 +119,15 @@ def budget_steps(hpo: HpoConfig, rung: int) -> int:
 
 
 def top_steps(hpo: HpoConfig) -> int:
-    """Return the optimiser steps after which a trial of the top rung has ended, where budgets are given in steps."""
+    """Return the optimiser steps after which a trial of the top rung has ended, where budgets are
+    given in steps.
+    """
     return budget_steps(hpo, n_rungs(hpo) - 1)
 
 
 def schedule_steps(hpo: HpoConfig) -> int:
-    """Return the length of the learning-rate schedule in optimiser steps, where budgets are given in steps."""
+    """Return the length of the learning-rate schedule in optimiser steps, where budgets are given
+    in steps.
+    """
     assert hpo.min_steps is not None, f"how many steps {hpo.budget_unit} are depends on the trial"
     return int(schedule_budget(hpo))

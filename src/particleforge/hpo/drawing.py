@@ -1,7 +1,9 @@
-"""What the plots of a search share: one colour and marker per rung, plain names of parameters, axes that outliers do not squash.
+"""What the plots of a search share: one colour and marker per rung, plain names of parameters, axes
+that outliers do not squash.
 
-Trials are told apart by their rung, which has the same budget in all brackets: trials compare where budgets are equal.
-Colours are viridis without its pale end, in order of the budget; markers repeat what colours say, for prints in grey.
+Trials are told apart by their rung, which has the same budget in all brackets: trials compare where
+budgets are equal. Colours are viridis without its pale end, in order of the budget; markers repeat
+what colours say, for prints in grey.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,14 +20,17 @@ from particleforge.hpo.trials import SearchTrial
 LOSS = "validation loss"
 WINNER_COLOUR, DEFAULT_COLOUR, FAILED_COLOUR = "#d55e00", "#cc79a7", "#222222"
 _MARKERS = "os^Dvph<>*"
-_OUTLIER = 4.0  # losses above the upper quartile by this many times the span below it are drawn at the axis' end
+# losses above the upper quartile by this many times the span below it are drawn at the axis' end
+_OUTLIER = 4.0
 _LOG_FROM = 8.0  # a logarithmic axis from this ratio of losses on
 
 Colour = tuple[float, float, float, float]
 
 
 class Budgets:
-    """The rungs of some trials, ascending, with their colours and markers, and their budgets as labels."""
+    """The rungs of some trials, ascending, with their colours and markers, and their budgets as
+    labels.
+    """
 
     def __init__(self, trials: Sequence[SearchTrial], hpo: HpoConfig) -> None:
         self.rungs = sorted({trial.rung for trial in trials})
@@ -45,7 +50,8 @@ class Budgets:
 
 
 def plain_names(paths: Iterable[str]) -> dict[str, str]:
-    """Return what plots call the settings at the dotted paths: ``training.learning_rate`` is "learning rate".
+    """Return what plots call the settings at the dotted paths: ``training.learning_rate`` is
+    "learning rate".
 
     The block's name is kept where two settings would be called the same.
     """
@@ -56,16 +62,22 @@ def plain_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def loss_limit(losses: Iterable[float]) -> float:
-    """Return up to where losses are drawn as they are: the largest, unless it lies far above the bulk."""
+    """Return up to where losses are drawn as they are: the largest, unless it lies far above the
+    bulk.
+    """
     values = np.asarray(list(losses))
     if not len(values):
         return np.inf
     low, upper = values.min(), np.quantile(values, 0.75)
-    return float(min(values.max(), upper + _OUTLIER * (upper - low)) if upper > low else values.max())
+    return float(
+        min(values.max(), upper + _OUTLIER * (upper - low)) if upper > low else values.max()
+    )
 
 
 def scale_losses(axes: Axes, losses: Iterable[float]) -> None:
-    """Give the loss axis a logarithmic scale if the losses span much, and end it above the bulk of them."""
+    """Give the loss axis a logarithmic scale if the losses span much, and end it above the bulk of
+    them.
+    """
     values = np.asarray(list(losses))
     if not len(values):
         return

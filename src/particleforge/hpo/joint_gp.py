@@ -1,18 +1,22 @@
 """Propose and promote by what a configuration is expected to reach at the full budget.
 
-Inputs -> outputs: the trials so far -> a new configuration for a first-rung slot, or the trial that a slot above promotes.
-Both ask the same model (:mod:`particleforge.hpo.surrogate`), which sees the values of all rungs, never takes a low rung's
-value for a final one, and expects of trials under way what it predicts for them.
+Inputs -> outputs: the trials so far -> a new configuration for a first-rung slot, or the trial that
+a slot above promotes. Both ask the same model (:mod:`particleforge.hpo.surrogate`), which sees the
+values of all rungs, never takes a low rung's value for a final one, and expects of trials under way
+what it predicts for them.
 
 Rules:
 
-* a new configuration is, of some hundred drawn at random, the one of largest expected improvement at the full budget, over the
-  best prediction for any configuration tried, times the squared probability that its training does not fail (squared, as
-  losses are extrapolated without bounds to where none can be). The maximum itself is not searched for: it tends to lie in
-  corners of the space, where the model knows least, and again in the same ones;
-* a promotion is the candidate that is expected to end lowest: what is uncertain about it is no reason to promote it (docs/hpo.md
-  gives figures), and its own training has not failed so far, which says more than its neighbours' failures;
-* failures are no losses: they enter the probability of failing alone, a second process over all configurations that ended.
+* a new configuration is, of some hundred drawn at random, the one of largest expected improvement
+  at the full budget, over the best prediction for any configuration tried, times the squared
+  probability that its training does not fail (squared, as losses are extrapolated without bounds to
+  where none can be). The maximum itself is not searched for: it tends to lie in corners of the
+  space, where the model knows least, and again in the same ones;
+* a promotion is the candidate that is expected to end lowest: what is uncertain about it is no
+  reason to promote it (docs/hpo.md gives figures), and its own training has not failed so far,
+  which says more than its neighbours' failures;
+* failures are no losses: they enter the probability of failing alone, a second process over all
+  configurations that ended.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +45,13 @@ class _Seen:
     best: float  # smallest prediction for the full budget of any configuration tried
 
     @classmethod
-    def of(cls, hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> Self | None:
+    def of(
+        cls,
+        hpo: HpoConfig,
+        defaults: Mapping[str, Any],
+        trials: Sequence[SearchTrial],
+        rng: np.random.Generator,
+    ) -> Self | None:
         """Learn from the trials; None if none ended well."""
         done = [t for t in trials if t.status == "complete"]
         if not done:
@@ -54,7 +64,9 @@ class _Seen:
         return cls(model.expecting(pending), _failures(hpo, defaults, trials, rng), best)
 
     def improvement(self, x: Array) -> Array:
-        """Return the expected improvement of points (m, d), less where trainings are expected to fail."""
+        """Return the expected improvement of points (m, d), less where trainings are expected to
+        fail.
+        """
         gain = expected_improvement(*self.model.predict(x), self.best)
         if self.fails is not None:
             gain = gain * np.clip(1 - self.fails.predict(x)[0], 0.01, 1) ** 2
@@ -62,7 +74,10 @@ class _Seen:
 
 
 def sample_joint_gp(request: Request) -> Iterator[Params]:
-    """Yield new configurations, the most promising first; points of a Sobol sequence while little is known."""
+    """Yield new configurations, the most promising first.
+
+    Points of a Sobol sequence while little is known.
+    """
     rng = np.random.default_rng(request.own_seed)
     trials = request.usable()
     seen = None
@@ -77,9 +92,16 @@ def sample_joint_gp(request: Request) -> Iterator[Params]:
 
 
 def most_promising(
-    hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], candidates: Sequence[SearchTrial], rng: np.random.Generator
+    hpo: HpoConfig,
+    defaults: Mapping[str, Any],
+    trials: Sequence[SearchTrial],
+    candidates: Sequence[SearchTrial],
+    rng: np.random.Generator,
 ) -> SearchTrial | None:
-    """Return the candidate that is expected to end lowest, the first of equals; None if there is none."""
+    """Return the candidate that is expected to end lowest, the first of equals.
+
+    None if there is none.
+    """
     seen = _Seen.of(hpo, defaults, trials, rng) if len(candidates) > 1 else None
     if seen is None:
         return next(iter(candidates), None)
@@ -90,8 +112,8 @@ def most_promising(
 def standardised(losses: Array) -> Array:
     """Return losses (n) on a logarithmic scale, with mean 0 and variance 1.
 
-    The unit is the distance from the best to the median, so that bad configurations do not set the scale on which the good
-    ones differ.
+    The unit is the distance from the best to the median, so that bad configurations do not set the
+    scale on which the good ones differ.
     """
     best = losses.min()
     unit = np.median(losses) - best
@@ -105,7 +127,12 @@ def _share(hpo: HpoConfig, rung: int) -> float:
     return dag.budget(hpo, rung) / dag.budget(hpo, dag.n_rungs(hpo) - 1)
 
 
-def _failures(hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], rng: np.random.Generator) -> JointGP | None:
+def _failures(
+    hpo: HpoConfig,
+    defaults: Mapping[str, Any],
+    trials: Sequence[SearchTrial],
+    rng: np.random.Generator,
+) -> JointGP | None:
     """Return a model of the probability that a configuration fails, or None if none did."""
     ended = {t.config: t for t in sorted(trials, key=lambda t: t.rung) if t.finished}
     failed = np.array([float(t.status != "complete") for t in ended.values()])
@@ -117,5 +144,9 @@ def _failures(hpo: HpoConfig, defaults: Mapping[str, Any], trials: Sequence[Sear
 
 def _valid(request: Request, points: Array) -> Array:
     """Return points rounded to configurations that exist, without doubles."""
-    rounded = encode(request.space, unit_points_to_params(request.space, points, request.defaults), request.defaults)
+    rounded = encode(
+        request.space,
+        unit_points_to_params(request.space, points, request.defaults),
+        request.defaults,
+    )
     return np.unique(rounded.round(12), axis=0)

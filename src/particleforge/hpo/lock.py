@@ -1,11 +1,13 @@
-"""A lock that processes on several machines take in turn, and that outlives neither its holder nor its holder's machine.
+"""A lock that processes on several machines take in turn, and that outlives neither its holder nor
+its holder's machine.
 
-It is a file created with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; no ``fcntl`` locks are needed.
-A holder that was killed on this machine is replaced at once, one on another machine when its heartbeat has stopped for
-``LEASE_S``. Both come from ``filelock.SoftFileLease``. What that does not do, since older programs hold empty files, is to
-replace a holder that was killed after it had created the file and before it wrote its name into it: all others would wait
-for ever. So whoever sees the file empty for ``EMPTY_S`` writes a mark into it, and filelock then replaces it as damaged. A
-holder that was merely slow overwrites the mark.
+It is a file created with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; no
+``fcntl`` locks are needed. A holder that was killed on this machine is replaced at once, one on
+another machine when its heartbeat has stopped for ``LEASE_S``. Both come from
+``filelock.SoftFileLease``. What that does not do, since older programs hold empty files, is to
+replace a holder that was killed after it had created the file and before it wrote its name into it:
+all others would wait for ever. So whoever sees the file empty for ``EMPTY_S`` writes a mark into
+it, and filelock then replaces it as damaged. A holder that was merely slow overwrites the mark.
 """
 
 import os
@@ -21,7 +23,10 @@ _MARK = b"?\n"  # shorter than any holder's record
 
 
 class SharedLock:
-    """Lock on ``path``, a file that nobody else writes to; hold it with ``acquire`` and ``release``, or with :func:`holding`."""
+    """Lock on ``path``, a file that nobody else writes to.
+
+    Hold it with ``acquire`` and ``release``, or with :func:`holding`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,14 +1,18 @@
-"""What a search is to find: a low validation loss, or a low loss at a low cost of the trained network.
+"""What a search is to find: a low validation loss, or a low loss at a low cost of the trained
+network.
 
-Inputs -> outputs: a network's settings and the manifest -> its cost ``inference_gflop``; candidates, each with loss and
-cost -> their Pareto front, and the order in which the configured rule prefers them.
+Inputs -> outputs: a network's settings and the manifest -> its cost ``inference_gflop``;
+candidates, each with loss and cost -> their Pareto front, and the order in which the configured
+rule prefers them.
 
-``inference_gflop`` counts the floating-point operations, in 10^9, of all matrix products of a forward pass over one event
-with the train split's mean number of elements (torch's ``FlopCounterMode``; a multiplication and an addition are two). It
-is no time: what is not a matrix product is free. But it is the same on every machine and in every run, while measured times
-of one network differ by more than those of neighbouring configurations do (docs/hpo.md).
+``inference_gflop`` counts the floating-point operations, in 10^9, of all matrix products of a
+forward pass over one event with the train split's mean number of elements (torch's
+``FlopCounterMode``; a multiplication and an addition are two). It is no time: what is not a matrix
+product is free. But it is the same on every machine and in every run, while measured times of one
+network differ by more than those of neighbouring configurations do (docs/hpo.md).
 
-Samplers and promotions see the loss alone, whatever the objectives: cost chooses among those that got to the top.
+Samplers and promotions see the loss alone, whatever the objectives: cost chooses among those that
+got to the top.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,10 +45,14 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
 
     inputs, split = ModelInputs.from_manifest(manifest), read_manifest(manifest)["splits"]["train"]
     n = max(1, round(split["n_elements"] / max(1, split["n_events"])))
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the one kernel that torch has no formula for
+    fused = (
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    )  # the one kernel that torch has no formula for
     counter = FlopCounterMode(display=False, custom_mapping={fused: attention})
     with torch.random.fork_rng(devices=[]), torch.inference_mode(), counter:
-        SetTransformer(model, inputs).eval()(torch.zeros(1, n, inputs.n_features), torch.ones(1, n, dtype=torch.int64))
+        SetTransformer(model, inputs).eval()(
+            torch.zeros(1, n, inputs.n_features), torch.ones(1, n, dtype=torch.int64)
+        )
     return counter.get_total_flops() / 1e9
 
 
@@ -52,8 +60,8 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
 class Candidate:
     """A trial that may win.
 
-    ``losses``: its own value, then those from further seeds; ``failures``: how many further seeds failed. ``gflop`` is None
-    unless cost is an objective.
+    ``losses``: its own value, then those from further seeds; ``failures``: how many further seeds
+    failed. ``gflop`` is None unless cost is an objective.
     """
 
     trial: SearchTrial
@@ -77,8 +85,12 @@ class Candidate:
         return (self.failures, self.loss, self.trial.config)
 
 
-def with_costs(trials: Sequence[SearchTrial], settings: HpoSettings, manifest: Path) -> list[SearchTrial]:
-    """Return the trials with the cost of their networks, if that is an objective, also those made before it was one."""
+def with_costs(
+    trials: Sequence[SearchTrial], settings: HpoSettings, manifest: Path
+) -> list[SearchTrial]:
+    """Return the trials with the cost of their networks, if that is an objective, also those made
+    before it was one.
+    """
     if INFERENCE_GFLOP not in settings.hpo.objectives:
         return list(trials)
     known: dict[ModelConfig, float] = {}
@@ -98,13 +110,19 @@ def with_costs(trials: Sequence[SearchTrial], settings: HpoSettings, manifest: P
 def top_candidates(trials: Sequence[SearchTrial]) -> list[Candidate]:
     """Return the trials that ended well in the highest rung where one did, lowest loss first."""
     rungs = [t.rung for t in trials if t.status == "complete"]
-    return [Candidate(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))] if rungs else []
+    return (
+        [Candidate(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
+        if rungs
+        else []
+    )
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return the candidates that no other beats in loss without costing more, or in cost without losing more; lowest loss first.
+    """Return the candidates that no other beats in loss without costing more, or in cost without
+    losing more; lowest loss first.
 
-    Of candidates equal in both, the first by name. Without costs that is the one of the lowest loss.
+    Of candidates equal in both, the first by name. Without costs that is the one of the lowest
+    loss.
     """
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda c: (c.loss, _cost(c), c.trial.config)):
@@ -121,7 +139,10 @@ def preferred(candidates: Sequence[Candidate], hpo: HpoConfig) -> list[Candidate
     lowest = by_loss[0]
     limit = lowest.loss + hpo.pick_loss_tolerance * abs(lowest.loss)
     within = [c for c in by_loss if c.loss <= limit and c.failures == lowest.failures]
-    return [*sorted(within, key=lambda c: (_cost(c), *c.rank_key)), *(c for c in by_loss if c not in within)]
+    return [
+        *sorted(within, key=lambda c: (_cost(c), *c.rank_key)),
+        *(c for c in by_loss if c not in within),
+    ]
 
 
 def _cost(candidate: Candidate) -> float:

@@ -1,9 +1,11 @@
-"""Parallel coordinates of a search: one line per configuration through its parameters to its budget and its loss.
+"""Parallel coordinates of a search: one line per configuration through its parameters to its budget
+and its loss.
 
-Inputs -> outputs: trials and the space -> a figure. Each parameter has an axis of its own, logarithmic where the space is,
-with categories one below the other; a parameter that a configuration does not have lies at "none" below the axis. The
-last axes are the largest budget that the configuration reached and its loss there. Since losses of different budgets do
-not compare, lines are coloured by rank: a larger budget outranks a smaller one, then the loss decides.
+Inputs -> outputs: trials and the space -> a figure. Each parameter has an axis of its own,
+logarithmic where the space is, with categories one below the other; a parameter that a
+configuration does not have lies at "none" below the axis. The last axes are the largest budget that
+the configuration reached and its loss there. Since losses of different budgets do not compare,
+lines are coloured by rank: a larger budget outranks a smaller one, then the loss decides.
 """
 
 import math
@@ -22,7 +24,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
 from particleforge.hpo import dag
-from particleforge.hpo.drawing import DEFAULT_COLOUR, FAILED_COLOUR, WINNER_COLOUR, loss_limit, plain_names
+from particleforge.hpo.drawing import (
+    DEFAULT_COLOUR,
+    FAILED_COLOUR,
+    WINNER_COLOUR,
+    loss_limit,
+    plain_names,
+)
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
 
 _ABSENT = -0.16  # height of what a configuration does not have, below the axis from 0 to 1
@@ -54,32 +62,60 @@ def number_scale(values: Sequence[float], *, log: bool) -> Scale:
         subs = (1.0,) if span >= 2 else (1.0, 2.0, 5.0)
         round_numbers = LogLocator(subs=subs, numticks=9).tick_values(low, high)
     else:
-        round_numbers = MaxNLocator(6, integer=all(isinstance(value, int) for value in values)).tick_values(low, high)
-    return Scale(place, [(place(x), _text(float(x))) for x in round_numbers if -1e-6 <= place(max(x, low * 1e-3)) <= 1 + 1e-6])
+        round_numbers = MaxNLocator(
+            6, integer=all(isinstance(value, int) for value in values)
+        ).tick_values(low, high)
+    return Scale(
+        place,
+        [
+            (place(x), _text(float(x)))
+            for x in round_numbers
+            if -1e-6 <= place(max(x, low * 1e-3)) <= 1 + 1e-6
+        ],
+    )
 
 
 def category_scale(choices: Sequence[Any]) -> Scale:
     """Return a scale with one height per choice."""
     heights = {repr(choice): (k + 0.5) / len(choices) for k, choice in enumerate(choices)}
-    return Scale(lambda value: heights[repr(value)], [(heights[repr(c)], _text(c)) for c in choices], discrete=True)
+    return Scale(
+        lambda value: heights[repr(value)],
+        [(heights[repr(c)], _text(c)) for c in choices],
+        discrete=True,
+    )
 
 
-def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
+def draw_parallel(
+    trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial
+) -> Figure:
     """Draw one line per configuration, the best on top."""
     order = ranked(furthest_of(trials))
-    failed = sorted({t.config: t for t in trials if t.parent is None and t.value is None}.values(), key=lambda t: t.config)
+    failed = sorted(
+        {t.config: t for t in trials if t.parent is None and t.value is None}.values(),
+        key=lambda t: t.config,
+    )
     paths = sorted(settings.hpo.space)
     scales = [_scale_of(path, settings, [*order, *failed]) for path in paths]
     limit = loss_limit([t.loss for t in order])
     losses = [min(t.loss, limit) for t in order]
     scales += [
-        category_scale([dag.budget_text(settings.hpo, rung) for rung in sorted({t.rung for t in order})]),
+        category_scale(
+            [dag.budget_text(settings.hpo, rung) for rung in sorted({t.rung for t in order})]
+        ),
         number_scale(losses, log=max(losses) > 8 * min(losses) > 0),
     ]
     names = plain_names(paths)
     figure = new_figure(max(8.0, 2.0 + 1.15 * len(scales)), 5.0)
     axes = figure.add_subplot(title="Parallel coordinates of the configurations")
-    _draw_axes(axes, scales, [*(names[path] for path in paths), f"{settings.hpo.budget_unit}\nreached", "validation\nloss there"])
+    _draw_axes(
+        axes,
+        scales,
+        [
+            *(names[path] for path in paths),
+            f"{settings.hpo.budget_unit}\nreached",
+            "validation\nloss there",
+        ],
+    )
     heights = {
         t.config: [
             *_heights(t.params, paths, scales),
@@ -95,10 +131,21 @@ def draw_parallel(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
         line = _spread(heights[t.config], scales, offsets[t.config])
         axes.plot(line, color=FAILED_COLOUR, lw=0.9, ls=":", alpha=0.7, zorder=2)
     for rank, t in reversed(list(enumerate(order))):
-        line, good = _spread(heights[t.config], scales, offsets[t.config]), rank < max(3, len(order) / 10)
-        style: dict[str, Any] = {"lw": 1.8, "alpha": 0.9} if good else {"lw": 1.0, "alpha": 0.4 if len(order) > 60 else 0.8}
-        axes.plot(line, color=shades(1 - 0.9 * rank / worst), zorder=4 - rank / (worst + 1), **style)
-    _draw_special(axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed))
+        line, good = (
+            _spread(heights[t.config], scales, offsets[t.config]),
+            rank < max(3, len(order) / 10),
+        )
+        style: dict[str, Any] = (
+            {"lw": 1.8, "alpha": 0.9}
+            if good
+            else {"lw": 1.0, "alpha": 0.4 if len(order) > 60 else 0.8}
+        )
+        axes.plot(
+            line, color=shades(1 - 0.9 * rank / worst), zorder=4 - rank / (worst + 1), **style
+        )
+    _draw_special(
+        axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed)
+    )
     tones = ScalarMappable(Normalize(1, worst + 1), shades.reversed())
     tones.set_array([])
     bar = figure.colorbar(tones, ax=axes, pad=0.01, fraction=0.03, ticks=MaxNLocator(integer=True))
@@ -119,12 +166,19 @@ def _scale_of(path: str, settings: HpoSettings, trials: Sequence[SearchTrial]) -
     return number_scale([kind(parameter.low), kind(parameter.high), *seen], log=parameter.log)
 
 
-def _heights(params: Mapping[str, Any], paths: Sequence[str], scales: Sequence[Scale]) -> list[float]:
-    return [_ABSENT if params.get(path) is None else scale.place(params[path]) for path, scale in zip(paths, scales, strict=False)]
+def _heights(
+    params: Mapping[str, Any], paths: Sequence[str], scales: Sequence[Scale]
+) -> list[float]:
+    return [
+        _ABSENT if params.get(path) is None else scale.place(params[path])
+        for path, scale in zip(paths, scales, strict=False)
+    ]
 
 
 def _offsets(configs: Sequence[str]) -> dict[str, float]:
-    """Return a height per configuration by which it keeps off others in the same category, between -1 and 1."""
+    """Return a height per configuration by which it keeps off others in the same category, between
+    -1 and 1.
+    """
     return {config: 2 * ((0.5 + 0.618034 * k) % 1) - 1 for k, config in enumerate(sorted(configs))}
 
 
@@ -160,10 +214,18 @@ def _draw_special(
         axes.set_ylim(_ABSENT - 0.06, 1.05)
         axes.axhline(_ABSENT, color="0.85", lw=8, zorder=0)
         axes.text(-0.14, _ABSENT, "none", fontsize=8.5, va="center", ha="left")
-    axes.plot(_spread(heights[winner.config], scales, offsets[winner.config]), color=WINNER_COLOUR, lw=2.8, zorder=4.5, label="best")
+    axes.plot(
+        _spread(heights[winner.config], scales, offsets[winner.config]),
+        color=WINNER_COLOUR,
+        lw=2.8,
+        zorder=4.5,
+        label="best",
+    )
     if include_default and DEFAULT_CONFIG in heights and winner.config != DEFAULT_CONFIG:
         line = _spread(heights[DEFAULT_CONFIG], scales, offsets[DEFAULT_CONFIG])
-        axes.plot(line, color=DEFAULT_COLOUR, lw=2.2, ls="--", zorder=4.4, label="configured settings")
+        axes.plot(
+            line, color=DEFAULT_COLOUR, lw=2.2, ls="--", zorder=4.4, label="configured settings"
+        )
     if failed:
         axes.plot([], [], color=FAILED_COLOUR, lw=0.9, ls=":", label="failed")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)

@@ -1,6 +1,7 @@
 """Loss against cost: what a search with two objectives found.
 
-Inputs -> outputs: trials with their costs -> a figure with all that ended well, the Pareto front of the last rung, and the winner.
+Inputs -> outputs: trials with their costs -> a figure with all that ended well, the Pareto front of
+the last rung, and the winner.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,21 @@ from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
 from particleforge.figures import new_figure
-from particleforge.hpo.drawing import DEFAULT_COLOUR, LOSS, WINNER_COLOUR, Budgets, note, scale_losses
+from particleforge.hpo.drawing import (
+    DEFAULT_COLOUR,
+    LOSS,
+    WINNER_COLOUR,
+    Budgets,
+    note,
+    scale_losses,
+)
 from particleforge.hpo.objectives import INFERENCE_GFLOP, pareto_front, top_candidates
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 
 
-def draw_pareto(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
+def draw_pareto(
+    trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial
+) -> Figure:
     """Draw the validation loss of each trial against the cost of its network."""
     figure = new_figure(8, 4.8)
     axes, budgets = figure.add_subplot(), Budgets(trials, settings.hpo)
@@ -28,13 +38,44 @@ def draw_pareto(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Se
 
     for rung in budgets.rungs:
         here = [t for t in done if t.rung == rung]
-        axes.scatter(*points(here), s=36, color=budgets.colour(rung), marker=budgets.marker(rung), label=budgets.label(rung), zorder=3)
+        axes.scatter(
+            *points(here),
+            s=36,
+            color=budgets.colour(rung),
+            marker=budgets.marker(rung),
+            label=budgets.label(rung),
+            zorder=3,
+        )
     front = [c.trial for c in pareto_front(top_candidates(done))]
-    axes.plot(*points(front[::-1]), color="0.4", drawstyle="steps-post", zorder=2, label="Pareto front of the last rung")
+    axes.plot(
+        *points(front[::-1]),
+        color="0.4",
+        drawstyle="steps-post",
+        zorder=2,
+        label="Pareto front of the last rung",
+    )
     default = [t for t in done if t.config == DEFAULT_CONFIG and settings.hpo.include_default]
-    axes.scatter(*points(default), s=110, facecolors="none", edgecolors=DEFAULT_COLOUR, lw=1.8, zorder=4, label="as configured")
-    axes.scatter(*points([winner]), marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=5, label="best")
+    axes.scatter(
+        *points(default),
+        s=110,
+        facecolors="none",
+        edgecolors=DEFAULT_COLOUR,
+        lw=1.8,
+        zorder=4,
+        label="as configured",
+    )
+    axes.scatter(
+        *points([winner]),
+        marker="*",
+        s=220,
+        color=WINNER_COLOUR,
+        edgecolors="white",
+        zorder=5,
+        label="best",
+    )
     scale_losses(axes, [t.loss for t in done])
-    axes.set(xlabel="cost of the network on an event of mean length [GFLOP]", ylabel=LOSS, xscale="log")
+    axes.set(
+        xlabel="cost of the network on an event of mean length [GFLOP]", ylabel=LOSS, xscale="log"
+    )
     axes.legend(fontsize="small")
     return figure

@@ -1,9 +1,12 @@
-"""Plots of a search: which there are, optimisation history, learning curves with promotions, importance of the parameters.
+"""Plots of a search: which there are, optimisation history, learning curves with promotions,
+importance of the parameters.
 
-Inputs -> outputs: the finished trials -> one PNG and one PDF per plot. Importances are those of fANOVA (Hutter et al.
-2014, as in Optuna) over trials of one first rung, the only ones whose values are comparable and not preselected.
+Inputs -> outputs: the finished trials -> one PNG and one PDF per plot. Importances are those of
+fANOVA (Hutter et al. 2014, as in Optuna) over trials of one first rung, the only ones whose values
+are comparable and not preselected.
 
-Of the plots "timeline" and "cost" show times and so differ from run to run; the others depend on the trials alone.
+Of the plots "timeline" and "cost" show times and so differ from run to run; the others depend on
+the trials alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +46,12 @@ from particleforge.seeds import seed_of
 IMPORTANCE_TRIALS_MIN = 8  # below this the forest fits noise
 
 
-def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial, paths: Mapping[str, Path]) -> None:
+def write_plots(
+    trials: Sequence[SearchTrial],
+    settings: HpoSettings,
+    winner: SearchTrial,
+    paths: Mapping[str, Path],
+) -> None:
     """Write the plots named by ``paths`` (``paths.HPO_PLOTS``, and "pareto" of two objectives)."""
     draw: dict[str, Callable[[], Figure]] = {
         "history": lambda: _history(trials, settings, winner),
@@ -60,10 +68,11 @@ def write_plots(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Se
 
 
 def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[str, float]:
-    """Return each parameter's share of the loss's variance over the trials of :func:`_not_preselected`; empty if too little is known.
+    """Return each parameter's share of the loss's variance over the trials of
+    :func:`_not_preselected`; empty if too little is known.
 
-    A parameter that a trial does not record counts with its configured value, or, if it is inactive there, with one and
-    the same value in all trials.
+    A parameter that a trial does not record counts with its configured value, or, if it is inactive
+    there, with one and the same value in all trials.
     """
     where, space = distributions(settings.hpo), settings.hpo.space
     defaults = configured(space, settings.model, settings.training)
@@ -71,9 +80,15 @@ def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[st
     for trial in _not_preselected(trials):
         known = {**defaults, **trial.params}
         active = active_parameters(space, [known], defaults)[0]
-        params = {path: known[path] if path in active else space[path].values()[0] for path in where}
+        params = {
+            path: known[path] if path in active else space[path].values()[0] for path in where
+        }
         if all(contains(where[path], value) for path, value in params.items()):
-            study.add_trial(create_trial(state=TrialState.COMPLETE, value=trial.value, params=params, distributions=where))
+            study.add_trial(
+                create_trial(
+                    state=TrialState.COMPLETE, value=trial.value, params=params, distributions=where
+                )
+            )
     values = [t.value for t in study.get_trials(deepcopy=False)]
     if not where or len(values) < IMPORTANCE_TRIALS_MIN or len(set(values)) == 1:
         return {}
@@ -98,19 +113,58 @@ def _history(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Searc
         here = [t for t in done if t.rung == rung]
         inside = [t for t in here if t.loss <= top]
         points = [t.number for t in inside], [t.loss for t in inside]
-        axes.scatter(*points, s=size, color=budgets.colour(rung), marker=budgets.marker(rung), label=budgets.label(rung), zorder=3)
+        axes.scatter(
+            *points,
+            s=size,
+            color=budgets.colour(rung),
+            marker=budgets.marker(rung),
+            label=budgets.label(rung),
+            zorder=3,
+        )
         above = [t.number for t in here if t.loss > top]
-        axes.scatter(above, [top] * len(above), s=size, marker=6, color=budgets.colour(rung), zorder=3, clip_on=False)
+        axes.scatter(
+            above,
+            [top] * len(above),
+            s=size,
+            marker=6,
+            color=budgets.colour(rung),
+            zorder=3,
+            clip_on=False,
+        )
     if any(t.loss > top for t in done):
         axes.scatter([], [], s=size, marker=6, color="0.5", label="higher than drawn")
     at_winner = [t for t in done if t.rung == winner.rung]
     best = np.minimum.accumulate([t.loss for t in at_winner])
-    axes.step([t.number for t in at_winner], best, where="post", color="0.4", zorder=2, label=f"best of {budgets.label(winner.rung)}")
+    axes.step(
+        [t.number for t in at_winner],
+        best,
+        where="post",
+        color="0.4",
+        zorder=2,
+        label=f"best of {budgets.label(winner.rung)}",
+    )
     _mark_default(axes, [t.number for t in done if t.config == DEFAULT_CONFIG], done, settings)
-    axes.scatter([winner.number], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=5, label="best")
+    axes.scatter(
+        [winner.number],
+        [winner.loss],
+        marker="*",
+        s=220,
+        color=WINNER_COLOUR,
+        edgecolors="white",
+        zorder=5,
+        label="best",
+    )
     failed = [t.number for t in trials if t.value is None]
     if failed:
-        axes.plot(failed, [0.985] * len(failed), "x", color=FAILED_COLOUR, ms=6, transform=axes.get_xaxis_transform(), label="failed")
+        axes.plot(
+            failed,
+            [0.985] * len(failed),
+            "x",
+            color=FAILED_COLOUR,
+            ms=6,
+            transform=axes.get_xaxis_transform(),
+            label="failed",
+        )
     axes.set(xlabel="trial, in order of start", ylabel=LOSS, title="Optimisation history")
     scale_losses(axes, [t.loss for t in done])
     axes.margins(x=0.02)
@@ -119,11 +173,22 @@ def _history(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Searc
     return figure
 
 
-def _mark_default(axes: Axes, x: Sequence[float], done: Sequence[SearchTrial], settings: HpoSettings) -> None:
+def _mark_default(
+    axes: Axes, x: Sequence[float], done: Sequence[SearchTrial], settings: HpoSettings
+) -> None:
     """Ring the trials of the configured settings."""
     losses = [t.loss for t in done if t.config == DEFAULT_CONFIG]
     if settings.hpo.include_default and losses:
-        axes.scatter(x, losses, s=130, facecolors="none", edgecolors=DEFAULT_COLOUR, linewidths=1.8, zorder=4, label="configured settings")
+        axes.scatter(
+            x,
+            losses,
+            s=130,
+            facecolors="none",
+            edgecolors=DEFAULT_COLOUR,
+            linewidths=1.8,
+            zorder=4,
+            label="configured settings",
+        )
 
 
 def _legend_beside(axes: Axes) -> None:
@@ -137,10 +202,14 @@ def _importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> Figure
     axes = figure.add_subplot()
     axes.set_title("Importance of the parameters")
     if not shares:
-        note(axes, f"too few different results to tell (at least {IMPORTANCE_TRIALS_MIN} are needed)")
+        note(
+            axes, f"too few different results to tell (at least {IMPORTANCE_TRIALS_MIN} are needed)"
+        )
         return figure
     names, ordered = plain_names(shares), sorted(shares, key=lambda path: (shares[path], path))
-    bars = axes.barh([names[path] for path in ordered], [shares[path] for path in ordered], color="#0072b2")
+    bars = axes.barh(
+        [names[path] for path in ordered], [shares[path] for path in ordered], color="#0072b2"
+    )
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.margins(x=0.12)
     axes.tick_params(axis="y", which="both", length=0)
@@ -157,22 +226,61 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     drawn: list[float] = []
     for trial in sorted(trials, key=lambda t: (t.rung, t.number)):
         curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
-        width, alpha, order = (2.6, 1.0, 4) if trial.config == winner.config else (0.8, 0.55, 2) if many else (1.2, 0.9, 3)
-        style: dict[str, Any] = {"color": budgets.colour(trial.rung), "lw": width, "alpha": alpha, "zorder": order}
+        width, alpha, order = (
+            (2.6, 1.0, 4)
+            if trial.config == winner.config
+            else (0.8, 0.55, 2)
+            if many
+            else (1.2, 0.9, 3)
+        )
+        style: dict[str, Any] = {
+            "color": budgets.colour(trial.rung),
+            "lw": width,
+            "alpha": alpha,
+            "zorder": order,
+        }
         axes.plot(list(curve), list(curve.values()), marker="" if many else ".", ms=4, **style)
         drawn += curve.values()
-    promoted = [by_number[n] for n in sorted({t.parent for t in trials if t.parent is not None}) if n in by_number]
-    ends = [t.steps for t in promoted if t.value is not None], [t.loss for t in promoted if t.value is not None]
-    axes.scatter(*ends, s=16 if many else 50, facecolors="none", edgecolors="k", linewidths=0.9, label="promoted", zorder=5)
+    promoted = [
+        by_number[n]
+        for n in sorted({t.parent for t in trials if t.parent is not None})
+        if n in by_number
+    ]
+    ends = (
+        [t.steps for t in promoted if t.value is not None],
+        [t.loss for t in promoted if t.value is not None],
+    )
+    axes.scatter(
+        *ends,
+        s=16 if many else 50,
+        facecolors="none",
+        edgecolors="k",
+        linewidths=0.9,
+        label="promoted",
+        zorder=5,
+    )
     own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None]
     _mark_default(axes, [t.steps for t in own], own, settings)
-    axes.scatter([winner.steps], [winner.loss], marker="*", s=220, color=WINNER_COLOUR, edgecolors="white", zorder=6, label="best")
+    axes.scatter(
+        [winner.steps],
+        [winner.loss],
+        marker="*",
+        s=220,
+        color=WINNER_COLOUR,
+        edgecolors="white",
+        zorder=6,
+        label="best",
+    )
     for rung in budgets.rungs:
         axes.plot([], [], color=budgets.colour(rung), label=f"to {budgets.label(rung)}")
         ends_at = {t.steps for t in trials if t.rung == rung}
-        if len(ends_at) == 1:  # budgets in epochs or events are different steps for different batches
+        if (
+            len(ends_at) == 1
+        ):  # budgets in epochs or events are different steps for different batches
             axes.axvline(ends_at.pop(), color="0.85", lw=1, zorder=0)
-    axes.set(xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log")
+    axes.set(
+        xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log"
+    )
     scale_losses(axes, drawn)
     _legend_beside(axes)
     return figure
@@ -180,5 +288,13 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
 
 def _own_curve(trial: SearchTrial, parent: SearchTrial | None) -> dict[int, float]:
     """Return the losses of a trial's own part of its training, with the one that it starts from."""
-    curve = {step: loss for step, loss in sorted(trial.curve.items()) if parent is None or step > parent.steps}
-    return {parent.steps: parent.loss, **curve} if parent is not None and parent.value is not None else curve
+    curve = {
+        step: loss
+        for step, loss in sorted(trial.curve.items())
+        if parent is None or step > parent.steps
+    }
+    return (
+        {parent.steps: parent.loss, **curve}
+        if parent is not None and parent.value is not None
+        else curve
+    )

@@ -1,11 +1,12 @@
 """How a search stands: the answer of ``particleforge hpo-status``, in one screen.
 
-Inputs -> outputs: the study as it is at this moment -> slots per bracket and rung, the best configuration so far against
-the configured settings, what runs, what ended last, what failed and why, and the cost so far.
+Inputs -> outputs: the study as it is at this moment -> slots per bracket and rung, the best
+configuration so far against the configured settings, what runs, what ended last, what failed and
+why, and the cost so far.
 
-Invariants: nothing is written and no lock is taken, so slots go on meanwhile; of a record that a slot is just writing
-nothing is seen. Whether a training that counts as running still does is not known here; the age of its last checkpoint
-tells.
+Invariants: nothing is written and no lock is taken, so slots go on meanwhile; of a record that a
+slot is just writing nothing is seen. Whether a training that counts as running still does is not
+known here; the age of its last checkpoint tells.
 """
 
 import textwrap
@@ -37,7 +38,10 @@ _LISTED = 5  # trials or reasons per list
 
 @dataclass(frozen=True)
 class RungProgress:
-    """Trials of one rung of one bracket; ``slots`` is None if the settings of the search are unknown."""
+    """Trials of one rung of one bracket.
+
+    ``slots`` is None if the settings of the search are unknown.
+    """
 
     bracket: int
     rung: int
@@ -52,7 +56,9 @@ class RungProgress:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best trial of the highest rung, and the configured settings at the highest rung that both have."""
+    """The best trial of the highest rung, and the configured settings at the highest rung that both
+    have.
+    """
 
     trial: int
     config: str
@@ -95,7 +101,10 @@ class EndedTrial:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of one study. ``rank_hours`` are those of the trainings that have ended, None if the ranks are unknown."""
+    """State of one study.
+
+    ``rank_hours`` are those of the trainings that have ended, None if the ranks are unknown.
+    """
 
     study: str
     storage: str
@@ -117,46 +126,91 @@ class Progress:
         """Return lines for a terminal."""
         lines = [self._headline(), *self.notes, "", *self._table(), ""]
         lines += [*self._best(), *self._lists()]
-        return "\n".join(line.rstrip() if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines)
+        return "\n".join(
+            line.rstrip() if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines
+        )
 
     def _headline(self) -> str:
-        complete, running, failed = (sum(getattr(r, name) for r in self.rungs) for name in ("complete", "running", "failed"))
+        complete, running, failed = (
+            sum(getattr(r, name) for r in self.rungs) for name in ("complete", "running", "failed")
+        )
         slots = [r.slots for r in self.rungs if r.slots is not None]
         of = f" of {sum(slots)} slots" if slots else ""
         cost = "" if self.rank_hours is None else f", {self.rank_hours:.3g} rank hours"
         return (
-            f"study {self.study}{self.search}: {complete + failed}{of} ended ({failed} failed), {running} running; "
-            f"{_duration(self.elapsed_s)}{cost}"
+            f"study {self.study}{self.search}: {complete + failed}{of} ended ({failed} failed),"
+            f" {running} running; {_duration(self.elapsed_s)}{cost}"
         )
 
     def _table(self) -> list[str]:
-        heads = ("bracket", "rung", "budget", "slots", "complete", "running", "failed", "to come", "best loss", "configuration")
+        heads = (
+            "bracket",
+            "rung",
+            "budget",
+            "slots",
+            "complete",
+            "running",
+            "failed",
+            "to come",
+            "best loss",
+            "configuration",
+        )
         rows = [heads]
         for r in self.rungs:
-            left = "-" if r.slots is None else str(max(0, r.slots - r.complete - r.running - r.failed))
+            left = (
+                "-" if r.slots is None else str(max(0, r.slots - r.complete - r.running - r.failed))
+            )
             best = ("-", "-") if r.best_loss is None else (f"{r.best_loss:.5g}", str(r.best_config))
-            counts = (r.bracket, r.rung, r.budget, "-" if r.slots is None else r.slots, r.complete, r.running, r.failed)
+            counts = (
+                r.bracket,
+                r.rung,
+                r.budget,
+                "-" if r.slots is None else r.slots,
+                r.complete,
+                r.running,
+                r.failed,
+            )
             rows.append((*map(str, counts), left, *best))  # type: ignore[arg-type]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        ]
 
     def _best(self) -> list[str]:
         if self.best is None:
             return ["no training has ended well yet"]
         best = self.best
-        lines = [f"best: configuration {best.config}, trial {best.trial}: validation loss {best.loss:.5g} after {best.steps} steps"]
+        lines = [
+            f"best: configuration {best.config}, trial {best.trial}: validation loss"
+            f" {best.loss:.5g} after {best.steps} steps"
+        ]
         if best.config == DEFAULT_CONFIG and best.params == best.configured:
             lines[0] += ", the configured settings"
         elif best.default_loss is not None and best.loss_at_default_steps is not None:
-            change = f" ({best.loss_at_default_steps / best.default_loss - 1:+.1%})" if best.default_loss else ""
+            change = (
+                f" ({best.loss_at_default_steps / best.default_loss - 1:+.1%})"
+                if best.default_loss
+                else ""
+            )
             lines.append(
-                f"  after {best.default_steps} steps: {best.loss_at_default_steps:.5g}, configured settings {best.default_loss:.5g}{change}"
+                f"  after {best.default_steps} steps: {best.loss_at_default_steps:.5g}, configured"
+                f" settings {best.default_loss:.5g}{change}"
             )
         changes = []
         for path, value in best.params.items():
             before = best.configured[path]
-            changes.append(f"{path} = {_value(value)}" + ("" if value == before else f" (configured: {_value(before)})"))
-        return lines + textwrap.wrap(", ".join(changes), _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+            changes.append(
+                f"{path} = {_value(value)}"
+                + ("" if value == before else f" (configured: {_value(before)})")
+            )
+        return lines + textwrap.wrap(
+            ", ".join(changes),
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
 
     def _lists(self) -> list[str]:
         lines: list[str] = []
@@ -169,15 +223,25 @@ class Progress:
             lines += [
                 "",
                 "failed:",
-                *_first(order, lambda entry: f"{len(entry[1])} x {entry[0]} (trial {', '.join(map(str, entry[1][:8]))})"),
+                *_first(
+                    order,
+                    lambda entry: (
+                        f"{len(entry[1])} x {entry[0]} (trial {', '.join(map(str, entry[1][:8]))})"
+                    ),
+                ),
             ]
         return lines
 
 
-def read_progress(settings: HpoSettings, manifest: Path, work_dir: Path, study: str | None = None) -> Progress:
-    """Return how the search of these settings stands; of several studies of this name the one that was begun last.
+def read_progress(
+    settings: HpoSettings, manifest: Path, work_dir: Path, study: str | None = None
+) -> Progress:
+    """Return how the search of these settings stands.
 
-    If there is none of this name the study begun last in this storage is shown, with a note. UserError if there is none.
+    Of several studies of this name the one that was begun last.
+
+    If there is none of this name the study begun last in this storage is shown, with a note.
+    UserError if there is none.
     """
     url = settings.hpo.storage_url
     storage, where = _open_to_read(url, work_dir), _shown(url) if url else str(work_dir / JOURNAL)
@@ -189,17 +253,28 @@ def read_progress(settings: HpoSettings, manifest: Path, work_dir: Path, study: 
     chosen = _choose(storage, study or expected, where, named=study is not None)
     own = expected is not None and chosen.startswith(expected)
     if expected is None:
-        notes.append(f"{manifest} is not there, so whether this study is that of the present settings is unknown")
+        notes.append(
+            f"{manifest} is not there, so whether this study is that of the present settings is"
+            " unknown"
+        )
     elif not own:
-        notes.append("this study belongs to other data or settings than the present ones, which have none yet")
+        notes.append(
+            "this study belongs to other data or settings than the present ones, which have"
+            " none yet"
+        )
     return _progress(storage, chosen, work_dir, where, settings.hpo if own else None, notes)
 
 
 def read_work_folder(work_dir: Path, study: str | None = None) -> Progress:
-    """Return how the study begun last in a work folder's journal stands, or that of the given name; its settings are not known."""
+    """Return how the study begun last in a work folder's journal stands, or that of the given name.
+
+    Its settings are not known.
+    """
     storage = _open_to_read(None, work_dir)
     where = str(work_dir / JOURNAL)
-    return _progress(storage, _choose(storage, study, where, named=study is not None), work_dir, where, None, [])
+    return _progress(
+        storage, _choose(storage, study, where, named=study is not None), work_dir, where, None, []
+    )
 
 
 def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
@@ -211,12 +286,21 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(journal)))
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).is_file():
-            raise UserError(f"hpo.storage_url: {_shown(url)}: no study here yet; the search's first slot begins one")
+        if (
+            parsed.get_backend_name() == "sqlite"
+            and parsed.database
+            and not Path(parsed.database).is_file()
+        ):
+            raise UserError(
+                f"hpo.storage_url: {_shown(url)}: no study here yet; the search's first slot"
+                " begins one"
+            )
         return RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     except UserError:
         raise
-    except Exception as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except (
+        Exception
+    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {_shown(url)} cannot be opened: {error}") from error
 
 
@@ -229,10 +313,14 @@ def _shown(url: str) -> str:
 
 
 def _choose(storage: BaseStorage, prefix: str | None, where: str, *, named: bool) -> str:
-    """Return the study begun last among those whose name begins with ``prefix``, else, unless it was ``named``, among all."""
+    """Return the study begun last among those whose name begins with ``prefix``, else, unless it
+    was ``named``, among all.
+    """
     try:
         found = {
-            s.study_name: storage.get_study_id_from_name(s.study_name) for s in storage.get_all_studies() if "identity" in s.user_attrs
+            s.study_name: storage.get_study_id_from_name(s.study_name)
+            for s in storage.get_all_studies()
+            if "identity" in s.user_attrs
         }
     except Exception as error:  # a database without Optuna's tables, or one that cannot be reached
         raise UserError(f"{where}: no study can be read: {str(error).splitlines()[0]}") from error
@@ -244,7 +332,14 @@ def _choose(storage: BaseStorage, prefix: str | None, where: str, *, named: bool
     return max(matching or found, key=lambda name: found[name])
 
 
-def _progress(storage: BaseStorage, study: str, work_dir: Path, where: str, hpo: HpoConfig | None, notes: Sequence[str]) -> Progress:
+def _progress(
+    storage: BaseStorage,
+    study: str,
+    work_dir: Path,
+    where: str,
+    hpo: HpoConfig | None,
+    notes: Sequence[str],
+) -> Progress:
     now, study_id = time.time(), storage.get_study_id_from_name(study)
     frozen = storage.get_all_trials(study_id, deepcopy=False)
     trials = [search_trial(trial) for trial in frozen if "bracket" in trial.user_attrs]
@@ -264,27 +359,45 @@ def _progress(storage: BaseStorage, study: str, work_dir: Path, where: str, hpo:
         best=_best_so_far(trials, storage.get_study_user_attrs(study_id)["identity"]),
         running=[_running(t, work_dir / study, now) for t in running],
         last=[
-            EndedTrial(t.number, t.config, t.rung, t.steps, t.value, t.reason, None if t.ended is None else max(0.0, now - t.ended))
+            EndedTrial(
+                t.number,
+                t.config,
+                t.rung,
+                t.steps,
+                t.value,
+                t.reason,
+                None if t.ended is None else max(0.0, now - t.ended),
+            )
             for t in ended[:_LISTED]
         ],
         failures=failures,
         elapsed_s=max(0.0, until - min(started)) if started else 0.0,
-        rank_hours=sum(dag.ranks(hpo, t.rung) * (t.seconds or 0.0) for t in ended) / 3600 if hpo else None,
+        rank_hours=(
+            sum(dag.ranks(hpo, t.rung) * (t.seconds or 0.0) for t in ended) / 3600 if hpo else None
+        ),
         notes=[f"in {where}", *notes],
     )
 
 
 def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungProgress]:
     """Return one row per rung that the search has, or of which there is a trial."""
-    slots = Counter((bracket, rung) for bracket, rung, _ in dag.all_slots(hpo)) if hpo else Counter()
+    slots = (
+        Counter((bracket, rung) for bracket, rung, _ in dag.all_slots(hpo)) if hpo else Counter()
+    )
     budgets = {(t.bracket, t.rung): f"{t.steps} steps" for t in trials}
     if hpo:
-        budgets |= {(bracket, rung): f"{dag.budget_text(hpo, rung)} {hpo.budget_unit}" for bracket, rung in {*slots, *budgets}}
+        budgets |= {
+            (bracket, rung): f"{dag.budget_text(hpo, rung)} {hpo.budget_unit}"
+            for bracket, rung in {*slots, *budgets}
+        }
     rows = []
     for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
         best = min((t for t in here if t.value is not None), key=lambda t: t.rank_key, default=None)
-        n_running, n_complete = sum(not t.finished for t in here), sum(t.value is not None for t in here)
+        n_running, n_complete = (
+            sum(not t.finished for t in here),
+            sum(t.value is not None for t in here),
+        )
         rows.append(
             RungProgress(
                 bracket=bracket,
@@ -308,8 +421,19 @@ def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> 
     best = order[0]
     known = {path: _configured(made_for, path) for t in trials for path in t.params}
     losses = {(t.config, t.rung): t for t in trials if t.value is not None}
-    default = next((t for t in trials if t.config == DEFAULT_CONFIG and all(known[p] == v for p, v in t.params.items())), None)
-    common = [rung for config, rung in losses if default is not None and config == default.config and (best.config, rung) in losses]
+    default = next(
+        (
+            t
+            for t in trials
+            if t.config == DEFAULT_CONFIG and all(known[p] == v for p, v in t.params.items())
+        ),
+        None,
+    )
+    common = [
+        rung
+        for config, rung in losses
+        if default is not None and config == default.config and (best.config, rung) in losses
+    ]
     at = max(common, default=None)
     return BestSoFar(
         trial=best.number,
@@ -325,7 +449,9 @@ def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> 
 
 
 def _configured(made_for: Mapping[str, Any], path: str) -> Any:
-    """Return the configured value of a setting, as the study's record of what it was made for has it."""
+    """Return the configured value of a setting, as the study's record of what it was made for has
+    it.
+    """
     value: Any = made_for
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -338,25 +464,49 @@ def _running(trial: SearchTrial, folder: Path, now: float) -> RunningTrial:
     saved = last_saved(own)
     step, age = (None, None) if saved is None else (newest_step(own), max(0.0, now - saved))
     since = None if trial.started is None else max(0.0, now - trial.started)
-    return RunningTrial(trial.number, trial.config, trial.bracket, trial.rung, trial.slot, trial.steps, step, since, age)
+    return RunningTrial(
+        trial.number,
+        trial.config,
+        trial.bracket,
+        trial.rung,
+        trial.slot,
+        trial.steps,
+        step,
+        since,
+        age,
+    )
 
 
 def _running_line(trial: RunningTrial) -> str:
-    at = "" if trial.checkpoint_step is None else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
+    at = (
+        ""
+        if trial.checkpoint_step is None
+        else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
+    )
     place = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
-    to = f"to {trial.steps} steps, " if trial.steps else ""  # budgets in epochs or events are counted when the training begins
-    return f"trial {trial.trial}, configuration {trial.config} ({place}): {to}begun {_duration(trial.since_start_s)} ago{at}"
+    to = (
+        f"to {trial.steps} steps, " if trial.steps else ""
+    )  # budgets in epochs or events are counted when the training begins
+    return (
+        f"trial {trial.trial}, configuration {trial.config} ({place}): {to}begun"
+        f" {_duration(trial.since_start_s)} ago{at}"
+    )
 
 
 def _ended_line(trial: EndedTrial) -> str:
-    outcome = trial.reason or "failed" if trial.loss is None else f"validation loss {trial.loss:.5g}"
+    outcome = (
+        trial.reason or "failed" if trial.loss is None else f"validation loss {trial.loss:.5g}"
+    )
     ago = "" if trial.since_end_s is None else f", {_duration(trial.since_end_s)} ago"
     return f"trial {trial.trial}, configuration {trial.config}: {trial.steps} steps, {outcome}{ago}"
 
 
 def _failure_line(entry: tuple[str, Sequence[int]]) -> str:
     reason, trials = entry
-    return f"{len(trials)} x {reason} (trial {', '.join(map(str, trials[:_LISTED]))}{', ...' if len(trials) > _LISTED else ''})"
+    return (
+        f"{len(trials)} x {reason} (trial"
+        f" {', '.join(map(str, trials[:_LISTED]))}{', ...' if len(trials) > _LISTED else ''})"
+    )
 
 
 def _first(entries: Sequence[Any], line: Any) -> list[str]:

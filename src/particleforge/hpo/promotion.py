@@ -1,11 +1,13 @@
 """Choose which trial a slot above the first rung goes on with.
 
-Inputs -> outputs: the trials so far -> one of the rung below, of the same bracket, that ended well and that no slot has
-promoted yet; None if there is none.
+Inputs -> outputs: the trials so far -> one of the rung below, of the same bracket, that ended well
+and that no slot has promoted yet; None if there is none.
 
-* ``rank``: the best at that rung. While nothing failed it lies in the top 1/eta (see :mod:`particleforge.hpo.dag`); after
-  failures it may be the next best, so that a slot is left empty only if nothing is left to promote.
-* ``predicted``: the one that is expected to end best (:mod:`particleforge.hpo.joint_gp`); any that ended well may be chosen.
+* ``rank``: the best at that rung. While nothing failed it lies in the top 1/eta (see
+  :mod:`particleforge.hpo.dag`); after failures it may be the next best, so that a slot is left
+  empty only if nothing is left to promote.
+* ``predicted``: the one that is expected to end best (:mod:`particleforge.hpo.joint_gp`); any that
+  ended well may be chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +22,17 @@ from particleforge.seeds import seed_of
 
 
 def promote(
-    hpo: HpoConfig, seed: int, defaults: Mapping[str, Any], trials: Sequence[SearchTrial], bracket: int, rung: int
+    hpo: HpoConfig,
+    seed: int,
+    defaults: Mapping[str, Any],
+    trials: Sequence[SearchTrial],
+    bracket: int,
+    rung: int,
 ) -> SearchTrial | None:
     """Return the trial that a new slot of ``rung`` of ``bracket`` promotes, or None.
 
-    ``defaults`` are the configured values: what trials had that were made before a parameter was added to the space.
+    ``defaults`` are the configured values: what trials had that were made before a parameter was
+    added to the space.
     """
     found = candidates(trials, bracket, rung)
     if hpo.promotion == "predicted":

@@ -1,7 +1,7 @@
 """What a sampler is asked, and the views of the search's trials that samplers share.
 
-A sampler is a function of a :class:`Request` that yields configurations, the one it likes best first; the first that no
-trial has had yet is taken (:func:`particleforge.hpo.sampling.propose`).
+A sampler is a function of a :class:`Request` that yields configurations, the one it likes best
+first; the first that no trial has had yet is taken (:func:`particleforge.hpo.sampling.propose`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,10 @@ _SEEDS = 1 << 32  # number of seeds of NumPy's RandomState, which Optuna and cma
 
 @dataclass(frozen=True)
 class Request:
-    """A slot that wants a new configuration; ``defaults`` are the configured values, which unrecorded parameters had."""
+    """A slot that wants a new configuration.
+
+    ``defaults`` are the configured values, which unrecorded parameters had.
+    """
 
     hpo: HpoConfig
     seed: int
@@ -51,7 +54,10 @@ class Request:
     @property
     def index(self) -> int:
         """The slot's number among those of all brackets that want new configurations."""
-        earlier = (dag.slots_of(self.hpo, bracket, dag.rungs_of(self.hpo, bracket).start) for bracket in range(self.bracket))
+        earlier = (
+            dag.slots_of(self.hpo, bracket, dag.rungs_of(self.hpo, bracket).start)
+            for bracket in range(self.bracket)
+        )
         return sum(earlier) + self.slot
 
     @property
@@ -61,17 +67,28 @@ class Request:
 
     @property
     def n_startup(self) -> int:
-        """How many random configurations precede a model: Optuna's ten, fewer in a search that has few slots."""
+        """How many random configurations precede a model: Optuna's ten, fewer in a search that has
+        few slots.
+        """
         return min(10, max(len(self.space) + 1, self.hpo.first_rung_slots // 3))
 
     def points(self, trials: Sequence[SearchTrial]) -> list[Params]:
         """Return the active parameters of trials, those they do not record included."""
-        return active_parameters(self.space, [{**self.defaults, **t.params} for t in trials], self.defaults)
+        return active_parameters(
+            self.space, [{**self.defaults, **t.params} for t in trials], self.defaults
+        )
 
     def usable(self) -> list[SearchTrial]:
-        """Return the trials whose configurations lie in the space; a default, or a trial of a narrower space, may not."""
+        """Return the trials whose configurations lie in the space.
+
+        A default, or a trial of a narrower space, may not.
+        """
         pairs = zip(self.trials, self.points(self.trials), strict=True)
-        return [t for t, point in pairs if all(self.space[name].contains(value) for name, value in point.items())]
+        return [
+            t
+            for t, point in pairs
+            if all(self.space[name].contains(value) for name, value in point.items())
+        ]
 
 
 def key_of(params: Params) -> frozenset[tuple[str, Any]]:
@@ -88,24 +105,29 @@ def new_configurations(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
 
 
 def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTrial]:
-    """Return the trials of the highest rung in which enough ended well (else of the lowest), and what is pending.
+    """Return the trials of the highest rung in which enough ended well (else of the lowest), and
+    what is pending.
 
-    The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets. Configurations are pending
-    if they run in that rung or for the first time.
+    The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets.
+    Configurations are pending if they run in that rung or for the first time.
     """
     rungs = sorted({t.rung for t in trials}, reverse=True)
     well = [t.rung for t in trials if t.status == "complete"]
     rung = next((rung for rung in rungs if well.count(rung) >= enough), min(rungs, default=0))
-    pending = {t.config: t for t in trials if not t.finished and (t.parent is None or t.rung == rung)}
+    pending = {
+        t.config: t for t in trials if not t.finished and (t.parent is None or t.rung == rung)
+    }
     chosen = {t.config: t for t in trials if t.finished and t.rung == rung}
     return [trial for _, trial in sorted({**pending, **chosen}.items())]
 
 
 def scores(trials: Sequence[SearchTrial]) -> FloatArray:
-    """Return each trial's place among those of its rung as the quantile of a normal distribution; low is good.
+    """Return each trial's place among those of its rung as the quantile of a normal distribution;
+    low is good.
 
-    Places, not losses, as losses of a few steps may be large beyond bounds. Failures share the last place, and so do trials
-    that still run: what is tried already must not look promising (a constant liar, Ginsbourger et al. 2010).
+    Places, not losses, as losses of a few steps may be large beyond bounds. Failures share the last
+    place, and so do trials that still run: what is tried already must not look promising (a
+    constant liar, Ginsbourger et al. 2010).
     """
     losses = np.array([t.value if t.status == "complete" else np.inf for t in trials], dtype=float)
     rungs = np.array([t.rung for t in trials])
@@ -117,7 +139,8 @@ def scores(trials: Sequence[SearchTrial]) -> FloatArray:
 
 
 def generations(trials: Sequence[SearchTrial], size: int) -> list[list[tuple[SearchTrial, float]]]:
-    """Return the configurations and their scores, ``size`` at a time in order of their numbers, as populations that evolve.
+    """Return the configurations and their scores, ``size`` at a time in order of their numbers, as
+    populations that evolve.
 
     A population of which less than half has ended is left out, and so is one that is not complete.
     """

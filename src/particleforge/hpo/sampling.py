@@ -1,7 +1,8 @@
 """Propose a configuration for a slot that wants a new one.
 
-A proposal is a function of the trials so far, the run's seed and the slot, so a search whose jobs run one after another is
-reproducible; with the samplers that learn nothing, in any order of the jobs (but for collisions of random points).
+A proposal is a function of the trials so far, the run's seed and the slot, so a search whose jobs
+run one after another is reproducible; with the samplers that learn nothing, in any order of the
+jobs (but for collisions of random points).
 
 No configuration is proposed that a trial has, running or not, while the space has another.
 """
@@ -29,11 +30,18 @@ SAMPLERS: Mapping[str, Sampler] = {
 }
 
 
-def propose(hpo: HpoConfig, seed: int, bracket: int, slot: int, defaults: Mapping[str, Any], trials: Sequence[SearchTrial]) -> Params:
+def propose(
+    hpo: HpoConfig,
+    seed: int,
+    bracket: int,
+    slot: int,
+    defaults: Mapping[str, Any],
+    trials: Sequence[SearchTrial],
+) -> Params:
     """Return the parameters of a new configuration, those that are active in it.
 
-    ``defaults`` are the configured values of the space's settings and of those that its conditions name: what trials had
-    that do not record them.
+    ``defaults`` are the configured values of the space's settings and of those that its conditions
+    name: what trials had that do not record them.
     """
     request = Request(hpo, seed, bracket, slot, defaults, trials)
     if hpo.include_default and (bracket, slot) == (0, 0):
@@ -46,8 +54,16 @@ def propose(hpo: HpoConfig, seed: int, bracket: int, slot: int, defaults: Mappin
 
 
 def _any_new(request: Request, taken: set[frozenset[tuple[str, Any]]]) -> Params:
-    """Return a random configuration that no trial has, the first of the space if those are rare; one of a trial if there is no other."""
+    """Return a random configuration that no trial has, the first of the space if those are rare.
+
+    One of a trial if there is no other.
+    """
     drawn = list(model_free.sample_at_random(request))
     return next(
-        (params for params in chain(drawn, grid_points(request.space, 2, request.defaults)) if key_of(params) not in taken), drawn[0]
+        (
+            params
+            for params in chain(drawn, grid_points(request.space, 2, request.defaults))
+            if key_of(params) not in taken
+        ),
+        drawn[0],
     )

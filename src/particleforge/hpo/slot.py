@@ -1,12 +1,12 @@
 """One job of the search: one slot of one rung of a bracket is one Optuna trial is one training.
 
-Inputs -> outputs: the shared study and the training shards -> the trial's record in the study, its checkpoints in the
-work folder, and a JSON file that says what happened.
+Inputs -> outputs: the shared study and the training shards -> the trial's record in the study, its
+checkpoints in the work folder, and a JSON file that says what happened.
 
-A first-rung slot trains a new configuration from scratch; a slot above it promotes a trial and goes on from that trial's
-checkpoint, which stays where it is. A job that was killed finds its own unfinished trial by its slot and goes on from that
-trial's last checkpoint; one whose trial has ended writes its file again. A training that diverges or fails is a failed trial,
-not a failed job.
+A first-rung slot trains a new configuration from scratch; a slot above it promotes a trial and goes
+on from that trial's checkpoint, which stays where it is. A job that was killed finds its own
+unfinished trial by its slot and goes on from that trial's last checkpoint; one whose trial has
+ended writes its file again. A training that diverges or fails is a failed trial, not a failed job.
 """
 
 import json
@@ -52,12 +52,15 @@ def run_hpo_slot(
     parents: Sequence[Path] = (),
     warm_start: Sequence[Path] = (),
 ) -> None:
-    """Run slot ``slot`` of rung ``rung`` of a bracket and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
+    """Run slot ``slot`` of rung ``rung`` of a bracket and write its result to ``output``.
 
-    ``parents`` are the results that the slot has waited for; they go into its record of provenance, as does ``warm_start``,
-    results of other searches to begin with (:mod:`particleforge.hpo.transfer`).
-    UserError if nothing can be promoted because too many trials failed, and if the training was interrupted (a signal, the
-    end of the job's time): the job is to be run again and goes on where it stopped.
+    ``train`` is called as ``train(spec, ranks)``.
+
+    ``parents`` are the results that the slot has waited for; they go into its record of provenance,
+    as does ``warm_start``, results of other searches to begin with
+    (:mod:`particleforge.hpo.transfer`). UserError if nothing can be promoted because too many
+    trials failed, and if the training was interrupted (a signal, the end of the job's time): the
+    job is to be run again and goes on where it stopped.
     """
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
@@ -81,7 +84,10 @@ def run_hpo_slot(
 
 
 def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> SearchTrial:
-    """Train to the end of the trial's rung and record how it went; jobs that were lost too often at one step are a failure."""
+    """Train to the end of the trial's rung and record how it went.
+
+    Jobs that were lost too often at one step are a failure.
+    """
     hpo = study.settings.hpo
     try:
         lengths = lengths_of(study.settings, trial.params, manifest)
@@ -99,7 +105,10 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
     )
     done, lost_s = newest_step(spec.work_dir), _lost_s(trial, spec)
     if trial.starts[-hpo.attempts_max :] == (done,) * hpo.attempts_max:
-        reason = f"{LOST}: {hpo.attempts_max} jobs ended without a word after step {done}; their logs and the cluster's may say why"
+        reason = (
+            f"{LOST}: {hpo.attempts_max} jobs ended without a word after step {done}; their logs"
+            " and the cluster's may say why"
+        )
         return study.finish(trial, status="failed", reason=reason, seconds=lost_s)
     trial = study.begin(trial, spec.until_step, done, lost_s)
     started = time.monotonic()
@@ -126,7 +135,9 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
 
 
 def _lost_s(trial: SearchTrial, spec: TrainingSpec) -> float:
-    """Return how many seconds the trial's last job trained, up to its last checkpoint, if it was killed; else 0."""
+    """Return how many seconds the trial's last job trained, up to its last checkpoint, if it was
+    killed; else 0.
+    """
     saved = last_saved(spec.work_dir)
     if trial.began is None or saved is None:
         return 0.0
@@ -143,7 +154,10 @@ def _parent_checkpoint(study: Study, trial: SearchTrial) -> Path | None:
     assert parent.checkpoint is not None
     path = study.work_dir / parent.checkpoint
     if not path.exists():
-        raise UserError(f"{path}: the checkpoint that trial {trial.number} goes on from is gone; remove {study.work_dir} to search anew")
+        raise UserError(
+            f"{path}: the checkpoint that trial {trial.number} goes on from is gone; remove"
+            f" {study.work_dir} to search anew"
+        )
     return path
 
 
@@ -153,8 +167,9 @@ def _check_failures(study: Study, bracket: int, rung: int) -> None:
     failed, allowed = failed_fraction(below), study.settings.hpo.failed_fraction_max
     if failed > allowed:
         raise UserError(
-            f"hpo: {failed:.0%} of the trials of rung {rung - 1} failed, more than hpo.failed_fraction_max = {allowed:.0%}, and none is "
-            f"left to promote; last reason: {next((t.reason for t in reversed(below) if t.reason), 'unknown')}; narrow hpo.space"
+            f"hpo: {failed:.0%} of the trials of rung {rung - 1} failed, more than"
+            f" hpo.failed_fraction_max = {allowed:.0%}, and none is left to promote; last reason:"
+            f" {next((t.reason for t in reversed(below) if t.reason), 'unknown')}; narrow hpo.space"
         )
 
 
@@ -179,7 +194,10 @@ def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
 def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, Any]:
     below = [t for t in study.trials() if (t.bracket, t.rung) == (bracket, rung - 1)]
     n_good = len(succeeded(below, rung - 1))
-    reason = f"of {len(below)} trials of rung {rung - 1}, {n_good} ended well, and none of those is left to promote"
+    reason = (
+        f"of {len(below)} trials of rung {rung - 1}, {n_good} ended well, and none of those is left"
+        " to promote"
+    )
     log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
     place = {"bracket": bracket, "rung": rung, "slot": slot}
@@ -191,4 +209,7 @@ def check_slots(slots: Sequence[Path], study: str) -> None:
     for path in slots:
         made_by = json.loads(path.read_text(encoding="utf-8"))["study"]
         if made_by != study:
-            raise UserError(f"{path}: made by study {made_by}, but the settings and data belong to study {study}; run the slots again")
+            raise UserError(
+                f"{path}: made by study {made_by}, but the settings and data belong to study"
+                f" {study}; run the slots again"
+            )

@@ -1,16 +1,20 @@
-"""The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung, slot).
+"""The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung,
+slot).
 
-By default the study is an Optuna journal, an append-only file in the search's work folder. Its lock, and the one that makes
-a claim atomic, are those of :mod:`particleforge.hpo.lock`. Any other Optuna storage can be named in ``hpo.storage_url``;
-the work folder, with checkpoints and the claim's lock, must be shared by all jobs anyway.
+By default the study is an Optuna journal, an append-only file in the search's work folder. Its
+lock, and the one that makes a claim atomic, are those of :mod:`particleforge.hpo.lock`. Any other
+Optuna storage can be named in ``hpo.storage_url``; the work folder, with checkpoints and the
+claim's lock, must be shared by all jobs anyway.
 
 Invariants:
 
-* A trial is created by one record of the journal that already holds its slot, its parent and its parameters, while the
-  claim's lock is held: a job killed at any moment leaves either no trial or a complete claim, and no two jobs claim one.
-* The study is named after what its values depend on (:func:`identity`); of several studies of that name the first whose
-  space the present one contains is continued. So more slots, more rungs (at a fixed ``hpo.schedule_steps``), added or
-  widened parameters go on with what is there, and anything else starts anew.
+* A trial is created by one record of the journal that already holds its slot, its parent and its
+  parameters, while the claim's lock is held: a job killed at any moment leaves either no trial or a
+  complete claim, and no two jobs claim one.
+* The study is named after what its values depend on (:func:`identity`); of several studies of that
+  name the first whose space the present one contains is continued. So more slots, more rungs (at a
+  fixed ``hpo.schedule_steps``), added or widened parameters go on with what is there, and anything
+  else starts anew.
 """
 
 import itertools
@@ -49,21 +53,33 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
-    """Return what the values of a study's trials depend on; another value of any of it is another study.
+    """Return what the values of a study's trials depend on.
 
-    Of the data its content counts, not its provenance. Neither ranks nor devices count, nor how often a training reports.
-    Of a file that trainings start from its content counts.
+    Another value of any of it is another study.
+
+    Of the data its content counts, not its provenance. Neither ranks nor devices count, nor how
+    often a training reports. Of a file that trainings start from its content counts.
     """
     try:
         data = json.loads(manifest.read_text(encoding="utf-8"))
         data.pop("provenance", None)
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{manifest}: not a readable manifest of training shards: {error}; run write_shards again") from error
+        raise UserError(
+            f"{manifest}: not a readable manifest of training shards: {error}; run write_shards"
+            " again"
+        ) from error
     hpo = settings.hpo
     final = settings.training
-    lengths = None if hpo.min_steps is not None else Lengths((1,), final.schedule_length or final.max_steps)  # steps depend on the trial
+    lengths = (
+        None
+        if hpo.min_steps is not None
+        else Lengths((1,), final.schedule_length or final.max_steps)
+    )  # steps depend on the trial
     default = trial_settings(settings, {}, lengths=lengths)
-    immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {"max_steps", "max_train_events"}
+    immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {
+        "max_steps",
+        "max_train_events",
+    }
     source = checksum_of_source(default.training)
     return {
         "record": _RECORD,
@@ -71,7 +87,10 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         "seed": settings.seed,
         "training_version": default.version,
         "model": default.model.model_dump(mode="json"),
-        "training": default.training.model_dump(mode="json", exclude=immaterial) | ({"init_from": source} if source else {}),
+        "training": (
+            default.training.model_dump(mode="json", exclude=immaterial)
+            | ({"init_from": source} if source else {})
+        ),
         "budget": {hpo.budget_unit: dag.budget(hpo, 0)},
         "schedule": dag.schedule_budget(hpo),
         "eta": hpo.eta if hpo.scheduler != "none" else None,
@@ -82,7 +101,9 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
 class Study:
     """One search's study; open it with :func:`open_study`."""
 
-    def __init__(self, settings: HpoSettings, work_dir: Path, storage: BaseStorage, name: str) -> None:
+    def __init__(
+        self, settings: HpoSettings, work_dir: Path, storage: BaseStorage, name: str
+    ) -> None:
         self.settings = settings
         self.name = name
         self.work_dir = work_dir
@@ -103,10 +124,14 @@ class Study:
         """Return where a trial's checkpoints lie."""
         return self.work_dir / self.name / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
 
-    def claim(self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()) -> SearchTrial | None:
-        """Return the slot's trial, created now unless it exists: sampled in the first rung, promoted above it.
+    def claim(
+        self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()
+    ) -> SearchTrial | None:
+        """Return the slot's trial, created now unless it exists: sampled in the first rung,
+        promoted above it.
 
-        ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the rung below can be promoted.
+        ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the
+        rung below can be promoted.
         """
         with holding(self.work_dir / CLAIM_LOCK):
             known = self.trial_of(bracket, rung, slot)
@@ -116,45 +141,81 @@ class Study:
             hpo, seed = self.settings.hpo, self.settings.seed
             defaults = configured(hpo.space, self.settings.model, self.settings.training)
             if rung == dag.rungs_of(hpo, bracket).start:
-                known_good = next_configuration(warm_start, trials, bracket, slot, defaults, default_first=hpo.include_default)
-                params = known_good if known_good is not None else propose(hpo, seed, bracket, slot, defaults, trials)
-                attrs: dict[str, Any] = {"config": config_name(bracket, slot), "parent": None, "params": params}
+                known_good = next_configuration(
+                    warm_start, trials, bracket, slot, defaults, default_first=hpo.include_default
+                )
+                params = (
+                    known_good
+                    if known_good is not None
+                    else propose(hpo, seed, bracket, slot, defaults, trials)
+                )
+                attrs: dict[str, Any] = {
+                    "config": config_name(bracket, slot),
+                    "parent": None,
+                    "params": params,
+                }
             else:
                 parent = promote(hpo, seed, defaults, trials, bracket, rung)
                 if parent is None:
                     return None
-                attrs = {"config": parent.config, "parent": parent.number, "params": dict(parent.params)}
-            steps = dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0  # the trial's first job counts them
+                attrs = {
+                    "config": parent.config,
+                    "parent": parent.number,
+                    "params": dict(parent.params),
+                }
+            steps = (
+                dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0
+            )  # the trial's first job counts them
             attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": steps}
             self._add(attrs)
         return self.trial_of(bracket, rung, slot)
 
     def _add(self, attrs: dict[str, Any]) -> None:
-        """Create a running trial in one record; Optuna's own parameters hold only what lies in the space."""
-        where = {path: dist for path, dist in distributions(self.settings.hpo).items() if contains(dist, attrs["params"].get(path))}
+        """Create a running trial in one record.
+
+        Optuna's own parameters hold only what lies in the space.
+        """
+        where = {
+            path: dist
+            for path, dist in distributions(self.settings.hpo).items()
+            if contains(dist, attrs["params"].get(path))
+        }
         params = {path: attrs["params"][path] for path in where}
-        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs)
+        trial = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=where, user_attrs=attrs
+        )
         self._study.add_trial(trial)
 
     def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float) -> SearchTrial:
-        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are done, and return the trial.
+        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are
+        done, and return the trial.
 
         ``lost_s`` are the seconds that the job before it trained, if that ended without a word.
         """
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+            self._study_id, trial.number
+        )
         if trial.steps != steps:
             self._storage.set_trial_user_attr(trial_id, "steps", steps)
         self._record_jobs(trial_id, [*trial.starts, done], time.time(), trial.spent_s + lost_s)
         return search_trial(self._storage.get_trial(trial_id))
 
     def stopped(self, trial: SearchTrial, seconds: float) -> None:
-        """Record that the job that began last to train a trial ended in good order after ``seconds``: it is no attempt that failed."""
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        """Record that the job that began last to train a trial ended in good order after
+        ``seconds``: it is no attempt that failed.
+        """
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+            self._study_id, trial.number
+        )
         self._record_jobs(trial_id, trial.starts[:-1], None, trial.spent_s + seconds)
 
-    def _record_jobs(self, trial_id: int, starts: Sequence[int], began: float | None, spent_s: float) -> None:
+    def _record_jobs(
+        self, trial_id: int, starts: Sequence[int], began: float | None, spent_s: float
+    ) -> None:
         """Write all that is known of a trial's jobs as one record: no kill leaves a half of it."""
-        self._storage.set_trial_user_attr(trial_id, "jobs", {"starts": list(starts), "began": began, "spent_s": round(spent_s, 3)})
+        self._storage.set_trial_user_attr(
+            trial_id, "jobs", {"starts": list(starts), "began": began, "spent_s": round(spent_s, 3)}
+        )
 
     def finish(
         self,
@@ -167,15 +228,19 @@ class Study:
         checkpoint: Path | None = None,
         objectives: Mapping[str, float] | None = None,
     ) -> SearchTrial:
-        """Record how a trial ended and return it: complete on the top rung, pruned below it, failed with its reason.
+        """Record how a trial ended and return it: complete on the top rung, pruned below it, failed
+        with its reason.
 
-        ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step; ``status`` is
-        "complete", "diverged" or "failed"; ``seconds`` are those of the last job; ``objectives`` are values other than the loss.
+        ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step;
+        ``status`` is "complete", "diverged" or "failed"; ``seconds`` are those of the last job;
+        ``objectives`` are values other than the loss.
         """
         losses = dict(curve or {})
         if status == "complete" and (value is None or not math.isfinite(value)):
             status, reason = "diverged", f"validation loss is {value}"
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+            self._study_id, trial.number
+        )
         if status == "complete" and value is not None:
             losses[trial.steps] = value
         for step, loss in sorted(losses.items()):
@@ -185,7 +250,9 @@ class Study:
             "status": status,
             "reason": reason,
             "seconds": round(trial.spent_s + seconds, 3),
-            "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, self.work_dir),
+            "checkpoint": (
+                None if checkpoint is None else os.path.relpath(checkpoint, self.work_dir)
+            ),
             "objectives": dict(objectives or {}),
         }
         self._storage.set_trial_user_attr(trial_id, "outcome", outcome)
@@ -214,11 +281,15 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
                 _record_space(study, space)
                 break
             recorded = existing[name].user_attrs.get("space")
-            if recorded is None:  # its maker was killed before it could write it: no trial can depend on it
+            if (
+                recorded is None
+            ):  # its maker was killed before it could write it: no trial can depend on it
                 _record_space(optuna.load_study(study_name=name, storage=storage), space)
                 break
             older = {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
-            if all(path in space and space[path].widens(parameter) for path, parameter in older.items()):
+            if all(
+                path in space and space[path].widens(parameter) for path, parameter in older.items()
+            ):
                 if older != space:
                     _record_space(optuna.load_study(study_name=name, storage=storage), space)
                 break
@@ -226,7 +297,9 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
 
 
 def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> None:
-    study.set_user_attr("space", {path: parameter.model_dump(mode="json") for path, parameter in space.items()})
+    study.set_user_attr(
+        "space", {path: parameter.model_dump(mode="json") for path, parameter in space.items()}
+    )
 
 
 def search_trial(trial: FrozenTrial) -> SearchTrial:
@@ -258,11 +331,14 @@ def search_trial(trial: FrozenTrial) -> SearchTrial:
 
 
 class _MendingLock(JournalFileOpenLock):
-    """The journal's lock; whoever takes it removes the half line that a writer killed in mid-write has left.
+    """The journal's lock.
 
-    Without this the next record would be appended to that half line, and no reader could pass it. The half record was
-    never acknowledged, so nothing is lost. Optuna's own locks would let all others wait for half a minute when a holder
-    was killed; the file has the name that they give it, so that other programs which write to the journal wait for it.
+    Whoever takes it removes the half line that a writer killed in mid-write has left.
+
+    Without this the next record would be appended to that half line, and no reader could pass it.
+    The half record was never acknowledged, so nothing is lost. Optuna's own locks would let all
+    others wait for half a minute when a holder was killed; the file has the name that they give it,
+    so that other programs which write to the journal wait for it.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -291,7 +367,11 @@ def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
         journal = work_dir / JOURNAL
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
     try:
-        with holding(work_dir / CLAIM_LOCK):  # of jobs that meet an empty database only one may make its tables
+        with holding(
+            work_dir / CLAIM_LOCK
+        ):  # of jobs that meet an empty database only one may make its tables
             return RDBStorage(url)
-    except Exception as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except (
+        Exception
+    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {url!r} cannot be opened: {error}") from error

@@ -1,10 +1,12 @@
-"""Plot of a search over time: which slots ran when and side by side, how busy the workers were, how the rungs filled.
+"""Plot of a search over time: which slots ran when and side by side, how busy the workers were, how
+the rungs filled.
 
 Inputs -> outputs: trials with the times of their claim and their end -> a figure of two panels.
 
-Trials do not know the worker that ran them: whatever overlaps in time lies in different lanes, as few as possible, so the
-number of lanes is the largest number of trainings at one time. A bar spans the training's last ``seconds``; a thin line
-before it, from the claim on, is a training that was killed and gone on with, or loading.
+Trials do not know the worker that ran them: whatever overlaps in time lies in different lanes, as
+few as possible, so the number of lanes is the largest number of trainings at one time. A bar spans
+the training's last ``seconds``; a thin line before it, from the claim on, is a training that was
+killed and gone on with, or loading.
 """
 
 from collections.abc import Sequence
@@ -21,12 +23,19 @@ from particleforge.figures import new_figure
 from particleforge.hpo.drawing import FAILED_COLOUR, WINNER_COLOUR, Budgets, note
 from particleforge.hpo.trials import SearchTrial
 
-_UNITS = ((2 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+_UNITS = (
+    (2 * 86400.0, 86400.0, "days"),
+    (2 * 3600.0, 3600.0, "hours"),
+    (120.0, 60.0, "minutes"),
+    (0.0, 1.0, "seconds"),
+)
 _LANES_TALL = 40  # beyond this many lanes the plot grows no further
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """Return a lane for each (start, end) in order of start, such that no two in a lane overlap and lanes are few."""
+    """Return a lane for each (start, end) in order of start, such that no two in a lane overlap and
+    lanes are few.
+    """
     found: list[int] = []
     busy: list[tuple[float, int]] = []  # end, lane
     free: list[int] = []
@@ -40,7 +49,9 @@ def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def busy_share(spans: Sequence[tuple[float, float]], n_lanes: int) -> float:
-    """Return the share of the lanes' time, from the first start to the last end, in which trainings ran."""
+    """Return the share of the lanes' time, from the first start to the last end, in which trainings
+    ran.
+    """
     elapsed = max(end for _, end in spans) - min(start for start, _ in spans)
     return sum(end - start for start, end in spans) / (elapsed * n_lanes) if elapsed > 0 else 1.0
 
@@ -50,9 +61,14 @@ def time_unit(span_s: float) -> tuple[float, str]:
     return next((seconds, name) for at_least, seconds, name in _UNITS if span_s >= at_least)
 
 
-def draw_timeline(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial) -> Figure:
+def draw_timeline(
+    trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial
+) -> Figure:
     """Draw when the trials ran, coloured by budget, and how many of each budget had ended."""
-    timed = sorted((t for t in trials if t.started is not None and t.ended is not None), key=lambda t: (t.started or 0.0, t.number))
+    timed = sorted(
+        (t for t in trials if t.started is not None and t.ended is not None),
+        key=lambda t: (t.started or 0.0, t.number),
+    )
     if not timed:
         figure = new_figure(8, 2.5)
         note(figure.add_subplot(title="The search over time"), "the study holds no times")
@@ -66,23 +82,48 @@ def draw_timeline(trials: Sequence[SearchTrial], settings: HpoSettings, winner: 
     bars, ended = figure.subplots(2, 1, sharex=True, height_ratios=(1.2 + n_lanes / _LANES_TALL, 1))
     budgets = Budgets(timed, settings.hpo)
     _draw_lanes(bars, timed, np.asarray(spans) / scale, rows, budgets, winner)
-    bars.set_title(f"The search over time: trainings at once: {n_lanes} at most, {n_lanes * busy_share(spans, n_lanes):.3g} on average")
+    bars.set_title(
+        f"The search over time: trainings at once: {n_lanes} at most,"
+        f" {n_lanes * busy_share(spans, n_lanes):.3g} on average"
+    )
     for rung in budgets.rungs:
-        times = np.sort([end / scale for (_, end), t in zip(spans, timed, strict=True) if t.rung == rung])
-        ended.step([0.0, *times], range(len(times) + 1), where="post", color=budgets.colour(rung), label=budgets.label(rung))
-        ended.plot(times[-1:], [len(times)], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6)
-    ended.set(xlabel=f"time since the first start [{unit}]", ylabel="trainings ended", ylim=(0, None))
+        times = np.sort(
+            [end / scale for (_, end), t in zip(spans, timed, strict=True) if t.rung == rung]
+        )
+        ended.step(
+            [0.0, *times],
+            range(len(times) + 1),
+            where="post",
+            color=budgets.colour(rung),
+            label=budgets.label(rung),
+        )
+        ended.plot(
+            times[-1:], [len(times)], marker=budgets.marker(rung), color=budgets.colour(rung), ms=6
+        )
+    ended.set(
+        xlabel=f"time since the first start [{unit}]", ylabel="trainings ended", ylim=(0, None)
+    )
     ended.yaxis.set_major_locator(MaxNLocator(integer=True))
     ended.margins(x=0.01)
     return figure
 
 
 def _draw_lanes(
-    axes: Axes, trials: Sequence[SearchTrial], spans: np.ndarray, rows: Sequence[int], budgets: Budgets, winner: SearchTrial
+    axes: Axes,
+    trials: Sequence[SearchTrial],
+    spans: np.ndarray,
+    rows: Sequence[int],
+    budgets: Budgets,
+    winner: SearchTrial,
 ) -> None:
-    """Draw a bar per trial; ``spans`` are float64 [n_trials, 2], start and end in the axis' unit."""
+    """Draw a bar per trial.
+
+    ``spans`` are float64 [n_trials, 2], start and end in the axis' unit.
+    """
     for trial, (start, end), row in zip(trials, spans, rows, strict=True):
-        share = min(1.0, (trial.seconds or 0.0) / ((trial.ended or 0.0) - (trial.started or 0.0) or np.inf))
+        share = min(
+            1.0, (trial.seconds or 0.0) / ((trial.ended or 0.0) - (trial.started or 0.0) or np.inf)
+        )
         trained = (end - start) * share
         own = trial.config == winner.config
         failed = trial.value is None
@@ -101,8 +142,21 @@ def _draw_lanes(
     axes.set(ylabel="trainings side by side", ylim=(max(rows) + 0.6, -0.6))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.minorticks_off()
-    handles = [Patch(facecolor=budgets.colour(rung), label=f"to {budgets.label(rung)}") for rung in budgets.rungs]
-    handles.append(Patch(facecolor="white", edgecolor=WINNER_COLOUR, linewidth=2.0, label="best configuration"))
+    handles = [
+        Patch(facecolor=budgets.colour(rung), label=f"to {budgets.label(rung)}")
+        for rung in budgets.rungs
+    ]
+    handles.append(
+        Patch(facecolor="white", edgecolor=WINNER_COLOUR, linewidth=2.0, label="best configuration")
+    )
     if any(t.value is None for t in trials):
-        handles.append(Patch(facecolor="white", edgecolor=FAILED_COLOUR, hatch="////", linewidth=0.4, label="failed"))
+        handles.append(
+            Patch(
+                facecolor="white",
+                edgecolor=FAILED_COLOUR,
+                hatch="////",
+                linewidth=0.4,
+                label="failed",
+            )
+        )
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)

@@ -1,13 +1,17 @@
-"""Start a search with the best configurations of other searches, e.g. of another detector or an older one.
+"""Start a search with the best configurations of other searches, e.g. of another detector or an
+older one.
 
-Inputs -> outputs: ``trials.csv`` or ``best.yaml`` of other searches -> configurations of this search's space, best first
-(:func:`configurations`), which slots of the first rung take before they ask the sampler (:func:`next_configuration`).
+Inputs -> outputs: ``trials.csv`` or ``best.yaml`` of other searches -> configurations of this
+search's space, best first (:func:`configurations`), which slots of the first rung take before they
+ask the sampler (:func:`next_configuration`).
 
-Rules: a configuration counts with the trial of its largest budget; larger budgets come first, then lower losses; files take
-turns. Of a configuration the parameters of this space are taken; what it lacks has the configured value, what only the other
-search varied is left. One with a value outside of this space is passed over, not clipped: nobody has tried what clipping
-would make of it. Losses of other searches are used for this order only, so the samplers learn from own trials alone.
-Warm starts of this kind: Feurer et al., AAAI 2015 (initialising Bayesian optimisation with what did best on similar data).
+Rules: a configuration counts with the trial of its largest budget; larger budgets come first, then
+lower losses; files take turns. Of a configuration the parameters of this space are taken; what it
+lacks has the configured value, what only the other search varied is left. One with a value outside
+of this space is passed over, not clipped: nobody has tried what clipping would make of it. Losses
+of other searches are used for this order only, so the samplers learn from own trials alone. Warm
+starts of this kind: Feurer et al., AAAI 2015 (initialising Bayesian optimisation with what did best
+on similar data).
 """
 
 import logging
@@ -32,10 +36,11 @@ Params = dict[str, Any]
 
 
 def configurations(files: Sequence[Path], settings: HpoSettings) -> list[Params]:
-    """Return the best ``hpo.warm_start_trials`` distinct configurations of other searches that lie in this search's space.
+    """Return the best ``hpo.warm_start_trials`` distinct configurations of other searches that lie
+    in this search's space.
 
-    The default configuration is none of them where the search begins with it anyway.
-    UserError if a file is none of a search's results, or if none of its configurations lies in this space.
+    The default configuration is none of them where the search begins with it anyway. UserError if a
+    file is none of a search's results, or if none of its configurations lies in this space.
     """
     lists = [_fitting(path, settings) for path in files]
     tried_anyway = [_own({}, settings)] if settings.hpo.include_default else []
@@ -47,13 +52,20 @@ def configurations(files: Sequence[Path], settings: HpoSettings) -> list[Params]
 
 
 def next_configuration(
-    known: Sequence[Params], trials: Sequence[SearchTrial], bracket: int, slot: int, defaults: Mapping[str, Any], *, default_first: bool
+    known: Sequence[Params],
+    trials: Sequence[SearchTrial],
+    bracket: int,
+    slot: int,
+    defaults: Mapping[str, Any],
+    *,
+    default_first: bool,
 ) -> Params | None:
-    """Return the configuration that a new slot of a first rung takes from ``known``, or None if it is to ask the sampler.
+    """Return the configuration that a new slot of a first rung takes from ``known``, or None if it
+    is to ask the sampler.
 
-    The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs decides nothing. Where an
-    older trial has that slot already, because the search has grown, the next new slots take what is left. ``defaults`` are
-    the values of what trials do not record.
+    The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs
+    decides nothing. Where an older trial has that slot already, because the search has grown, the
+    next new slots take what is left. ``defaults`` are the values of what trials do not record.
     """
     if bracket or slot < int(default_first):
         return None
@@ -61,7 +73,9 @@ def next_configuration(
     taken = {t.slot for t in trials if t.parent is None and t.bracket == 0}
     for home, params in enumerate(known, start=int(default_first)):
         unrecorded = {name: defaults[name] for name in params}
-        if (home == slot or home in taken) and not any({**unrecorded, **own} == params for own in tried):
+        if (home == slot or home in taken) and not any(
+            {**unrecorded, **own} == params for own in tried
+        ):
             return params
     return None
 
@@ -74,11 +88,18 @@ def _fitting(path: Path, settings: HpoSettings) -> list[Params]:
     refused = [reason for reason in outcomes if isinstance(reason, str)]
     if not fitting:
         raise UserError(
-            f"hpo.warm_start: {path}: none of {len(read)} configurations lies in hpo.space; the best: "
-            f"{refused[0] if refused else 'no trial ended well'}; widen the space or take the file out"
+            f"hpo.warm_start: {path}: none of {len(read)} configurations lies in hpo.space; the"
+            f" best: {refused[0] if refused else 'no trial ended well'}; widen the space or take"
+            " the file out"
         )
     if refused:
-        log.warning("%s: %d of %d configurations lie outside of hpo.space, e.g. %s", path, len(refused), len(read), refused[0])
+        log.warning(
+            "%s: %d of %d configurations lie outside of hpo.space, e.g. %s",
+            path,
+            len(refused),
+            len(read),
+            refused[0],
+        )
     return fitting
 
 
@@ -91,12 +112,19 @@ def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
 
     try:
         table = pd.read_csv(path, dtype={"config": str})
-        done = table[table["status"] == "complete"].sort_values(["rung", "value", "config"], ascending=[False, True, True])
+        done = table[table["status"] == "complete"].sort_values(
+            ["rung", "value", "config"], ascending=[False, True, True]
+        )
         best_of_each = done.drop_duplicates("config")
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"hpo.warm_start: {path}: not a trials.csv or best.yaml of a search: {error!r}") from error
+        raise UserError(
+            f"hpo.warm_start: {path}: not a trials.csv or best.yaml of a search: {error!r}"
+        ) from error
     names = [name for name in table.columns if "." in name]
-    return [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in best_of_each[names].to_dict("records")]
+    return [
+        {str(name): value for name, value in row.items() if not pd.isna(value)}
+        for row in best_of_each[names].to_dict("records")
+    ]
 
 
 def _own(row: Mapping[str, Any], settings: HpoSettings) -> Params | str:

@@ -1,4 +1,6 @@
-"""One job of the search as the study records it, free of Optuna: what the promotion rules, the samplers and the plots read."""
+"""One job of the search as the study records it, free of Optuna: what the promotion rules, the
+samplers and the plots read.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +13,16 @@ Status = Literal["running", "complete", "diverged", "failed"]
 class SearchTrial:
     """The trial of one (bracket, rung, slot).
 
-    A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and keeps that name through
-    its promotions, each of which is a trial of its own. ``value`` is the validation loss after ``steps`` optimiser steps,
-    None unless ``status`` is "complete"; ``curve`` maps steps to validation losses on the way there. ``steps`` is 0 until the first
-    job of a trial has counted them, where budgets are in events or epochs.
-    ``objectives`` holds what else counts (:mod:`particleforge.hpo.objectives`), by name.
-    ``starts`` holds, for each job that began to train it and was lost, how many steps had been done; ``began`` is the Unix time at
-    which the last job began, None if that ended in good order; ``spent_s`` are the seconds that the jobs before it trained.
-    ``seconds`` are those of all jobs of a trial that has ended.
-    ``started`` and ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
+    A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and
+    keeps that name through its promotions, each of which is a trial of its own. ``value`` is the
+    validation loss after ``steps`` optimiser steps, None unless ``status`` is "complete"; ``curve``
+    maps steps to validation losses on the way there. ``steps`` is 0 until the first job of a trial
+    has counted them, where budgets are in events or epochs. ``objectives`` holds what else counts
+    (:mod:`particleforge.hpo.objectives`), by name. ``starts`` holds, for each job that began to
+    train it and was lost, how many steps had been done; ``began`` is the Unix time at which the
+    last job began, None if that ended in good order; ``spent_s`` are the seconds that the jobs
+    before it trained. ``seconds`` are those of all jobs of a trial that has ended. ``started`` and
+    ``ended`` are the Unix times in seconds of the claim and of the end; nothing is decided by them.
     """
 
     number: int
@@ -61,7 +64,9 @@ class SearchTrial:
 
     @property
     def rank_key(self) -> tuple[float, str]:
-        """Order among the trials of one rung that ended well: by value, ties by name so that no order depends on timing."""
+        """Order among the trials of one rung that ended well: by value, ties by name so that no
+        order depends on timing.
+        """
         return (self.loss, self.config)
 
 
@@ -70,12 +75,16 @@ def config_name(bracket: int, slot: int) -> str:
     return f"{bracket}-{slot:05d}"
 
 
-DEFAULT_CONFIG = config_name(0, 0)  # the settings as configured, where ``hpo.include_default`` asks for them
+DEFAULT_CONFIG = config_name(
+    0, 0
+)  # the settings as configured, where ``hpo.include_default`` asks for them
 
 
 def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     """Return the trials of a rung that ended well, best first."""
-    return sorted((t for t in trials if t.rung == rung and t.status == "complete"), key=lambda t: t.rank_key)
+    return sorted(
+        (t for t in trials if t.rung == rung and t.status == "complete"), key=lambda t: t.rank_key
+    )
 
 
 def failed_fraction(trials: Sequence[SearchTrial]) -> float:
@@ -85,7 +94,8 @@ def failed_fraction(trials: Sequence[SearchTrial]) -> float:
 
 
 def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration in order of their names, the trial of the highest rung that ended well.
+    """Return, by configuration in order of their names, the trial of the highest rung that ended
+    well.
 
     Failing that, the first rung's trial, running or failed.
     """
@@ -97,8 +107,13 @@ def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
 
 
 def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration, its trial of the highest rung that ended well; configurations without one are left out."""
-    return {config: trial for config, trial in furthest(trials).items() if trial.status == "complete"}
+    """Return, by configuration, its trial of the highest rung that ended well.
+
+    Configurations without one are left out.
+    """
+    return {
+        config: trial for config, trial in furthest(trials).items() if trial.status == "complete"
+    }
 
 
 def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:

@@ -1,14 +1,17 @@
 """The fetch stage: one file of another machine is brought here.
 
-Inputs -> outputs: a URL (``http(s)://`` through requests, ``root://`` and others through fsspec) -> the file, complete, under its name.
+Inputs -> outputs: a URL (``http(s)://`` through requests, ``root://`` and others through fsspec) ->
+the file, complete, under its name.
 
-A try that breaks off is followed by another one that goes on where it stopped (HTTP: a range request, refused or ignored ones start
-over; if the file's ETag or date has changed meanwhile, it starts over, too). The part that is there survives the job, so that a job
-that is run again goes on as well. What is final is not tried again: HTTP 4xx (but 408 and 429), a file that an XRootD server lacks,
-an unknown protocol.
+A try that breaks off is followed by another one that goes on where it stopped (HTTP: a range
+request, refused or ignored ones start over; if the file's ETag or date has changed meanwhile, it
+starts over, too). The part that is there survives the job, so that a job that is run again goes on
+as well. What is final is not tried again: HTTP 4xx (but 408 and 429), a file that an XRootD server
+lacks, an unknown protocol.
 
-Invariants: a file under its own name has the length that the server announced, begins as a ROOT file does and has its checksum, if
-one is known. With ``on_bad_file: quarantine`` the last two are left to the stage that reads it, which then sets it aside.
+Invariants: a file under its own name has the length that the server announced, begins as a ROOT
+file does and has its checksum, if one is known. With ``on_bad_file: quarantine`` the last two are
+left to the stage that reads it, which then sets it aside.
 """
 
 import errno
@@ -47,12 +50,20 @@ class _BrokenOffError(Exception):
 
 
 def fetch_file(
-    settings: FetchSettings, output: Path, *, attempts: int, wait_s: float, timeout_s: float, on_bad_file: Literal["fail", "quarantine"]
+    settings: FetchSettings,
+    output: Path,
+    *,
+    attempts: int,
+    wait_s: float,
+    timeout_s: float,
+    on_bad_file: Literal["fail", "quarantine"],
 ) -> None:
-    """Fetch ``settings.url`` to ``output``; UserError if it cannot be had, or is not the file that it should be.
+    """Fetch ``settings.url`` to ``output``.
 
-    What may change from run to run without a file being fetched anew is no setting of the stage: how often is tried, and what becomes
-    of a file that is not what it should be.
+    UserError if it cannot be had, or is not the file that it should be.
+
+    What may change from run to run without a file being fetched anew is no setting of the stage:
+    how often is tried, and what becomes of a file that is not what it should be.
     """
     part = output.with_name(f".{output.name}.part")
     for attempt in range(1, attempts + 1):
@@ -64,11 +75,13 @@ def fetch_file(
         except _BrokenOffError as broken:
             if attempt == attempts:
                 raise UserError(
-                    f"{settings.url}: {broken} ({attempts} tries); run again to go on from {_size(part) / 1e6:.1f} MB, or raise "
-                    "simulation.fetch.attempts"
+                    f"{settings.url}: {broken} ({attempts} tries); run again to go on from"
+                    f" {_size(part) / 1e6:.1f} MB, or raise simulation.fetch.attempts"
                 ) from broken
             pause = min(wait_s * 2 ** (attempt - 1), _WAIT_S_MAX)
-            log.warning("%s: %s; try %d of %d in %.1f s", settings.url, broken, attempt + 1, attempts, pause)
+            log.warning(
+                "%s: %s; try %d of %d in %.1f s", settings.url, broken, attempt + 1, attempts, pause
+            )
             time.sleep(pause)
     try:
         _check(settings, part)
@@ -90,8 +103,13 @@ def _check(settings: FetchSettings, part: Path) -> None:
     with part.open("rb") as handle:
         begin = handle.read(512)
     if not begin.startswith(_MAGIC):
-        kind = "a web page" if begin.lstrip()[:1] == b"<" else "something else" if begin else "nothing"
-        raise UserError(f"{settings.url}: the server sent {kind} instead of a ROOT file; open the address in a browser and correct it")
+        kind = (
+            "a web page" if begin.lstrip()[:1] == b"<" else "something else" if begin else "nothing"
+        )
+        raise UserError(
+            f"{settings.url}: the server sent {kind} instead of a ROOT file; open the address in a"
+            " browser and correct it"
+        )
     if settings.checksum:
         verify_checksum(part, settings.checksum, settings.url)
 
@@ -131,7 +149,10 @@ def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
         total = begun + int(length) if length is not None else None
         if not begun:
             _remove(part)
-        _write_state(part, {"validator": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""})
+        _write_state(
+            part,
+            {"validator": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""},
+        )
         with _part_file(part, begun) as handle:
             for block in answer.iter_content(_BLOCK):
                 handle.write(block)
@@ -140,9 +161,14 @@ def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
 
 
 def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
-    """Fetch over any protocol that fsspec knows; those of XRootD would wait without end if they were not told a time."""
+    """Fetch over any protocol that fsspec knows.
+
+    Those of XRootD would wait without end if they were not told a time.
+    """
     try:
-        system, path = fsspec.core.url_to_fs(url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {}))
+        system, path = fsspec.core.url_to_fs(
+            url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {})
+        )
         total = system.size(path)
         if _read_state(part) != {"size": total}:  # of another version of the file
             _remove(part)
@@ -168,7 +194,9 @@ def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
 
 @contextmanager
 def _part_file(part: Path, begun: int) -> Iterator[BinaryIO]:
-    """Yield the part, open behind its first ``begun`` bytes, and sync what was written even if the try breaks off."""
+    """Yield the part, open behind its first ``begun`` bytes, and sync what was written even if the
+    try breaks off.
+    """
     with part.open("r+b" if part.exists() else "w+b") as handle:
         handle.truncate(begun)
         handle.seek(begun)

@@ -1,7 +1,8 @@
 """Choose the reader of a file by its content.
 
-Inputs -> outputs: a ROOT file and the dataset stage's settings -> chunks of ``RawEvents``. A file with a tree ``Delphes`` and none named
-``events`` is Delphes output; anything else goes to the EDM4hep reader, which says in one line what is wrong with what it cannot read.
+Inputs -> outputs: a ROOT file and the dataset stage's settings -> chunks of ``RawEvents``. A file
+with a tree ``Delphes`` and none named ``events`` is Delphes output; anything else goes to the
+EDM4hep reader, which says in one line what is wrong with what it cannot read.
 """
 
 from collections.abc import Iterator
@@ -17,13 +18,24 @@ from particleforge.edm4hep.records import RawEvents
 
 
 def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEvents]:
-    """Yield the events that the settings want of a file, ``settings.dataset.chunk_events`` at a time.
+    """Yield the events that the settings want of a file, ``settings.dataset.chunk_events`` at a
+    time.
 
     A file that cannot be used is a UserError.
     """
-    n_events, n_events_max = settings.dataset.chunk_events, settings.files.events_per_file_max if settings.files else None
+    n_events, n_events_max = (
+        settings.dataset.chunk_events,
+        settings.files.events_per_file_max if settings.files else None,
+    )
     if is_delphes(path):
-        return delphes.read_chunks(path, settings.delphes, settings.b_field_tesla, settings.calorimeter.ecal, n_events, n_events_max)
+        return delphes.read_chunks(
+            path,
+            settings.delphes,
+            settings.b_field_tesla,
+            settings.calorimeter.ecal,
+            n_events,
+            n_events_max,
+        )
     return edm4hep.read_chunks(path, settings.collections, n_events, n_events_max)
 
 

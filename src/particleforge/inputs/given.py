@@ -1,7 +1,7 @@
 """The files that samples consist of with ``simulation.backend: files``, as the rules ask for them.
 
-Inputs -> outputs: configuration and ledgers of the results folder -> shards of the dataset of each sample, the files of each, and what
-is known of those that must be fetched.
+Inputs -> outputs: configuration and ledgers of the results folder -> shards of the dataset of each
+sample, the files of each, and what is known of those that must be fetched.
 
 Imported while the Snakefile is parsed: nothing heavy here.
 """
@@ -19,18 +19,27 @@ from particleforge.paths import Paths
 
 
 class GivenFiles:
-    """The given files of all samples of all detectors of a run; UserError if a sample has none or names some that cannot be."""
+    """The given files of all samples of all detectors of a run.
 
-    def __init__(self, run: RunConfig, detectors: Mapping[str, DetectorConfig], paths: Paths) -> None:
+    UserError if a sample has none or names some that cannot be.
+    """
+
+    def __init__(
+        self, run: RunConfig, detectors: Mapping[str, DetectorConfig], paths: Paths
+    ) -> None:
         self._paths = paths
         self._results = os.path.abspath(paths.results_dir)  # noqa: PTH100  links keep their names
         self._samples: dict[tuple[str, str], SampleFiles] = {}
         self._fetched: dict[tuple[str, str], dict[str, Source]] = {}
         fetch = run.simulation.fetch
-        records: dict[str, Sequence[RecordFile]] = {}  # samples may share a record, which is asked for once
+        records: dict[
+            str, Sequence[RecordFile]
+        ] = {}  # samples may share a record, which is asked for once
         for detector, content in detectors.items():
             for name, sample in content.samples.items():
-                ledger = Ledger.read(self._ledger(detector, name), run.simulation.files_per_dataset_shard).knowing(records)
+                ledger = Ledger.read(
+                    self._ledger(detector, name), run.simulation.files_per_dataset_shard
+                ).knowing(records)
                 key = f"{detector}: samples.{name}"
                 found = sample_files(sample, key, ledger, fetch.zenodo_url, fetch.timeout_s)
                 records |= found.ledger.records
@@ -43,10 +52,16 @@ class GivenFiles:
 
     def files(self, detector: str, sample: str, shard: int) -> list[str]:
         """Return the paths of the files of a shard, those to be fetched where they will be."""
-        return [self._path(detector, sample, source) for source in self._sources(detector, sample, shard)]
+        return [
+            self._path(detector, sample, source)
+            for source in self._sources(detector, sample, shard)
+        ]
 
     def checksums(self, detector: str, sample: str, shard: int) -> list[str]:
-        """Return the checksums that the files of a shard must have, in order ("" for none); nothing if no file has one."""
+        """Return the checksums that the files of a shard must have, in order ("" for none).
+
+        Nothing if no file has one.
+        """
         found = [source.checksum for source in self._sources(detector, sample, shard)]
         return found if any(found) else []
 
@@ -60,11 +75,16 @@ class GivenFiles:
         ]
 
     def source(self, detector: str, sample: str, stored: str) -> Source:
-        """Return the file that is stored under a name of ``Source.stored``; UserError if the sample has none."""
+        """Return the file that is stored under a name of ``Source.stored``.
+
+        UserError if the sample has none.
+        """
         try:
             return self._fetched[detector, sample][stored]
         except KeyError:
-            raise UserError(f"{detector}: samples.{sample}: has no file {stored} to fetch") from None
+            raise UserError(
+                f"{detector}: samples.{sample}: has no file {stored} to fetch"
+            ) from None
 
     def keep_numbers(self) -> None:
         """Write the ledgers."""
@@ -72,23 +92,36 @@ class GivenFiles:
             found.ledger.write(self._ledger(detector, sample))
 
     def _sources(self, detector: str, sample: str, shard: int) -> Sequence[Source]:
-        shards = self._samples[detector, sample].shards if (detector, sample) in self._samples else {}
+        shards = (
+            self._samples[detector, sample].shards if (detector, sample) in self._samples else {}
+        )
         if shard not in shards:
-            raise UserError(f"{detector}: samples.{sample}: has no shard {shard}; its files make {len(shards)}")
+            raise UserError(
+                f"{detector}: samples.{sample}: has no shard {shard}; its files make {len(shards)}"
+            )
         return shards[shard]
 
     def _by_storage(self, found: SampleFiles, key: str) -> dict[str, Source]:
-        """Return what is fetched by where it is stored; UserError for a local file of the results, which a run might make anew."""
+        """Return what is fetched by where it is stored.
+
+        UserError for a local file of the results, which a run might make anew.
+        """
         stored: dict[str, Source] = {}
         outside: set[str] = set()  # folders; there may be many files in few
         for source in (source for shard in found.shards.values() for source in shard):
             if source.is_remote:
                 other = stored.setdefault(source.stored, source)
                 if other is not source:
-                    raise UserError(f"{key}.files: {other.location} and {source.location} are one file; name it once")
+                    raise UserError(
+                        f"{key}.files: {other.location} and {source.location} are one file; name it"
+                        " once"
+                    )
             elif (folder := os.path.dirname(source.location)) not in outside:  # noqa: PTH120
                 if f"{os.path.abspath(folder)}/".startswith(f"{self._results}/"):  # noqa: PTH100
-                    raise UserError(f"{key}.files: {source.location}: lies in results_dir, where a run may make it anew; move it elsewhere")
+                    raise UserError(
+                        f"{key}.files: {source.location}: lies in results_dir, where a run may make"
+                        " it anew; move it elsewhere"
+                    )
                 outside.add(folder)
         return stored
 

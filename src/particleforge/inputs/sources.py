@@ -1,15 +1,16 @@
 """Which files a sample consists of, and which shard of the dataset each belongs to.
 
-Inputs -> outputs: a sample's ``files`` (paths, globs, folders, URLs, Zenodo records) -> ``Source`` objects in a fixed order; with the
-ledger of earlier runs -> ``{shard number: sources}``.
+Inputs -> outputs: a sample's ``files`` (paths, globs, folders, URLs, Zenodo records) -> ``Source``
+objects in a fixed order; with the ledger of earlier runs -> ``{shard number: sources}``.
 
-Order: that of the entries in the configuration; within a glob, folder or record by name, numbers in it as numbers. A file that two
-entries name counts once.
+Order: that of the entries in the configuration; within a glob, folder or record by name, numbers in
+it as numbers. A file that two entries name counts once.
 
-Shards are numbered by a *ledger*, a JSON file in the results: a file keeps the shard it was given first, files that are new are
-given new shards behind the last one. So a file that is added makes new shards and touches no other, wherever its name sorts, and
-one that is removed makes its own shard again and no other. Without a ledger, or with another ``files_per_dataset_shard``, shards
-are numbered afresh in the order above.
+Shards are numbered by a *ledger*, a JSON file in the results: a file keeps the shard it was given
+first, files that are new are given new shards behind the last one. So a file that is added makes
+new shards and touches no other, wherever its name sorts, and one that is removed makes its own
+shard again and no other. Without a ledger, or with another ``files_per_dataset_shard``, shards are
+numbered afresh in the order above.
 
 Imported while the Snakefile is parsed: nothing heavy here.
 """
@@ -44,7 +45,8 @@ _REMEDY = "give a ROOT file, a folder of them, a glob or a URL"
 class Source:
     """One file of a sample: a path of this machine, a URL or ``zenodo://record/<id>/<name>``.
 
-    ``checksum`` is what it must have, "" if none is known; ``record_url`` is where Zenodo serves a record's file.
+    ``checksum`` is what it must have, "" if none is known; ``record_url`` is where Zenodo serves a
+    record's file.
     """
 
     location: str
@@ -64,20 +66,31 @@ class Source:
     @property
     def name(self) -> str:
         """The file's name without its folder."""
-        return unquote(urlsplit(self.location).path.rsplit("/", 1)[-1]) if self.is_remote else self.location.rsplit("/", 1)[-1]
+        return (
+            unquote(urlsplit(self.location).path.rsplit("/", 1)[-1])
+            if self.is_remote
+            else self.location.rsplit("/", 1)[-1]
+        )
 
     @property
     def stored(self) -> str:
-        """Where a fetched file lies below the folder of its sample: host, path and a hash of the query of its URL."""
+        """Where a fetched file lies below the folder of its sample: host, path and a hash of the
+        query of its URL.
+        """
         parts = urlsplit(self.location)
-        names = [parts.netloc.rpartition("@")[2], *(part for part in parts.path.split("/") if part not in ("", ".", ".."))]
+        names = [
+            parts.netloc.rpartition("@")[2],
+            *(part for part in parts.path.split("/") if part not in ("", ".", "..")),
+        ]
         query = f"-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}" if parts.query else ""
         return quote("/".join(names), safe="/._-+=,%") + query
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """What earlier runs settled: the shard of each location, and the contents of Zenodo records (which never change)."""
+    """What earlier runs settled: the shard of each location, and the contents of Zenodo records
+    (which never change).
+    """
 
     files_per_shard: int
     shards: Mapping[str, int]
@@ -85,23 +98,38 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path, files_per_shard: int) -> "Ledger":
-        """Return the ledger in a file, an empty one where there is none; UserError if the file is none."""
+        """Return the ledger in a file, an empty one where there is none.
+
+        UserError if the file is none.
+        """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            records = {name: [RecordFile(**entry) for entry in entries] for name, entries in content["records"].items()}
+            records = {
+                name: [RecordFile(**entry) for entry in entries]
+                for name, entries in content["records"].items()
+            }
             same = content["files_per_dataset_shard"] == files_per_shard
-            return cls(files_per_shard, {str(k): int(v) for k, v in content["shards"].items()} if same else {}, records)
+            return cls(
+                files_per_shard,
+                {str(k): int(v) for k, v in content["shards"].items()} if same else {},
+                records,
+            )
         except FileNotFoundError:
             return cls(files_per_shard, {}, {})
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not a readable list of a sample's shards ({error}); delete it to number them afresh") from error
+            raise UserError(
+                f"{path}: not a readable list of a sample's shards ({error}); delete it to number"
+                " them afresh"
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write the ledger, if it differs from what is there."""
         content = {
             "files_per_dataset_shard": self.files_per_shard,
             "shards": dict(self.shards),
-            "records": {name: [vars(entry) for entry in entries] for name, entries in self.records.items()},
+            "records": {
+                name: [vars(entry) for entry in entries] for name, entries in self.records.items()
+            },
         }
         if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
             write_json(path, content)
@@ -110,7 +138,9 @@ class Ledger:
         """Return the ledger with what is known of further records."""
         return replace(self, records={**records, **self.records})
 
-    def extended(self, locations: Iterable[str], records: Mapping[str, Sequence[RecordFile]]) -> "Ledger":
+    def extended(
+        self, locations: Iterable[str], records: Mapping[str, Sequence[RecordFile]]
+    ) -> "Ledger":
         """Return the ledger with shards behind the last one for locations that it does not know."""
         shards = dict(self.shards)
         new = [location for location in locations if location not in shards]
@@ -128,13 +158,18 @@ class SampleFiles:
     ledger: Ledger
 
 
-def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str, timeout_s: float) -> SampleFiles:
+def sample_files(
+    sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str, timeout_s: float
+) -> SampleFiles:
     """Return what a sample consists of; ``key`` is how messages call it.
 
     UserError for a sample without files and for a path, glob, folder or URL that cannot be.
     """
     if not sample.files:
-        raise UserError(f"{key}.files: missing, but simulation.backend is files; {_REMEDY}, or take the sample out")
+        raise UserError(
+            f"{key}.files: missing, but simulation.backend is files; {_REMEDY}, or take the"
+            " sample out"
+        )
     records: dict[str, Sequence[RecordFile]] = dict(ledger.records)
     found: dict[str, Source] = {}
     for entry in sample.files:
@@ -142,7 +177,10 @@ def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str
             found.setdefault(source.location, source)
     if sample.checksums:
         _check_names(found.values(), sample.checksums, key)
-        found = {place: replace(source, checksum=sample.checksums.get(source.name, source.checksum)) for place, source in found.items()}
+        found = {
+            place: replace(source, checksum=sample.checksums.get(source.name, source.checksum))
+            for place, source in found.items()
+        }
     settled = ledger.extended(found, records)
     shards: dict[int, list[Source]] = {}
     for location, source in found.items():
@@ -152,16 +190,27 @@ def sample_files(sample: SampleConfig, key: str, ledger: Ledger, zenodo_url: str
 
 def natural(name: str) -> list[Any]:
     """Return a sort key by which file_2 comes before file_10."""
-    return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [
+        (int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 def _check_names(sources: Iterable[Source], checksums: Mapping[str, str], key: str) -> None:
     """Refuse checksums of files that are not there, which a slip of the pen would leave unchecked."""
     if unknown := sorted(set(checksums) - {source.name for source in sources}):
-        raise UserError(f"{key}.checksums: {unknown[0]} is no file of the sample; name files as they are called in {key}.files")
+        raise UserError(
+            f"{key}.checksums: {unknown[0]} is no file of the sample; name files as they are called"
+            f" in {key}.files"
+        )
 
 
-def _expanded(entry: str, key: str, records: dict[str, Sequence[RecordFile]], zenodo_url: str, timeout_s: float) -> list[Source]:
+def _expanded(
+    entry: str,
+    key: str,
+    records: dict[str, Sequence[RecordFile]],
+    zenodo_url: str,
+    timeout_s: float,
+) -> list[Source]:
     """Return the files that one entry names, in order."""
     scheme = _SCHEME.match(entry)
     if scheme is None:
@@ -169,29 +218,51 @@ def _expanded(entry: str, key: str, records: dict[str, Sequence[RecordFile]], ze
     if scheme[1] == "zenodo":
         return _of_record(entry, key, records, zenodo_url, timeout_s)
     if scheme[1] not in _REMOTE:
-        raise UserError(f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or zenodo://record/<id>/<glob>")
+        raise UserError(
+            f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or"
+            " zenodo://record/<id>/<glob>"
+        )
     if urlsplit(entry).password is not None:
         shown = entry.replace(f"{urlsplit(entry).netloc.rpartition('@')[0]}@", "")
-        raise UserError(f"{key}: {shown}: has a password in it, which every file's record would show; put it into ~/.netrc")
-    if not urlsplit(entry).netloc or urlsplit(entry).path.rstrip("/") == "" or _MAGIC.search(urlsplit(entry).path):
-        raise UserError(f"{key}: {entry}: must be the address of one file; folders and globs of other machines cannot be listed")
+        raise UserError(
+            f"{key}: {shown}: has a password in it, which every file's record would show; put it"
+            " into ~/.netrc"
+        )
+    if (
+        not urlsplit(entry).netloc
+        or urlsplit(entry).path.rstrip("/") == ""
+        or _MAGIC.search(urlsplit(entry).path)
+    ):
+        raise UserError(
+            f"{key}: {entry}: must be the address of one file; folders and globs of other machines"
+            " cannot be listed"
+        )
     _check_kind(urlsplit(entry).path, key)
     return [Source(entry)]
 
 
 def local_files(entry: str, key: str) -> list[str]:
-    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what a glob finds.
+    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what
+    a glob finds.
 
-    UserError, which calls the entry ``key``, if there are none, or one that may not be read or is of a kind that is not.
+    UserError, which calls the entry ``key``, if there are none, or one that may not be read or is
+    of a kind that is not.
     """
     if scheme := _SCHEME.match(entry):
-        raise UserError(f"{key}: {entry}: only files of this machine can be read here; {scheme[1]}:// files are fetched by the workflow")
+        raise UserError(
+            f"{key}: {entry}: only files of this machine can be read here; {scheme[1]}:// files are"
+            " fetched by the workflow"
+        )
     path = os.path.expanduser(entry)  # noqa: PTH111  Path would drop a leading "./", by which users call their files
     if _MAGIC.search(path) and not Path(path).exists():
         _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
         found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207
     elif Path(path).is_dir():
-        found = [os.path.join(path, name) for name in _listed(Path(path), entry, key) if name.endswith(".root")]  # noqa: PTH118  as above
+        found = [
+            os.path.join(path, name)
+            for name in _listed(Path(path), entry, key)
+            if name.endswith(".root")
+        ]  # noqa: PTH118  as above
     else:
         found = [path] if Path(path).exists() else []
         if not found:
@@ -208,7 +279,10 @@ def local_files(entry: str, key: str) -> list[str]:
 def _check_kind(name: str, key: str) -> None:
     """Refuse what its name says is no ROOT file."""
     if _PICKLE.search(name):
-        raise UserError(f"{key}: {name}: is a pickle, which may run any code and is not read; give the ROOT files it was made from")
+        raise UserError(
+            f"{key}: {name}: is a pickle, which may run any code and is not read; give the ROOT"
+            " files it was made from"
+        )
     if _ARCHIVE.search(name):
         raise UserError(f"{key}: {name}: is an archive; unpack it and give the ROOT files in it")
 
@@ -218,13 +292,24 @@ def _listed(folder: Path, entry: str, key: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208  a folder may hold a hundred thousand files
     except PermissionError:
-        raise UserError(f"{key}: {entry}: permission denied in {folder}; make the folder readable") from None
+        raise UserError(
+            f"{key}: {entry}: permission denied in {folder}; make the folder readable"
+        ) from None
     except OSError as error:
         raise UserError(f"{key}: {entry}: {folder}: {error.strerror}; {_REMEDY}") from error
 
 
-def _of_record(entry: str, key: str, records: dict[str, Sequence[RecordFile]], zenodo_url: str, timeout_s: float) -> list[Source]:
-    """Return the files of a Zenodo record that a glob names; the record is asked for unless it is known."""
+def _of_record(
+    entry: str,
+    key: str,
+    records: dict[str, Sequence[RecordFile]],
+    zenodo_url: str,
+    timeout_s: float,
+) -> list[Source]:
+    """Return the files of a Zenodo record that a glob names.
+
+    The record is asked for unless it is known.
+    """
     matched = _RECORD.fullmatch(entry)
     if not matched:
         raise UserError(f"{key}: {entry}: must read zenodo://record/<id>/<name or glob>")
@@ -233,8 +318,13 @@ def _of_record(entry: str, key: str, records: dict[str, Sequence[RecordFile]], z
         records[record] = record_files(zenodo_url, record, timeout_s)
     found = [file for file in records[record] if fnmatchcase(file.name, pattern)]
     if not found:
-        there = ", ".join(sorted((file.name for file in records[record]), key=natural)[:3]) or "nothing"
-        raise UserError(f"{key}: {entry}: the record has no such file; it has {there}" + (" ..." if len(records[record]) > 3 else ""))
+        there = (
+            ", ".join(sorted((file.name for file in records[record]), key=natural)[:3]) or "nothing"
+        )
+        raise UserError(
+            f"{key}: {entry}: the record has no such file; it has {there}"
+            + (" ..." if len(records[record]) > 3 else "")
+        )
     for file in found:
         _check_kind(f"zenodo://record/{record}/{file.name}", key)
     return [

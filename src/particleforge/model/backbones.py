@@ -1,11 +1,13 @@
-"""The exchangeable part of the network: layers in which the elements of an event learn of each other.
+"""The exchangeable part of the network: layers in which the elements of an event learn of each
+other.
 
-A backbone is two callables. ``prepare(config, geometry)`` computes once per forward pass what all of its layers share, from
-where the elements are. ``layer(config, index)`` makes layer number ``index``, a module that maps embeddings [B, N, width]
-and what was prepared to embeddings [B, N, width].
+A backbone is two callables. ``prepare(config, geometry)`` computes once per forward pass what all
+of its layers share, from where the elements are. ``layer(config, index)`` makes layer number
+``index``, a module that maps embeddings [B, N, width] and what was prepared to embeddings [B, N,
+width].
 
-Invariants of every backbone, by test: the result of a real element depends on the real elements of its own event only, not on
-padding, batch-mates or the order of the elements.
+Invariants of every backbone, by test: the result of a real element depends on the real elements of
+its own event only, not on padding, batch-mates or the order of the elements.
 """
 
 from collections.abc import Callable

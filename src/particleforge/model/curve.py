@@ -1,14 +1,19 @@
-"""Order of an event's elements along a space-filling curve, so that neighbours in the order are neighbours in the detector.
+"""Order of an event's elements along a space-filling curve, so that neighbours in the order are
+neighbours in the detector.
 
-Inputs -> outputs: where the elements of an event are (``Geometry``) -> for each of a few curves the order of its elements.
+Inputs -> outputs: where the elements of an event are (``Geometry``) -> for each of a few curves the
+order of its elements.
 
-Algorithm: the Hilbert curve (Hilbert, Math. Ann. 38 (1891) 459) over squares of one turn in phi and 2 pi in eta, one after the
-other in eta, joined where one ends and the next begins. Any curve separates some neighbours; the three curves are shifted by
-0, 1/3 and 2/3 of a square along both axes, so that two near elements lie in one small cell of at least one of them (Chan,
-Discrete Comput. Geom. 20 (1998) 359, for two dimensions). Elements of one cell, of side 2 pi / 2048, follow by energy.
+Algorithm: the Hilbert curve (Hilbert, Math. Ann. 38 (1891) 459) over squares of one turn in phi and
+2 pi in eta, one after the other in eta, joined where one ends and the next begins. Any curve
+separates some neighbours; the three curves are shifted by 0, 1/3 and 2/3 of a square along both
+axes, so that two near elements lie in one small cell of at least one of them (Chan, Discrete
+Comput. Geom. 20 (1998) 359, for two dimensions). Elements of one cell, of side 2 pi / 2048, follow
+by energy.
 
-Invariants: padding comes last; the order of real elements depends on nothing else. Only additions, products and quotients of
-single numbers enter, which are rounded alike everywhere, so that torch and onnxruntime cut windows at the same elements.
+Invariants: padding comes last; the order of real elements depends on nothing else. Only additions,
+products and quotients of single numbers enter, which are rounded alike everywhere, so that torch
+and onnxruntime cut windows at the same elements.
 """
 
 import math
@@ -18,7 +23,8 @@ import torch
 from torch import Tensor
 
 N_CURVES = 3
-_BITS = 11  # cells per side of a square: 2**11; the index of a cell of three squares is exact in float32
+# cells per side of a square: 2**11; the index of a cell of three squares is exact in float32
+_BITS = 11
 _ETA_SQUARES = 2  # without the shift; beyond |eta| = 2 pi elements share the outermost cells
 _LAST = float(2**24)  # behind every cell
 
@@ -42,11 +48,14 @@ def curve_orders(geometry: Geometry, n_curves: int) -> Tensor:
     x, y = along + shifts, turn + shifts
     square = x.floor()
     key = square * 4.0**_BITS + _hilbert_index(x - square, y - y.floor())
-    return order_by(torch.where(geometry.real, key, _LAST).long(), inverse(geometry.energy.argsort(-1)))
+    return order_by(
+        torch.where(geometry.real, key, _LAST).long(), inverse(geometry.energy.argsort(-1))
+    )
 
 
 def order_by(key: Tensor, place: Tensor) -> Tensor:
-    """Return the order of elements by ``key``, and among equal ones by ``place``, both int64 [..., N], place from 0 to N - 1.
+    """Return the order of elements by ``key``, and among equal ones by ``place``, both int64 [...,
+    N], place from 0 to N - 1.
 
     One sort of unique numbers: ONNX knows no stable sort.
     """
@@ -54,7 +63,10 @@ def order_by(key: Tensor, place: Tensor) -> Tensor:
 
 
 def _hilbert_index(x: Tensor, y: Tensor) -> Tensor:
-    """Return how far along the curve the cells of points of the unit square lie; it starts at (0, 0) and ends at (1, 0)."""
+    """Return how far along the curve the cells of points of the unit square lie.
+
+    It starts at (0, 0) and ends at (1, 0).
+    """
     side = float(2**_BITS)
     x, y = ((value * side).floor().clamp(max=side - 1) for value in (x, y))
     index = torch.zeros_like(x)
@@ -70,7 +82,9 @@ def _hilbert_index(x: Tensor, y: Tensor) -> Tensor:
 
 
 def inverse(order: Tensor) -> Tensor:
-    """Return where each element of an order [B, N] has gone: ``x.gather(order).gather(inverse(order))`` is ``x``."""
+    """Return where each element of an order [B, N] has gone:
+    ``x.gather(order).gather(inverse(order))`` is ``x``.
+    """
     places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
     return torch.zeros_like(order).scatter(-1, order, places)
 

@@ -1,10 +1,12 @@
 """From the network's outputs to physical particles: the outputs that the exported model promises.
 
-Inputs -> outputs: ``network.Outputs`` with raw features and element types -> class scores [B, N, 1 + C] (probabilities,
-column 0 is "none"), charge int64 [B, N] in units of e, four-momentum [B, N, 4] = px, py, pz, energy in GeV.
+Inputs -> outputs: ``network.Outputs`` with raw features and element types -> class scores [B, N, 1
++ C] (probabilities, column 0 is "none"), charge int64 [B, N] in units of e, four-momentum [B, N, 4]
+= px, py, pz, energy in GeV.
 
-The score of class k is P(particle) P(k | particle). A particle's charge follows its class: 0 where the most probable class
-is neutral, else the more probable of -1 and +1. Padding gives scores (1, 0, ...), charge 0, momentum 0.
+The score of class k is P(particle) P(k | particle). A particle's charge follows its class: 0 where
+the most probable class is neutral, else the more probable of -1 and +1. Padding gives scores (1, 0,
+...), charge 0, momentum 0.
 """
 
 import torch
@@ -24,15 +26,20 @@ class Decoder(nn.Module):
     def __init__(self, network: SetTransformer) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("is_charged", torch.tensor([bool(c["charged"]) for c in network.inputs.classes[1:]]))
+        self.register_buffer(
+            "is_charged", torch.tensor([bool(c["charged"]) for c in network.inputs.classes[1:]])
+        )
 
     def forward(self, features: Tensor, element_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return class scores, charge and four-momentum; see the module's docstring.
 
-        One element of padding is appended and its answer dropped: an event without elements would otherwise give tensors
-        of zero size inside, which onnxruntime cannot reshape.
+        One element of padding is appended and its answer dropped: an event without elements would
+        otherwise give tensors of zero size inside, which onnxruntime cannot reshape.
         """
-        features, element_type = functional.pad(features, (0, 0, 0, 1)), functional.pad(element_type, (0, 1))
+        features, element_type = (
+            functional.pad(features, (0, 0, 0, 1)),
+            functional.pad(element_type, (0, 1)),
+        )
         outputs: Outputs = self.network(features, element_type)
         real = element_type != PADDING
         present = torch.sigmoid(outputs.presence.float()) * real
@@ -42,5 +49,7 @@ class Decoder(nn.Module):
         charged = self.is_charged[given_present.argmax(-1)] & real
         charge = torch.where(charged, torch.where(positive > negative, 1, -1), 0)
         host = host_momentum(features, self.network.host_columns[element_type])
-        p4 = torch.where(real.unsqueeze(-1), to_p4(outputs.momentum[..., :N_CORRECTIONS].float(), host), 0.0)
+        p4 = torch.where(
+            real.unsqueeze(-1), to_p4(outputs.momentum[..., :N_CORRECTIONS].float(), host), 0.0
+        )
         return scores[:, :-1], charge[:, :-1], p4[:, :-1]

@@ -1,23 +1,31 @@
-"""Graph neural network with locality-sensitive hashing: learned graphs within bins of alike elements.
+"""Graph neural network with locality-sensitive hashing: learned graphs within bins of alike
+elements.
 
-Inputs -> outputs: embeddings [B, N, width] and where the elements are (``curve.Geometry``) -> updated embeddings. Cost grows
-with N * ``model.bin_elements``.
+Inputs -> outputs: embeddings [B, N, width] and where the elements are (``curve.Geometry``) ->
+updated embeddings. Cost grows with N * ``model.bin_elements``.
 
-Algorithm (GNN-LSH of MLPF: Pata et al., Eur. Phys. J. C 81 (2021) 381, arXiv:2101.08578), in each layer:
+Algorithm (GNN-LSH of MLPF: Pata et al., Eur. Phys. J. C 81 (2021) 381, arXiv:2101.08578), in each
+layer:
 
-1. every element gets learned coordinates z; the random direction, of either sign, that z lies closest to is its bucket
-   (cross-polytope hashing, Andoni et al., arXiv:1509.02897; as in Reformer, arXiv:2001.04451, section 2);
-2. elements in the order of their buckets, along the space-filling curve within each, are cut into bins of one size;
-3. within a bin, elements are joined by the Gaussian kernel A_ij = exp(-|z_i - z_j|^2 / dim z) of each head; with
-   ``model.local_attention`` it also falls exponentially with the angular distance, as the scores of attention do;
-4. messages pass along D^-1/2 A D^-1/2 (Kipf and Welling, arXiv:1609.02907), and a gate per feature chooses between what
-   came from the neighbours and the element's own (highway: Xin et al., arXiv:2004.04635).
+1. every element gets learned coordinates z; the random direction, of either sign, that z lies
+   closest to is its bucket (cross-polytope hashing, Andoni et al., arXiv:1509.02897; as in
+   Reformer, arXiv:2001.04451, section 2);
+2. elements in the order of their buckets, along the space-filling curve within each, are cut into
+   bins of one size;
+3. within a bin, elements are joined by the Gaussian kernel A_ij = exp(-|z_i - z_j|^2 / dim z) of
+   each head; with ``model.local_attention`` it also falls exponentially with the angular distance,
+   as the scores of attention do;
+4. messages pass along D^-1/2 A D^-1/2 (Kipf and Welling, arXiv:1609.02907), and a gate per feature
+   chooses between what came from the neighbours and the element's own (highway: Xin et al.,
+   arXiv:2004.04635).
 
-Differences from the publication: several kernels (heads), the order within buckets, a residual connection and a feed-forward
-net around the layer, and buckets whose number does not depend on the padding of a batch.
+Differences from the publication: several kernels (heads), the order within buckets, a residual
+connection and a feed-forward net around the layer, and buckets whose number does not depend on the
+padding of a batch.
 
-Invariant: bins hold real elements first and in an order that depends on them alone. Which bin an element falls into is a
-discrete choice: two elements whose coordinates tie to within rounding may change places between batches.
+Invariant: bins hold real elements first and in an order that depends on them alone. Which bin an
+element falls into is a discrete choice: two elements whose coordinates tie to within rounding may
+change places between batches.
 """
 
 from typing import NamedTuple
@@ -52,13 +60,24 @@ class HighwayConvolution(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.transform = nn.Linear(config.width, 3 * config.width)  # for the neighbours, for itself, gate
+        self.transform = nn.Linear(
+            config.width, 3 * config.width
+        )  # for the neighbours, for itself, gate
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        """Return features [bins, size, width] after messages along ``adjacency`` [bins, heads, size, size]."""
+        """Return features [bins, size, width] after messages along ``adjacency`` [bins, heads,
+        size, size].
+        """
         message, own, gate = self.transform(x).chunk(3, -1)
-        message = (adjacency.to(message.dtype) @ message.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
+        message = (
+            (
+                adjacency.to(message.dtype)
+                @ message.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            )
+            .transpose(1, 2)
+            .flatten(2)
+        )
         gate = gate.sigmoid()
         mixed: Tensor = self.activation(gate * message + (1 - gate) * own)
         return mixed
@@ -71,11 +90,17 @@ class GnnLshLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, _index: int) -> None:
         super().__init__()
-        self.size, self.n_heads, self.local = config.bin_elements, config.n_heads, config.local_attention
+        self.size, self.n_heads, self.local = (
+            config.bin_elements,
+            config.n_heads,
+            config.local_attention,
+        )
         self.norm = nn.LayerNorm(config.width)
         self.coordinates = nn.Linear(config.width, config.width)
         self.register_buffer("directions", torch.randn(config.width, config.hash_directions))
-        self.convolutions = nn.ModuleList(HighwayConvolution(config) for _ in range(config.messages_per_layer))
+        self.convolutions = nn.ModuleList(
+            HighwayConvolution(config) for _ in range(config.messages_per_layer)
+        )
         self.output = nn.Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.feedforward = feed_forward(config)
@@ -101,16 +126,26 @@ class GnnLshLayer(nn.Module):
         return order_by(bucket, shared.place)
 
     def _adjacency(self, z: Tensor, geometry: Geometry, order: Tensor) -> Tensor:
-        """Return the normalised kernels [bins, heads, size, size] in float32; nothing comes from padding."""
+        """Return the normalised kernels [bins, heads, size, size] in float32.
+
+        Nothing comes from padding.
+        """
         z = into_windows(take(z, order), self.size).flatten(0, 1).float()
         z = z.view(*z.shape[:2], self.n_heads, z.shape[-1] // self.n_heads).transpose(1, 2)
         norm = z.square().sum(-1)
-        squared = (norm.unsqueeze(-1) + norm.unsqueeze(-2) - 2 * (z @ z.transpose(-1, -2))).clamp(min=0)
+        squared = (norm.unsqueeze(-1) + norm.unsqueeze(-2) - 2 * (z @ z.transpose(-1, -2))).clamp(
+            min=0
+        )
         real = torch.where(geometry.real.gather(-1, order), 0.0, MASKED_SCORE)
-        exponent = into_windows(real, self.size, MASKED_SCORE).flatten(0, 1)[:, None, None] - squared / z.shape[-1]
+        exponent = (
+            into_windows(real, self.size, MASKED_SCORE).flatten(0, 1)[:, None, None]
+            - squared / z.shape[-1]
+        )
         if self.local:
             position = into_windows(take(geometry.position, order), self.size).flatten(0, 1)
-            exponent = exponent - geometry.slopes[:, None, None] * distances(position, position).unsqueeze(1)
+            exponent = exponent - geometry.slopes[:, None, None] * distances(
+                position, position
+            ).unsqueeze(1)
         kernel = exponent.exp()
         scale = kernel.sum(-1).clamp(min=_DEGREE_MIN).rsqrt()
         return scale.unsqueeze(-1) * kernel * scale.unsqueeze(-2)

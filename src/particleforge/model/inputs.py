@@ -1,10 +1,12 @@
-"""What the network must know of its inputs: features with transforms and statistics, and the particle classes.
+"""What the network must know of its inputs: features with transforms and statistics, and the
+particle classes.
 
-Inputs -> outputs: ``manifest.json`` and ``normalisation.json`` of the training shards -> ``ModelInputs``, which every
-checkpoint and every exported model carries, so that neither needs the shards again.
+Inputs -> outputs: ``manifest.json`` and ``normalisation.json`` of the training shards ->
+``ModelInputs``, which every checkpoint and every exported model carries, so that neither needs the
+shards again.
 
-Invariant: the order of features within a type is the order of the columns in the shards; means and standard deviations
-belong to the *transformed* features.
+Invariant: the order of features within a type is the order of the columns in the shards; means and
+standard deviations belong to the *transformed* features.
 """
 
 import json
@@ -20,9 +22,10 @@ from particleforge.schema import REQUIRED_FEATURES, SCHEMA_VERSION, element_type
 class ModelInputs:
     """Features and classes of a network, as plain values.
 
-    ``elements``: per element type its features, each ``{"name", "transform", "unit"}``, in column order.
-    ``normalisation``: per element type ``{"mean": [...], "std": [...]}`` of the transformed features.
-    ``classes``: ``{"name": "none"}`` followed by the particle classes ``{"name", "label", "pdg", "charged", "mass_gev"}``.
+    ``elements``: per element type its features, each ``{"name", "transform", "unit"}``, in column
+    order. ``normalisation``: per element type ``{"mean": [...], "std": [...]}`` of the transformed
+    features. ``classes``: ``{"name": "none"}`` followed by the particle classes ``{"name", "label",
+    "pdg", "charged", "mass_gev"}``.
     """
 
     elements: dict[str, list[dict[str, Any]]]
@@ -46,11 +49,18 @@ class ModelInputs:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values that ``ModelInputs(**plain)`` takes back."""
-        return {"elements": self.elements, "normalisation": self.normalisation, "classes": self.classes}
+        return {
+            "elements": self.elements,
+            "normalisation": self.normalisation,
+            "classes": self.classes,
+        }
 
     @classmethod
     def from_manifest(cls, manifest: Path) -> Self:
-        """Read the manifest and the normalisation beside it; what does not fit this package is a UserError."""
+        """Read the manifest and the normalisation beside it.
+
+        What does not fit this package is a UserError.
+        """
         described = read_manifest(manifest)
         statistics = _read_json(manifest.with_name("normalisation.json"))
         types = element_types(described["elements"])
@@ -58,17 +68,27 @@ class ModelInputs:
             features = [feature["name"] for feature in described["elements"][name]]
             missing = [column for column in REQUIRED_FEATURES[name] if column not in features]
             if missing:
-                raise UserError(f"{manifest}: elements.{name} lacks {', '.join(missing)}, which momenta and distances start from; add it")
+                raise UserError(
+                    f"{manifest}: elements.{name} lacks {', '.join(missing)}, which momenta and"
+                    " distances start from; add it"
+                )
             for moment in ("mean", "std"):
                 if len(statistics[name][moment]) != len(features):
                     raise UserError(
-                        f"{manifest.with_name('normalisation.json')}: {name}.{moment} does not match {manifest}; rerun write_shards"
+                        f"{manifest.with_name('normalisation.json')}: {name}.{moment} does not"
+                        f" match {manifest}; rerun write_shards"
                     )
-        return cls(described["elements"], {name: {m: statistics[name][m] for m in ("mean", "std")} for name in types}, described["classes"])
+        return cls(
+            described["elements"],
+            {name: {m: statistics[name][m] for m in ("mean", "std")} for name in types},
+            described["classes"],
+        )
 
 
 def index_files(manifest: Path) -> list[Path]:
-    """Return the files that describe the training shards: the manifest and the normalisation beside it."""
+    """Return the files that describe the training shards: the manifest and the normalisation beside
+    it.
+    """
     return [manifest, manifest.with_name("normalisation.json")]
 
 
@@ -78,11 +98,15 @@ def split_folders(manifest: Path, *splits: str) -> list[Path]:
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
-    """Return the manifest's content; an unreadable file or another schema version is a UserError."""
+    """Return the manifest's content.
+
+    An unreadable file or another schema version is a UserError.
+    """
     described = _read_json(manifest)
     if described.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{manifest}: schema version {described.get('schema_version')}, this package reads {SCHEMA_VERSION}; rerun write_shards"
+            f"{manifest}: schema version {described.get('schema_version')}, this package reads"
+            f" {SCHEMA_VERSION}; rerun write_shards"
         )
     return described
 

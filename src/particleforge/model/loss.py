@@ -1,22 +1,28 @@
-"""The loss: what the network's outputs miss of the targets, summed so that it can be normalised over all ranks.
+"""The loss: what the network's outputs miss of the targets, summed so that it can be normalised
+over all ranks.
 
-Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of six terms and, from the batch alone, the counts they are
-divided by.
+Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of six terms and, from the batch
+alone, the counts they are divided by.
 
 Terms, with their forms of ``training.loss``:
 
-* presence: binary cross-entropy over all real elements, or its focal form (Lin et al., arXiv:1708.02002, eq. 4);
-* classification, charge: cross-entropy over elements that host a particle, of the class in the focal form if so configured;
-* momentum: Huber loss (Huber, Ann. Math. Stat. 35 (1964) 73) or absolute difference of the five scaled corrections, averaged;
-* event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates weighted with their presence, less the
-  particles, in units of sqrt(E GeV), as calorimeters resolve a sum; px and py are the missing transverse momentum;
-* uncertainty: the Gaussian's negative log likelihood of the five corrections, averaged, with the beta of Seitzer et al.
-  (arXiv:2203.09168), which gives badly predicted particles their pull on the mean back; 0 for networks that predict no uncertainty.
+* presence: binary cross-entropy over all real elements, or its focal form (Lin et al.,
+  arXiv:1708.02002, eq. 4);
+* classification, charge: cross-entropy over elements that host a particle, of the class in the
+  focal form if so configured;
+* momentum: Huber loss (Huber, Ann. Math. Stat. 35 (1964) 73) or absolute difference of the five
+  scaled corrections, averaged;
+* event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates weighted
+  with their presence, less the particles, in units of sqrt(E GeV), as calorimeters resolve a sum;
+  px and py are the missing transverse momentum;
+* uncertainty: the Gaussian's negative log likelihood of the five corrections, averaged, with the
+  beta of Seitzer et al. (arXiv:2203.09168), which gives badly predicted particles their pull on the
+  mean back; 0 for networks that predict no uncertainty.
 
 ``JUDGED`` are weights and forms by which trainings are compared, whatever they minimise.
 
-Invariant: sums divided by the counts of the *global* batch give the same loss and gradients however the events are packed
-into batches and spread over ranks.
+Invariant: sums divided by the counts of the *global* batch give the same loss and gradients however
+the events are packed into batches and spread over ranks.
 """
 
 from typing import NamedTuple, Self
@@ -52,14 +58,20 @@ class Batch(NamedTuple):
 
 
 def counts(batch: Batch) -> Tensor:
-    """Return the number of real elements, of particles and of events that have elements, float64 [N_COUNTS]."""
+    """Return the number of real elements, of particles and of events that have elements, float64
+    [N_COUNTS].
+    """
     real = batch.element_type != PADDING
     particles = real & (batch.target_class != NONE_CLASS)
     return torch.stack((real.sum(), particles.sum(), real.any(-1).sum())).double()
 
 
-def loss_sums(outputs: Outputs, batch: Batch, host_columns: Tensor, config: LossConfig = JUDGED) -> Tensor:
-    """Return the sums of the ``TERMS`` over the batch, float32 [6]; ``host_columns`` as in the network.
+def loss_sums(
+    outputs: Outputs, batch: Batch, host_columns: Tensor, config: LossConfig = JUDGED
+) -> Tensor:
+    """Return the sums of the ``TERMS`` over the batch, float32 [6].
+
+    ``host_columns`` as in the network.
 
     Gradients of the event term are computed only where ``config`` gives it a weight.
     """
@@ -69,10 +81,14 @@ def loss_sums(outputs: Outputs, batch: Batch, host_columns: Tensor, config: Loss
     target = torch.where(particle.unsqueeze(-1), to_corrections(batch.target_p4, host), 0.0)
     corrections, log_sigma = outputs.momentum.float().tensor_split([N_CORRECTIONS], -1)
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.event > 0):
-        event = _event(outputs.presence.float(), to_p4(corrections, host), batch.target_p4, real, particle)
+        event = _event(
+            outputs.presence.float(), to_p4(corrections, host), batch.target_p4, real, particle
+        )
     terms = (
         _presence(outputs.presence.float(), particle, real, config.presence_focal_gamma),
-        _cross_entropy(outputs.classes, batch.target_class - 1, particle, config.classification_focal_gamma),
+        _cross_entropy(
+            outputs.classes, batch.target_class - 1, particle, config.classification_focal_gamma
+        ),
         _cross_entropy(outputs.charge, batch.target_charge.clamp(-1, 1) + 1, particle),
         (_regression(corrections, target, config).mean(-1) * particle).sum(),
         event,
@@ -83,13 +99,18 @@ def loss_sums(outputs: Outputs, batch: Batch, host_columns: Tensor, config: Loss
 
 def _presence(logit: Tensor, particle: Tensor, real: Tensor, gamma: float) -> Tensor:
     if not gamma:
-        return functional.binary_cross_entropy_with_logits(logit, particle.float(), weight=real.float(), reduction="sum")
+        return functional.binary_cross_entropy_with_logits(
+            logit, particle.float(), weight=real.float(), reduction="sum"
+        )
     each = functional.binary_cross_entropy_with_logits(logit, particle.float(), reduction="none")
     return (_miss(each, gamma) * each * real).sum()
 
 
 def _miss(cross_entropy: Tensor, gamma: float) -> Tensor:
-    """Return the focal weight (1 - p)^gamma of targets of probability p = exp(-cross_entropy); finite gradients at p = 1 too."""
+    """Return the focal weight (1 - p)^gamma of targets of probability p = exp(-cross_entropy).
+
+    Finite gradients at p = 1 too.
+    """
     return (-torch.expm1(-cross_entropy)).clamp(min=1e-6).pow(gamma)
 
 
@@ -108,12 +129,18 @@ def _regression(found: Tensor, target: Tensor, config: LossConfig) -> Tensor:
     return functional.huber_loss(found, target, reduction="none", delta=config.huber_delta)
 
 
-def _event(presence: Tensor, p4: Tensor, target_p4: Tensor, real: Tensor, particle: Tensor) -> Tensor:
+def _event(
+    presence: Tensor, p4: Tensor, target_p4: Tensor, real: Tensor, particle: Tensor
+) -> Tensor:
     """Return the event term's sum over events; those without elements give 0."""
     found = (torch.where(real.unsqueeze(-1), p4, 0.0) * presence.sigmoid().unsqueeze(-1)).sum(1)
     target = torch.where(particle.unsqueeze(-1), target_p4, 0.0).sum(1)
     resolution = (target[:, 3:].clamp(min=0) + 1).sqrt()
-    return functional.huber_loss(found / resolution, target / resolution, reduction="none").mean(-1).sum()
+    return (
+        functional.huber_loss(found / resolution, target / resolution, reduction="none")
+        .mean(-1)
+        .sum()
+    )
 
 
 def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -126,11 +153,15 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what each of the ``TERMS`` is divided by, float64 [6], at least 1, from the global ``counts``."""
+    """Return what each of the ``TERMS`` is divided by, float64 [6], at least 1, from the global
+    ``counts``.
+    """
     elements, particles, events = global_counts.clamp(min=1).unbind()
     return torch.stack((elements, particles, particles, particles, events, particles))
 
 
 def term_weights(config: LossConfig, device: torch.device | None = None) -> Tensor:
     """Return the configured weights of the ``TERMS``, float32 [6]."""
-    return torch.tensor([getattr(config, name) for name in TERMS], dtype=torch.float32, device=device)
+    return torch.tensor(
+        [getattr(config, name) for name in TERMS], dtype=torch.float32, device=device
+    )

@@ -2,11 +2,12 @@
 
 Inputs -> outputs: raw features of a host element + five corrections <-> px, py, pz, energy in GeV.
 
-The five corrections are log(pT / pT_host), log(E / E_host), eta - eta_host, sin and cos of phi - phi_host, the last minus
-one, each divided by ``SCALES`` so that typical corrections of clusters are of order one and the loss sees angles. Zero
-corrections are therefore the host's own momentum: (pt, p, eta, phi) of a track, (et, energy, eta, phi) of a cluster. That
-angles enter through sine and cosine avoids the seam at +-pi; decoding rotates the host's (cos phi, sin phi), so that no
-angle is ever formed.
+The five corrections are log(pT / pT_host), log(E / E_host), eta - eta_host, sin and cos of phi -
+phi_host, the last minus one, each divided by ``SCALES`` so that typical corrections of clusters are
+of order one and the loss sees angles. Zero corrections are therefore the host's own momentum: (pt,
+p, eta, phi) of a track, (et, energy, eta, phi) of a cluster. That angles enter through sine and
+cosine avoids the seam at +-pi; decoding rotates the host's (cos phi, sin phi), so that no angle is
+ever formed.
 
 Invariant: decoded energy >= |momentum|.
 """
@@ -25,14 +26,17 @@ _ABS_ETA_MAX = 12.0
 def host_momentum(features: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
     """Return pt, energy (GeV), eta, sin(phi), cos(phi) of the hosts, each [B, N].
 
-    ``features``: raw [B, N, F]; ``columns``: int64 [B, N, 5], where each quantity is found (``schema.HOST_FEATURES``).
+    ``features``: raw [B, N, F]; ``columns``: int64 [B, N, 5], where each quantity is found
+    (``schema.HOST_FEATURES``).
     """
     pt, energy, eta, sin_phi, cos_phi = features.gather(-1, columns).unbind(-1)
     return pt.clamp(min=_SMALLEST_GEV), energy.clamp(min=_SMALLEST_GEV), eta, sin_phi, cos_phi
 
 
 def to_corrections(p4: Tensor, host: tuple[Tensor, ...]) -> Tensor:
-    """Return the corrections [B, N, 5] that turn the hosts into particles of momentum ``p4`` [B, N, 4] in GeV."""
+    """Return the corrections [B, N, 5] that turn the hosts into particles of momentum ``p4`` [B, N,
+    4] in GeV.
+    """
     px, py, pz, energy = p4.unbind(-1)
     host_pt, host_energy, host_eta, host_sin, host_cos = host
     pt = torch.hypot(px, py).clamp(min=_SMALLEST_GEV)
@@ -48,9 +52,14 @@ def to_corrections(p4: Tensor, host: tuple[Tensor, ...]) -> Tensor:
 
 
 def to_p4(corrections: Tensor, host: tuple[Tensor, ...]) -> Tensor:
-    """Return px, py, pz, energy [B, N, 4] in GeV of the particles that the corrections [B, N, 5] make of the hosts."""
+    """Return px, py, pz, energy [B, N, 4] in GeV of the particles that the corrections [B, N, 5]
+    make of the hosts.
+    """
     host_pt, host_energy, host_eta, host_sin, host_cos = host
-    parts = [correction * scale + zero for correction, scale, zero in zip(corrections.unbind(-1), SCALES, ZERO, strict=True)]
+    parts = [
+        correction * scale + zero
+        for correction, scale, zero in zip(corrections.unbind(-1), SCALES, ZERO, strict=True)
+    ]
     log_pt, log_energy, d_eta, sin_d_phi, cos_d_phi = parts
     norm = torch.sqrt(sin_d_phi * sin_d_phi + cos_d_phi * cos_d_phi).clamp(min=1e-6)
     pt = host_pt * log_pt.clamp(-_LOG_RATIO_MAX, _LOG_RATIO_MAX).exp()

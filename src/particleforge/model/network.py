@@ -1,16 +1,19 @@
 """The network over the elements of an event: input encoder, layers of a backbone, heads.
 
-Inputs -> outputs: raw features float32 [B, N, F] and element types int64 [B, N] (0 padding, 1 track, 2 cluster) ->
-``Outputs`` per element: presence logit [B, N], class logits [B, N, C], charge logits [B, N, 3] for -1, 0, +1, and momentum
-corrections [B, N, 5] (``momentum``); with ``model.momentum_uncertainty`` five more columns, the logarithms of the standard
-deviations of the corrections.
+Inputs -> outputs: raw features float32 [B, N, F] and element types int64 [B, N] (0 padding, 1
+track, 2 cluster) -> ``Outputs`` per element: presence logit [B, N], class logits [B, N, C], charge
+logits [B, N, 3] for -1, 0, +1, and momentum corrections [B, N, 5] (``momentum``); with
+``model.momentum_uncertainty`` five more columns, the logarithms of the standard deviations of the
+corrections.
 
-Algorithm: the features' transforms and standardisation, one linear projection per element type, ``n_layers`` layers of the
-configured backbone in which the elements of an event learn of each other (``backbones``), two multi-layer heads. There is no
-positional encoding: an event is a set. The last layer of the momentum head starts at zero, so that an untrained network
-answers with the host's own momentum (``momentum``), which is nearly right for tracks.
+Algorithm: the features' transforms and standardisation, one linear projection per element type,
+``n_layers`` layers of the configured backbone in which the elements of an event learn of each other
+(``backbones``), two multi-layer heads. There is no positional encoding: an event is a set. The last
+layer of the momentum head starts at zero, so that an untrained network answers with the host's own
+momentum (``momentum``), which is nearly right for tracks.
 
-Invariants: an element's output depends on the real elements of its own event only, not on padding, batch-mates or order.
+Invariants: an element's output depends on the real elements of its own event only, not on padding,
+batch-mates or order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,8 +66,12 @@ class InputEncoder(nn.Module):
             features, moments = inputs.elements[name], inputs.normalisation[name]
             std = torch.tensor(moments["std"])
             mean[row, : len(features)] = torch.tensor(moments["mean"])
-            inverse_std[row, : len(features)] = torch.where(std > _LOG_SMALLEST, 1 / std.clamp(min=_LOG_SMALLEST), 1.0)
-            kind[row, : len(features)] = torch.tensor([_TRANSFORMS.index(f["transform"]) for f in features])
+            inverse_std[row, : len(features)] = torch.where(
+                std > _LOG_SMALLEST, 1 / std.clamp(min=_LOG_SMALLEST), 1.0
+            )
+            kind[row, : len(features)] = torch.tensor(
+                [_TRANSFORMS.index(f["transform"]) for f in features]
+            )
         self.register_buffer("mean", mean)
         self.register_buffer("inverse_std", inverse_std)
         for code, name in enumerate(_TRANSFORMS[1:], start=1):
@@ -73,16 +80,24 @@ class InputEncoder(nn.Module):
 
     def standardise(self, features: Tensor, element_type: Tensor) -> Tensor:
         """Return transformed, standardised features [B, N, F]; unused columns and padding are 0."""
-        x = torch.where(self.is_log[element_type], features.clamp(min=_LOG_SMALLEST).log(), features)
+        x = torch.where(
+            self.is_log[element_type], features.clamp(min=_LOG_SMALLEST).log(), features
+        )
         x = torch.where(self.is_log1p[element_type], features.clamp(min=0).log1p(), x)
         x = torch.where(self.is_asinh[element_type], features.asinh(), x)
         x = (x - self.mean[element_type]) * self.inverse_std[element_type]
         return x.clamp(-_STANDARDISED_MAX, _STANDARDISED_MAX)
 
     def forward(self, features: Tensor, element_type: Tensor) -> Tensor:
-        """Return embeddings; each type has its own columns (features and a bias) of one projection: one matrix product serves all."""
+        """Return embeddings.
+
+        Each type has its own columns (features and a bias) of one projection: one matrix product
+        serves all.
+        """
         x = functional.pad(self.standardise(features, element_type), (0, 1), value=1.0)
-        slots = [x * (element_type == row).unsqueeze(-1) for row in range(1, len(ELEMENT_TYPES) + 1)]
+        slots = [
+            x * (element_type == row).unsqueeze(-1) for row in range(1, len(ELEMENT_TYPES) + 1)
+        ]
         embedded: Tensor = self.project(torch.cat(slots, -1))
         return embedded
 
@@ -97,8 +112,9 @@ def _head(config: ModelConfig, n_outputs: int) -> nn.Sequential:
 class SetTransformer(nn.Module):
     """The network; see the module's docstring for shapes and invariants.
 
-    ``checkpointing``: forget what happens inside layers and compute it again on the way back (Chen et al., arXiv:1604.06174),
-    which takes about a third more time and leaves one embedding per layer in memory.
+    ``checkpointing``: forget what happens inside layers and compute it again on the way back (Chen
+    et al., arXiv:1604.06174), which takes about a third more time and leaves one embedding per
+    layer in memory.
     """
 
     host_columns: Tensor
@@ -124,19 +140,28 @@ class SetTransformer(nn.Module):
         self.register_buffer("slopes", range_slopes(model))
 
     def forward(self, features: Tensor, element_type: Tensor) -> Outputs:
-        """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N]; rows of padding hold no meaning."""
+        """Return the outputs of raw ``features`` [B, N, F] and ``element_type`` [B, N].
+
+        Rows of padding hold no meaning.
+        """
         shared = self.share(features, element_type)
         x = self.encoder(features, element_type)
         checkpointing = self.checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, shared, use_reentrant=False) if checkpointing else block(x, shared)
+            x = (
+                checkpoint(block, x, shared, use_reentrant=False)
+                if checkpointing
+                else block(x, shared)
+            )
         return self.answer(x)
 
     def share(self, features: Tensor, element_type: Tensor) -> Any:
         """Return what all layers need beside the embeddings, as the backbone prepares it."""
         position = features.gather(-1, self.position_columns[element_type])
         energy = features.gather(-1, self.host_columns[element_type][..., 1:2]).squeeze(-1)
-        return self.prepare(self.config, Geometry(position, energy, element_type != PADDING, self.slopes))
+        return self.prepare(
+            self.config, Geometry(position, energy, element_type != PADDING, self.slopes)
+        )
 
     def answer(self, x: Tensor) -> Outputs:
         """Return the outputs of the last layer's embeddings [B, N, width]."""
@@ -146,7 +171,9 @@ class SetTransformer(nn.Module):
 
 
 def _columns(inputs: ModelInputs, names: Mapping[str, Sequence[str]]) -> Tensor:
-    """Return int64 [types, names]: in which column of the features each element type has the named ones."""
+    """Return int64 [types, names]: in which column of the features each element type has the named
+    ones.
+    """
     width = len(next(iter(names.values())))
     columns = torch.zeros(len(ELEMENT_TYPES) + 1, width, dtype=torch.int64)
     for row, element_type in enumerate(inputs.element_types, start=1):

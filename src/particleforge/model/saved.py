@@ -1,8 +1,9 @@
 """Trained networks in files: weights with everything needed to use them.
 
-Format (``torch.save`` of plain values): ``weights``, ``model`` (its settings), ``inputs`` (``ModelInputs``), ``training``
-(settings), ``step``, ``valid_loss``, ``provenance``, and ``format``, which tells apart files of equal shapes whose weights mean
-different things. Reading a file never runs code that it holds (``deserialise``).
+Format (``torch.save`` of plain values): ``weights``, ``model`` (its settings), ``inputs``
+(``ModelInputs``), ``training`` (settings), ``step``, ``valid_loss``, ``provenance``, and
+``format``, which tells apart files of equal shapes whose weights mean different things. Reading a
+file never runs code that it holds (``deserialise``).
 """
 
 import io
@@ -24,26 +25,35 @@ FORMAT = 2  # 1: rows of query_key_value by kind, then head; 2: by head, then ki
 
 
 def serialise(content: Any) -> bytes:
-    """Return plain ``content`` in torch's format; equal content gives equal bytes, whatever its history or file name."""
+    """Return plain ``content`` in torch's format.
+
+    Equal content gives equal bytes, whatever its history or file name.
+    """
     buffer = io.BytesIO()
     torch.save(_without_identity(content), buffer)
     return buffer.getvalue()
 
 
 def deserialise(content: bytes, path: Path) -> Any:
-    """Return what ``serialise`` made; a pickle of anything else, which could run code when it is loaded, is a UserError."""
+    """Return what ``serialise`` made.
+
+    A pickle of anything else, which could run code when it is loaded, is a UserError.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on forms of pickle that are refused a moment later
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise UserError(
-            f"{path}: refused: it holds other things than tensors and plain values, which could run code; delete it, then run again"
+            f"{path}: refused: it holds other things than tensors and plain values, which could run"
+            " code; delete it, then run again"
         ) from error
 
 
 def _without_identity(content: Any) -> Any:
-    """Rebuild containers and intern strings: pickle writes a second reference to the *same* object in another way."""
+    """Rebuild containers and intern strings: pickle writes a second reference to the *same* object
+    in another way.
+    """
     if isinstance(content, dict):
         return {_without_identity(key): _without_identity(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -52,7 +62,10 @@ def _without_identity(content: Any) -> Any:
 
 
 def save_model(path: Path, content: dict[str, Any]) -> None:
-    """Write a trained network atomically; ``content`` has the keys of the module's docstring but ``format``."""
+    """Write a trained network atomically.
+
+    ``content`` has the keys of the module's docstring but ``format``.
+    """
     with atomic_output(path) as temporary:
         temporary.write_bytes(serialise({**content, "format": FORMAT}))
 
@@ -61,11 +74,17 @@ def check_format(content: dict[str, Any], path: Path) -> None:
     """Raise a UserError for a trained network whose weights mean something else here."""
     found = content.get("format", 1)
     if found != FORMAT:
-        raise UserError(f"{path}: a model of format {found}, whose weights mean something else in format {FORMAT}; train it again")
+        raise UserError(
+            f"{path}: a model of format {found}, whose weights mean something else in format"
+            f" {FORMAT}; train it again"
+        )
 
 
 def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
-    """Return the network in evaluation mode, on the CPU, and the file's other content; a broken file is a UserError."""
+    """Return the network in evaluation mode, on the CPU, and the file's other content.
+
+    A broken file is a UserError.
+    """
     try:
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
         network = SetTransformer(ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
@@ -77,5 +96,7 @@ def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
         raise
     except Exception as error:  # torch raises many kinds for damaged and foreign files
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(f"{path}: not a model of this package ({reason}); rerun train_model") from error
+        raise UserError(
+            f"{path}: not a model of this package ({reason}); rerun train_model"
+        ) from error
     return network.eval(), content

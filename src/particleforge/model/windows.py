@@ -1,7 +1,8 @@
-"""Cutting a sequence of elements into pieces of one size: what makes the cost of a backbone grow with the number of elements only.
+"""Cutting a sequence of elements into pieces of one size: what makes the cost of a backbone grow
+with the number of elements only.
 
-Inputs -> outputs: elements in some order [B, N, ...] -> windows [B, W, size, ...] with W = N // size + 1, so that there is
-always one, also for no element, and no size depends on the values.
+Inputs -> outputs: elements in some order [B, N, ...] -> windows [B, W, size, ...] with W = N //
+size + 1, so that there is always one, also for no element, and no size depends on the values.
 """
 
 from collections.abc import Sequence
@@ -20,22 +21,31 @@ def into_windows(x: Tensor, size: int, value: float = 0.0) -> Tensor:
 
 
 def from_windows(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return windows [B W, size, width] as the sequence that they were cut from, of ``shape`` B, N, width."""
+    """Return windows [B W, size, width] as the sequence that they were cut from, of ``shape`` B, N,
+    width.
+    """
     n_events, n, width = shape
     size = x.shape[1]
     return x.reshape(n_events, (n // size + 1) * size, width)[:, :n]
 
 
 def with_neighbours(x: Tensor, value: float = 0.0) -> Tensor:
-    """Return each window between the one before and the one after, [B, W, 3 size, ...]; ``value`` fills what lies outside."""
+    """Return each window between the one before and the one after, [B, W, 3 size, ...].
+
+    ``value`` fills what lies outside.
+    """
     padded = functional.pad(x, (0, 0) * (x.ndim - 2) + (1, 1), value=value)
     return torch.cat((padded[:, :-2], x, padded[:, 2:]), 2)
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the angular distances [..., n, m] between positions (eta, sin phi, cos phi) [..., n, 3] and [..., m, 3].
+    """Return the angular distances [..., n, m] between positions (eta, sin phi, cos phi) [..., n,
+    3] and [..., m, 3].
 
     Coordinate by coordinate, which is nine times faster on a CPU than to form [..., n, m, 3].
     """
-    eta, sine, cosine = ((a.unsqueeze(-1) - b.unsqueeze(-2)).square() for a, b in zip(one.unbind(-1), other.unbind(-1), strict=True))
+    eta, sine, cosine = (
+        (a.unsqueeze(-1) - b.unsqueeze(-2)).square()
+        for a, b in zip(one.unbind(-1), other.unbind(-1), strict=True)
+    )
     return (eta + sine + cosine).sqrt()

@@ -1,6 +1,7 @@
 """From values to HTML text: numbers with errors, images as data URIs, the page itself.
 
-The template escapes everything that it inserts; images are base64, the style sheet is inlined, so the page needs no other file.
+The template escapes everything that it inserts; images are base64, the style sheet is inlined, so
+the page needs no other file.
 """
 
 import base64
@@ -19,7 +20,10 @@ _DIGITS_MAX = 4  # no figure of the validation is known better
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with the sentence that tells how to read it; a wide one takes the width of the page."""
+    """An image with the sentence that tells how to read it.
+
+    A wide one takes the width of the page.
+    """
 
     name: str
     data_uri: str
@@ -48,7 +52,8 @@ def picture(path: Path, caption: str, *, wide: bool = False) -> Picture:
 def measured(figure: Mapping[str, Any] | None) -> str:
     """Return value and error of a figure of the validation as text; null figures as a dash.
 
-    Errors give ``0.104 ± 0.003``, intervals ``0.95 [0.93, 0.96]``; two digits of the error are kept.
+    Errors give ``0.104 ± 0.003``, intervals ``0.95 [0.93, 0.96]``; two digits of the error are
+    kept.
     """
     if figure is None or figure["value"] is None:
         return NOTHING
@@ -65,8 +70,12 @@ def measured(figure: Mapping[str, Any] | None) -> str:
 
 
 def _digits(error: float) -> int:
-    """Return the decimals that show two significant digits of an error, as far as figures are known at all."""
-    return _DIGITS_MAX if error <= 0 else min(_DIGITS_MAX, max(0, 1 - math.floor(math.log10(error))))
+    """Return the decimals that show two significant digits of an error, as far as figures are known
+    at all.
+    """
+    return (
+        _DIGITS_MAX if error <= 0 else min(_DIGITS_MAX, max(0, 1 - math.floor(math.log10(error))))
+    )
 
 
 def number(value: object) -> str:
@@ -91,10 +100,17 @@ def yes_or_no(passed: bool) -> str:
 
 
 def render_page(package: str, template: str, context: Mapping[str, Any]) -> str:
-    """Return the page of a package's template; templates may import what ``parts.html.j2`` offers."""
+    """Return the page of a package's template.
+
+    Templates may import what ``parts.html.j2`` offers.
+    """
     folders = [jinja2.PackageLoader(package, "."), jinja2.PackageLoader("particleforge.pages", ".")]
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(folders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.ChoiceLoader(folders),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     css = resources.files("particleforge.pages").joinpath("page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(**context, css=css) + "\n"

@@ -1,12 +1,15 @@
-"""Raw features of the elements of events: the one place that lays them out, for training and for reconstruction.
+"""Raw features of the elements of events: the one place that lays them out, for training and for
+reconstruction.
 
-Events (awkward records with ``tracks`` and ``clusters``, units as in ``schema``) and the configured features per element type ->
-flat arrays over all elements of all events: per event its tracks, in order, then its clusters (or hits), in order. Features are the raw
-physical quantities; transforms and standardisation belong to the model. Types with fewer features than the widest are padded
-with columns of zeros.
+Events (awkward records with ``tracks`` and ``clusters``, units as in ``schema``) and the configured
+features per element type -> flat arrays over all elements of all events: per event its tracks, in
+order, then its clusters (or hits), in order. Features are the raw physical quantities; transforms
+and standardisation belong to the model. Types with fewer features than the widest are padded with
+columns of zeros.
 
-Derived features: ``sin_phi``, ``cos_phi`` of the azimuth and ``sin_phi_calo``, ``cos_phi_calo`` of the azimuth at the calorimeter
-(``phi_calo`` of a track; the position's ``phi`` for a cluster or hit, which is in the calorimeter already).
+Derived features: ``sin_phi``, ``cos_phi`` of the azimuth and ``sin_phi_calo``, ``cos_phi_calo`` of
+the azimuth at the calorimeter (``phi_calo`` of a track; the position's ``phi`` for a cluster or
+hit, which is in the calorimeter already).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +25,10 @@ from particleforge.config.detector import ElementsConfig, FeatureConfig
 from particleforge.errors import UserError
 
 COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS, "hit": schema.HITS}
-_ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {"sin": np.sin, "cos": np.cos}
+_ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "sin": np.sin,
+    "cos": np.cos,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ def n_features(elements: ElementsConfig) -> int:
 def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatures:
     """Return type and raw features of each element of each event."""
     collections = [events[COLLECTION_OF[name].name] for name in elements.types]
-    counts = np.stack([ak.to_numpy(ak.num(collection)) for collection in collections], axis=1)  # [n_events, n_types]
+    counts = np.stack(
+        [ak.to_numpy(ak.num(collection)) for collection in collections], axis=1
+    )  # [n_events, n_types]
     per_event = counts.sum(axis=1)
     # the elements of event i and type t start where all elements before them end
     starts = (np.cumsum(counts.ravel()) - counts.ravel()).reshape(counts.shape)
@@ -51,17 +59,22 @@ def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatu
     for number, (name, collection) in enumerate(zip(elements.types, collections, strict=True)):
         rows = _ranges(starts[:, number], counts[:, number])
         element_type[rows] = 1 + number
-        features[rows, : len(getattr(elements, name))] = _columns(collection, getattr(elements, name), name)
+        features[rows, : len(getattr(elements, name))] = _columns(
+            collection, getattr(elements, name), name
+        )
     return ElementFeatures(per_event.astype(np.int32), element_type, features)
 
 
 def check_elements(events: ak.Array, elements: ElementsConfig, source: Path) -> None:
-    """Refuse events whose calorimeter elements are not those that the features are for with a UserError."""
+    """Refuse events whose calorimeter elements are not those that the features are for with a
+    UserError.
+    """
     found = schema.calorimeter_type(ak.fields(events.clusters))
     if found not in elements.types:
         raise UserError(
-            f"{source}: its calorimeter elements are {found}s, the features are those of {elements.types[1]}s; "
-            f"build the dataset with dataset.calorimeter_elements: {elements.types[1]}s"
+            f"{source}: its calorimeter elements are {found}s, the features are those of"
+            f" {elements.types[1]}s; build the dataset with dataset.calorimeter_elements:"
+            f" {elements.types[1]}s"
         )
 
 
@@ -76,8 +89,8 @@ def check_finite(found: ElementFeatures, elements: ElementsConfig, source: Path)
             column = int(np.argmax(counts > 0))
             feature = getattr(elements, name)[column].name
             raise UserError(
-                f"{source}: {COLLECTION_OF[name].name}.{feature}: {counts[column]} values are not finite; "
-                f"rebuild the dataset, or take {feature} out of elements.{name}"
+                f"{source}: {COLLECTION_OF[name].name}.{feature}: {counts[column]} values are not"
+                f" finite; rebuild the dataset, or take {feature} out of elements.{name}"
             )
 
 
@@ -89,16 +102,24 @@ def feature_units(element_type: str, features: Sequence[FeatureConfig]) -> list[
 
 def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return ``start ... start + count - 1`` for each pair, concatenated."""
-    positions: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    positions: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(
+        starts - (np.cumsum(counts) - counts), counts
+    )
     return positions
 
 
-def _columns(collection: ak.Array, features: Sequence[FeatureConfig], element_type: str) -> NDArray[np.float32]:
+def _columns(
+    collection: ak.Array, features: Sequence[FeatureConfig], element_type: str
+) -> NDArray[np.float32]:
     """Return the features of all objects of a collection, [n_objects, n_features of the type]."""
     flat = ak.flatten(collection)
-    return np.stack([_column(flat, feature.name, element_type) for feature in features], axis=1).astype(np.float32)
+    return np.stack(
+        [_column(flat, feature.name, element_type) for feature in features], axis=1
+    ).astype(np.float32)
 
 
 def _column(flat: ak.Array, name: str, element_type: str) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = ak.to_numpy(flat[schema.member_of(name, element_type)]).astype(np.float64)
+    values: NDArray[np.float64] = ak.to_numpy(flat[schema.member_of(name, element_type)]).astype(
+        np.float64
+    )
     return _ANGLE_FUNCTIONS[name[:3]](values) if name in schema.DERIVED_FEATURES else values

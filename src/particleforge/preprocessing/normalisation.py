@@ -1,8 +1,9 @@
 """Mean and standard deviation of the transformed features of the training elements.
 
-Blocks of raw features [n, n_features] with element types -> ``{"track": {"mean": [...], "std": [...]}, "cluster": ...}`` in the
-space after each feature's transform, in float64. Blocks are combined with the pairwise update of Chan, Golub and LeVeque
-(COMPSTAT 1982), which keeps the sum of squared deviations accurate where mean >> std, and needs one block in memory.
+Blocks of raw features [n, n_features] with element types -> ``{"track": {"mean": [...], "std":
+[...]}, "cluster": ...}`` in the space after each feature's transform, in float64. Blocks are
+combined with the pairwise update of Chan, Golub and LeVeque (COMPSTAT 1982), which keeps the sum of
+squared deviations accurate where mean >> std, and needs one block in memory.
 
 The transforms here are the reference; ``model`` has the same functions for tensors.
 """
@@ -16,11 +17,16 @@ from numpy.typing import NDArray
 from particleforge.config.detector import ElementsConfig
 
 LOG_FLOOR = 1e-6
-STD_FLOOR = 1e-5  # a feature that varies less is constant, up to float32 rounding; its std becomes 1
+STD_FLOOR = (
+    1e-5  # a feature that varies less is constant, up to float32 rounding; its std becomes 1
+)
 
 
 def transform(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply a feature transform; ``log`` and ``log1p`` are continued constantly below their domain."""
+    """Apply a feature transform.
+
+    ``log`` and ``log1p`` are continued constantly below their domain.
+    """
     if name == "log":
         return np.log(np.maximum(values, LOG_FLOOR))
     if name == "log1p":
@@ -36,8 +42,12 @@ class FeatureStatistics:
     """Running mean and spread of each element type's transformed features."""
 
     def __init__(self, elements: ElementsConfig) -> None:
-        self._transforms = {name: [f.transform for f in getattr(elements, name)] for name in elements.types}
-        self._running = {name: Running(len(transforms)) for name, transforms in self._transforms.items()}
+        self._transforms = {
+            name: [f.transform for f in getattr(elements, name)] for name in elements.types
+        }
+        self._running = {
+            name: Running(len(transforms)) for name, transforms in self._transforms.items()
+        }
 
     def add(self, element_type: NDArray[np.int8], features: NDArray[np.float32]) -> None:
         """Add a block of elements: types [n] and raw features [n, n_features]."""

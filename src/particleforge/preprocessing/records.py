@@ -1,10 +1,12 @@
 """Turn selected events into the records of training shards.
 
-Events (awkward records, tables.SELECTED_SCHEMA) -> Arrow table with the columns of ``schema.SHARD``: raw features and targets of
-each event's elements as flat lists. The target's charge is its sign, because the network tells -1, 0 and 1 apart; the
-four-momentum is 0 where the class is none.
+Events (awkward records, tables.SELECTED_SCHEMA) -> Arrow table with the columns of
+``schema.SHARD``: raw features and targets of each event's elements as flat lists. The target's
+charge is its sign, because the network tells -1, 0 and 1 apart; the four-momentum is 0 where the
+class is none.
 
-Refused, with the file and column: values that are not finite, unknown classes, targets that do not match the elements.
+Refused, with the file and column: values that are not finite, unknown classes, targets that do not
+match the elements.
 """
 
 from pathlib import Path
@@ -17,14 +19,22 @@ from numpy.typing import NDArray
 from particleforge import schema
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
-from particleforge.preprocessing.features import ElementFeatures, check_elements, check_finite, element_features
+from particleforge.preprocessing.features import (
+    ElementFeatures,
+    check_elements,
+    check_finite,
+    element_features,
+)
 from particleforge.tables import SHARD_SCHEMA
 
 _P4 = ("px", "py", "pz", "energy")
 
 
 def shard_records(events: ak.Array, settings: ShardSettings, sample: str, source: Path) -> pa.Table:
-    """Return the shard records of a block of events in their order; ``source`` is named in errors."""
+    """Return the shard records of a block of events in their order.
+
+    ``source`` is named in errors.
+    """
     check_elements(events, settings.elements, source)
     elements = element_features(events, settings.elements)
     targets = _targets(events, elements, len(settings.particle_classes), source)
@@ -50,20 +60,31 @@ def _lists(values: NDArray[np.generic], counts: NDArray[np.int64]) -> pa.ListArr
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values.ravel()))
 
 
-def _targets(events: ak.Array, elements: ElementFeatures, n_classes: int, source: Path) -> dict[str, NDArray[np.generic]]:
+def _targets(
+    events: ak.Array, elements: ElementFeatures, n_classes: int, source: Path
+) -> dict[str, NDArray[np.generic]]:
     mismatched = int(np.sum(ak.to_numpy(ak.num(events.targets)) != elements.n_elements))
     if mismatched:
-        raise UserError(f"{source}: targets: {mismatched} events have not one target per element; rebuild the dataset")
+        raise UserError(
+            f"{source}: targets: {mismatched} events have not one target per element; rebuild the"
+            " dataset"
+        )
     flat = ak.flatten(events.targets)
     targets = {name: ak.to_numpy(flat[name]) for name in ("class_id", "charge", *_P4)}
     for name in _P4:
         bad = int(np.sum(~np.isfinite(targets[name])))
         if bad:
-            raise UserError(f"{source}: targets.{name}: {bad} values are not finite; rebuild the dataset or exclude the file")
-    unknown = int(np.sum((targets["class_id"] < schema.NONE_CLASS) | (targets["class_id"] > n_classes)))
+            raise UserError(
+                f"{source}: targets.{name}: {bad} values are not finite; rebuild the dataset or"
+                " exclude the file"
+            )
+    unknown = int(
+        np.sum((targets["class_id"] < schema.NONE_CLASS) | (targets["class_id"] > n_classes))
+    )
     if unknown:
         raise UserError(
-            f"{source}: targets.class_id: {unknown} values are outside 0 ... {n_classes}; rebuild the dataset with these particle_classes"
+            f"{source}: targets.class_id: {unknown} values are outside 0 ... {n_classes}; rebuild"
+            " the dataset with these particle_classes"
         )
     return targets
 

@@ -1,12 +1,15 @@
 """Write the training shards: shuffled, even, with the statistics of the train split.
 
-Selected files (Parquet, tables.SELECTED_SCHEMA) -> ``{train,valid,test}/<nnnnn>.parquet`` (schema.SHARD), ``normalisation.json``
-and ``manifest.json``. First pass: events per split are counted. Second pass: events become records (``records``), which are
-shuffled across all files and samples on disk (``shuffle``); the order within a split is that of a keyed hash of the event's
-identity, so it depends neither on files nor on their order. Shards of a split differ by at most one event.
+Selected files (Parquet, tables.SELECTED_SCHEMA) -> ``{train,valid,test}/<nnnnn>.parquet``
+(schema.SHARD), ``normalisation.json`` and ``manifest.json``. First pass: events per split are
+counted. Second pass: events become records (``records``), which are shuffled across all files and
+samples on disk (``shuffle``); the order within a split is that of a keyed hash of the event's
+identity, so it depends neither on files nor on their order. Shards of a split differ by at most one
+event.
 
-Invariants: statistics see the train split only; memory is bounded by a shard, not by the number of files; the folder is
-replaced as a whole and has a manifest only together with all the shards that it names.
+Invariants: statistics see the train split only; memory is bounded by a shard, not by the number of
+files; the folder is replaced as a whole and has a manifest only together with all the shards that
+it names.
 """
 
 import logging
@@ -39,7 +42,10 @@ _COLUMNS = ("event_id", "split", "tracks", "clusters", "targets")
 
 
 def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: Path) -> None:
-    """Write shards, normalisation and manifest; an empty split or values that are not finite are a UserError."""
+    """Write shards, normalisation and manifest.
+
+    An empty split or values that are not finite are a UserError.
+    """
     made = Provenance.of("write_shards", settings.plain(), selected)
     samples = [_sample_of(path) for path in selected]
     totals = _count(selected)
@@ -48,14 +54,27 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
         buckets = _shuffled(settings, selected, samples, totals, folder / "shuffle")
         statistics = FeatureStatistics(settings.elements)
         splits = {
-            split: _write_split(settings, split, totals[split], buckets.in_key_order(number), folder, statistics)
+            split: _write_split(
+                settings, split, totals[split], buckets.in_key_order(number), folder, statistics
+            )
             for number, split in enumerate(SPLITS)
         }
         (folder / "shuffle").rmdir()
-        write_json(folder / "normalisation.json", {**statistics.result(), "n_events": totals["train"], "provenance": made.plain()})
-        write_json(folder / manifest_file.name, {**_description(settings, samples), "splits": splits, "provenance": made.plain()})
-        manifest_file.unlink(missing_ok=True)  # a kill while the folders are swapped must not leave the old manifest alone
-    checksums = {split: {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]} for split, index in splits.items()}
+        write_json(
+            folder / "normalisation.json",
+            {**statistics.result(), "n_events": totals["train"], "provenance": made.plain()},
+        )
+        write_json(
+            folder / manifest_file.name,
+            {**_description(settings, samples), "splits": splits, "provenance": made.plain()},
+        )
+        manifest_file.unlink(
+            missing_ok=True
+        )  # a kill while the folders are swapped must not leave the old manifest alone
+    checksums = {
+        split: {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]}
+        for split, index in splits.items()
+    }
     folders = {output_dir / split: list_checksum(found) for split, found in checksums.items()}
     made.record(manifest_file, output_dir / "normalisation.json", known=folders)
 
@@ -78,8 +97,10 @@ def _count(selected: Sequence[Path]) -> dict[str, int]:
     for name, total in totals.items():
         if not total:
             raise UserError(
-                f"split '{name}' is empty: none of {sum(totals.values())} selected events in {len(selected)} files falls into it; "
-                f"give it more events (simulation.events_per_sample, or files), raise selection.{name}_fraction, or loosen cuts.events"
+                f"split '{name}' is empty: none of {sum(totals.values())} selected events in"
+                f" {len(selected)} files falls into it; give it more events"
+                f" (simulation.events_per_sample, or files), raise selection.{name}_fraction, or"
+                " loosen cuts.events"
             )
     return totals
 
@@ -88,7 +109,13 @@ def _n_shards(n_events: int, settings: ShardSettings) -> int:
     return -(-n_events // settings.preprocessing.events_per_shard)
 
 
-def _shuffled(settings: ShardSettings, selected: Sequence[Path], samples: Sequence[str], totals: dict[str, int], folder: Path) -> Buckets:
+def _shuffled(
+    settings: ShardSettings,
+    selected: Sequence[Path],
+    samples: Sequence[str],
+    totals: dict[str, int],
+    folder: Path,
+) -> Buckets:
     """Scatter the records of all files to buckets of about a shard each."""
     folder.mkdir()
     buckets = Buckets(folder, [_n_shards(totals[split], settings) for split in SPLITS])
@@ -99,7 +126,9 @@ def _shuffled(settings: ShardSettings, selected: Sequence[Path], samples: Sequen
                 records = shard_records(events, settings, sample, path)
                 key = hash_of(ak.to_numpy(events.event_id), settings.seed, "shuffle")
                 group = np.argmax(ak.to_numpy(events.split)[:, None] == np.array(SPLITS), axis=1)
-                yield records.append_column(KEY, pa.array(key)).append_column(GROUP, pa.array(group.astype(np.int8)))
+                yield records.append_column(KEY, pa.array(key)).append_column(
+                    GROUP, pa.array(group.astype(np.int8))
+                )
             log.info("read %d of %d files", number, len(selected))
 
     buckets.scatter(blocks(), BUFFER_BYTES)
@@ -107,12 +136,19 @@ def _shuffled(settings: ShardSettings, selected: Sequence[Path], samples: Sequen
 
 
 def _write_split(
-    settings: ShardSettings, split: str, total: int, records: Iterator[pa.Table], folder: Path, statistics: FeatureStatistics
+    settings: ShardSettings,
+    split: str,
+    total: int,
+    records: Iterator[pa.Table],
+    folder: Path,
+    statistics: FeatureStatistics,
 ) -> dict[str, Any]:
     """Write the shards of one split and return their index for the manifest."""
     n_shards = _n_shards(total, settings)
     sizes = [total // n_shards + (number < total % n_shards) for number in range(n_shards)]
-    made = Provenance.of("write_shards", settings.plain()).plain()  # the manifest names the inputs, once for all shards
+    made = Provenance.of(
+        "write_shards", settings.plain()
+    ).plain()  # the manifest names the inputs, once for all shards
     described = {**_contents(settings), "split": split, "provenance": made}
     shards = []
     for number, shard in enumerate(cut(records, sizes)):
@@ -121,9 +157,20 @@ def _write_split(
         if split == "train":
             _add(statistics, shard, n_features(settings.elements))
         n_elements = int(np.sum(shard["n_elements"].to_numpy()))
-        shards.append({"file": name, "n_events": shard.num_rows, "n_elements": n_elements, "sha256": sha256(folder / name)})
+        shards.append(
+            {
+                "file": name,
+                "n_events": shard.num_rows,
+                "n_elements": n_elements,
+                "sha256": sha256(folder / name),
+            }
+        )
     log.info("%s: %d events in %d shards", split, total, n_shards)
-    return {"n_events": total, "n_elements": sum(shard["n_elements"] for shard in shards), "shards": shards}
+    return {
+        "n_events": total,
+        "n_elements": sum(shard["n_elements"] for shard in shards),
+        "shards": shards,
+    }
 
 
 def _add(statistics: FeatureStatistics, shard: pa.Table, width: int) -> None:
@@ -134,7 +181,11 @@ def _add(statistics: FeatureStatistics, shard: pa.Table, width: int) -> None:
 
 def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, Any]:
     """Return what the manifest says about the shards."""
-    return {"schema_version": schema.SCHEMA_VERSION, **_contents(settings), "samples": sorted(set(samples))}
+    return {
+        "schema_version": schema.SCHEMA_VERSION,
+        **_contents(settings),
+        "samples": sorted(set(samples)),
+    }
 
 
 def _contents(settings: ShardSettings) -> dict[str, Any]:
@@ -143,10 +194,16 @@ def _contents(settings: ShardSettings) -> dict[str, Any]:
     for name in settings.elements.types:
         features = getattr(settings.elements, name)
         units = feature_units(name, features)
-        elements[name] = [{**feature.model_dump(), "unit": unit} for feature, unit in zip(features, units, strict=True)]
+        elements[name] = [
+            {**feature.model_dump(), "unit": unit}
+            for feature, unit in zip(features, units, strict=True)
+        ]
     keys = {"name", "label", "pdg", "charged", "mass_gev"}
     return {
         "elements": elements,
         "n_features": n_features(settings.elements),
-        "classes": [{"name": "none"}, *(c.model_dump(include=keys) for c in settings.particle_classes)],
+        "classes": [
+            {"name": "none"},
+            *(c.model_dump(include=keys) for c in settings.particle_classes),
+        ],
     }

@@ -1,12 +1,13 @@
 """Shuffle records that do not fit into memory.
 
-Records in any order, each with a 64-bit key -> the same records in the order of their keys, in groups that are kept apart
-(here: the splits). Two passes: records are scattered to bucket files by group and range of key, then each bucket is sorted in
-memory and emitted. With keys that are hashes the order of keys is a random permutation, and buckets are of similar size.
-(Distribution sort on external storage: Knuth, The Art of Computer Programming 3, section 5.4.)
+Records in any order, each with a 64-bit key -> the same records in the order of their keys, in
+groups that are kept apart (here: the splits). Two passes: records are scattered to bucket files by
+group and range of key, then each bucket is sorted in memory and emitted. With keys that are hashes
+the order of keys is a random permutation, and buckets are of similar size. (Distribution sort on
+external storage: Knuth, The Art of Computer Programming 3, section 5.4.)
 
-Memory is one bucket plus one buffer of records, whatever the number of inputs. Records with equal keys keep the order in
-which they came.
+Memory is one bucket plus one buffer of records, whatever the number of inputs. Records with equal
+keys keep the order in which they came.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,10 @@ class Buckets:
                 _append(self._files[number], ordered.slice(start, stop - start))
 
     def in_key_order(self, group: int) -> Iterator[pa.Table]:
-        """Yield a group's records, bucket by bucket, in the order of their keys; a bucket's file is deleted once read."""
+        """Yield a group's records, bucket by bucket, in the order of their keys.
+
+        A bucket's file is deleted once read.
+        """
         first = self._first[group]
         for file in self._files[first : first + int(self._per_group[group])]:
             if file.exists():
@@ -50,13 +54,17 @@ class Buckets:
     def _bucket_of(self, records: pa.Table) -> NDArray[np.int64]:
         """Return each record's bucket: the ranges of key of a group have equal width."""
         group = records[GROUP].to_numpy()
-        place = ((records[KEY].to_numpy() >> np.uint64(32)) * self._per_group[group]) >> np.uint64(32)
+        place = ((records[KEY].to_numpy() >> np.uint64(32)) * self._per_group[group]) >> np.uint64(
+            32
+        )
         bucket: NDArray[np.int64] = self._first[group] + place.astype(np.int64)
         return bucket
 
 
 def cut(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """Yield the rows of ``tables``, in order, in tables of the given sizes, which must sum to the number of rows."""
+    """Yield the rows of ``tables``, in order, in tables of the given sizes, which must sum to the
+    number of rows.
+    """
     source = iter(tables)
     rest: pa.Table | None = None
     for size in sizes:

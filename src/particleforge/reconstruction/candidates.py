@@ -1,9 +1,11 @@
 """Particle candidates from the model's predictions.
 
-Predictions per element (flat) with the number of elements per event -> awkward records of ``schema.CANDIDATES`` per event.
-An element gives a candidate where P(none) < 1 - threshold; its class is the most probable particle class. Neutral classes
-have charge 0. The PDG code is that of the class, negative for the antiparticle: of positive charge for leptons (e+ is -11), of
-negative charge for hadrons (pi- is -211); see "Monte Carlo particle numbering scheme" of the Particle Data Group.
+Predictions per element (flat) with the number of elements per event -> awkward records of
+``schema.CANDIDATES`` per event. An element gives a candidate where P(none) < 1 - threshold; its
+class is the most probable particle class. Neutral classes have charge 0. The PDG code is that of
+the class, negative for the antiparticle: of positive charge for leptons (e+ is -11), of negative
+charge for hadrons (pi- is -211); see "Monte Carlo particle numbering scheme" of the Particle Data
+Group.
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,15 @@ NEGATIVE_PARTICLES = (11, 13, 15)  # positive code, negative charge
 
 
 def candidates_of(
-    found: Predictions, n_elements: NDArray[np.int32], classes: Sequence[dict[str, Any]], presence_threshold: float
+    found: Predictions,
+    n_elements: NDArray[np.int32],
+    classes: Sequence[dict[str, Any]],
+    presence_threshold: float,
 ) -> ak.Array:
-    """Return the candidates of each event, [n_events, var]; ``classes`` as in the manifest, class 0 none."""
+    """Return the candidates of each event, [n_events, var].
+
+    ``classes`` as in the manifest, class 0 none.
+    """
     counts = n_elements.astype(np.int64)
     event = np.repeat(np.arange(len(counts)), counts)
     element = np.arange(len(event)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -43,5 +51,7 @@ def candidates_of(
         "energy": p4[:, 3],
         "element": element[present],
     }
-    typed = {field.name: columns[field.name].astype(field.dtype) for field in schema.CANDIDATES.fields}
+    typed = {
+        field.name: columns[field.name].astype(field.dtype) for field in schema.CANDIDATES.fields
+    }
     return ak.unflatten(ak.zip(typed), np.bincount(event[present], minlength=len(counts)))

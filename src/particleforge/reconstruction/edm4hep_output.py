@@ -1,8 +1,9 @@
 """Reconstructed candidates as an EDM4hep file.
 
-Parquet of candidates (tables.RECONSTRUCTED_SCHEMA) -> ROOT file with EventHeader and one ReconstructedParticle collection: PDG,
-momentum and energy in GeV, charge in e, and the mass of the candidate's class. The file is streamed block by block; events
-without candidates, and files without events, are kept.
+Parquet of candidates (tables.RECONSTRUCTED_SCHEMA) -> ROOT file with EventHeader and one
+ReconstructedParticle collection: PDG, momentum and energy in GeV, charge in e, and the mass of the
+candidate's class. The file is streamed block by block; events without candidates, and files without
+events, are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,23 +19,39 @@ from particleforge.tables import RECONSTRUCTED_SCHEMA, from_arrow, iter_events
 
 
 def write_particles(
-    path: Path, collection: str, reconstructed: Path, classes: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]
+    path: Path,
+    collection: str,
+    reconstructed: Path,
+    classes: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
 ) -> None:
-    """Write the candidates in ``reconstructed`` as an EDM4hep file; ``classes`` as in the manifest, class 0 none."""
+    """Write the candidates in ``reconstructed`` as an EDM4hep file.
+
+    ``classes`` as in the manifest, class 0 none.
+    """
     masses = np.array([c.get("mass_gev", 0.0) for c in classes])
 
     def chunks() -> Iterator[Chunk]:
-        yield _chunk(from_arrow(RECONSTRUCTED_SCHEMA.empty_table()), collection, masses)  # makes the collections of an empty file
+        yield _chunk(
+            from_arrow(RECONSTRUCTED_SCHEMA.empty_table()), collection, masses
+        )  # makes the collections of an empty file
         for events in iter_events(reconstructed):
             yield _chunk(events, collection, masses)
 
-    write_edm4hep(path, {HEADER: EVENT_HEADER, collection: RECONSTRUCTED_PARTICLE}, chunks(), provenance)
+    write_edm4hep(
+        path, {HEADER: EVENT_HEADER, collection: RECONSTRUCTED_PARTICLE}, chunks(), provenance
+    )
 
 
-def _chunk(events: ak.Array, collection: str, masses: np.ndarray[Any, np.dtype[np.float64]]) -> Chunk:
+def _chunk(
+    events: ak.Array, collection: str, masses: np.ndarray[Any, np.dtype[np.float64]]
+) -> Chunk:
     n_events = len(events)
     candidates = ak.flatten(events.candidates)
-    column = {name: ak.to_numpy(candidates[name]) for name in ("pdg", "charge", "energy", "class_id", "px", "py", "pz")}
+    column = {
+        name: ak.to_numpy(candidates[name])
+        for name in ("pdg", "charge", "energy", "class_id", "px", "py", "pz")
+    }
     header = {
         "eventNumber": ak.to_numpy(events.event_number),
         "runNumber": ak.to_numpy(events.run_number),
@@ -48,4 +65,7 @@ def _chunk(events: ak.Array, collection: str, masses: np.ndarray[Any, np.dtype[n
         **{f"momentum.{axis}": column[f"p{axis}"] for axis in "xyz"},
     }
     event = np.repeat(np.arange(n_events), ak.to_numpy(ak.num(events.candidates)))
-    return Chunk(n_events, {HEADER: Collection(np.arange(n_events), header), collection: Collection(event, particles)})
+    return Chunk(
+        n_events,
+        {HEADER: Collection(np.arange(n_events), header), collection: Collection(event, particles)},
+    )

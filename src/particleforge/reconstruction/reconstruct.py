@@ -1,8 +1,9 @@
 """Reconstruct events with an exported model; needs onnxruntime, not torch.
 
-Dataset or selected file (Parquet) and ``model.onnx`` -> candidates per event in Parquet (tables.RECONSTRUCTED_SCHEMA) and the same
-as a ReconstructedParticle collection in an EDM4hep ROOT file. Of a selected file, events of the configured splits are
-reconstructed, of a dataset all. Files are streamed block by block.
+Dataset or selected file (Parquet) and ``model.onnx`` -> candidates per event in Parquet
+(tables.RECONSTRUCTED_SCHEMA) and the same as a ReconstructedParticle collection in an EDM4hep ROOT
+file. Of a selected file, events of the configured splits are reconstructed, of a dataset all. Files
+are streamed block by block.
 
 Invariants: events keep their order; the features and their order are those in the model's metadata.
 """
@@ -23,20 +24,34 @@ from particleforge.provenance import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
-from particleforge.tables import RECONSTRUCTED_SCHEMA, iter_events, read_metadata, to_arrow, write_table
+from particleforge.tables import (
+    RECONSTRUCTED_SCHEMA,
+    iter_events,
+    read_metadata,
+    to_arrow,
+    write_table,
+)
 
 
 def reconstruct_events(
-    settings: ReconstructSettings, events: Path, model: Path, output: Path, edm4hep: Path, built_from: Path | None = None
+    settings: ReconstructSettings,
+    events: Path,
+    model: Path,
+    output: Path,
+    edm4hep: Path,
+    built_from: Path | None = None,
 ) -> None:
-    """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT (``edm4hep``).
+    """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT
+    (``edm4hep``).
 
-    ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance names it, and the settings of
-    the dataset, instead.
+    ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance
+    names it, and the settings of the dataset, instead.
     """
     source = read_metadata(events)
     dataset = {"dataset": source["provenance"]["settings"]} if built_from else {}
-    made = Provenance.of("reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model])
+    made = Provenance.of(
+        "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
+    )
     network = OnnxModel(model, settings.reconstruction.threads)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
@@ -44,21 +59,29 @@ def reconstruct_events(
         "provenance": made.plain(),
     }
     write_table(output, _reconstructed(settings, events, network), RECONSTRUCTED_SCHEMA, metadata)
-    write_particles(edm4hep, settings.reconstruction.collection, output, network.classes, made.plain())
+    write_particles(
+        edm4hep, settings.reconstruction.collection, output, network.classes, made.plain()
+    )
     made.record(output, edm4hep)
 
 
-def _reconstructed(settings: ReconstructSettings, path: Path, network: OnnxModel) -> Iterator[pa.Table]:
+def _reconstructed(
+    settings: ReconstructSettings, path: Path, network: OnnxModel
+) -> Iterator[pa.Table]:
     """Yield the candidates of the file's blocks."""
     config = settings.reconstruction
     has_split = schema.SPLIT.name in pq.read_schema(path).names
     header = [field.name for field in schema.EVENT]
-    for block in iter_events(path, [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]):
+    for block in iter_events(
+        path, [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
+    ):
         events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
         check_elements(events, network.elements, path)
         elements = element_features(events, network.elements)
         check_finite(elements, network.elements, path)
         found = network.predict(elements, config.elements_per_batch)
-        candidates = candidates_of(found, elements.n_elements, network.classes, config.presence_threshold)
+        candidates = candidates_of(
+            found, elements.n_elements, network.classes, config.presence_threshold
+        )
         columns = {name: events[name] for name in header} | {schema.CANDIDATES.name: candidates}
         yield to_arrow(ak.zip(columns, depth_limit=1), RECONSTRUCTED_SCHEMA)

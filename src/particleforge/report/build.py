@@ -1,7 +1,8 @@
 """Stage ``report``: one self-contained HTML page that a physicist reads from top to bottom.
 
-Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and images inside: headline
-figures, data and their checks, cutflow, search, training, export, physics plots, studies if asked for, event displays, origin.
+Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and
+images inside: headline figures, data and their checks, cutflow, search, training, export, physics
+plots, studies if asked for, event displays, origin.
 
 Invariants: no script and no external resource; the same inputs give the same page.
 """
@@ -29,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Files that the report is made of; ``selected`` and ``reconstructed``, ``studies`` and ``study_plots`` are pairs in one order."""
+    """Files that the report is made of.
+
+    ``selected`` and ``reconstructed``, ``studies`` and ``study_plots`` are pairs in one order.
+    """
 
     dataset: Sequence[Path]
     selected: Sequence[Path]
@@ -52,12 +56,22 @@ class ReportInputs:
     study_plots: Sequence[Path] = ()
 
     def tables(self) -> list[Path]:
-        """Return the event tables, of which the report reads little: footers, and the events that it displays."""
+        """Return the event tables, of which the report reads little: footers, and the events that
+        it displays.
+        """
         return [*self.dataset, *self.selected, *self.reconstructed]
 
     def others(self) -> list[Path]:
         """Return all other inputs."""
-        single = (self.cutflow_table, self.cutflow_plot, self.manifest, self.hpo_best, self.hpo_trials, self.metrics, self.parity)
+        single = (
+            self.cutflow_table,
+            self.cutflow_plot,
+            self.manifest,
+            self.hpo_best,
+            self.hpo_trials,
+            self.metrics,
+            self.parity,
+        )
         validated = (self.physics_metrics, self.histograms, self.validation_plots)
         return [
             *single,
@@ -74,22 +88,54 @@ class ReportInputs:
 def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
     """Write the report to ``output``."""
     results = (
-        *(*inputs.dataset, *inputs.selected, inputs.cutflow_table, inputs.manifest, inputs.dataset_verdict, inputs.shards_verdict),
-        *(inputs.hpo_best, inputs.metrics, inputs.parity, *inputs.reconstructed, inputs.physics_metrics, *inputs.studies),
+        *(
+            *inputs.dataset,
+            *inputs.selected,
+            inputs.cutflow_table,
+            inputs.manifest,
+            inputs.dataset_verdict,
+            inputs.shards_verdict,
+        ),
+        *(
+            inputs.hpo_best,
+            inputs.metrics,
+            inputs.parity,
+            *inputs.reconstructed,
+            inputs.physics_metrics,
+            *inputs.studies,
+        ),
     )
     page = render_page(
         "particleforge.report",
         "report.html.j2",
         {
             "settings": settings,
-            "physics": gather_physics(inputs.physics_metrics, inputs.validation_plots, settings.particle_classes),
-            "data": gather_data(inputs.dataset, inputs.selected, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot),
+            "physics": gather_physics(
+                inputs.physics_metrics, inputs.validation_plots, settings.particle_classes
+            ),
+            "data": gather_data(
+                inputs.dataset,
+                inputs.selected,
+                inputs.manifest,
+                inputs.cutflow_table,
+                inputs.cutflow_plot,
+            ),
             "checks": gather_checks(inputs.dataset_verdict, inputs.shards_verdict),
             "learning": gather_learning(
-                inputs.hpo_best, inputs.hpo_trials, inputs.hpo_plots, inputs.metrics, inputs.parity, inputs.model_card
+                inputs.hpo_best,
+                inputs.hpo_trials,
+                inputs.hpo_plots,
+                inputs.metrics,
+                inputs.parity,
+                inputs.model_card,
             ),
             "studies": gather_studies(inputs.studies, inputs.study_plots),
-            "displays": draw_displays(inputs.selected, inputs.reconstructed, settings.report.n_event_displays, settings.particle_classes),
+            "displays": draw_displays(
+                inputs.selected,
+                inputs.reconstructed,
+                settings.report.n_event_displays,
+                settings.particle_classes,
+            ),
             "origin": gather_origin(results),
             "files": _files(inputs, output),
         },
@@ -103,7 +149,10 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
 def _files(inputs: ReportInputs, output: Path) -> Rows:
     """Return the result files worth opening, by their path from the page's folder."""
     named = (
-        (inputs.physics_metrics, "every figure of the validation with its error, also per sample and per bin"),
+        (
+            inputs.physics_metrics,
+            "every figure of the validation with its error, also per sample and per bin",
+        ),
         (inputs.histograms, "the histograms behind the plots, to compare or to draw them anew"),
         (inputs.validation_plots, "the plots as PNG and PDF"),
         (inputs.dataset_verdict, "the checks of the dataset, with the extremes of every column"),
@@ -116,4 +165,7 @@ def _files(inputs: ReportInputs, output: Path) -> Rows:
         (inputs.model_card, "how to use the exported model"),
         *((path, f"what the study {path.stem} found") for path in inputs.studies),
     )
-    return Rows(("file", "content"), [(os.path.relpath(path, output.parent), content) for path, content in named])
+    return Rows(
+        ("file", "content"),
+        [(os.path.relpath(path, output.parent), content) for path, content in named],
+    )

@@ -1,7 +1,8 @@
 """The report's account of the data: samples, energy balance, cutflow.
 
-Inputs -> outputs: Parquet metadata of the dataset and of the selected events, and the manifest of the shards; the cutflow's CSV -> tables.
-Only file footers are read, never events, so the report stays quick for any number of them.
+Inputs -> outputs: Parquet metadata of the dataset and of the selected events, and the manifest of
+the shards; the cutflow's CSV -> tables. Only file footers are read, never events, so the report
+stays quick for any number of them.
 """
 
 import csv
@@ -37,15 +38,25 @@ class Data:
     cutflow_plot: Picture
 
 
-def gather_data(dataset: Sequence[Path], selected: Sequence[Path], manifest: Path, cutflow_table: Path, cutflow_plot: Path) -> Data:
-    """Read what the dataset's files, those of the selected events, the manifest and the cutflow say about themselves."""
+def gather_data(
+    dataset: Sequence[Path],
+    selected: Sequence[Path],
+    manifest: Path,
+    cutflow_table: Path,
+    cutflow_plot: Path,
+) -> Data:
+    """Read what the dataset's files, those of the selected events, the manifest and the cutflow say
+    about themselves.
+    """
     totals: dict[str, Counter[str]] = {}
     quarantined = []
     for path in dataset:
         metadata = tables.read_metadata(path)
         sample = metadata["provenance"]["settings"]["sample_name"]
         left_out = metadata["quarantined"]
-        totals.setdefault(sample, Counter()).update(_sizes(path) | {"files": len(metadata["files"]), "left out": len(left_out)})
+        totals.setdefault(sample, Counter()).update(
+            _sizes(path) | {"files": len(metadata["files"]), "left out": len(left_out)}
+        )
         quarantined += [(sample, path.name, entry["file"], entry["reason"]) for entry in left_out]
     accounts = read_accounts(dataset)
     described = json.loads(manifest.read_text(encoding="utf-8"))
@@ -70,51 +81,97 @@ def _sizes(path: Path) -> dict[str, int]:
         column = next(i for i, name in enumerate(names) if name.startswith(f"{collection}."))
         chunks = [footer.row_group(group).column(column) for group in range(footer.num_row_groups)]
         # an empty list counts as one value that is null; a chunk without rows has no statistics
-        sizes[collection] = sum(chunk.num_values - chunk.statistics.null_count for chunk in chunks if chunk.num_values)
+        sizes[collection] = sum(
+            chunk.num_values - chunk.statistics.null_count for chunk in chunks if chunk.num_values
+        )
     return sizes
 
 
 def _samples(totals: Mapping[str, Counter[str]], calorimeter_type: str) -> Rows:
     rows = []
     for sample, total in sorted(totals.items()):
-        means = [f"{total[name] / total['events']:.1f}" if total["events"] else NOTHING for name in ("tracks", "clusters", "particles")]
-        rows.append((sample, number(total["files"]), number(total["left out"]), number(total["events"]), *means))
+        means = [
+            f"{total[name] / total['events']:.1f}" if total["events"] else NOTHING
+            for name in ("tracks", "clusters", "particles")
+        ]
+        rows.append(
+            (
+                sample,
+                number(total["files"]),
+                number(total["left out"]),
+                number(total["events"]),
+                *means,
+            )
+        )
     return Rows(
-        ("sample", "files", "files left out", "events", "tracks / event", f"{calorimeter_type}s / event", "stable particles / event"), rows
+        (
+            "sample",
+            "files",
+            "files left out",
+            "events",
+            "tracks / event",
+            f"{calorimeter_type}s / event",
+            "stable particles / event",
+        ),
+        rows,
     )
 
 
 def _energy(accounts: Sequence[Account], selected: Sequence[Path]) -> Rows:
-    """Return one row per sample, with what the object cuts drop of the energy of the selected events."""
+    """Return one row per sample, with what the object cuts drop of the energy of the selected
+    events.
+    """
     cut: dict[str, Counter[str]] = {}
     for path in selected:
         metadata = tables.read_metadata(path)
         cut.setdefault(metadata["sample"], Counter()).update(metadata["energy_gev"])
     rows = []
     for sample in sorted({account.sample for account in accounts}):
-        whole = total_of([account for account in accounts if account.sample == sample], sample, sample)
+        whole = total_of(
+            [account for account in accounts if account.sample == sample], sample, sample
+        )
         balance, selection = whole.balance, cut.get(sample, Counter())
-        closure = abs(balance.visible - balance.target - balance.dropped) / max(balance.visible, 1.0)
+        closure = abs(balance.visible - balance.target - balance.dropped) / max(
+            balance.visible, 1.0
+        )
         by_cuts = percent(selection["dropped_by_object_cuts"], selection["visible"])
         rows.append((*row(whole), by_cuts, f"{closure:.1e}"))
     return Rows(("sample", *HEADS[1:], "object cuts", "closure"), rows)
 
 
 def _worst_files(accounts: Sequence[Account]) -> Rows:
-    """Return the files that drop the largest shares of their energy; nothing if each sample is of one file."""
+    """Return the files that drop the largest shares of their energy.
+
+    Nothing if each sample is of one file.
+    """
     if len(accounts) == len({account.sample for account in accounts}):
         return Rows((), [])
-    worst = sorted(accounts, key=lambda account: (-account.dropped_fraction, account.sample, account.name))[:N_WORST_FILES]
+    worst = sorted(
+        accounts, key=lambda account: (-account.dropped_fraction, account.sample, account.name)
+    )[:N_WORST_FILES]
     return Rows(("sample", *HEADS), [(account.sample, *row(account)) for account in worst])
 
 
 def _splits(manifest: Mapping[str, Any]) -> Rows:
     rows = []
     for name, split in manifest["splits"].items():
-        per_event = f"{split['n_elements'] / split['n_events']:.1f}" if split["n_events"] else NOTHING
-        rows.append((name, number(split["n_events"]), number(split["n_elements"]), per_event, number(len(split["shards"]))))
+        per_event = (
+            f"{split['n_elements'] / split['n_events']:.1f}" if split["n_events"] else NOTHING
+        )
+        rows.append(
+            (
+                name,
+                number(split["n_events"]),
+                number(split["n_elements"]),
+                per_event,
+                number(len(split["shards"])),
+            )
+        )
     order = {"train": 0, "valid": 1, "test": 2}
-    return Rows(("split", "events", "elements", "elements / event", "shards"), sorted(rows, key=lambda row: order[row[0]]))
+    return Rows(
+        ("split", "events", "elements", "elements / event", "shards"),
+        sorted(rows, key=lambda row: order[row[0]]),
+    )
 
 
 def _cutflow(table: Path) -> Rows:
@@ -132,4 +189,6 @@ def _cutflow(table: Path) -> Rows:
         )
         for row in found
     ]
-    return Rows(("sample", "quantity", "cut", "expression", "number", "of all", "of row before"), rows)
+    return Rows(
+        ("sample", "quantity", "cut", "expression", "number", "of all", "of row before"), rows
+    )

@@ -1,7 +1,8 @@
-"""Event displays: what the detector saw and what each reconstruction made of it, in pseudorapidity and azimuth.
+"""Event displays: what the detector saw and what each reconstruction made of it, in pseudorapidity
+and azimuth.
 
-Inputs -> outputs: selected and reconstructed files -> PNG pictures of the first events of each sample that were reconstructed
-and have anything visible. The area of a marker grows with energy.
+Inputs -> outputs: selected and reconstructed files -> PNG pictures of the first events of each
+sample that were reconstructed and have anything visible. The area of a marker grows with energy.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ _CAPTION = """Event {event} of run {run} ({sample}, {split}). Top left: tracks (
 
 
 def draw_displays(
-    selected: Sequence[Path], reconstructed: Sequence[Path], n_per_sample: int, classes: Sequence[ParticleClassConfig]
+    selected: Sequence[Path],
+    reconstructed: Sequence[Path],
+    n_per_sample: int,
+    classes: Sequence[ParticleClassConfig],
 ) -> list[Picture]:
     """Return up to ``n_per_sample`` displays of every sample."""
     pictures: list[Picture] = []
@@ -43,12 +47,18 @@ def draw_displays(
     return pictures
 
 
-def _displays_of(pair: tuple[Path, Path], wanted: int, classes: Sequence[ParticleClassConfig]) -> list[Picture]:
-    """Return displays of the first ``wanted`` events of one pair of files that have visible particles."""
+def _displays_of(
+    pair: tuple[Path, Path], wanted: int, classes: Sequence[ParticleClassConfig]
+) -> list[Picture]:
+    """Return displays of the first ``wanted`` events of one pair of files that have visible
+    particles.
+    """
     pictures: list[Picture] = []
     for batch in read_pair(*pair, also=(*_COLUMNS, "split")):
         visible = np.flatnonzero(ak.to_numpy(ak.num(batch.views["truth"])) > 0)
-        pictures += [_display(batch, int(event), classes) for event in visible[: wanted - len(pictures)]]
+        pictures += [
+            _display(batch, int(event), classes) for event in visible[: wanted - len(pictures)]
+        ]
         if len(pictures) == wanted:
             break
     return pictures
@@ -69,7 +79,11 @@ def _display(batch: EventBatch, event: int, classes: Sequence[ParticleClassConfi
         for axes, name in zip(panels.flat[1:], ("truth", "mlpf", "baseline"), strict=True):
             particles = batch.views[name][event]
             _draw_particles(axes, particles)
-            annotate(axes, LABELS[name], f"{len(particles)} particles, {ak.sum(particles.energy):.1f} GeV")
+            annotate(
+                axes,
+                LABELS[name],
+                f"{len(particles)} particles, {ak.sum(particles.energy):.1f} GeV",
+            )
         panels[0, 0].set(ylim=(-np.pi, np.pi), xlim=_eta_range(batch, event))
         for axes in panels[1]:
             axes.set_xlabel(r"$\eta$")
@@ -77,7 +91,9 @@ def _display(batch: EventBatch, event: int, classes: Sequence[ParticleClassConfi
             axes.set_ylabel(r"$\phi$ [rad]")
         _add_legend(figure, classes)
         png = png_bytes(figure)
-    caption = _CAPTION.format(event=number, run=run, sample=batch.sample, split=f"{where.split} split")
+    caption = _CAPTION.format(
+        event=number, run=run, sample=batch.sample, split=f"{where.split} split"
+    )
     return Picture(f"event_{batch.sample}_{run}_{number}", data_uri(png), " ".join(caption.split()))
 
 
@@ -97,15 +113,34 @@ def _areas(energies: ak.Array) -> np.ndarray:
 def _draw_elements(axes: Axes, where: ak.Record) -> None:
     tracks, clusters = where.tracks, where.clusters
     eta, phi = ak.to_numpy(clusters.eta), ak.to_numpy(clusters.phi)
-    axes.scatter(eta, phi, _areas(clusters.energy), marker="s", facecolor="#bbbbbb55", edgecolor="#777777", linewidth=0.7)
-    axes.scatter(ak.to_numpy(tracks.eta), ak.to_numpy(tracks.phi), _areas(tracks.p), marker="+", color="#222222", linewidth=1)
+    axes.scatter(
+        eta,
+        phi,
+        _areas(clusters.energy),
+        marker="s",
+        facecolor="#bbbbbb55",
+        edgecolor="#777777",
+        linewidth=0.7,
+    )
+    axes.scatter(
+        ak.to_numpy(tracks.eta),
+        ak.to_numpy(tracks.phi),
+        _areas(tracks.p),
+        marker="+",
+        color="#222222",
+        linewidth=1,
+    )
 
 
 def _draw_particles(axes: Axes, particles: ak.Array) -> None:
-    """Draw particles in the colours of their classes, the most energetic first so that it hides none."""
+    """Draw particles in the colours of their classes, the most energetic first so that it hides
+    none.
+    """
     particles = particles[ak.argsort(particles.energy, ascending=False)]
     colours = np.array(_COLOURS)[(ak.to_numpy(particles.class_id) - 1) % len(_COLOURS)]
-    filled = np.where(ak.to_numpy(particles.charge) != 0, colours, "#ffffff00")  # "none" would turn black where alpha is set
+    filled = np.where(
+        ak.to_numpy(particles.charge) != 0, colours, "#ffffff00"
+    )  # "none" would turn black where alpha is set
     axes.scatter(
         ak.to_numpy(particles.eta),
         ak.to_numpy(particles.phi),
@@ -119,7 +154,16 @@ def _draw_particles(axes: Axes, particles: ak.Array) -> None:
 
 def _add_legend(figure: Figure, classes: Sequence[ParticleClassConfig]) -> None:
     marks = [
-        Line2D([], [], ls="", marker="o", ms=7, mec=colour, mfc=colour if c.charged else "none", label=c.label)
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker="o",
+            ms=7,
+            mec=colour,
+            mfc=colour if c.charged else "none",
+            label=c.label,
+        )
         for c, colour in zip(classes, _COLOURS * 4, strict=False)
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 5))

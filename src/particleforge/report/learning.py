@@ -1,7 +1,7 @@
 """The report's account of search, training and export.
 
-Inputs -> outputs: ``best.yaml``, trials table and plots of the search; metrics of the final training; parity and model card
-of the export -> tables, pictures and text.
+Inputs -> outputs: ``best.yaml``, trials table and plots of the search; metrics of the final
+training; parity and model card of the export -> tables, pictures and text.
 """
 
 import json
@@ -19,21 +19,39 @@ from particleforge.pages.rendering import Picture, Rows, data_uri, number, perce
 _TRIALS_SHOWN = 40
 _WIDE = ("parallel", "cost")  # plots of the search whose labels are small otherwise
 _HPO_CAPTIONS = {
-    "history": "Validation loss of the trials in the order of their start. Only trials of equal budget compare; a low budget's values "
-    "rank configurations, they are no final losses.",
-    "rungs": "Learning curves of the configurations through the rungs, with their promotions. Curves that cross between rungs show "
-    "what a short budget can get wrong.",
-    "timeline": "Above: the trainings that ran at one time, side by side; gaps are idle workers, thin lines the time from a slot's start "
-    "to its training's. Below: how the rungs filled. Promotions start before a rung is full, unless the scheduler is sha.",
-    "parallel": "One line per configuration through its parameters, to the largest budget that it reached and its validation loss there. "
-    "A larger budget outranks a smaller one. Where dark lines meet lies what the search preferred; an even spread means that the "
-    "parameter mattered little. Below the axes: parameters that a configuration does not have.",
-    "pareto": "Validation loss against what the network costs on an event of mean length: floating-point operations of its matrix "
-    "products. On the line, trials of the last rung that no other beats in both; hpo.pick chooses among these.",
-    "importances": "Share of the loss's variance that each parameter explains, over the first rung (fANOVA). With few trials these are "
-    "rough: read the order, not the numbers.",
-    "cost": "Left: ranks times the time of the trainings, per budget; a rank hour is a GPU hour on GPUs, else an hour of the cores of one "
-    "process. Right: the best loss of each budget against what the search had cost by then, and how far the configured settings came.",
+    "history": (
+        "Validation loss of the trials in the order of their start. Only trials of equal budget"
+        " compare; a low budget's values rank configurations, they are no final losses."
+    ),
+    "rungs": (
+        "Learning curves of the configurations through the rungs, with their promotions. Curves"
+        " that cross between rungs show what a short budget can get wrong."
+    ),
+    "timeline": (
+        "Above: the trainings that ran at one time, side by side; gaps are idle workers, thin lines"
+        " the time from a slot's start to its training's. Below: how the rungs filled. Promotions"
+        " start before a rung is full, unless the scheduler is sha."
+    ),
+    "parallel": (
+        "One line per configuration through its parameters, to the largest budget that it reached"
+        " and its validation loss there. A larger budget outranks a smaller one. Where dark lines"
+        " meet lies what the search preferred; an even spread means that the parameter mattered"
+        " little. Below the axes: parameters that a configuration does not have."
+    ),
+    "pareto": (
+        "Validation loss against what the network costs on an event of mean length: floating-point"
+        " operations of its matrix products. On the line, trials of the last rung that no other"
+        " beats in both; hpo.pick chooses among these."
+    ),
+    "importances": (
+        "Share of the loss's variance that each parameter explains, over the first rung (fANOVA)."
+        " With few trials these are rough: read the order, not the numbers."
+    ),
+    "cost": (
+        "Left: ranks times the time of the trainings, per budget; a rank hour is a GPU hour on"
+        " GPUs, else an hour of the cores of one process. Right: the best loss of each budget"
+        " against what the search had cost by then, and how far the configured settings came."
+    ),
 }
 _CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve that turns up while the training curve
     falls means overfitting; one that still falls at the end means that more steps would help. Middle: the terms of the validation
@@ -62,7 +80,12 @@ class Learning:
 
 
 def gather_learning(
-    hpo_best: Path, hpo_trials: Path, hpo_plots: Mapping[str, Path], metrics: Path, parity: Path, model_card: Path
+    hpo_best: Path,
+    hpo_trials: Path,
+    hpo_plots: Mapping[str, Path],
+    metrics: Path,
+    parity: Path,
+    model_card: Path,
 ) -> Learning:
     """Read the results of search, training and export."""
     best = yaml.safe_load(hpo_best.read_text(encoding="utf-8"))
@@ -72,9 +95,14 @@ def gather_learning(
     cost, cost_text = _cost(table, best["config"])
     found = pd.read_parquet(metrics)
     return Learning(
-        best=Rows(("setting", "value"), [(path, number(value)) for path, value in _flat(searched).items()]),
-        best_text=f"Configuration {best['config']}, trial {best['trial']}: validation loss {number(best['value'])} "
-        f"after {number(best['steps'])} steps" + (f"; {best['why']}." if best.get("why") else "."),
+        best=Rows(
+            ("setting", "value"), [(path, number(value)) for path, value in _flat(searched).items()]
+        ),
+        best_text=(
+            f"Configuration {best['config']}, trial {best['trial']}: validation loss"
+            f" {number(best['value'])} after {number(best['steps'])} steps"
+        )
+        + (f"; {best['why']}." if best.get("why") else "."),
         against_default=_against_default(best["against_default"]),
         trials=trials,
         trials_text=trials_text,
@@ -82,8 +110,13 @@ def gather_learning(
         cost_text=cost_text,
         seeds=_seeds(best.get("seeds", [])),
         front=_front(best.get("pareto_front", [])),
-        search_plots=[picture(path, _HPO_CAPTIONS[name], wide=name in _WIDE) for name, path in hpo_plots.items()],
-        curves=Picture("training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())),
+        search_plots=[
+            picture(path, _HPO_CAPTIONS[name], wide=name in _WIDE)
+            for name, path in hpo_plots.items()
+        ],
+        curves=Picture(
+            "training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())
+        ),
         training=_training(found),
         parity=_parity(json.loads(parity.read_text(encoding="utf-8"))),
         model_card=model_card.read_text(encoding="utf-8"),
@@ -92,32 +125,55 @@ def gather_learning(
 
 def _against_default(comparison: Mapping[str, Any] | None) -> str:
     if comparison is None:
-        return "The search did not include the configured settings (hpo.include_default), so there is nothing to compare with."
+        return (
+            "The search did not include the configured settings (hpo.include_default), so there is"
+            " nothing to compare with."
+        )
     if comparison["steps"] is None:
         return f"No comparison with the configured settings: {comparison['reason']}."
     text = (
-        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps): "
-        f"validation loss {number(comparison['best_value'])} for the best, {number(comparison['default_value'])} "
-        "for the configured settings"
+        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps):"
+        f" validation loss {number(comparison['best_value'])} for the best,"
+        f" {number(comparison['default_value'])} for the configured settings"
     )
     if comparison["relative_change"] is not None:
         text += f" ({comparison['relative_change']:+.1%})"
-    return text + ("." if comparison["at_full_budget"] else "; the configured settings were not trained further.")
+    return text + (
+        "."
+        if comparison["at_full_budget"]
+        else "; the configured settings were not trained further."
+    )
 
 
 def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
-    """Return the cost by rung in rank hours, and against what it cost to train the best configuration alone."""
+    """Return the cost by rung in rank hours, and against what it cost to train the best
+    configuration alone.
+    """
     cost = table["ranks"] * table["seconds"].fillna(0.0) / 3600
     failed = table["value"].isna()
     rows = []
-    for rung, chosen in [*((str(r), table["rung"] == r) for r in sorted(set(table["rung"]))), ("all", table["rung"] >= 0)]:
+    for rung, chosen in [
+        *((str(r), table["rung"] == r) for r in sorted(set(table["rung"]))),
+        ("all", table["rung"] >= 0),
+    ]:
         own, lost = cost[chosen], cost[chosen & failed]
         hours = (number(own.sum()), percent(own.sum(), cost.sum()), number(lost.sum()))
-        rows.append((rung, number(int(table.loc[chosen, "steps"].max())), str(len(own)), str(len(lost)), *hours))
+        rows.append(
+            (
+                rung,
+                number(int(table.loc[chosen, "steps"].max())),
+                str(len(own)),
+                str(len(lost)),
+                *hours,
+            )
+        )
     text = f"Cost: {number(cost.sum())} rank hours, ranks times the time of the trainings"
     alone = cost[table["config"] == best].sum()
     if alone > 0:
-        text += f"; that is {number(cost.sum() / alone)} times the trainings of the best configuration alone"
+        text += (
+            f"; that is {number(cost.sum() / alone)} times the trainings of the best configuration"
+            " alone"
+        )
     heads = ("rung", "to step", "trials", "failed", "rank hours", "share", "of them failed")
     return Rows(heads, rows), text + "."
 
@@ -127,29 +183,59 @@ def _seeds(found: Sequence[Mapping[str, Any]]) -> Rows | None:
     rows = []
     for s in found:
         values = ", ".join(map(number, s["values"]))
-        rows.append((s["config"], number(s["mean"]), number(s["standard_deviation"]), values, str(s["failures"])))
-    return Rows(("configuration", "mean validation loss", "standard deviation", "by seed", "failed"), rows) if rows else None
+        rows.append(
+            (
+                s["config"],
+                number(s["mean"]),
+                number(s["standard_deviation"]),
+                values,
+                str(s["failures"]),
+            )
+        )
+    return (
+        Rows(
+            ("configuration", "mean validation loss", "standard deviation", "by seed", "failed"),
+            rows,
+        )
+        if rows
+        else None
+    )
 
 
 def _front(found: Sequence[Mapping[str, Any]]) -> Rows | None:
     """Return the trials that no other beats in loss and cost, if cost was an objective."""
-    rows = [(str(f["trial"]), f["config"], number(f["value"]), number(f["inference_gflop"])) for f in found]
-    return Rows(("trial", "configuration", "validation loss", "GFLOP per event"), rows) if rows else None
+    rows = [
+        (str(f["trial"]), f["config"], number(f["value"]), number(f["inference_gflop"]))
+        for f in found
+    ]
+    return (
+        Rows(("trial", "configuration", "validation loss", "GFLOP per event"), rows)
+        if rows
+        else None
+    )
 
 
 def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
     """Return the trials best first within each rung, the top rung first."""
     counts = table["status"].value_counts().to_dict()
-    text = f"{len(table)} trials: " + ", ".join(f"{number} {status}" for status, number in sorted(counts.items())) + "."
+    text = (
+        f"{len(table)} trials: "
+        + ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        + "."
+    )
     if len(table) > _TRIALS_SHOWN:
         text += f" The first {_TRIALS_SHOWN} are shown; hpo/trials.csv has all."
-    shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(_TRIALS_SHOWN)
+    shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(
+        _TRIALS_SHOWN
+    )
     hidden = {"trial", "slot", "parent", "default_value", "ranks", "seconds"}
     if len(set(table["bracket"])) == 1:
         hidden.add("bracket")
     if set(counts) == {"complete"}:
         hidden.add("reason")  # the same for all: the budget was used up
-    columns = [name for name in shown.columns if name not in hidden and not shown[name].isna().all()]
+    columns = [
+        name for name in shown.columns if name not in hidden and not shown[name].isna().all()
+    ]
     rows = [tuple(number(value) for value in row) for row in shown[columns].itertuples(index=False)]
     return Rows(tuple(columns), rows), text
 
@@ -160,12 +246,23 @@ def _curves(found: pd.DataFrame) -> bytes:
         figure = new_figure(13, 4.2)
         loss, terms, rate = figure.subplots(1, 3)
         for split, colour in (("train", "#999999"), ("valid", "#d55e00")):
-            loss.plot(*_curve(found, split, "loss"), color=colour, marker="." if split == "valid" else "", label=split)
-        names = [name for name in found.loc[found["split"] == "valid", "name"].unique() if name != "loss"]
+            loss.plot(
+                *_curve(found, split, "loss"),
+                color=colour,
+                marker="." if split == "valid" else "",
+                label=split,
+            )
+        names = [
+            name for name in found.loc[found["split"] == "valid", "name"].unique() if name != "loss"
+        ]
         for name in names:
             terms.plot(*_curve(found, "valid", name), marker=".", label=name)
         rate.plot(*_curve(found, "train", "learning_rate"), color="#0072b2")
-        for axes, label in ((loss, "loss"), (terms, "terms of the validation loss"), (rate, "learning rate")):
+        for axes, label in (
+            (loss, "loss"),
+            (terms, "terms of the validation loss"),
+            (rate, "learning rate"),
+        ):
             axes.set(xlabel="optimiser step", ylabel=label)
         for axes in (loss, terms):
             if axes.lines and all((line.get_ydata() > 0).all() for line in axes.lines):
@@ -184,7 +281,10 @@ def _training(found: pd.DataFrame) -> Rows:
     steps, losses = _curve(found, "valid", "loss")
     if len(losses):
         rows += [
-            ("best validation loss", f"{number(float(losses.min()))} at step {number(int(steps[losses.argmin()]))}"),
+            (
+                "best validation loss",
+                f"{number(float(losses.min()))} at step {number(int(steps[losses.argmin()]))}",
+            ),
             ("last validation loss", number(float(losses[-1]))),
         ]
     for name, label in (
@@ -208,5 +308,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _parity(found: Mapping[str, Any]) -> Rows:
     leaves = _flat({key: value for key, value in found.items() if key != "provenance"})
-    shown = {key: number(value) for key, value in leaves.items() if value != "" and not isinstance(value, list)}
+    shown = {
+        key: number(value)
+        for key, value in leaves.items()
+        if value != "" and not isinstance(value, list)
+    }
     return Rows(("ONNX against torch", "value"), list(shown.items()))

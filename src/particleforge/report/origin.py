@@ -1,7 +1,7 @@
 """Where the results come from: stages, settings, commits, hosts and package versions.
 
-Inputs -> outputs: the ``<file>.provenance.json`` beside each result (``provenance``), where there is one
--> tables. Results without such a record are counted, not guessed at.
+Inputs -> outputs: the ``<file>.provenance.json`` beside each result (``provenance``), where there
+is one -> tables. Results without such a record are counted, not guessed at.
 """
 
 import json
@@ -41,14 +41,19 @@ def gather_origin(results: Iterable[Path]) -> Origin:
             ("stage", "version", "files", "settings", "commit", "host", "time [s]"),
             [_stage(stage, records) for stage, records in by_stage.items()],
         ),
-        packages=Rows(("package", "version"), [(name, ", ".join(sorted(found))) for name, found in sorted(packages.items())]),
+        packages=Rows(
+            ("package", "version"),
+            [(name, ", ".join(sorted(found))) for name, found in sorted(packages.items())],
+        ),
         without_record=missing,
     )
 
 
 def _stage(stage: str, records: list[Mapping[str, Any]]) -> tuple[str, ...]:
     circumstances = [record["circumstances"] for record in records]
-    commits = {c["git_commit"][:12] + (" (modified)" if c["git_dirty"] else "") for c in circumstances}
+    commits = {
+        c["git_commit"][:12] + (" (modified)" if c["git_dirty"] else "") for c in circumstances
+    }
     return (
         stage.replace("_", " "),
         _distinct(number(record["settings"].get("version")) for record in records),

@@ -1,12 +1,14 @@
 """Gather the cutflows of all shards into a table and a plot.
 
-Cutflow JSON of each shard (``selection.select``) -> CSV with one row per sample, quantity and cut, and a PNG with a PDF
-beside it. Quantities are events, and the objects that are cut (tracks, clusters or hits, candidates), which have the weight of
-their event. Rows are in the order of the cuts; ``efficiency`` is relative to all, ``step_efficiency`` to the row before.
+Cutflow JSON of each shard (``selection.select``) -> CSV with one row per sample, quantity and cut,
+and a PNG with a PDF beside it. Quantities are events, and the objects that are cut (tracks,
+clusters or hits, candidates), which have the weight of their event. Rows are in the order of the
+cuts; ``efficiency`` is relative to all, ``step_efficiency`` to the row before.
 
-Errors are Clopper-Pearson intervals at 68.27 % (Clopper, Pearson, Biometrika 26 (1934) 404); for weights with the
-effective number (sum w)^2 / sum w^2, as ROOT's TEfficiency does for its intervals. Those of objects take the objects of an event
-as independent. They depend on the input only through sums, so not on the number or order of the shards beyond rounding.
+Errors are Clopper-Pearson intervals at 68.27 % (Clopper, Pearson, Biometrika 26 (1934) 404); for
+weights with the effective number (sum w)^2 / sum w^2, as ROOT's TEfficiency does for its intervals.
+Those of objects take the objects of an event as independent. They depend on the input only through
+sums, so not on the number or order of the shards beyond rounding.
 """
 
 import csv
@@ -54,8 +56,13 @@ class CutflowRow:
     step_efficiency_high: float
 
 
-def gather_cutflows(settings: CutflowSettings, cutflows: Sequence[Path], table: Path, plot: Path) -> None:
-    """Write the cutflow of all samples as CSV, PNG (``plot``) and PDF (beside it); shards with other cuts are a UserError."""
+def gather_cutflows(
+    settings: CutflowSettings, cutflows: Sequence[Path], table: Path, plot: Path
+) -> None:
+    """Write the cutflow of all samples as CSV, PNG (``plot``) and PDF (beside it).
+
+    Shards with other cuts are a UserError.
+    """
     made = Provenance.of("gather_cutflows", settings.plain(), cutflows)
     by_sample: dict[str, _Cutflow] = {}
     for path in cutflows:
@@ -71,7 +78,8 @@ def gather_cutflows(settings: CutflowSettings, cutflows: Sequence[Path], table: 
 
 
 def efficiency(passed: float, total: float, total_squared: float) -> _Interval:
-    """Return efficiency and the bounds of its interval from sums of weights and the total's sum of squared weights.
+    """Return efficiency and the bounds of its interval from sums of weights and the total's sum of
+    squared weights.
 
     Without events, or with weights that sum to nothing, nothing is known: (0, 0, 1).
     """
@@ -89,10 +97,17 @@ def _add(by_sample: dict[str, _Cutflow], found: dict[str, Any], path: Path) -> N
     """Add one shard's counts to its sample."""
     added: _Cutflow = found["cutflow"]
     total = by_sample.setdefault(
-        found["sample"], {quantity: [{**row, **dict.fromkeys(_SUMS, 0)} for row in rows] for quantity, rows in added.items()}
+        found["sample"],
+        {
+            quantity: [{**row, **dict.fromkeys(_SUMS, 0)} for row in rows]
+            for quantity, rows in added.items()
+        },
     )
     if _cuts(total) != _cuts(added):
-        raise UserError(f"{path}: made with other cuts than the shards before it; rerun select_events for all shards")
+        raise UserError(
+            f"{path}: made with other cuts than the shards before it; rerun select_events for all"
+            " shards"
+        )
     for quantity, rows in added.items():
         for mine, other in zip(total[quantity], rows, strict=True):
             for name in _SUMS:
@@ -100,7 +115,10 @@ def _add(by_sample: dict[str, _Cutflow], found: dict[str, Any], path: Path) -> N
 
 
 def _cuts(cutflow: _Cutflow) -> dict[str, list[tuple[str, str]]]:
-    return {quantity: [(row["name"], row["expression"]) for row in rows] for quantity, rows in cutflow.items()}
+    return {
+        quantity: [(row["name"], row["expression"]) for row in rows]
+        for quantity, rows in cutflow.items()
+    }
 
 
 def _rows(sample: str, total: _Cutflow) -> Iterator[CutflowRow]:
@@ -108,20 +126,37 @@ def _rows(sample: str, total: _Cutflow) -> Iterator[CutflowRow]:
         rows = total[quantity]
         before = everything = rows[0]
         for row in rows:
-            shares = (_WHOLE, _WHOLE) if row is everything else (_share(row, everything), _share(row, before))
-            yield CutflowRow(sample, quantity, row["name"], row["expression"], row["number"], row["sum_of_weights"], *shares[0], *shares[1])
+            shares = (
+                (_WHOLE, _WHOLE)
+                if row is everything
+                else (_share(row, everything), _share(row, before))
+            )
+            yield CutflowRow(
+                sample,
+                quantity,
+                row["name"],
+                row["expression"],
+                row["number"],
+                row["sum_of_weights"],
+                *shares[0],
+                *shares[1],
+            )
             before = row
 
 
 def _share(row: dict[str, Any], base: dict[str, Any]) -> _Interval:
     """Return the weighted share; files that leave all weights at 0 count unweighted."""
     if base["sum_of_weights_squared"] > 0:
-        return efficiency(row["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"])
+        return efficiency(
+            row["sum_of_weights"], base["sum_of_weights"], base["sum_of_weights_squared"]
+        )
     return efficiency(row["number"], base["number"], base["number"])
 
 
 def _draw(rows: Sequence[CutflowRow], labels: Mapping[str, str], plot: Path) -> None:
-    """Draw the share of events that is left after each cut, and beside it that of objects, of each kind that is cut."""
+    """Draw the share of events that is left after each cut, and beside it that of objects, of each
+    kind that is cut.
+    """
     samples = list(dict.fromkeys(row.sample for row in rows))
     panels = {"fraction of events (weighted)": [row for row in rows if row.quantity == EVENTS]}
     if cut := [row for row in rows if row.quantity != EVENTS and row.cut != TOTAL]:
@@ -129,11 +164,20 @@ def _draw(rows: Sequence[CutflowRow], labels: Mapping[str, str], plot: Path) -> 
     n_points = [len({(row.quantity, row.cut) for row in shown}) for shown in panels.values()]
     with styled():
         figure = new_figure(min(4.0 + 1.1 * sum(n_points), 14.0), 4.6)
-        axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=[max(n, 2) for n in n_points])[0]
+        axes = figure.subplots(
+            1, len(panels), squeeze=False, width_ratios=[max(n, 2) for n in n_points]
+        )[0]
         for panel, (name, shown) in zip(axes, panels.items(), strict=True):
             for number, sample in enumerate(samples):
-                shift = 0.1 * (number - (len(samples) - 1) / 2)  # side by side, so that equal values stay visible
-                _points(panel, [row for row in shown if row.sample == sample], shift, labels.get(sample, sample))
+                shift = 0.1 * (
+                    number - (len(samples) - 1) / 2
+                )  # side by side, so that equal values stay visible
+                _points(
+                    panel,
+                    [row for row in shown if row.sample == sample],
+                    shift,
+                    labels.get(sample, sample),
+                )
             panel.set_ylabel(name)
         if samples:
             axes[0].legend(loc="lower left")
@@ -145,9 +189,23 @@ def _points(axes: Axes, rows: Sequence[CutflowRow], shift: float, label: str) ->
     below = [max(row.efficiency - row.efficiency_low, 0.0) for row in rows]
     above = [max(row.efficiency_high - row.efficiency, 0.0) for row in rows]
     position = [x + shift for x in range(len(rows))]
-    axes.errorbar(position, [row.efficiency for row in rows], yerr=[below, above], fmt="o", markersize=4, capsize=2, label=label)
+    axes.errorbar(
+        position,
+        [row.efficiency for row in rows],
+        yerr=[below, above],
+        fmt="o",
+        markersize=4,
+        capsize=2,
+        label=label,
+    )
     names = [row.cut if row.quantity == EVENTS else f"{row.quantity}: {row.cut}" for row in rows]
-    axes.set_xticks(range(len(rows)), [name.replace("_", " ") for name in names], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(rows)),
+        [name.replace("_", " ") for name in names],
+        rotation=30,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     axes.set_xlim(-0.5, len(rows) - 0.5)
     axes.set_ylim(0, 1.08)

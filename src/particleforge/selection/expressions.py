@@ -1,8 +1,9 @@
 """Evaluate cuts for all events at once.
 
-Checked syntax tree (``config.expressions``) and events (awkward records in the layout of ``schema``) -> one boolean per
-event or per object. Numbers are float64. Reductions of no objects give their neutral element: num and sum 0, any False, all True,
-max -inf, min +inf; undefined results (0/0, log of a negative number) are NaN, with which every comparison but != is False.
+Checked syntax tree (``config.expressions``) and events (awkward records in the layout of
+``schema``) -> one boolean per event or per object. Numbers are float64. Reductions of no objects
+give their neutral element: num and sum 0, any False, all True, max -inf, min +inf; undefined
+results (0/0, log of a negative number) are NaN, with which every comparison but != is False.
 """
 
 import ast
@@ -46,7 +47,10 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def passes(expression: str, events: ak.Array) -> NDArray[np.bool_]:
-    """Return which events pass a cut, boolean of shape [n_events]; a malformed expression is a ValueError."""
+    """Return which events pass a cut, boolean of shape [n_events].
+
+    A malformed expression is a ValueError.
+    """
     tree = parse_condition(expression)
     with np.errstate(all="ignore"):
         result = np.asarray(_evaluate(tree, events), dtype=np.bool_)
@@ -54,14 +58,18 @@ def passes(expression: str, events: ak.Array) -> NDArray[np.bool_]:
 
 
 def passing_objects(expression: str, per: str, events: ak.Array) -> ak.Array:
-    """Return which objects of the collection ``per`` pass a cut, boolean of shape [n_events, n_objects]."""
+    """Return which objects of the collection ``per`` pass a cut, boolean of shape [n_events,
+    n_objects].
+    """
     tree = parse_condition(expression, per)
     with np.errstate(all="ignore"):
         return _evaluate(tree, events)
 
 
 def object_values(expression: str, per: str, events: ak.Array) -> ak.Array:
-    """Return a number for each object of the collection ``per``, float64 of shape [n_events, n_objects]."""
+    """Return a number for each object of the collection ``per``, float64 of shape [n_events,
+    n_objects].
+    """
     tree = parse_number(expression, per)
     with np.errstate(all="ignore"):
         return _evaluate(tree, events)
@@ -77,17 +85,27 @@ def _evaluate(node: ast.expr, events: ak.Array) -> Any:
             return ak.values_astype(events[name], np.float64)
         case ast.Attribute(value=ast.Name(id=collection), attr=member):
             # hits lie in the place of clusters
-            return ak.values_astype(events["clusters" if collection == "hits" else collection, member], np.float64)
+            return ak.values_astype(
+                events["clusters" if collection == "hits" else collection, member], np.float64
+            )
         case ast.Call(func=ast.Name(id=name), args=[argument]):
             return _FUNCTIONS[name](_evaluate(argument, events))
         case ast.BinOp(left=left, op=op, right=right):
             return _BINARY[type(op)](_evaluate(left, events), _evaluate(right, events))
         case ast.Compare(left=left, ops=ops, comparators=others):
             values = [_evaluate(value, events) for value in (left, *others)]
-            return reduce(operator.and_, (_COMPARE[type(op)](a, b) for op, a, b in zip(ops, values, values[1:], strict=False)))
+            return reduce(
+                operator.and_,
+                (
+                    _COMPARE[type(op)](a, b)
+                    for op, a, b in zip(ops, values, values[1:], strict=False)
+                ),
+            )
         case ast.UnaryOp(op=op, operand=operand):
             value = _evaluate(operand, events)
-            return ~value if isinstance(op, ast.Not) else -value if isinstance(op, ast.USub) else value
+            return (
+                ~value if isinstance(op, ast.Not) else -value if isinstance(op, ast.USub) else value
+            )
         case ast.BoolOp(op=op, values=values):
             join = operator.and_ if isinstance(op, ast.And) else operator.or_
             return reduce(join, (_evaluate(value, events) for value in values))

@@ -1,11 +1,13 @@
-"""Remove tracks, clusters and candidates from events and keep every index between the tables consistent.
+"""Remove tracks, clusters and candidates from events and keep every index between the tables
+consistent.
 
-Events in the layout of ``schema.DATASET`` and one keep-mask per collection -> events without the other objects. Elements are
-the tracks, then the clusters, of an event; targets go with their element, links with their track or cluster; every
-``element``, ``track`` and ``cluster`` index is renumbered. An object that overlaps first hands its target over to the one that stays
-in its place, if this has none. A particle whose element is gone becomes DROPPED with element -1, a
-kept candidate its four-momentum with element -1, so that visible energy = target energy + dropped energy still holds.
-All steps are NumPy operations over the flat content of a block of events.
+Events in the layout of ``schema.DATASET`` and one keep-mask per collection -> events without the
+other objects. Elements are the tracks, then the clusters, of an event; targets go with their
+element, links with their track or cluster; every ``element``, ``track`` and ``cluster`` index is
+renumbered. An object that overlaps first hands its target over to the one that stays in its place,
+if this has none. A particle whose element is gone becomes DROPPED with element -1, a kept candidate
+its four-momentum with element -1, so that visible energy = target energy + dropped energy still
+holds. All steps are NumPy operations over the flat content of a block of events.
 """
 
 from typing import NamedTuple
@@ -26,8 +28,11 @@ NO_ELEMENT = -1
 class Left(NamedTuple):
     """What the object cuts leave of one kind of object."""
 
-    masks: list[ak.Array]  # what is left before any cut and after each cut or removal of overlaps, boolean [n_events, n_objects]
-    stand_in: ak.Array  # index of the object that stays in place of an overlapping one, else -1, [n_events, n_objects]
+    masks: list[
+        ak.Array
+    ]  # what is left before any cut and after each cut or removal of overlaps, boolean [n_events, n_objects]
+    # index of the object that stays in place of an overlapping one, else -1, [n_events, n_objects]
+    stand_in: ak.Array
 
 
 def cut_objects(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, Left]:
@@ -53,14 +58,17 @@ def cut_objects(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, Left]:
 
 
 def hand_over(events: ak.Array, tracks: ak.Array, clusters: ak.Array) -> ak.Array:
-    """Return events in which the target of an object that overlaps is that of its stand-in, where this has none of its own.
+    """Return events in which the target of an object that overlaps is that of its stand-in, where
+    this has none of its own.
 
-    ``tracks`` and ``clusters`` are the stand-ins' indices, -1 for none. Of several the first in the file hands over. Particles follow
-    the target, candidates the stand-in in any case.
+    ``tracks`` and ``clusters`` are the stand-ins' indices, -1 for none. Of several the first in the
+    file hands over. Particles follow the target, candidates the stand-in in any case.
     """
     counts = ak.to_numpy(ak.num(events.targets))
     moved_clusters = ak.where(clusters >= 0, clusters + ak.num(events.tracks), NO_ELEMENT)
-    stand_in = ak.to_numpy(ak.flatten(ak.concatenate([tracks, moved_clusters], axis=1))).astype(np.int64)
+    stand_in = ak.to_numpy(ak.flatten(ak.concatenate([tracks, moved_clusters], axis=1))).astype(
+        np.int64
+    )
     if np.all(stand_in < 0):
         return events
     targets = ak.flatten(events.targets)
@@ -76,19 +84,27 @@ def hand_over(events: ak.Array, tracks: ak.Array, clusters: ak.Array) -> ak.Arra
     handed = dict(zip(ak.fields(events), ak.unzip(events), strict=True))
     handed["targets"] = ak.unflatten(targets[source], counts)
     for name, moves in (("particles", of_particles), ("candidates", stand_in)):
-        handed[name] = ak.with_field(events[name], _moved(events[name].element, moves, counts), "element")
+        handed[name] = ak.with_field(
+            events[name], _moved(events[name].element, moves, counts), "element"
+        )
     return ak.zip(handed, depth_limit=1)
 
 
 def _moved(index: ak.Array, moves: NDArray[np.int64], n_objects: NDArray[np.int64]) -> ak.Array:
-    """Return indices within events, each replaced by what ``moves`` [all objects] says of its object unless that is -1."""
+    """Return indices within events, each replaced by what ``moves`` [all objects] says of its
+    object unless that is -1.
+    """
     position, local = _positions(index, n_objects)
     new = np.where(local >= 0, moves[np.where(local >= 0, position, 0)], NO_ELEMENT)
     return ak.unflatten(np.where(new >= 0, new, local), ak.num(index))
 
 
-def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array, keep_candidates: ak.Array) -> ak.Array:
-    """Return events with only the tracks, clusters and candidates that are kept, boolean per event and object."""
+def remove_objects(
+    events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array, keep_candidates: ak.Array
+) -> ak.Array:
+    """Return events with only the tracks, clusters and candidates that are kept, boolean per event
+    and object.
+    """
     keep_elements = ak.concatenate([keep_tracks, keep_clusters], axis=1)
     kept = dict(zip(ak.fields(events), ak.unzip(events), strict=True))
     kept["tracks"] = events.tracks[keep_tracks]
@@ -97,16 +113,23 @@ def remove_objects(events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Ar
     kept["track_links"] = _renumbered_links(events.track_links, "track", keep_tracks)
     kept["cluster_links"] = _renumbered_links(events.cluster_links, "cluster", keep_clusters)
     candidates = events.candidates[keep_candidates]
-    kept["candidates"] = ak.with_field(candidates, renumber(candidates.element, keep_elements), "element")
+    kept["candidates"] = ak.with_field(
+        candidates, renumber(candidates.element, keep_elements), "element"
+    )
     kept["particles"] = _renumbered_particles(events.particles, keep_elements)
     return ak.zip(kept, depth_limit=1)
 
 
 def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
-    """Return indices into the kept objects in place of indices into all; what is not kept, or was -1, is -1."""
+    """Return indices into the kept objects in place of indices into all.
+
+    What is not kept, or was -1, is -1.
+    """
     flat_keep = ak.to_numpy(ak.flatten(keep)).astype(np.bool_)
     n_objects, n_indices = ak.to_numpy(ak.num(keep)), ak.to_numpy(ak.num(index))
-    before = np.concatenate([[0], np.cumsum(flat_keep)])  # kept objects before each object of the block
+    before = np.concatenate(
+        [[0], np.cumsum(flat_keep)]
+    )  # kept objects before each object of the block
     first = np.cumsum(n_objects) - n_objects
     position, local = _positions(index, n_objects)
     valid = local >= 0
@@ -117,8 +140,12 @@ def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
     return ak.unflatten(renumbered, n_indices)
 
 
-def _positions(index: ak.Array, n_objects: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return flat indices among all objects of the block, without meaning where there is none, and the flattened indices themselves."""
+def _positions(
+    index: ak.Array, n_objects: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return flat indices among all objects of the block, without meaning where there is none, and
+    the flattened indices themselves.
+    """
     n_indices = ak.to_numpy(ak.num(index))
     local = ak.to_numpy(ak.flatten(index)).astype(np.int64)
     if np.any((local < NO_ELEMENT) | (local >= np.repeat(n_objects, n_indices))):

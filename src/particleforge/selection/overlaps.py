@@ -1,8 +1,10 @@
-"""Remove objects that lie within a distance of a preferred object of their own kind, such as a track that was found twice.
+"""Remove objects that lie within a distance of a preferred object of their own kind, such as a
+track that was found twice.
 
-Objects of a block of events, one number of preference for each, and those that are left so far -> those that are left, and for each
-other the one that stands in for it. Within an event, objects are visited from the most preferred one on; each stays unless it
-overlaps with one that stayed before it: its stand-in, of several the most preferred. So of three in a row, of which only neighbours
+Objects of a block of events, one number of preference for each, and those that are left so far ->
+those that are left, and for each other the one that stands in for it. Within an event, objects are
+visited from the most preferred one on; each stays unless it overlaps with one that stayed before
+it: its stand-in, of several the most preferred. So of three in a row, of which only neighbours
 overlap, the outer ones can both stay. Objects that were removed before do not count.
 """
 
@@ -17,11 +19,17 @@ _MOMENTUM = {"tracks": "pt", "clusters": "et"}
 
 
 def without_overlaps(
-    objects: ak.Array, overlap: OverlapConfig, preference: ak.Array, keep: ak.Array, stand_in: ak.Array
+    objects: ak.Array,
+    overlap: OverlapConfig,
+    preference: ak.Array,
+    keep: ak.Array,
+    stand_in: ak.Array,
 ) -> tuple[ak.Array, ak.Array]:
-    """Return which of the kept objects are left, and stand-ins, each of shape [n_events, n_objects].
+    """Return which of the kept objects are left, and stand-ins, each of shape [n_events,
+    n_objects].
 
-    Without preference (NaN) comes last. ``stand_in`` is the index in the event of each object's stand-in so far, -1 for none.
+    Without preference (NaN) comes last. ``stand_in`` is the index in the event of each object's
+    stand-in so far, -1 for none.
     """
     counts = ak.to_numpy(ak.num(objects)).astype(np.int64)
     event = np.repeat(np.arange(len(counts)), counts)

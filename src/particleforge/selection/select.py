@@ -1,11 +1,12 @@
 """Select objects and events and fix each event's split.
 
-Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events, without ``selection.drop_columns`` and with
-``split``, and the shard's cutflow (JSON). Order: object cuts and removal of overlaps, then event cuts one after the other on the
-objects that are left, then the split of the survivors. The file is streamed by row group.
+Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events, without
+``selection.drop_columns`` and with ``split``, and the shard's cutflow (JSON). Order: object cuts
+and removal of overlaps, then event cuts one after the other on the objects that are left, then the
+split of the survivors. The file is streamed by row group.
 
-Invariants, checked per file: visible energy = target energy + dropped energy (relative 1e-6); every index points to an
-object of its own event.
+Invariants, checked per file: visible energy = target energy + dropped energy (relative 1e-6); every
+index points to an object of its own event.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,14 +37,20 @@ ENERGY_TOLERANCE = 1e-6  # relative, per file
 
 
 def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow: Path) -> None:
-    """Write the selected events of one dataset file and their cutflow; an inconsistent dataset is a UserError."""
+    """Write the selected events of one dataset file and their cutflow.
+
+    An inconsistent dataset is a UserError.
+    """
     made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
     calorimeter_elements = f"{schema.calorimeter_type([f.name for f in pq.read_schema(dataset).field('clusters').type.value_type])}s"
     settings.cuts.check(calorimeter_elements, str(dataset))
     counts = _Counts(settings.cuts, calorimeter_elements)
     collections = schema.DATASET_OF_HITS if calorimeter_elements == "hits" else schema.DATASET
-    layout = arrow_schema((*schema.EVENT, schema.SPLIT), kept_collections(settings.selection.drop_columns, collections))
+    layout = arrow_schema(
+        (*schema.EVENT, schema.SPLIT),
+        kept_collections(settings.selection.drop_columns, collections),
+    )
     metadata: dict[str, Any] = {
         "sample": settings.sample_name,
         "provenance": made.plain(),
@@ -56,7 +63,15 @@ def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow
         _check_balance(counts.energy_gev, dataset)
 
     write_table(output, batches(), layout, metadata)
-    write_json(cutflow, {"shard": dataset.stem, **counts.plain(), "sample": settings.sample_name, "provenance": made.plain()})
+    write_json(
+        cutflow,
+        {
+            "shard": dataset.stem,
+            **counts.plain(),
+            "sample": settings.sample_name,
+            "provenance": made.plain(),
+        },
+    )
     made.record(output, cutflow)
 
 
@@ -66,17 +81,26 @@ class _Counts:
     def __init__(self, cuts: DetectorCutsConfig, calorimeter_elements: str) -> None:
         steps = {"events": cuts.events, **cuts.of_objects(calorimeter_elements)}
         self.cutflow = {
-            quantity: [_row(TOTAL, ""), *(_row(cut.name, cut.expression) for cut in found)] for quantity, found in steps.items()
+            quantity: [_row(TOTAL, ""), *(_row(cut.name, cut.expression) for cut in found)]
+            for quantity, found in steps.items()
         }
         self.splits = dict.fromkeys(SPLITS, 0)
-        self.energy_gev = dict.fromkeys(("visible", "target", "dropped", "dropped_by_object_cuts"), 0.0)
+        self.energy_gev = dict.fromkeys(
+            ("visible", "target", "dropped", "dropped_by_object_cuts"), 0.0
+        )
 
     def add_events(self, number: int, events: ak.Array) -> None:
         """Count the events that are left after so many cuts."""
-        _add(self.cutflow["events"][number], ak.to_numpy(events.weight), np.ones(len(events), dtype=np.int64))
+        _add(
+            self.cutflow["events"][number],
+            ak.to_numpy(events.weight),
+            np.ones(len(events), dtype=np.int64),
+        )
 
     def add_objects(self, kind: str, masks: Sequence[ak.Array], events: ak.Array) -> None:
-        """Count the objects of a block that are left after each of their cuts, each with its event's weight."""
+        """Count the objects of a block that are left after each of their cuts, each with its
+        event's weight.
+        """
         for row, keep in zip(self.cutflow[kind], masks, strict=True):
             _add(row, ak.to_numpy(events.weight), ak.to_numpy(ak.sum(keep, axis=1)))
 
@@ -95,7 +119,13 @@ class _Counts:
 
 
 def _row(name: str, expression: str) -> dict[str, Any]:
-    return {"name": name, "expression": expression, "number": 0, "sum_of_weights": 0.0, "sum_of_weights_squared": 0.0}
+    return {
+        "name": name,
+        "expression": expression,
+        "number": 0,
+        "sum_of_weights": 0.0,
+        "sum_of_weights_squared": 0.0,
+    }
 
 
 def _add(row: dict[str, Any], weights: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
@@ -114,7 +144,10 @@ def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source:
     dropped_before = events.particles.fate == int(Fate.DROPPED)
     try:
         selected = remove_objects(
-            hand_over(events, tracks.stand_in, clusters.stand_in), tracks.masks[-1], clusters.masks[-1], candidates.masks[-1]
+            hand_over(events, tracks.stand_in, clusters.stand_in),
+            tracks.masks[-1],
+            clusters.masks[-1],
+            candidates.masks[-1],
         )
     except ValueError as error:
         raise UserError(f"{source}: inconsistent dataset, {error}; rebuild the dataset") from error
@@ -137,6 +170,6 @@ def _check_balance(energy_gev: dict[str, float], source: Path) -> None:
     visible, accounted = energy_gev["visible"], energy_gev["target"] + energy_gev["dropped"]
     if not abs(visible - accounted) <= ENERGY_TOLERANCE * max(visible, 1.0):
         raise UserError(
-            f"{source}: visible energy {visible:.6f} GeV differs from target + dropped energy {accounted:.6f} GeV; "
-            "the dataset is inconsistent, rebuild it"
+            f"{source}: visible energy {visible:.6f} GeV differs from target + dropped energy"
+            f" {accounted:.6f} GeV; the dataset is inconsistent, rebuild it"
         )

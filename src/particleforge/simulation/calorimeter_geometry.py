@@ -1,14 +1,16 @@
 """Volumes and cells of the calorimeters and the muon system.
 
-Inputs: the calorimeter's configuration, straight rays (point in mm, unit direction). Outputs: the path of each ray through the
-volumes, cell identifiers of points, centres of cells.
+Inputs: the calorimeter's configuration, straight rays (point in mm, unit direction). Outputs: the
+path of each ray through the volumes, cell identifiers of points, centres of cells.
 
-The four calorimeter volumes are numbered as ``HitCollection``: barrels are cylindrical shells with layers in r and cells in
-(phi, z), endcaps are discs on both sides with layers in |z| and cells in (x, y). A volume is homogeneous on the scale of its
-layers: radiation and interaction lengths grow linearly with the path.
+The four calorimeter volumes are numbered as ``HitCollection``: barrels are cylindrical shells with
+layers in r and cells in (phi, z), endcaps are discs on both sides with layers in |z| and cells in
+(x, y). A volume is homogeneous on the scale of its layers: radiation and interaction lengths grow
+linearly with the path.
 
-A cell identifier packs, from the top: collection (4 bits), side (2: 0 barrel, 1 +z, 2 -z), layer (8), i (24), j (24); i is the
-phi index or the x index, j the z or y index, both offset so that they are positive. It depends on the geometry alone.
+A cell identifier packs, from the top: collection (4 bits), side (2: 0 barrel, 1 +z, 2 -z), layer
+(8), i (24), j (24); i is the phi index or the x index, j the z or y index, both offset so that they
+are positive. It depends on the geometry alone.
 """
 
 from dataclasses import dataclass
@@ -33,31 +35,50 @@ DEPTH_MIN, DEPTH_MAX, CROSS_MIN, CROSS_MAX, LAYERS, CELL, X0_PER_MM, LAMBDA_PER_
 
 
 def volume_table(calorimeter: CalorimeterConfig) -> Floats:
-    """Return the volumes as rows [4, 8] with the columns named above; depth is r (barrel) or |z|, cross is |z| or r; mm."""
+    """Return the volumes as rows [4, 8] with the columns named above.
+
+    Depth is r (barrel) or |z|, cross is |z| or r; mm.
+    """
     rows = []
     for part in (calorimeter.ecal, calorimeter.hcal):
         for barrel in (True, False):
             low, high = (
-                (part.barrel_inner_radius_mm, part.barrel_outer_radius_mm) if barrel else (part.endcap_z_min_mm, part.endcap_z_max_mm)
+                (part.barrel_inner_radius_mm, part.barrel_outer_radius_mm)
+                if barrel
+                else (part.endcap_z_min_mm, part.endcap_z_max_mm)
             )
-            cross = (0.0, part.barrel_half_length_mm) if barrel else (part.endcap_inner_radius_mm, part.endcap_outer_radius_mm)
+            cross = (
+                (0.0, part.barrel_half_length_mm)
+                if barrel
+                else (part.endcap_inner_radius_mm, part.endcap_outer_radius_mm)
+            )
             per_mm = part.n_layers / (high - low)
-            lengths = (part.radiation_lengths_per_layer * per_mm, part.interaction_lengths_per_layer * per_mm)
+            lengths = (
+                part.radiation_lengths_per_layer * per_mm,
+                part.interaction_lengths_per_layer * per_mm,
+            )
             rows.append((low, high, *cross, part.n_layers, part.cell_size_mm, *lengths))
     return np.array(rows, np.float64)
 
 
 def part_of_volume(calorimeter: CalorimeterConfig, volume: int) -> SamplingConfig:
     """Return the configuration of a volume's calorimeter."""
-    return calorimeter.ecal if volume in (HitCollection.ECAL_BARREL, HitCollection.ECAL_ENDCAP) else calorimeter.hcal
+    return (
+        calorimeter.ecal
+        if volume in (HitCollection.ECAL_BARREL, HitCollection.ECAL_ENDCAP)
+        else calorimeter.hcal
+    )
 
 
 @dataclass(frozen=True)
 class Rays:
-    """Straight paths through the volumes; ``[n, 4]`` arrays hold the volumes in the order of crossing, unused ones are empty.
+    """Straight paths through the volumes.
 
-    ``start`` and ``length`` in mm along the ray; ``x0`` and ``interaction`` are radiation and interaction lengths per mm there.
-    ``side_u`` and ``side_v`` complete the direction to an orthonormal frame.
+    ``[n, 4]`` arrays hold the volumes in the order of crossing, unused ones are empty.
+
+    ``start`` and ``length`` in mm along the ray; ``x0`` and ``interaction`` are radiation and
+    interaction lengths per mm there. ``side_u`` and ``side_v`` complete the direction to an
+    orthonormal frame.
     """
 
     origin: Floats  # [n, 3]
@@ -72,16 +93,24 @@ class Rays:
 
 
 def trace_rays(volumes: Floats, origin: Floats, direction: Floats) -> Rays:
-    """Return where rays ``origin + s direction`` (``[n, 3]``, mm), which move outwards, cross the volumes at s >= 0."""
+    """Return where rays ``origin + s direction`` (``[n, 3]``, mm), which move outwards, cross the
+    volumes at s >= 0.
+    """
     n = len(origin)
     start, stop = np.full((n, N_VOLUMES), _FAR), np.full((n, N_VOLUMES), _FAR)
     for index, row in enumerate(volumes):
         barrel = index % 2 == 0
         if barrel:
-            enter, leave = _reach_radius(origin, direction, row[DEPTH_MIN]), _reach_radius(origin, direction, row[DEPTH_MAX])
+            enter, leave = (
+                _reach_radius(origin, direction, row[DEPTH_MIN]),
+                _reach_radius(origin, direction, row[DEPTH_MAX]),
+            )
             leave = np.minimum(leave, _reach_z(origin, direction, row[CROSS_MAX]))
         else:
-            enter, leave = _reach_z(origin, direction, row[DEPTH_MIN]), _reach_z(origin, direction, row[DEPTH_MAX])
+            enter, leave = (
+                _reach_z(origin, direction, row[DEPTH_MIN]),
+                _reach_z(origin, direction, row[DEPTH_MAX]),
+            )
             enter = np.maximum(enter, _reach_radius(origin, direction, row[CROSS_MIN]))
             leave = np.minimum(leave, _reach_radius(origin, direction, row[CROSS_MAX]))
         enter = np.maximum(enter, 0.0)
@@ -106,7 +135,10 @@ def trace_rays(volumes: Floats, origin: Floats, direction: Floats) -> Rays:
 
 
 def _reach_radius(origin: Floats, direction: Floats, radius: float) -> Floats:
-    """Return the distance at which rays leave the cylinder of this radius; 0 for those outside, far for those along z."""
+    """Return the distance at which rays leave the cylinder of this radius.
+
+    0 for those outside, far for those along z.
+    """
     a = direction[:, 0] ** 2 + direction[:, 1] ** 2
     b = origin[:, 0] * direction[:, 0] + origin[:, 1] * direction[:, 1]
     c = origin[:, 0] ** 2 + origin[:, 1] ** 2 - radius**2
@@ -124,7 +156,8 @@ def _reach_z(origin: Floats, direction: Floats, z: float) -> Floats:
 
 @njit(cache=True)
 def distance_at_depth(ray, depth, density, start, length):  # type: ignore[no-untyped-def]
-    """Return, per point, the distance along its ``ray`` at which ``depth`` is reached, and the slot of the volume (-1: behind all).
+    """Return, per point, the distance along its ``ray`` at which ``depth`` is reached, and the slot
+    of the volume (-1: behind all).
 
     ``density`` is ``Rays.x0`` or ``Rays.interaction``, in the unit of ``depth`` per mm.
     """
@@ -143,7 +176,9 @@ def distance_at_depth(ray, depth, density, start, length):  # type: ignore[no-un
 
 
 def depth_at_distance(rays: Rays, row: Integers, distance: Floats, density: Floats) -> Floats:
-    """Return the lengths of material (unit of ``density`` x mm) that rays ``row`` have crossed at ``distance``."""
+    """Return the lengths of material (unit of ``density`` x mm) that rays ``row`` have crossed at
+    ``distance``.
+    """
     inside = np.clip(distance[:, None] - rays.start[row], 0.0, rays.length[row])
     return np.asarray((inside * density[row]).sum(axis=1))
 
@@ -151,7 +186,9 @@ def depth_at_distance(rays: Rays, row: Integers, distance: Floats, density: Floa
 @njit(cache=True)
 def pack_cell(collection, side, layer, i, j):  # type: ignore[no-untyped-def]
     """Return the identifier of a cell."""
-    return np.uint64((collection << 58) | (side << 56) | (layer << 48) | ((i + _OFFSET) << 24) | (j + _OFFSET))
+    return np.uint64(
+        (collection << 58) | (side << 56) | (layer << 48) | ((i + _OFFSET) << 24) | (j + _OFFSET)
+    )
 
 
 @njit(cache=True)
@@ -167,12 +204,16 @@ def _cell_in(volumes, volume, x, y, z):  # type: ignore[no-untyped-def]
         n_phi = int(2 * np.pi * (row[DEPTH_MIN] + (layer + 0.5) * pitch) / size)
         i = int((np.arctan2(y, x) / (2 * np.pi) % 1.0) * n_phi) % n_phi
         return pack_cell(volume, BARREL, layer, i, int(np.floor(z / size)))
-    return pack_cell(volume, PLUS if z > 0 else MINUS, layer, int(np.floor(x / size)), int(np.floor(y / size)))
+    return pack_cell(
+        volume, PLUS if z > 0 else MINUS, layer, int(np.floor(x / size)), int(np.floor(y / size))
+    )
 
 
 @njit(cache=True)
 def _inside(volumes, volume, x, y, z, check_depth):  # type: ignore[no-untyped-def]
-    """Tell whether a point lies in a volume, or within its transverse limits if ``check_depth`` is false."""
+    """Tell whether a point lies in a volume, or within its transverse limits if ``check_depth`` is
+    false.
+    """
     row = volumes[volume]
     radius = np.hypot(x, y)
     depth, cross = (radius, abs(z)) if volume % 2 == 0 else (abs(z), radius)
@@ -182,10 +223,12 @@ def _inside(volumes, volume, x, y, z, check_depth):  # type: ignore[no-untyped-d
 
 @njit(cache=True)
 def cells_of_points(volumes, ray, distance, slot, u, v, origin, direction, side_u, side_v, volume):  # type: ignore[no-untyped-def]
-    """Return the cell of each point ``distance`` mm along its ray, displaced sideways by ``u`` and ``v`` mm; NO_CELL outside.
+    """Return the cell of each point ``distance`` mm along its ray, displaced sideways by ``u`` and
+    ``v`` mm; NO_CELL outside.
 
-    A point that its displacement carries into a gap between two calorimeters stays in the volume that the ray is in: the gaps
-    hold supports and electronics, and energy is accounted for in active volumes only.
+    A point that its displacement carries into a gap between two calorimeters stays in the volume
+    that the ray is in: the gaps hold supports and electronics, and energy is accounted for in
+    active volumes only.
     """
     cells = np.full(ray.size, NO_CELL, np.uint64)
     for point in range(ray.size):
@@ -216,7 +259,9 @@ def collection_of_cells(cells: NDArray[np.uint64]) -> NDArray[np.int8]:
     return np.asarray(collection, np.int8)
 
 
-def cell_centres(calorimeter: CalorimeterConfig, cells: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
+def cell_centres(
+    calorimeter: CalorimeterConfig, cells: NDArray[np.uint64]
+) -> tuple[Floats, Floats, Floats]:
     """Return x, y, z in mm of the centres of cells of any collection."""
     collection = collection_of_cells(cells)
     side = ((cells >> np.uint64(56)) & np.uint64(3)).astype(np.int64)
@@ -225,11 +270,18 @@ def cell_centres(calorimeter: CalorimeterConfig, cells: NDArray[np.uint64]) -> t
     j = (cells & np.uint64(0xFFFFFF)).astype(np.float64) - _OFFSET
     volumes, muon = volume_table(calorimeter), calorimeter.muon
     first = np.array([*volumes[:, DEPTH_MIN], 0.0])[collection]
-    pitch = np.array([*(volumes[:, DEPTH_MAX] - volumes[:, DEPTH_MIN]) / volumes[:, LAYERS], muon.layer_spacing_mm])[collection]
+    pitch = np.array(
+        [
+            *(volumes[:, DEPTH_MAX] - volumes[:, DEPTH_MIN]) / volumes[:, LAYERS],
+            muon.layer_spacing_mm,
+        ]
+    )[collection]
     size = np.array([*volumes[:, CELL], muon.cell_size_mm])[collection]
     chamber = collection == HitCollection.MUON
     first[chamber] = np.where(side[chamber] == BARREL, muon.inner_radius_mm, muon.endcap_z_min_mm)
-    depth = first + (layer + np.where(chamber, 0.0, 0.5)) * pitch  # chambers are planes, layers have a thickness
+    depth = (
+        first + (layer + np.where(chamber, 0.0, 0.5)) * pitch
+    )  # chambers are planes, layers have a thickness
     n_phi = np.maximum(np.floor(2 * np.pi * depth / size), 1)
     phi = (i + 0.5) / n_phi * 2 * np.pi
     barrel = side == BARREL
@@ -239,14 +291,24 @@ def cell_centres(calorimeter: CalorimeterConfig, cells: NDArray[np.uint64]) -> t
     return x, y, z
 
 
-def chamber_crossings(muon: MuonSystemConfig, rays: Rays, row: Integers) -> tuple[Integers, NDArray[np.uint64]]:
-    """Return the rays (from ``row``) and the cells where they cross the muon system's chambers, one entry per crossing."""
+def chamber_crossings(
+    muon: MuonSystemConfig, rays: Rays, row: Integers
+) -> tuple[Integers, NDArray[np.uint64]]:
+    """Return the rays (from ``row``) and the cells where they cross the muon system's chambers, one
+    entry per crossing.
+    """
     origin, direction = rays.origin[row], rays.direction[row]
     found_row, found_cell = [], []
     cos_max = np.tanh(muon.abs_eta_max)
     for layer in range(muon.n_layers):
-        radius, plane = (first + layer * muon.layer_spacing_mm for first in (muon.inner_radius_mm, muon.endcap_z_min_mm))
-        to_barrel, to_plane = _reach_radius(origin, direction, radius), _reach_z(origin, direction, plane)
+        radius, plane = (
+            first + layer * muon.layer_spacing_mm
+            for first in (muon.inner_radius_mm, muon.endcap_z_min_mm)
+        )
+        to_barrel, to_plane = (
+            _reach_radius(origin, direction, radius),
+            _reach_z(origin, direction, plane),
+        )
         point = origin + np.minimum(np.minimum(to_barrel, to_plane), 1e5)[:, None] * direction
         x, y, z = point.T
         barrel = to_barrel < to_plane
@@ -256,7 +318,13 @@ def chamber_crossings(muon: MuonSystemConfig, rays: Rays, row: Integers) -> tupl
         i = np.where(barrel, i_barrel, np.floor(x / muon.cell_size_mm).astype(np.int64))
         j = np.floor(np.where(barrel, z, y) / muon.cell_size_mm).astype(np.int64)
         inside = np.abs(z) < cos_max * np.linalg.norm(point, axis=1)
-        cells = (np.int64(HitCollection.MUON) << 58) | (side << 56) | (layer << 48) | ((i + _OFFSET) << 24) | (j + _OFFSET)
+        cells = (
+            (np.int64(HitCollection.MUON) << 58)
+            | (side << 56)
+            | (layer << 48)
+            | ((i + _OFFSET) << 24)
+            | (j + _OFFSET)
+        )
         found_row.append(row[inside])
         found_cell.append(cells[inside].astype(np.uint64))
     return np.concatenate(found_row), np.concatenate(found_cell)

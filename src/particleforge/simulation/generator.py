@@ -1,12 +1,14 @@
 """Event generation with Pythia8.
 
-Settings of a sample and a seed -> batches of ``Particles`` (full event record, vertices smeared by the luminous region).
-Pythia 8.3 (Bierlich et al. 2022) runs through its batch interface, which returns awkward arrays of whole batches.
-e+e- collisions have initial-state radiation (lepton PDF) and final-state radiation, pp collisions all of Pythia's defaults.
-Species with c tau > 10 mm are left to the detector simulation (``ParticleDecays:tau0Max``), which makes them fly and decay.
+Settings of a sample and a seed -> batches of ``Particles`` (full event record, vertices smeared by
+the luminous region). Pythia 8.3 (Bierlich et al. 2022) runs through its batch interface, which
+returns awkward arrays of whole batches. e+e- collisions have initial-state radiation (lepton PDF)
+and final-state radiation, pp collisions all of Pythia's defaults. Species with c tau > 10 mm are
+left to the detector simulation (``ParticleDecays:tau0Max``), which makes them fly and decay.
 
-Invariants: row 0 of Pythia's record, the system as a whole, is left out; the stable particles of an event carry its
-total four-momentum; parents are Pythia's mothers, daughters their inverse; the same seed gives the same events.
+Invariants: row 0 of Pythia's record, the system as a whole, is left out; the stable particles of an
+event carry its total four-momentum; parents are Pythia's mothers, daughters their inverse; the same
+seed gives the same events.
 """
 
 from collections.abc import Sequence
@@ -24,14 +26,24 @@ from particleforge.simulation.records import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
 SPEED_OF_LIGHT = 299.792458  # mm / ns
-_RANGE_OF_MOTHERS = (*range(81, 87), *range(101, 107))  # Pythia's status codes of primary hadrons: their mothers are a range
+_RANGE_OF_MOTHERS = (
+    *range(81, 87),
+    *range(101, 107),
+)  # Pythia's status codes of primary hadrons: their mothers are a range
 _BEAM_STATUS = 12
 _ATTEMPTS = 20
 
 
 def make_pythia(beams: BeamConfig, processes: Sequence[str], seed: int, source: str) -> Any:
-    """Return an initialised Pythia; UserError, which names ``source``, for settings that Pythia does not take."""
-    beam_ids = ["Beams:idA = 11", "Beams:idB = -11"] if beams.type == "ee" else ["Beams:idA = 2212", "Beams:idB = 2212"]
+    """Return an initialised Pythia.
+
+    UserError, which names ``source``, for settings that Pythia does not take.
+    """
+    beam_ids = (
+        ["Beams:idA = 11", "Beams:idB = -11"]
+        if beams.type == "ee"
+        else ["Beams:idA = 2212", "Beams:idB = 2212"]
+    )
     pythia = pythia8mc.Pythia("", False)
     for line in [
         "Print:quiet = on",
@@ -44,14 +56,22 @@ def make_pythia(beams: BeamConfig, processes: Sequence[str], seed: int, source: 
         *processes,
     ]:
         if not pythia.readString(line):
-            raise UserError(f"{source}: Pythia8 does not know the setting '{line}'; see the Pythia 8.3 manual")
+            raise UserError(
+                f"{source}: Pythia8 does not know the setting '{line}'; see the Pythia 8.3 manual"
+            )
     if not pythia.init():
-        raise UserError(f"{source}: Pythia8 cannot start with {list(processes)} at {beams.com_energy_gev} GeV; see its messages above")
+        raise UserError(
+            f"{source}: Pythia8 cannot start with {list(processes)} at {beams.com_energy_gev} GeV;"
+            " see its messages above"
+        )
     return pythia
 
 
 def next_events(pythia: Any, n_events: int, source: str) -> ak.Array:
-    """Return the records [n_events, particles] of Pythia; events in which it failed are generated anew."""
+    """Return the records [n_events, particles] of Pythia.
+
+    Events in which it failed are generated anew.
+    """
     batches: list[ak.Array] = []
     missing = n_events
     for _ in range(_ATTEMPTS):
@@ -59,11 +79,16 @@ def next_events(pythia: Any, n_events: int, source: str) -> ak.Array:
         missing -= len(batches[-1])
         if not missing:
             return batches[0] if len(batches) == 1 else ak.concatenate(batches)
-    raise UserError(f"{source}: Pythia8 failed in {missing} of {n_events} events {_ATTEMPTS} times over; check the process")
+    raise UserError(
+        f"{source}: Pythia8 failed in {missing} of {n_events} events {_ATTEMPTS} times over; check"
+        " the process"
+    )
 
 
 def to_particles(events: ak.Array, beams: BeamConfig, rng: np.random.Generator) -> Particles:
-    """Return Pythia's records as ``Particles`` with one vertex per event, drawn from the luminous region."""
+    """Return Pythia's records as ``Particles`` with one vertex per event, drawn from the luminous
+    region.
+    """
     record = events[:, 1:]
     counts = ak.to_numpy(ak.num(record))
     flat = ak.flatten(record)
@@ -97,15 +122,25 @@ def _filled(values: ak.Array) -> NDArray[np.float64]:
 
 
 def _hepmc_status(pdg: NDArray[np.integer], status: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return 1 for stable, 2 for decayed hadrons and leptons, 4 for beams, else Pythia's positive code (Pythia's HepMC interface)."""
+    """Return 1 for stable, 2 for decayed hadrons and leptons, 4 for beams, else Pythia's positive
+    code (Pythia's HepMC interface).
+    """
     decays = species.is_hadron(pdg) | np.isin(np.abs(pdg), (13, 15))
     code = np.abs(status)
     return np.select([status > 0, code == _BEAM_STATUS, decays], [1, 4, 2], code).astype(np.int32)
 
 
-def _parents(flat: ak.Array, event: NDArray[np.int32], starts: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pairs (child, parent) of flat rows; Pythia's six cases of mother1 and mother2 are in its manual, "Particle Properties"."""
-    first, second = ak.to_numpy(flat.mother1).astype(np.int64), ak.to_numpy(flat.mother2).astype(np.int64)
+def _parents(
+    flat: ak.Array, event: NDArray[np.int32], starts: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs (child, parent) of flat rows.
+
+    Pythia's six cases of mother1 and mother2 are in its manual, "Particle Properties".
+    """
+    first, second = (
+        ak.to_numpy(flat.mother1).astype(np.int64),
+        ak.to_numpy(flat.mother2).astype(np.int64),
+    )
     code = np.abs(ak.to_numpy(flat.status))
     is_range = (second > first) & (first > 0) & np.isin(code, _RANGE_OF_MOTHERS)
     is_pair = (second > 0) & (second != first) & ~is_range
@@ -119,7 +154,9 @@ def _parents(flat: ak.Array, event: NDArray[np.int32], starts: NDArray[np.intege
 
 
 def _endpoints(produced: dict[str, NDArray[np.float64]], lists: dict[str, Any]) -> dict[str, Any]:
-    """Return where particles ended: the vertex of the first daughter, or their own where they have none yet."""
+    """Return where particles ended: the vertex of the first daughter, or their own where they have
+    none yet.
+    """
     has = np.flatnonzero(np.diff(lists["daughters_offsets"]))
     daughter = lists["daughters_index"][lists["daughters_offsets"][has]]
     ends = {f"endpoint_{axis}": np.array(values) for axis, values in produced.items()}

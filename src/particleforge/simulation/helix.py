@@ -1,14 +1,17 @@
 """Motion of particles in a homogeneous field along +z, vectorised and exact.
 
-States (position in mm, momentum in GeV, charge in e) -> path lengths to surfaces in mm, and states after a path length.
+States (position in mm, momentum in GeV, charge in e) -> path lengths to surfaces in mm, and states
+after a path length.
 
-The path length s counts in three dimensions, so that flight along the beam needs no special case. With the azimuth
-phi of the momentum and w = dphi/ds = -0.299792458e-3 B q / p (B in T, p in GeV, w in 1/mm):
+The path length s counts in three dimensions, so that flight along the beam needs no special case.
+With the azimuth phi of the momentum and w = dphi/ds = -0.299792458e-3 B q / p (B in T, p in GeV, w
+in 1/mm):
 
-    x(s) = x0 + s sin(theta) cos(phi0 + w s / 2) sinc(w s / 2),    phi(s) = phi0 + w s,    z(s) = z0 + s cos(theta)
+    x(s) = x0 + s sin(theta) cos(phi0 + w s / 2) sinc(w s / 2),    phi(s) = phi0 + w s,    z(s) = z0
+    + s cos(theta)
 
-(R. Fruehwirth et al., "Data Analysis Techniques for High-Energy Physics", ch. 3). Energy is conserved. A path that never
-reaches its surface is infinite.
+(R. Fruehwirth et al., "Data Analysis Techniques for High-Energy Physics", ch. 3). Energy is
+conserved. A path that never reaches its surface is infinite.
 """
 
 from dataclasses import dataclass
@@ -74,7 +77,10 @@ def advance(state: State, path: Values, b_field_tesla: float) -> State:
 
 
 def path_to_cylinder(state: State, radius: Values | float, b_field_tesla: float) -> Values:
-    """Return the path to the first crossing of the cylinder from inside, infinite if there is none; 0 or less from outside."""
+    """Return the path to the first crossing of the cylinder from inside, infinite if there is none.
+
+    0 or less from outside.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         straight = _straight_to_cylinder(state, radius)
         curved = _curved_to_cylinder(state, radius, b_field_tesla)
@@ -91,42 +97,64 @@ def _straight_to_cylinder(state: State, radius: Values | float) -> Values:
 
 
 def _curved_to_cylinder(state: State, radius: Values | float, b_field_tesla: float) -> Values:
-    """Intersect the circle of the helix with the cylinder's: the angle, seen from the circle's centre, fixes the turn."""
+    """Intersect the circle of the helix with the cylinder's: the angle, seen from the circle's
+    centre, fixes the turn.
+    """
     turning = state.turning(b_field_tesla)
     signed_radius = state.pt / state.p / turning
     phi = np.arctan2(state.py, state.px)
-    centre_x, centre_y = state.x - signed_radius * np.sin(phi), state.y + signed_radius * np.cos(phi)
+    centre_x, centre_y = (
+        state.x - signed_radius * np.sin(phi),
+        state.y + signed_radius * np.cos(phi),
+    )
     distance = np.hypot(centre_x, centre_y)
     cosine = (radius**2 - distance**2 - signed_radius**2) / (2 * distance * np.abs(signed_radius))
     crossing = np.arccos(cosine)  # nan where the circles do not meet
     start = np.arctan2(state.y - centre_y, state.x - centre_x) - np.arctan2(centre_y, centre_x)
     sense = np.sign(turning)
-    turns = np.minimum(np.mod(sense * (crossing - start), 2 * np.pi), np.mod(sense * (-crossing - start), 2 * np.pi))
+    turns = np.minimum(
+        np.mod(sense * (crossing - start), 2 * np.pi),
+        np.mod(sense * (-crossing - start), 2 * np.pi),
+    )
     return np.where(np.abs(cosine) <= 1, turns / np.abs(turning), np.inf)
 
 
 def path_to_plane(state: State, z: Values | float) -> Values:
-    """Return the path to the plane, at this z; infinite if the particle flies away from it or along it."""
+    """Return the path to the plane, at this z.
+
+    Infinite if the particle flies away from it or along it.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         path = (z - state.z) * state.p / state.pz
     return np.where(path >= 0, path, np.inf)
 
 
-def path_to_surface(state: State, radius: float, half_length: float, b_field_tesla: float) -> Values:
-    """Return the path to the first crossing of a closed cylinder (barrel or end planes); infinite for endless circling."""
+def path_to_surface(
+    state: State, radius: float, half_length: float, b_field_tesla: float
+) -> Values:
+    """Return the path to the first crossing of a closed cylinder (barrel or end planes).
+
+    Infinite for endless circling.
+    """
     end = path_to_plane(state, np.copysign(half_length, state.pz))
     return np.minimum(path_to_cylinder(state, radius, b_field_tesla), end)
 
 
 def perigee(state: State, b_field_tesla: float) -> tuple[Values, Values, Values]:
-    """Return (d0, phi0, z0) at the closest approach to the z axis, with EDM4hep's signs; charged particles only.
+    """Return (d0, phi0, z0) at the closest approach to the z axis, with EDM4hep's signs.
 
-    The point of closest approach is ``d0 (-sin phi0, cos phi0)`` (LCIO track parameters, LC-DET-2006-004).
+    Charged particles only.
+
+    The point of closest approach is ``d0 (-sin phi0, cos phi0)`` (LCIO track parameters,
+    LC-DET-2006-004).
     """
     turning = state.turning(b_field_tesla)
     signed_radius = state.pt / state.p / turning
     phi = np.arctan2(state.py, state.px)
-    centre_x, centre_y = state.x - signed_radius * np.sin(phi), state.y + signed_radius * np.cos(phi)
+    centre_x, centre_y = (
+        state.x - signed_radius * np.sin(phi),
+        state.y + signed_radius * np.cos(phi),
+    )
     sense = np.sign(turning)
     d0 = sense * np.hypot(centre_x, centre_y) - signed_radius
     phi0 = np.arctan2(-sense * centre_x, sense * centre_y)

@@ -1,23 +1,29 @@
 """Rule-based particle flow: the baseline that a trained model is compared with.
 
-Inputs: ``Tracks``, ``Clusters``, ``Hits`` of a batch (GeV, mm). Output: ``Candidates``. The rules follow the spirit of PandoraPFA
-(Thomson, NIM A 611 (2009) 25, section 4) and of CMS (JINST 12 (2017) P10003, section 4); ``track_matching`` finds which clusters
-belong to which tracks, here energies of clusters are compared with momenta of tracks:
+Inputs: ``Tracks``, ``Clusters``, ``Hits`` of a batch (GeV, mm). Output: ``Candidates``. The rules
+follow the spirit of PandoraPFA (Thomson, NIM A 611 (2009) 25, section 4) and of CMS (JINST 12
+(2017) P10003, section 4); ``track_matching`` finds which clusters belong to which tracks, here
+energies of clusters are compared with momenta of tracks:
 
-1. A track with enough muon-system hits on its line and no more energy around it than a muon leaves is a muon.
-2. A track alone on a cluster whose energy is in the ECAL, compact and equal to the momentum is an electron.
-3. All other tracks are charged hadrons with the momentum of the track, except those that claim far more energy than was found
-   and have almost none on their line: they did not reach the calorimeter and are dropped.
-4. Clusters without a track near a charged hadron that lacks energy are fragments of its shower. A cluster with its
-   fragments is a group.
-5. Energy of a group beyond what its tracks leave, by more than N sigma of the calorimeter, is one neutral: a photon if the
-   excess is in the ECAL, else a neutral hadron.
-6. A cluster without a track is a photon if its energy is in the ECAL and compact, else a neutral hadron.
+1. A track with enough muon-system hits on its line and no more energy around it than a muon leaves
+   is a muon.
+2. A track alone on a cluster whose energy is in the ECAL, compact and equal to the momentum is an
+   electron.
+3. All other tracks are charged hadrons with the momentum of the track, except those that claim far
+   more energy than was found and have almost none on their line: they did not reach the calorimeter
+   and are dropped.
+4. Clusters without a track near a charged hadron that lacks energy are fragments of its shower. A
+   cluster with its fragments is a group.
+5. Energy of a group beyond what its tracks leave, by more than N sigma of the calorimeter, is one
+   neutral: a photon if the excess is in the ECAL, else a neutral hadron.
+6. A cluster without a track is a photon if its energy is in the ECAL and compact, else a neutral
+   hadron.
 
-Energies of neutrals are those of the calorimeter; their direction is that of the cluster from the origin. Neutral hadrons get the
-mass of the K0L where the energy allows it.
+Energies of neutrals are those of the calorimeter; their direction is that of the cluster from the
+origin. Neutral hadrons get the mass of the K0L where the energy allows it.
 
-Invariants: a track is used at most once, a cluster gives at most one neutral; candidates refer to elements of their own event.
+Invariants: a track is used at most once, a cluster gives at most one neutral; candidates refer to
+elements of their own event.
 """
 
 from dataclasses import dataclass
@@ -36,8 +42,16 @@ Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 PHOTON, ELECTRON, MUON, CHARGED_HADRON, NEUTRAL_HADRON = 22, 11, 13, 211, 130
-MASS_GEV = {PHOTON: 0.0, ELECTRON: 0.000511, MUON: 0.105658, CHARGED_HADRON: 0.139570, NEUTRAL_HADRON: 0.497611}
-_MUON_SPREAD = 0.25  # relative fluctuation of what a muon leaves, path lengths at all angles included
+MASS_GEV = {
+    PHOTON: 0.0,
+    ELECTRON: 0.000511,
+    MUON: 0.105658,
+    CHARGED_HADRON: 0.139570,
+    NEUTRAL_HADRON: 0.497611,
+}
+_MUON_SPREAD = (
+    0.25  # relative fluctuation of what a muon leaves, path lengths at all angles included
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +66,19 @@ class _Expected:
         """Return the sums over the tracks of each cluster."""
         on = used & (cluster_of_track >= 0)
         columns = (self.energy, self.variance, self.ecal)
-        return _Expected(*(np.bincount(cluster_of_track[on], column[on], minlength=n_clusters).astype(np.float64) for column in columns))
+        return _Expected(
+            *(
+                np.bincount(cluster_of_track[on], column[on], minlength=n_clusters).astype(
+                    np.float64
+                )
+                for column in columns
+            )
+        )
 
 
-def reconstruct(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, settings: SimulateSettings) -> Candidates:
+def reconstruct(
+    tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, settings: SimulateSettings
+) -> Candidates:
     """Return the candidates of each event, those of tracks first.
 
     Args:
@@ -67,17 +90,25 @@ def reconstruct(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, s
     """
     rules, calorimeter = settings.particle_flow, settings.calorimeter
     compact = _width(clusters, hits) < rules.photon_width_max_mm
-    electromagnetic = compact & (clusters.energies[:, SubDetector.ECAL] > rules.photon_ecal_fraction_min * clusters.energy)
+    electromagnetic = compact & (
+        clusters.energies[:, SubDetector.ECAL] > rules.photon_ecal_fraction_min * clusters.energy
+    )
     links = link(tracks, clusters, hits, n_events, settings)
-    cluster_of_track = assign_tracks(links.first, links.tube, links.track_offsets, links.cluster_offsets)
+    cluster_of_track = assign_tracks(
+        links.first, links.tube, links.track_offsets, links.cluster_offsets
+    )
 
     muon = _is_muon(links, settings)
     electron = ~muon & _is_electron(tracks, clusters, cluster_of_track, electromagnetic, settings)
     expected = _expected(tracks, muon, electron, calorimeter, rules.hadron_ecal_share)
     used = np.ones(len(tracks), np.bool_)
-    group, found = _groups(links, clusters, cluster_of_track, expected, used, electromagnetic, settings)
+    group, found = _groups(
+        links, clusters, cluster_of_track, expected, used, electromagnetic, settings
+    )
     used = ~_is_bad(tracks, links, cluster_of_track, expected, found, settings)
-    group, found = _groups(links, clusters, cluster_of_track, expected, used, electromagnetic, settings)
+    group, found = _groups(
+        links, clusters, cluster_of_track, expected, used, electromagnetic, settings
+    )
 
     pdg = np.select([muon, electron], [MUON, ELECTRON], CHARGED_HADRON)
     charged = _charged_candidates(tracks, cluster_of_track, pdg, used)
@@ -87,7 +118,9 @@ def reconstruct(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, s
 
 
 def _width(clusters: Clusters, hits: Hits) -> Floats:
-    """Return the energy-weighted mean distance (mm) of each cluster's ECAL hits from the cluster's axis; 0 without ECAL hits."""
+    """Return the energy-weighted mean distance (mm) of each cluster's ECAL hits from the cluster's
+    axis; 0 without ECAL hits.
+    """
     inside = (clusters.cluster_of_hit >= 0) & (SUBDETECTOR[hits.collection] == SubDetector.ECAL)
     cluster, weight = clusters.cluster_of_hit[inside], hits.energy[inside]
     axis = np.stack([clusters.x, clusters.y, clusters.z], axis=1)
@@ -96,22 +129,34 @@ def _width(clusters: Clusters, hits: Hits) -> Floats:
     along = (position * axis[cluster]).sum(axis=1)
     distance = np.sqrt(np.maximum((position**2).sum(axis=1) - along**2, 0.0))
     total = np.bincount(cluster, weight, minlength=len(clusters))
-    return np.asarray(np.bincount(cluster, weight * distance, minlength=len(clusters)) / np.maximum(total, 1e-12))
+    return np.asarray(
+        np.bincount(cluster, weight * distance, minlength=len(clusters)) / np.maximum(total, 1e-12)
+    )
 
 
 def _muon_energy(calorimeter: CalorimeterConfig) -> tuple[float, float]:
     """Return what a muon leaves in the ECAL and in the HCAL at normal incidence, GeV."""
-    ecal, hcal = (part.n_layers * part.mip_mev / 1e3 for part in (calorimeter.ecal, calorimeter.hcal))
+    ecal, hcal = (
+        part.n_layers * part.mip_mev / 1e3 for part in (calorimeter.ecal, calorimeter.hcal)
+    )
     return ecal, hcal
 
 
 def _is_muon(links: Links, settings: SimulateSettings) -> Mask:
-    """Tell which tracks are muons: hits in the muon system, and at most twice the energy of a muon around the line."""
+    """Tell which tracks are muons: hits in the muon system, and at most twice the energy of a muon
+    around the line.
+    """
     quiet = links.tube_total < 2 * sum(_muon_energy(settings.calorimeter))
     return (links.muon_hits >= settings.particle_flow.muon_hits_min) & quiet
 
 
-def _is_electron(tracks: Tracks, clusters: Clusters, cluster_of_track: Integers, electromagnetic: Mask, settings: SimulateSettings) -> Mask:
+def _is_electron(
+    tracks: Tracks,
+    clusters: Clusters,
+    cluster_of_track: Integers,
+    electromagnetic: Mask,
+    settings: SimulateSettings,
+) -> Mask:
     """Tell which tracks are electrons."""
     rules, ecal = settings.particle_flow, settings.calorimeter.ecal
     matched = cluster_of_track >= 0
@@ -119,23 +164,43 @@ def _is_electron(tracks: Tracks, clusters: Clusters, cluster_of_track: Integers,
     cluster, p = cluster_of_track[matched], tracks.p[matched]
     alone = np.bincount(cluster, minlength=len(clusters))[cluster] == 1
     energy, in_ecal = clusters.energy[cluster], clusters.energies[cluster, SubDetector.ECAL]
-    tolerance = np.maximum(rules.electron_ep_tolerance, 2.5 * np.sqrt(ecal.em_stochastic**2 / p + ecal.em_constant**2))
+    tolerance = np.maximum(
+        rules.electron_ep_tolerance, 2.5 * np.sqrt(ecal.em_stochastic**2 / p + ecal.em_constant**2)
+    )
     equal = np.abs(energy / p - 1) < tolerance
-    found[matched] = alone & equal & electromagnetic[cluster] & (in_ecal > rules.electron_ecal_fraction_min * energy)
+    found[matched] = (
+        alone
+        & equal
+        & electromagnetic[cluster]
+        & (in_ecal > rules.electron_ecal_fraction_min * energy)
+    )
     return found
 
 
-def _expected(tracks: Tracks, muon: Mask, electron: Mask, calorimeter: CalorimeterConfig, hadron_ecal_share: float) -> _Expected:
+def _expected(
+    tracks: Tracks,
+    muon: Mask,
+    electron: Mask,
+    calorimeter: CalorimeterConfig,
+    hadron_ecal_share: float,
+) -> _Expected:
     """Return what each track should leave in the calorimeters."""
     p = tracks.p.astype(np.float64)
     in_ecal, in_hcal = _muon_energy(calorimeter)
     muon_energy = np.minimum(in_ecal + in_hcal, p)
     ecal, hcal = calorimeter.ecal, calorimeter.hcal
-    hadron_variance = np.maximum(ecal.hadronic_stochastic, hcal.hadronic_stochastic) ** 2 * p + (hcal.hadronic_constant * p) ** 2
+    hadron_variance = (
+        np.maximum(ecal.hadronic_stochastic, hcal.hadronic_stochastic) ** 2 * p
+        + (hcal.hadronic_constant * p) ** 2
+    )
     electron_variance = ecal.em_stochastic**2 * p + (ecal.em_constant * p) ** 2
     return _Expected(
         energy=np.where(muon, muon_energy, p),
-        variance=np.select([muon, electron], [(_MUON_SPREAD * muon_energy) ** 2, electron_variance], hadron_variance),
+        variance=np.select(
+            [muon, electron],
+            [(_MUON_SPREAD * muon_energy) ** 2, electron_variance],
+            hadron_variance,
+        ),
         ecal=np.select([muon, electron], [np.minimum(in_ecal, p), p], hadron_ecal_share * p),
     )
 
@@ -149,7 +214,9 @@ def _groups(
     electromagnetic: Mask,
     settings: SimulateSettings,
 ) -> tuple[Integers, Floats]:
-    """Return the group of each cluster, and the energy of the group at its own cluster (0 for absorbed ones)."""
+    """Return the group of each cluster, and the energy of the group at its own cluster (0 for
+    absorbed ones).
+    """
     rules = settings.particle_flow
     on_cluster = expected.per_cluster(cluster_of_track, used, len(clusters))
     energy = clusters.energy.astype(np.float64)
@@ -167,30 +234,50 @@ def _groups(
 
 
 def _is_bad(
-    tracks: Tracks, links: Links, cluster_of_track: Integers, expected: _Expected, found: Floats, settings: SimulateSettings
+    tracks: Tracks,
+    links: Links,
+    cluster_of_track: Integers,
+    expected: _Expected,
+    found: Floats,
+    settings: SimulateSettings,
 ) -> Mask:
-    """Tell which tracks did not reach the calorimeters: their group lacks energy, and there is little on their own line.
+    """Tell which tracks did not reach the calorimeters: their group lacks energy, and there is
+    little on their own line.
 
     Most are of particles that interacted or decayed on the way; what these made is seen by itself.
     """
     rules = settings.particle_flow
     on_cluster = expected.per_cluster(cluster_of_track, np.ones(len(tracks), np.bool_), len(found))
     matched = cluster_of_track >= 0
-    lacks, sigma = expected.energy.copy(), np.sqrt(expected.variance)  # a track on no cluster lacks all
+    lacks, sigma = (
+        expected.energy.copy(),
+        np.sqrt(expected.variance),
+    )  # a track on no cluster lacks all
     lacks[matched] = (on_cluster.energy - found)[cluster_of_track[matched]]
     sigma[matched] = np.sqrt(on_cluster.variance)[cluster_of_track[matched]]
     empty = links.tube_total < rules.bad_track_energy_fraction * tracks.p
     return np.asarray(empty & (lacks > rules.bad_track_lack_sigma * sigma) & (links.muon_hits == 0))
 
 
-def _charged_candidates(tracks: Tracks, cluster_of_track: Integers, pdg: Integers, used: Mask) -> Candidates:
+def _charged_candidates(
+    tracks: Tracks, cluster_of_track: Integers, pdg: Integers, used: Mask
+) -> Candidates:
     """Return one candidate per used track."""
-    mass = np.select([pdg == MUON, pdg == ELECTRON], [MASS_GEV[MUON], MASS_GEV[ELECTRON]], MASS_GEV[CHARGED_HADRON])
-    px, py, pz = tracks.pt * np.cos(tracks.phi0), tracks.pt * np.sin(tracks.phi0), tracks.pt * tracks.tan_lambda
+    mass = np.select(
+        [pdg == MUON, pdg == ELECTRON],
+        [MASS_GEV[MUON], MASS_GEV[ELECTRON]],
+        MASS_GEV[CHARGED_HADRON],
+    )
+    px, py, pz = (
+        tracks.pt * np.cos(tracks.phi0),
+        tracks.pt * np.sin(tracks.phi0),
+        tracks.pt * tracks.tan_lambda,
+    )
     lepton = pdg != CHARGED_HADRON
     candidates = Candidates(
         event=tracks.event,
-        pdg=np.where(lepton, -pdg, pdg) * tracks.charge,  # leptons of negative charge have positive codes
+        pdg=np.where(lepton, -pdg, pdg)
+        * tracks.charge,  # leptons of negative charge have positive codes
         charge=tracks.charge,
         px=px,
         py=py,
@@ -204,9 +291,16 @@ def _charged_candidates(tracks: Tracks, cluster_of_track: Integers, pdg: Integer
 
 
 def _neutral_candidates(
-    clusters: Clusters, group: Integers, found: Floats, charged: _Expected, electromagnetic: Mask, settings: SimulateSettings
+    clusters: Clusters,
+    group: Integers,
+    found: Floats,
+    charged: _Expected,
+    electromagnetic: Mask,
+    settings: SimulateSettings,
 ) -> Candidates:
-    """Return a candidate for each group without track and for each excess of energy over the tracks."""
+    """Return a candidate for each group without track and for each excess of energy over the
+    tracks.
+    """
     rules = settings.particle_flow
     n = len(clusters)
     with_track = charged.energy > 0
@@ -238,5 +332,10 @@ def _neutral_candidates(
 
 def _by_event(charged: Candidates, neutral: Candidates) -> Candidates:
     """Return both, ordered by event, charged ones first."""
-    joined = Candidates(*(np.concatenate([getattr(part, name) for part in (charged, neutral)]) for name in Candidates.__annotations__))
+    joined = Candidates(
+        *(
+            np.concatenate([getattr(part, name) for part in (charged, neutral)])
+            for name in Candidates.__annotations__
+        )
+    )
     return joined.take(np.argsort(joined.event, kind="stable"))

@@ -1,14 +1,16 @@
 """Flight of all stable particles through the tracking volume to the calorimeters.
 
-Particles as the generator left them -> the full truth record with the secondaries that the detector made, the particles
-entering the calorimeters, and the flights that tracking needs. One pass per generation of secondaries (a handful), each over all
-particles of the batch at once: path to the calorimeter's face (``helix``), path to the decay (``decays``), path to an interaction
-(``interactions``); the shortest decides. Electrons also radiate once on their way and fly on. Particles that circle more than
-MAX_TURNS times before they reach an end have lost their energy in the material and stop; those that leave through
-the beam hole are lost.
+Particles as the generator left them -> the full truth record with the secondaries that the detector
+made, the particles entering the calorimeters, and the flights that tracking needs. One pass per
+generation of secondaries (a handful), each over all particles of the batch at once: path to the
+calorimeter's face (``helix``), path to the decay (``decays``), path to an interaction
+(``interactions``); the shortest decides. Electrons also radiate once on their way and fly on.
+Particles that circle more than MAX_TURNS times before they reach an end have lost their energy in
+the material and stop; those that leave through the beam hole are lost.
 
-Invariants: rows of the generator keep their order within an event and come before the secondaries; daughters are the exact
-inverse of parents; the four-momentum of every decay is conserved. ``simulator_status`` has the bits of EDM4hep's MCParticle.
+Invariants: rows of the generator keep their order within an event and come before the secondaries;
+daughters are the exact inverse of parents; the four-momentum of every decay is conserved.
+``simulator_status`` has the bits of EDM4hep's MCParticle.
 """
 
 from dataclasses import dataclass, fields
@@ -20,7 +22,13 @@ from numpy.typing import NDArray
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation import decays, helix, interactions, species
 from particleforge.simulation.helix import State
-from particleforge.simulation.records import Entering, Kind, Particles, concatenate, lists_from_parents
+from particleforge.simulation.records import (
+    Entering,
+    Kind,
+    Particles,
+    concatenate,
+    lists_from_parents,
+)
 
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -41,11 +49,14 @@ CREATED_IN_SIMULATION = 1 << 30
 
 @dataclass(frozen=True)
 class Flights:
-    """Charged particles in the tracking volume: how far each flew, and the momentum that a track fit would see."""
+    """Charged particles in the tracking volume: how far each flew, and the momentum that a track
+    fit would see.
+    """
 
     particle: Rows  # row in Particles
     path: Values  # mm, to the end of its flight in the tracking volume
-    momentum_share: Values  # mean momentum on the way, as a share of that at the vertex (less than 1 after bremsstrahlung)
+    # mean momentum on the way, as a share of that at the vertex (less than 1 after bremsstrahlung)
+    momentum_share: Values
 
 
 @dataclass
@@ -72,26 +83,42 @@ class _Outcome:
     enters: NDArray[np.bool_]
 
 
-def propagate(generated: Particles, settings: SimulateSettings, rng: np.random.Generator) -> tuple[Particles, Entering, Flights]:
-    """Fly the batch's stable particles out; the returned records are ordered by event and refer to the returned Particles."""
+def propagate(
+    generated: Particles, settings: SimulateSettings, rng: np.random.Generator
+) -> tuple[Particles, Entering, Flights]:
+    """Fly the batch's stable particles out.
+
+    The returned records are ordered by event and refer to the returned Particles.
+    """
     record = _Record(generated)
     rows = np.flatnonzero(generated.generator_status == 1)
     generation = record.generation(rows)
     entering, flights = [], []
     for number in range(MAX_GENERATIONS):
-        if number and not len(generation.row):  # the first generation gives the records their columns, even if it is empty
+        if number and not len(
+            generation.row
+        ):  # the first generation gives the records their columns, even if it is empty
             break
         made = _Secondaries()
         outcome = _fly(generation, settings, rng, made, last=number == MAX_GENERATIONS - 1)
         record.finish(generation.row, outcome)
         entering.append(_enter(generation, outcome))
         charged = np.flatnonzero(generation.state.charge != 0)
-        flights.append(Flights(generation.row[charged], outcome.path[charged], outcome.momentum_share[charged]))
+        flights.append(
+            Flights(generation.row[charged], outcome.path[charged], outcome.momentum_share[charged])
+        )
         generation = record.append(generation, made)
     return record.close(concatenate(entering), concatenate(flights))
 
 
-def _fly(generation: _Generation, settings: SimulateSettings, rng: np.random.Generator, made: "_Secondaries", *, last: bool) -> _Outcome:
+def _fly(
+    generation: _Generation,
+    settings: SimulateSettings,
+    rng: np.random.Generator,
+    made: "_Secondaries",
+    *,
+    last: bool,
+) -> _Outcome:
     """Fly one generation to the end of its members' flights and collect what they turn into."""
     tracker, b_field = settings.tracker, settings.b_field_tesla
     pdg, mass, start = generation.pdg, generation.mass, generation.state
@@ -102,9 +129,14 @@ def _fly(generation: _Generation, settings: SimulateSettings, rng: np.random.Gen
     start, before, share, to_face = _radiate(generation, to_face, settings, rng, made)
     to_decay = decays.decay_path(pdg, start.p, mass, rng)
     interacting = interactions.interacts(pdg, start, mass, tracker, rng)
-    to_interaction = np.where(interacting, interactions.crossing_share(start, tracker, rng) * to_face, np.inf)
+    to_interaction = np.where(
+        interacting, interactions.crossing_share(start, tracker, rng) * to_face, np.inf
+    )
     if last:
-        to_decay, to_interaction = np.full_like(to_decay, np.inf), np.full_like(to_interaction, np.inf)
+        to_decay, to_interaction = (
+            np.full_like(to_decay, np.inf),
+            np.full_like(to_interaction, np.inf),
+        )
     path = np.minimum(to_face, np.minimum(to_decay, to_interaction))
     end = helix.advance(start, path, b_field)
     time = generation.time + (before + path) / start.p * np.hypot(start.p, mass) / SPEED_OF_LIGHT
@@ -112,7 +144,10 @@ def _fly(generation: _Generation, settings: SimulateSettings, rng: np.random.Gen
     interacted = (to_interaction < to_face) & ~decayed
     _make_secondaries(pdg, mass, end, time, decayed, interacted, rng, made)
     reaches = ~decayed & ~interacted & ~stops
-    hole = min(settings.calorimeter.ecal.endcap_inner_radius_mm, settings.calorimeter.hcal.endcap_inner_radius_mm)
+    hole = min(
+        settings.calorimeter.ecal.endcap_inner_radius_mm,
+        settings.calorimeter.hcal.endcap_inner_radius_mm,
+    )
     leaves = reaches & ((np.hypot(end.x, end.y) < hole) | species.is_neutrino(pdg))
     status = np.select(
         [decayed | interacted, stops, leaves | (np.abs(pdg) == 13)],
@@ -123,9 +158,16 @@ def _fly(generation: _Generation, settings: SimulateSettings, rng: np.random.Gen
 
 
 def _radiate(
-    generation: _Generation, to_face: Values, settings: SimulateSettings, rng: np.random.Generator, made: "_Secondaries"
+    generation: _Generation,
+    to_face: Values,
+    settings: SimulateSettings,
+    rng: np.random.Generator,
+    made: "_Secondaries",
 ) -> tuple[State, Values, Values, Values]:
-    """Let electrons radiate one photon each; return states after it, path before it, mean momentum share, path left to the face."""
+    """Let electrons radiate one photon each.
+
+    Return states after it, path before it, mean momentum share, path left to the face.
+    """
     tracker, b_field = settings.tracker, settings.b_field_tesla
     state = generation.state
     lost = interactions.radiated_share(generation.pdg, state, tracker, rng)
@@ -140,10 +182,22 @@ def _radiate(
     there = helix.advance(state.take(electrons), before[electrons], b_field)
     time = generation.time[electrons] + before[electrons] / SPEED_OF_LIGHT
     photon = lost[electrons]
-    made.add(electrons, np.full(len(electrons), 22), there, time, photon, np.zeros(len(electrons)), not_endpoint=True)
+    made.add(
+        electrons,
+        np.full(len(electrons), 22),
+        there,
+        time,
+        photon,
+        np.zeros(len(electrons)),
+        not_endpoint=True,
+    )
     left = 1 - photon
-    after = State(there.x, there.y, there.z, left * there.px, left * there.py, left * there.pz, there.charge)
-    state = State(*(_with(getattr(state, f.name), electrons, getattr(after, f.name)) for f in fields(State)))
+    after = State(
+        there.x, there.y, there.z, left * there.px, left * there.py, left * there.pz, there.charge
+    )
+    state = State(
+        *(_with(getattr(state, f.name), electrons, getattr(after, f.name)) for f in fields(State))
+    )
     rest = helix.path_to_surface(after, tracker.radius_mm, tracker.half_length_mm, b_field)
     limit = 2 * np.pi * MAX_TURNS / np.abs(after.turning(b_field))
     return state, before, share, _with(to_face, electrons, np.minimum(rest, limit))
@@ -167,7 +221,9 @@ def _make_secondaries(
     ):
         state = end.take(chosen)
         if process == "decay":
-            products = decays.decay(pdg[chosen], state.px, state.py, state.pz, np.hypot(state.p, mass[chosen]), rng)
+            products = decays.decay(
+                pdg[chosen], state.px, state.py, state.pz, np.hypot(state.p, mass[chosen]), rng
+            )
         elif process == "conversion":
             products = interactions.convert(state, rng)
         else:
@@ -182,7 +238,11 @@ def _enter(generation: _Generation, outcome: _Outcome) -> Entering:
     total = np.hypot(end.p, mass)
     baryon = species.is_baryon(pdg)
     visible = np.where(baryon, total - mass + np.where(pdg < 0, 2 * mass, 0.0), total)
-    kind = np.select([np.isin(np.abs(pdg), (11, 22)), np.abs(pdg) == 13], [Kind.ELECTROMAGNETIC, Kind.MUON], Kind.HADRON)
+    kind = np.select(
+        [np.isin(np.abs(pdg), (11, 22)), np.abs(pdg) == 13],
+        [Kind.ELECTROMAGNETIC, Kind.MUON],
+        Kind.HADRON,
+    )
     return Entering(
         event=generation.event[rows],
         particle=generation.row[rows],
@@ -205,15 +265,52 @@ class _Secondaries:
     def __init__(self) -> None:
         self.columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _NEW_COLUMNS}
 
-    def add(self, parent: Rows, pdg: Rows, at: State, time: Values, share: Values, mass: Values, *, not_endpoint: bool) -> None:
+    def add(
+        self,
+        parent: Rows,
+        pdg: Rows,
+        at: State,
+        time: Values,
+        share: Values,
+        mass: Values,
+        *,
+        not_endpoint: bool,
+    ) -> None:
         """Add one product per parent that carries this share of its momentum."""
-        self._extend(parent, pdg, share * at.px, share * at.py, share * at.pz, mass, at.x, at.y, at.z, time, not_endpoint)
+        self._extend(
+            parent,
+            pdg,
+            share * at.px,
+            share * at.py,
+            share * at.pz,
+            mass,
+            at.x,
+            at.y,
+            at.z,
+            time,
+            not_endpoint,
+        )
 
-    def add_products(self, parents: Rows, products: decays.Products, at: State, time: Values) -> None:
-        """Add products; their ``parent`` counts rows of ``parents``, whose states at the vertex are ``at``."""
+    def add_products(
+        self, parents: Rows, products: decays.Products, at: State, time: Values
+    ) -> None:
+        """Add products.
+
+        Their ``parent`` counts rows of ``parents``, whose states at the vertex are ``at``.
+        """
         of, vertex = products.parent, at.take(products.parent)
         momentum = (products.px, products.py, products.pz)
-        self._extend(parents[of], products.pdg, *momentum, products.mass, vertex.x, vertex.y, vertex.z, time[of], False)
+        self._extend(
+            parents[of],
+            products.pdg,
+            *momentum,
+            products.mass,
+            vertex.x,
+            vertex.y,
+            vertex.z,
+            time[of],
+            False,
+        )
 
     def _extend(self, *values: NDArray[Any] | bool) -> None:
         for name, value in zip(_NEW_COLUMNS, values, strict=True):
@@ -228,18 +325,24 @@ _NEW_COLUMNS = ("parent", "pdg", "px", "py", "pz", "mass", "x", "y", "z", "time"
 
 
 class _Record:
-    """The truth record under construction: generator rows first, each generation of secondaries appended."""
+    """The truth record under construction: generator rows first, each generation of secondaries
+    appended.
+    """
 
     def __init__(self, generated: Particles) -> None:
         self.generated = generated
         self.columns = {name: np.array(getattr(generated, name)) for name in _COLUMNS}
-        self.parent = [np.full(len(generated), -1, np.int64)]  # of secondaries; the generator's rows have lists of their own
+        self.parent = [
+            np.full(len(generated), -1, np.int64)
+        ]  # of secondaries; the generator's rows have lists of their own
 
     def generation(self, rows: Rows) -> _Generation:
         """Return these rows as particles ready to fly."""
         take = {name: column[rows] for name, column in self.columns.items()}
         state = State(*(take[name] for name in ("x", "y", "z", "px", "py", "pz", "charge")))
-        return _Generation(rows, take["event"], take["pdg"].astype(np.int64), take["mass"], take["time"], state)
+        return _Generation(
+            rows, take["event"], take["pdg"].astype(np.int64), take["mass"], take["time"], state
+        )
 
     def finish(self, rows: Rows, outcome: _Outcome) -> None:
         """Note where particles ended and how."""
@@ -251,9 +354,14 @@ class _Record:
         """Add secondaries as new rows and return them as the next generation."""
         first = len(self.columns["event"])
         parent = made.column("parent").astype(np.int64)
-        new = {name: made.column(name) for name in ("pdg", "px", "py", "pz", "mass", "x", "y", "z", "time")}
+        new = {
+            name: made.column(name)
+            for name in ("pdg", "px", "py", "pz", "mass", "x", "y", "z", "time")
+        }
         overlay = self.columns["simulator_status"][parents.row[parent]] & OVERLAY
-        detached = np.where(made.column("not_endpoint").astype(bool), VERTEX_IS_NOT_ENDPOINT_OF_PARENT, 0)
+        detached = np.where(
+            made.column("not_endpoint").astype(bool), VERTEX_IS_NOT_ENDPOINT_OF_PARENT, 0
+        )
         new |= {
             "event": parents.event[parent],
             "generator_status": np.zeros(len(parent)),
@@ -276,15 +384,25 @@ class _Record:
         own = self.generated
         child = np.repeat(np.arange(len(own)), np.diff(own.parents_offsets))
         new = np.flatnonzero(secondary >= 0)
-        links = place[np.concatenate([child, new])], place[np.concatenate([own.parents_index, secondary[new]])]
-        particles = Particles(**{n: c[order] for n, c in self.columns.items()}, **lists_from_parents(*links, len(order)))
+        links = (
+            place[np.concatenate([child, new])],
+            place[np.concatenate([own.parents_index, secondary[new]])],
+        )
+        particles = Particles(
+            **{n: c[order] for n, c in self.columns.items()},
+            **lists_from_parents(*links, len(order)),
+        )
         enters = _renumbered(entering, place)
         flew = np.argsort(place[flights.particle], kind="stable")
-        ordered = Flights(place[flights.particle][flew], flights.path[flew], flights.momentum_share[flew])
+        ordered = Flights(
+            place[flights.particle][flew], flights.path[flew], flights.momentum_share[flew]
+        )
         return particles, enters, ordered
 
 
-_COLUMNS = tuple(f.name for f in fields(Particles) if not f.name.startswith(("parents_", "daughters_")))
+_COLUMNS = tuple(
+    f.name for f in fields(Particles) if not f.name.startswith(("parents_", "daughters_"))
+)
 
 
 def _renumbered(entering: Entering, place: Rows) -> Entering:

@@ -1,7 +1,9 @@
-r"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of events.
+r"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of
+events.
 
-Units: GeV (c = 1), mm, ns, radians. Every record has ``event``, the index of the event within the batch, ascending; references
-to other records are row numbers within the batch (not within the event), -1 for none. Nothing here computes physics.
+Units: GeV (c = 1), mm, ns, radians. Every record has ``event``, the index of the event within the
+batch, ascending; references to other records are row numbers within the batch (not within the
+event), -1 for none. Nothing here computes physics.
 
     Particles -> Entering -> Hits -> Clusters -> Candidates
         \------> Tracks ---------------------/
@@ -46,7 +48,9 @@ class SubDetector(IntEnum):
 
 
 class Rows:
-    """Base of the records: all members are arrays, those whose first axis is the record's length are its columns."""
+    """Base of the records: all members are arrays, those whose first axis is the record's length
+    are its columns.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -59,12 +63,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Particles(Rows):
-    """The truth record: all generator particles of an event in generator order, then what the simulation made of them.
+    """The truth record: all generator particles of an event in generator order, then what the
+    simulation made of them.
 
-    ``parents_index[parents_offsets[i]:parents_offsets[i + 1]]`` are the parents of particle ``i``, likewise the daughters.
-    ``generator_status`` is 1 for what the generator left stable, 2 for what it decayed, its own status elsewhere, and 0 for
-    secondaries that the simulation made. ``simulator_status`` holds the EDM4hep bits (see ``propagation``). ``endpoint_*`` is
-    where the particle ended: its decay or interaction, or the calorimeter's face.
+    ``parents_index[parents_offsets[i]:parents_offsets[i + 1]]`` are the parents of particle ``i``,
+    likewise the daughters. ``generator_status`` is 1 for what the generator left stable, 2 for what
+    it decayed, its own status elsewhere, and 0 for secondaries that the simulation made.
+    ``simulator_status`` holds the EDM4hep bits (see ``propagation``). ``endpoint_*`` is where the
+    particle ended: its decay or interaction, or the calorimeter's face.
     """
 
     event: Ints  # int32
@@ -94,8 +100,9 @@ class Particles(Rows):
 class Entering(Rows):
     """Particles at the calorimeter's inner face, to be showered; neutrinos are not among them.
 
-    ``(x, y, z)`` is the crossing point of the tracking volume's surface (cylinder of ``tracker.radius_mm``, planes at
-    ``tracker.half_length_mm``), ``(dx, dy, dz)`` the unit direction of flight there.
+    ``(x, y, z)`` is the crossing point of the tracking volume's surface (cylinder of
+    ``tracker.radius_mm``, planes at ``tracker.half_length_mm``), ``(dx, dy, dz)`` the unit
+    direction of flight there.
     """
 
     event: Ints  # int32
@@ -103,9 +110,9 @@ class Entering(Rows):
     pdg: Ints
     kind: Ints  # int8, Kind
     charge: Floats
-    energy: (
-        Floats  # what a calorimeter can measure: kinetic for baryons, total energy (with annihilation) for antibaryons, total for others
-    )
+    # what a calorimeter can measure: kinetic for baryons, total energy (with annihilation) for
+    # antibaryons, total for others
+    energy: Floats
     x: Floats
     y: Floats
     z: Floats
@@ -116,10 +123,13 @@ class Entering(Rows):
 
 @dataclass(frozen=True)
 class Tracks(Rows):
-    """Reconstructed tracks; parameters at the point of closest approach to the origin, EDM4hep conventions.
+    """Reconstructed tracks.
 
-    ``omega`` is the signed curvature in 1/mm, ``pt = 0.299792458e-3 B / |omega|``; its sign is that of the charge for B along +z.
-    Links: ``link_track[k]`` got the share ``link_weight[k]`` of its hits from ``link_particle[k]``.
+    Parameters at the point of closest approach to the origin, EDM4hep conventions.
+
+    ``omega`` is the signed curvature in 1/mm, ``pt = 0.299792458e-3 B / |omega|``; its sign is that
+    of the charge for B along +z. Links: ``link_track[k]`` got the share ``link_weight[k]`` of its
+    hits from ``link_particle[k]``.
     """
 
     event: Ints  # int32
@@ -154,8 +164,9 @@ class Tracks(Rows):
 class Hits(Rows):
     """Calorimeter cells over threshold, and which particles left energy in them.
 
-    Contributions: particle ``contribution_particle[k]`` left ``contribution_energy[k]`` (calibrated) in hit ``contribution_hit[k]``.
-    Noise has no contribution, so those of a hit may sum to less than its energy.
+    Contributions: particle ``contribution_particle[k]`` left ``contribution_energy[k]``
+    (calibrated) in hit ``contribution_hit[k]``. Noise has no contribution, so those of a hit may
+    sum to less than its energy.
     """
 
     event: Ints  # int32
@@ -207,7 +218,9 @@ def offsets_of(counts: Ints) -> NDArray[np.int64]:
 
 
 def lists_from_parents(child: Ints, parent: Ints, n: int) -> dict[str, Any]:
-    """Return both jagged lists of Particles from pairs (child, parent); the daughters are the inverse of the parents.
+    """Return both jagged lists of Particles from pairs (child, parent).
+
+    The daughters are the inverse of the parents.
 
     Parents of a child keep the order of the pairs, daughters come in the order of their rows.
     """
@@ -227,4 +240,9 @@ Record = TypeVar("Record")
 def concatenate(records: Sequence[Record]) -> Record:
     """Return records of one type, whose members are all columns, as one."""
     kind = type(records[0])
-    return kind(**{field.name: np.concatenate([getattr(r, field.name) for r in records]) for field in fields(kind)})  # type: ignore[arg-type]
+    return kind(
+        **{
+            field.name: np.concatenate([getattr(r, field.name) for r in records])
+            for field in fields(kind)
+        }
+    )  # type: ignore[arg-type]

@@ -1,11 +1,13 @@
 """The simulate stage: one shard of one sample, from the generator to an EDM4hep file.
 
-SimulateSettings and a shard's number -> EDM4hep ROOT file (``edm4hep.writer``) with the truth, tracks, calorimeter hits,
-clusters, all links between them, and the candidates of the rule-based particle flow. Run number = shard, event number = position.
+SimulateSettings and a shard's number -> EDM4hep ROOT file (``edm4hep.writer``) with the truth,
+tracks, calorimeter hits, clusters, all links between them, and the candidates of the rule-based
+particle flow. Run number = shard, event number = position.
 
-Events are simulated in batches, each step for all events of a batch at once (``generator``, ``pile_up``, ``propagation``,
-``tracking``, ``calorimeter``, ``clustering``, ``particle_flow``); memory holds one batch. Seeds come from the names of sample, shard
-and batch: the same settings give the same bytes, whatever else runs.
+Events are simulated in batches, each step for all events of a batch at once (``generator``,
+``pile_up``, ``propagation``, ``tracking``, ``calorimeter``, ``clustering``, ``particle_flow``);
+memory holds one batch. Seeds come from the names of sample, shard and batch: the same settings give
+the same bytes, whatever else runs.
 """
 
 import logging
@@ -19,13 +21,23 @@ from particleforge.edm4hep.writer import Chunk, write_edm4hep
 from particleforge.errors import UserError
 from particleforge.provenance import Provenance
 from particleforge.seeds import generator_of, pythia_seed_of
-from particleforge.simulation import calorimeter, clustering, generator, particle_flow, pile_up, propagation, tracking
+from particleforge.simulation import (
+    calorimeter,
+    clustering,
+    generator,
+    particle_flow,
+    pile_up,
+    propagation,
+    tracking,
+)
 from particleforge.simulation.records import Particles
 from particleforge.simulation.to_edm4hep import Batch, to_chunk, types_of
 
 log = logging.getLogger(__name__)
 
-EVENTS_PER_BATCH = 50  # without pile-up: small enough for 1 GB, large enough that array operations dominate
+EVENTS_PER_BATCH = (
+    50  # without pile-up: small enough for 1 GB, large enough that array operations dominate
+)
 _PARTICLES_OF_INTERACTION = 0.2  # of those of a hard e+e- or pp event, for the size of batches
 
 
@@ -37,7 +49,9 @@ def simulate_events(settings: SimulateSettings, shard: str, output: Path) -> Non
     if not shard.isdecimal():
         raise UserError(f"shard '{shard}': must be a number such as 00000")
     made = Provenance.of("simulate", settings.plain(), part={"shard": shard})
-    write_edm4hep(output, types_of(settings.collections), simulate_chunks(settings, shard), made.plain())
+    write_edm4hep(
+        output, types_of(settings.collections), simulate_chunks(settings, shard), made.plain()
+    )
     made.record(output)
 
 
@@ -45,7 +59,9 @@ def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
     """Yield the shard's events, batch by batch."""
     source = f"samples.{settings.sample_name}.pythia"
     names = (settings.seed, settings.sample_name, shard)
-    pythia = generator.make_pythia(settings.beams, settings.pythia, pythia_seed_of(*names, "hard process"), source)
+    pythia = generator.make_pythia(
+        settings.beams, settings.pythia, pythia_seed_of(*names, "hard process"), source
+    )
     pool = None
     if settings.pile_up.mean_interactions > 0:
         seed = pythia_seed_of(*names, "pile-up")
@@ -60,11 +76,24 @@ def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
             particles = pool.overlay(particles, len(event_numbers), rng)
         batch = simulate_batch(particles, event_numbers, settings, rng)
         yield to_chunk(batch, int(shard), settings.b_field_tesla, settings.collections)
-        log.info("%s/%s: %d of %d events", settings.sample_name, shard, event_numbers[-1] + 1, settings.events_per_shard)
+        log.info(
+            "%s/%s: %d of %d events",
+            settings.sample_name,
+            shard,
+            event_numbers[-1] + 1,
+            settings.events_per_shard,
+        )
 
 
-def simulate_batch(generated: Particles, event_numbers: np.ndarray, settings: SimulateSettings, rng: np.random.Generator) -> Batch:
-    """Return the records of a batch of generated events after detector simulation and reconstruction."""
+def simulate_batch(
+    generated: Particles,
+    event_numbers: np.ndarray,
+    settings: SimulateSettings,
+    rng: np.random.Generator,
+) -> Batch:
+    """Return the records of a batch of generated events after detector simulation and
+    reconstruction.
+    """
     n_events = len(event_numbers)
     particles, entering, flights = propagation.propagate(generated, settings, rng)
     tracks = tracking.make_tracks(particles, flights, settings, rng)
@@ -76,4 +105,9 @@ def simulate_batch(generated: Particles, event_numbers: np.ndarray, settings: Si
 
 def batch_size(settings: SimulateSettings) -> int:
     """Return how many events are simulated at once; pile-up makes batches smaller."""
-    return max(1, round(EVENTS_PER_BATCH / (1 + _PARTICLES_OF_INTERACTION * settings.pile_up.mean_interactions)))
+    return max(
+        1,
+        round(
+            EVENTS_PER_BATCH / (1 + _PARTICLES_OF_INTERACTION * settings.pile_up.mean_interactions)
+        ),
+    )

@@ -1,8 +1,9 @@
 """Properties of particle species, looked up for whole arrays of PDG codes.
 
-PDG codes -> charge in e, mass in GeV, mean proper decay length in mm. Source: the particle data table that ships with
-Pythia8 (Bierlich et al. 2022, "A comprehensive guide to the physics and usage of PYTHIA 8.3"), so that generator and
-detector simulation agree. Each distinct code is looked up once per process.
+PDG codes -> charge in e, mass in GeV, mean proper decay length in mm. Source: the particle data
+table that ships with Pythia8 (Bierlich et al. 2022, "A comprehensive guide to the physics and usage
+of PYTHIA 8.3"), so that generator and detector simulation agree. Each distinct code is looked up
+once per process.
 """
 
 from functools import cache
@@ -20,7 +21,9 @@ NEUTRINOS = (12, 14, 16)
 
 @cache
 def _table() -> Any:
-    generator = pythia8mc.Pythia("", False)  # owns the table; without init() only the data are loaded
+    generator = pythia8mc.Pythia(
+        "", False
+    )  # owns the table; without init() only the data are loaded
     return generator.particleData, generator
 
 
@@ -46,7 +49,10 @@ def mass_of(pdg: Codes) -> Values:
 
 
 def decay_length_of(pdg: Codes) -> Values:
-    """Return the mean proper decay lengths c tau in mm; 0 for species whose decay the table does not describe."""
+    """Return the mean proper decay lengths c tau in mm.
+
+    0 for species whose decay the table does not describe.
+    """
     return _look_up(pdg, 2)
 
 
@@ -63,7 +69,12 @@ def is_baryon(pdg: Codes) -> NDArray[np.bool_]:
 
 
 def is_hadron(pdg: Codes) -> NDArray[np.bool_]:
-    """Tell which codes are hadrons, ground states and excitations; diquarks, pomerons and diffractive systems are not."""
+    """Tell which codes are hadrons, ground states and excitations.
+
+    Diquarks, pomerons and diffractive systems are not.
+    """
     code = np.abs(pdg)
-    hadron: NDArray[np.bool_] = (code > 100) & (code % 10000 // 10 % 10 != 0) & (code != 990) & (code < 9_000_000)
+    hadron: NDArray[np.bool_] = (
+        (code > 100) & (code % 10000 // 10 % 10 != 0) & (code != 990) & (code < 9_000_000)
+    )
     return hadron

@@ -1,11 +1,14 @@
 """The simulation's records as EDM4hep collections.
 
-Records of a batch of events -> the collections of one chunk of the file, named as the configuration says. Units stay GeV, mm, ns.
+Records of a batch of events -> the collections of one chunk of the file, named as the configuration
+says. Units stay GeV, mm, ns.
 
-Conventions, as Key4hep's reconstruction writes them (checked on a full-simulation file of CLD): links go from the reconstructed
-object to the particle; the weight of a hit's link is the particle's energy in GeV, that of a cluster's link the particle's share of the
-cluster's energy, that of a track's link the share of its hits. Tracks carry the states at the interaction point, the first hit and the
-calorimeter. Tracker hits are not kept: a track has references for as many as it has, and they lead nowhere, as in a slimmed file.
+Conventions, as Key4hep's reconstruction writes them (checked on a full-simulation file of CLD):
+links go from the reconstructed object to the particle; the weight of a hit's link is the particle's
+energy in GeV, that of a cluster's link the particle's share of the cluster's energy, that of a
+track's link the share of its hits. Tracks carry the states at the interaction point, the first hit
+and the calorimeter. Tracker hits are not kept: a track has references for as many as it has, and
+they lead nowhere, as in a slimmed file.
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,14 @@ from particleforge.edm4hep import datamodel
 from particleforge.edm4hep.writer import HEADER, Chunk, Collection, Relation, Vector, event_headers
 from particleforge.simulation import helix
 from particleforge.simulation.helix import State
-from particleforge.simulation.records import Candidates, Clusters, HitCollection, Hits, Particles, Tracks
+from particleforge.simulation.records import (
+    Candidates,
+    Clusters,
+    HitCollection,
+    Hits,
+    Particles,
+    Tracks,
+)
 
 Ints = NDArray[np.integer]
 
@@ -37,7 +47,10 @@ class Batch:
 
 
 def hit_names(names: CollectionsConfig) -> dict[HitCollection, str]:
-    """Return the collection that hits of each kind go to; a detector that names one collection for barrel and endcap gets one."""
+    """Return the collection that hits of each kind go to.
+
+    A detector that names one collection for barrel and endcap gets one.
+    """
     return {
         HitCollection.ECAL_BARREL: first_name(names.ecal_hits[0]),
         HitCollection.ECAL_ENDCAP: first_name(names.ecal_hits[:2][-1]),
@@ -68,7 +81,9 @@ def dqdx_name(names: CollectionsConfig) -> str:
     return first_name(names.dqdx) if names.dqdx else f"{first_name(names.tracks)}_dQdx"
 
 
-def to_chunk(batch: Batch, run_number: int, b_field_tesla: float, names: CollectionsConfig) -> Chunk:
+def to_chunk(
+    batch: Batch, run_number: int, b_field_tesla: float, names: CollectionsConfig
+) -> Chunk:
     """Return the collections of a batch."""
     places = _HitPlaces(batch.hits, names)
     tracks = batch.tracks
@@ -77,7 +92,11 @@ def to_chunk(batch: Batch, run_number: int, b_field_tesla: float, names: Collect
         HEADER: event_headers(run_number, batch.event_numbers),
         first_name(names.particles): _particles(batch.particles, names),
         first_name(names.tracks): _tracks(tracks, b_field_tesla),
-        dqdx_name(names): Collection(tracks.event, dqdx, {"track": Relation((first_name(names.tracks),), np.arange(len(tracks)))}),
+        dqdx_name(names): Collection(
+            tracks.event,
+            dqdx,
+            {"track": Relation((first_name(names.tracks),), np.arange(len(tracks)))},
+        ),
         **places.collections(),
         first_name(names.clusters): _clusters(batch.clusters, places),
         first_name(names.candidates): _candidates(batch.candidates, names),
@@ -101,7 +120,11 @@ def _particles(particles: Particles, names: CollectionsConfig) -> Collection:
         **{f"momentum.{axis}": getattr(particles, f"p{axis}") for axis in "xyz"},
     }
     relations = {
-        name: Relation((first_name(names.particles),), getattr(particles, f"{name}_index"), np.diff(getattr(particles, f"{name}_offsets")))
+        name: Relation(
+            (first_name(names.particles),),
+            getattr(particles, f"{name}_index"),
+            np.diff(getattr(particles, f"{name}_offsets")),
+        )
         for name in ("parents", "daughters")
     }
     return Collection(particles.event, members, relations)
@@ -120,14 +143,24 @@ def _tracks(tracks: Tracks, b_field_tesla: float) -> Collection:
         tracks.charge,
     )
     start = State(*(np.asarray(values, np.float64) for values in at_perigee))
-    to_hit = helix.path_to_cylinder(start, np.asarray(tracks.radius_innermost_hit, np.float64), b_field_tesla)
+    to_hit = helix.path_to_cylinder(
+        start, np.asarray(tracks.radius_innermost_hit, np.float64), b_field_tesla
+    )
     first = helix.advance(start, np.where(np.isfinite(to_hit), to_hit, 0.0), b_field_tesla)
     zero = np.zeros(n)
     states: dict[str, tuple[Any, Any, Any]] = {
-        "location": (np.full(n, datamodel.AT_IP), np.full(n, datamodel.AT_FIRST_HIT), np.full(n, datamodel.AT_CALORIMETER)),
+        "location": (
+            np.full(n, datamodel.AT_IP),
+            np.full(n, datamodel.AT_FIRST_HIT),
+            np.full(n, datamodel.AT_CALORIMETER),
+        ),
         "D0": (tracks.d0, zero, zero),
         "Z0": (tracks.z0, zero, zero),
-        "phi": (tracks.phi0, np.arctan2(first.py, first.px), np.arctan2(tracks.dy_calo, tracks.dx_calo)),
+        "phi": (
+            tracks.phi0,
+            np.arctan2(first.py, first.px),
+            np.arctan2(tracks.dy_calo, tracks.dx_calo),
+        ),
         "omega": (tracks.omega,) * 3,
         "tanLambda": (tracks.tan_lambda,) * 3,
         "referencePoint.x": (zero, first.x, tracks.x_calo),
@@ -135,11 +168,16 @@ def _tracks(tracks: Tracks, b_field_tesla: float) -> Collection:
         "referencePoint.z": (zero, first.z, tracks.z_calo),
     }
     vectors = {
-        "trackStates": Vector(np.full(n, 3), {name: np.stack(values, axis=1).ravel() for name, values in states.items()}),
+        "trackStates": Vector(
+            np.full(n, 3),
+            {name: np.stack(values, axis=1).ravel() for name, values in states.items()},
+        ),
         "subdetectorHitNumbers": Vector(np.ones(n, np.int64), tracks.n_hits),
     }
     hits = Relation((), np.full(int(tracks.n_hits.sum()), -1), tracks.n_hits)
-    return Collection(tracks.event, {"chi2": tracks.chi2, "ndf": tracks.ndf}, {"trackerHits": hits}, vectors)
+    return Collection(
+        tracks.event, {"chi2": tracks.chi2, "ndf": tracks.ndf}, {"trackerHits": hits}, vectors
+    )
 
 
 class _HitPlaces:
@@ -158,7 +196,10 @@ class _HitPlaces:
 
     def collections(self) -> dict[str, Collection]:
         """Return the hit collections."""
-        return {name: self._collection(np.flatnonzero(self.which == number)) for number, name in enumerate(self.names)}
+        return {
+            name: self._collection(np.flatnonzero(self.which == number))
+            for number, name in enumerate(self.names)
+        }
 
     def _collection(self, rows: Ints) -> Collection:
         hits = self.hits
@@ -186,7 +227,12 @@ def _clusters(clusters: Clusters, places: _HitPlaces) -> Collection:
     order = clustered[np.argsort(clusters.cluster_of_hit[clustered], kind="stable")]
     counts = np.bincount(clusters.cluster_of_hit[clustered], minlength=len(clusters))
     energies = Vector(np.full(len(clusters), clusters.energies.shape[1]), clusters.energies.ravel())
-    return Collection(clusters.event, members, {"hits": places.relation(order, counts)}, {"subdetectorEnergies": energies})
+    return Collection(
+        clusters.event,
+        members,
+        {"hits": places.relation(order, counts)},
+        {"subdetectorEnergies": energies},
+    )
 
 
 def _candidates(candidates: Candidates, names: CollectionsConfig) -> Collection:
@@ -210,7 +256,10 @@ def _candidates(candidates: Candidates, names: CollectionsConfig) -> Collection:
 def _hit_links(hits: Hits, places: _HitPlaces, names: CollectionsConfig) -> Collection:
     order = np.argsort(hits.contribution_hit, kind="stable")
     hit = hits.contribution_hit[order]
-    relations = {"from": places.relation(hit), "to": Relation((first_name(names.particles),), hits.contribution_particle[order])}
+    relations = {
+        "from": places.relation(hit),
+        "to": Relation((first_name(names.particles),), hits.contribution_particle[order]),
+    }
     return Collection(hits.event[hit], {"weight": hits.contribution_energy[order]}, relations)
 
 
@@ -219,11 +268,17 @@ def _cluster_links(batch: Batch, names: CollectionsConfig) -> Collection:
     hits, clusters, n_particles = batch.hits, batch.clusters, len(batch.particles)
     cluster = clusters.cluster_of_hit[hits.contribution_hit]
     inside = np.flatnonzero(cluster >= 0)
-    pair, where = np.unique(cluster[inside].astype(np.int64) * n_particles + hits.contribution_particle[inside], return_inverse=True)
+    pair, where = np.unique(
+        cluster[inside].astype(np.int64) * n_particles + hits.contribution_particle[inside],
+        return_inverse=True,
+    )
     energy = np.bincount(where, hits.contribution_energy[inside], len(pair))
     cluster, particle = pair // max(n_particles, 1), pair % max(n_particles, 1)
     weight = energy / np.bincount(cluster, energy, len(clusters))[cluster]
-    relations = {"from": Relation((first_name(names.clusters),), cluster), "to": Relation((first_name(names.particles),), particle)}
+    relations = {
+        "from": Relation((first_name(names.clusters),), cluster),
+        "to": Relation((first_name(names.particles),), particle),
+    }
     return Collection(clusters.event[cluster], {"weight": weight}, relations)
 
 

@@ -1,14 +1,17 @@
 """Which clusters belong to which tracks.
 
-Inputs: ``Tracks``, ``Clusters``, ``Hits`` of a batch (GeV, mm). A track continues in the calorimeters as a straight line from its
-extrapolated point of entry. Every hit of the event is compared with every line:
+Inputs: ``Tracks``, ``Clusters``, ``Hits`` of a batch (GeV, mm). A track continues in the
+calorimeters as a straight line from its extrapolated point of entry. Every hit of the event is
+compared with every line:
 
 * ``near``: distance of a cluster's closest hit to the line;
-* ``tube``: energy of a cluster's hits within the matching distance of the line, enlarged by half a cell in each calorimeter;
+* ``tube``: energy of a cluster's hits within the matching distance of the line, enlarged by half a
+  cell in each calorimeter;
 * muon-system hits within the matching distance of muons.
 
-A track is assigned to the cluster with the most energy in its tube. Clusters without a track may be fragments of the shower
-of a charged hadron: they join the closest group that lacks energy (``absorb_fragments``).
+A track is assigned to the cluster with the most energy in its tube. Clusters without a track may be
+fragments of the shower of a charged hadron: they join the closest group that lacks energy
+(``absorb_fragments``).
 
 Invariants: events do not see each other; ties go to the cluster of higher energy (lower row).
 """
@@ -32,7 +35,9 @@ _BEHIND_MM = 20.0  # hits this far before the point of entry still count: cells 
 
 @dataclass(frozen=True)
 class Links:
-    """Tracks against clusters of the same event: flat matrices, row ``track``, beginning at ``first[track]``."""
+    """Tracks against clusters of the same event: flat matrices, row ``track``, beginning at
+    ``first[track]``.
+    """
 
     first: Integers
     near: Floats  # mm
@@ -43,16 +48,23 @@ class Links:
     cluster_offsets: Integers
 
 
-def link(tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, settings: SimulateSettings) -> Links:
+def link(
+    tracks: Tracks, clusters: Clusters, hits: Hits, n_events: int, settings: SimulateSettings
+) -> Links:
     """Return how close tracks and clusters of each event are."""
     rules, calorimeter = settings.particle_flow, settings.calorimeter
     track_offsets, cluster_offsets, hit_offsets = (
-        offsets_of(np.bincount(record.event, minlength=n_events)) for record in (tracks, clusters, hits)
+        offsets_of(np.bincount(record.event, minlength=n_events))
+        for record in (tracks, clusters, hits)
     )
     cells = np.array([calorimeter.ecal.cell_size_mm, calorimeter.hcal.cell_size_mm])
     reach = np.append(rules.match_distance_mm + cells / 2, rules.muon_match_mm)
     line = np.stack(
-        [getattr(tracks, name).astype(np.float64) for name in ("x_calo", "y_calo", "z_calo", "dx_calo", "dy_calo", "dz_calo")], axis=1
+        [
+            getattr(tracks, name).astype(np.float64)
+            for name in ("x_calo", "y_calo", "z_calo", "dx_calo", "dy_calo", "dz_calo")
+        ],
+        axis=1,
     )
     position = np.stack([hits.x, hits.y, hits.z], axis=1).astype(np.float64)
     n_clusters = np.diff(cluster_offsets)[tracks.event]
@@ -115,12 +127,16 @@ def assign_tracks(first, tube, track_offsets, cluster_offsets):  # type: ignore[
 
 
 @njit(cache=True)
-def absorb_fragments(links, cluster_of_track, expected, sigma, energy, electromagnetic, reach, n_sigma):  # type: ignore[no-untyped-def]
-    """Return for each cluster the cluster whose group it belongs to: itself, or the one that absorbs it.
+def absorb_fragments(
+    links, cluster_of_track, expected, sigma, energy, electromagnetic, reach, n_sigma
+):  # type: ignore[no-untyped-def]
+    """Return for each cluster the cluster whose group it belongs to: itself, or the one that
+    absorbs it.
 
-    Clusters without a track are offered, in descending energy, to the groups whose tracks pass within ``reach`` mm, the closest
-    first. A group takes what keeps it below ``expected`` (GeV per cluster, of its tracks) plus one ``sigma``; what looks
-    electromagnetic, so is probably a photon, only if it lacks more than ``n_sigma``.
+    Clusters without a track are offered, in descending energy, to the groups whose tracks pass
+    within ``reach`` mm, the closest first. A group takes what keeps it below ``expected`` (GeV per
+    cluster, of its tracks) plus one ``sigma``; what looks electromagnetic, so is probably a photon,
+    only if it lacks more than ``n_sigma``.
     """
     first, near, track_offsets, cluster_offsets = links
     group, found = np.arange(energy.size), energy.copy()
@@ -130,7 +146,9 @@ def absorb_fragments(links, cluster_of_track, expected, sigma, energy, electroma
             has_track[cluster] = True
     for event in range(track_offsets.size - 1):
         begin = cluster_offsets[event]
-        for fragment in range(begin, cluster_offsets[event + 1]):  # clusters come in descending energy
+        for fragment in range(
+            begin, cluster_offsets[event + 1]
+        ):  # clusters come in descending energy
             if has_track[fragment]:
                 continue
             closest = reach

@@ -1,1 +1,3 @@
-"""Studies: many small trainings that answer one question about the network, each a target of the workflow."""
+"""Studies: many small trainings that answer one question about the network, each a target of the
+workflow.
+"""

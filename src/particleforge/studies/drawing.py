@@ -20,23 +20,42 @@ def shades(n: int) -> list[Colour]:
     return [colormaps["viridis"](0.85 * k / max(1, n - 1)) for k in range(n)]
 
 
-def series(axes: Axes, sizes: Sequence[float], losses: Sequence[Mapping[str, Any]], **style: Any) -> None:
-    """Draw losses (``results.mean_loss``) against sizes, joined by lines; points without a value are left out."""
-    drawn = [(size, loss["value"], loss["error"] or 0.0) for size, loss in zip(sizes, losses, strict=True) if loss["value"] is not None]
+def series(
+    axes: Axes, sizes: Sequence[float], losses: Sequence[Mapping[str, Any]], **style: Any
+) -> None:
+    """Draw losses (``results.mean_loss``) against sizes, joined by lines.
+
+    Points without a value are left out.
+    """
+    drawn = [
+        (size, loss["value"], loss["error"] or 0.0)
+        for size, loss in zip(sizes, losses, strict=True)
+        if loss["value"] is not None
+    ]
     if drawn:
         x, y, errors = zip(*drawn, strict=True)
         axes.errorbar(x, y, errors, capsize=2, **{"marker": "o", **style})
 
 
 def curve(axes: Axes, results: Sequence[PointResult], **style: Any) -> None:
-    """Draw validation loss against events seen, one line per repeat, of which the first has the label."""
+    """Draw validation loss against events seen, one line per repeat, of which the first has the
+    label.
+    """
     label = style.pop("label", None)
     for number, result in enumerate(results):
-        axes.plot([p[1] for p in result.curve], [p[2] for p in result.curve], label=None if number else label, marker=".", **style)
+        axes.plot(
+            [p[1] for p in result.curve],
+            [p[2] for p in result.curve],
+            label=None if number else label,
+            marker=".",
+            **style,
+        )
 
 
 def log_losses(axes: Axes) -> None:
-    """Scale the y axis logarithmically, with plain numbers: losses span less than a decade or little more."""
+    """Scale the y axis logarithmically, with plain numbers: losses span less than a decade or
+    little more.
+    """
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

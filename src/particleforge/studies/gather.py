@@ -1,7 +1,7 @@
 """Gather a study: its summary with fits, a table of its trainings, and plots.
 
-Inputs -> outputs: the JSON file of every point -> ``<study>.json`` (summary), ``<study>.csv`` (one row per training) and a folder of
-plots, PNG and PDF. ``captions`` says how to read them.
+Inputs -> outputs: the JSON file of every point -> ``<study>.json`` (summary), ``<study>.csv`` (one
+row per training) and a folder of plots, PNG and PDF. ``captions`` says how to read them.
 """
 
 import logging
@@ -31,7 +31,14 @@ _STUDIES: dict[str, tuple[_Summarise, _Draw]] = {
 }
 
 
-def gather_study(settings: StudySettings, study: StudyName, points: Sequence[Path], output: Path, rows: Path, plots: Path) -> None:
+def gather_study(
+    settings: StudySettings,
+    study: StudyName,
+    points: Sequence[Path],
+    output: Path,
+    rows: Path,
+    plots: Path,
+) -> None:
     """Write summary, table and plots of a study from the results of its trainings."""
     summarise, draw = _STUDIES[study]
     results = [PointResult.read(path) for path in points]
@@ -46,6 +53,15 @@ def gather_study(settings: StudySettings, study: StudyName, points: Sequence[Pat
                 save_figure(figure, folder / name)
     with atomic_output(rows) as temporary:
         table(results).to_csv(temporary, index=False)
-    write_json(output, {"study": study, "n_trainings": len(results), "n_diverged": n_diverged, **summary, "provenance": made.plain()})
+    write_json(
+        output,
+        {
+            "study": study,
+            "n_trainings": len(results),
+            "n_diverged": n_diverged,
+            **summary,
+            "provenance": made.plain(),
+        },
+    )
     made.record(output, rows, plots)
     log.info("%s: %d trainings, %d diverged", study, len(results), n_diverged)

@@ -1,14 +1,17 @@
-"""The trainings that a study consists of, as a static list: which there are, and the settings of each.
+"""The trainings that a study consists of, as a static list: which there are, and the settings of
+each.
 
-Inputs -> outputs: the run's configuration -> ``StudyPoint`` by name. A point's settings hold nothing of the other points, so
-that a study with one more point makes that one only.
+Inputs -> outputs: the run's configuration -> ``StudyPoint`` by name. A point's settings hold
+nothing of the other points, so that a study with one more point makes that one only.
 
-Studies and sources: ``scaling_batch``, large batches and learning-rate rules (Goyal et al., arXiv:1706.02677; LAMB,
-arXiv:1904.00962); ``fine_tuning``, pre-training on another detector (arXiv:2503.00131); ``scaling_law``, loss against data and
-against size of the network (Kaplan et al., arXiv:2001.08361).
+Studies and sources: ``scaling_batch``, large batches and learning-rate rules (Goyal et al.,
+arXiv:1706.02677; LAMB, arXiv:1904.00962); ``fine_tuning``, pre-training on another detector
+(arXiv:2503.00131); ``scaling_law``, loss against data and against size of the network (Kaplan et
+al., arXiv:2001.08361).
 
-Invariants: all points of a study see equally many events; training sets of one repeat are nested; of points that differ in
-nothing there is one. Light on purpose: the workflow's rules import it while they are parsed.
+Invariants: all points of a study see equally many events; training sets of one repeat are nested;
+of points that differ in nothing there is one. Light on purpose: the workflow's rules import it
+while they are parsed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,8 +29,9 @@ Labels = dict[str, int | str]
 class StudyPoint(Block):
     """One training of a study.
 
-    ``labels`` say what distinguishes it from the others. ``settings`` lack the training's length, which follows from
-    ``events_seen`` once the data are there, and, if there is a source, the architecture, which is the source's.
+    ``labels`` say what distinguishes it from the others. ``settings`` lack the training's length,
+    which follows from ``events_seen`` once the data are there, and, if there is a source, the
+    architecture, which is the source's.
     """
 
     version: int = 1
@@ -47,7 +51,11 @@ class StudyPoint(Block):
 
 def points_of(run: RunConfig, study: StudyName) -> dict[str, StudyPoint]:
     """Return the trainings of a study by name."""
-    make = {"scaling_batch": _scaling_batch, "fine_tuning": _fine_tuning, "scaling_law": _scaling_law}[study]
+    make = {
+        "scaling_batch": _scaling_batch,
+        "fine_tuning": _fine_tuning,
+        "scaling_law": _scaling_law,
+    }[study]
     config: StudyConfig = getattr(run.studies, study)
     return {point.name: point for repeat in range(config.repeats) for point in make(run, repeat)}
 
@@ -56,7 +64,9 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[StudyPoint]:
     study = run.studies.scaling_batch
     for optimiser, rate in study.learning_rates.items():
         for factor in study.factors:
-            rules = study.learning_rate_scalings if factor > 1 else study.learning_rate_scalings[:1]  # all rules agree there
+            rules = (
+                study.learning_rate_scalings if factor > 1 else study.learning_rate_scalings[:1]
+            )  # all rules agree there
             for rule in rules:
                 own = {
                     "optimiser": optimiser,
@@ -64,31 +74,60 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[StudyPoint]:
                     "learning_rate_scaling": rule if factor > 1 else "none",
                     "elements_per_batch": factor * study.elements_per_batch,
                     "reference_elements_per_batch": study.elements_per_batch,
-                    "accumulation_steps": factor * run.training.accumulation_steps,  # memory stays that of x1
+                    "accumulation_steps": (
+                        factor * run.training.accumulation_steps
+                    ),  # memory stays that of x1
                 }
-                labels: Labels = {"optimiser": optimiser, "rule": rule if factor > 1 else "any", "factor": factor}
+                labels: Labels = {
+                    "optimiser": optimiser,
+                    "rule": rule if factor > 1 else "any",
+                    "factor": factor,
+                }
                 name = f"{optimiser}_x{factor}" + (f"_{rule}" if factor > 1 else "")
                 yield _point(run, "scaling_batch", name, repeat, labels, training=own)
 
 
 def _fine_tuning(run: RunConfig, repeat: int) -> Iterator[StudyPoint]:
     study = run.studies.fine_tuning
-    rates = {"scratch": run.training.learning_rate, "fine_tuned": study.learning_rate or run.training.learning_rate}
+    rates = {
+        "scratch": run.training.learning_rate,
+        "fine_tuned": study.learning_rate or run.training.learning_rate,
+    }
     for events in study.train_events:
         for start, rate in rates.items():
             own = {"max_train_events": events, "learning_rate": rate}
             labels: Labels = {"start": start, "train_events": events}
             name = f"{start}_{events}"
-            yield _point(run, "fine_tuning", name, repeat, labels, training=own, starts_from_source=start == "fine_tuned")
+            yield _point(
+                run,
+                "fine_tuning",
+                name,
+                repeat,
+                labels,
+                training=own,
+                starts_from_source=start == "fine_tuned",
+            )
 
 
 def _scaling_law(run: RunConfig, repeat: int) -> Iterator[StudyPoint]:
     study = run.studies.scaling_law
     for events in study.train_events:
         labels: Labels = {"axis": "events", "train_events": events}
-        yield _point(run, "scaling_law", f"events_{events}", repeat, labels, training={"max_train_events": events})
+        yield _point(
+            run,
+            "scaling_law",
+            f"events_{events}",
+            repeat,
+            labels,
+            training={"max_train_events": events},
+        )
     for size in study.model_sizes:
-        labels = {"axis": "parameters", "width": size.width, "n_layers": size.n_layers, "n_heads": size.n_heads}
+        labels = {
+            "axis": "parameters",
+            "width": size.width,
+            "n_layers": size.n_layers,
+            "n_heads": size.n_heads,
+        }
         name = f"width_{size.width}_layers_{size.n_layers}_heads_{size.n_heads}"
         yield _point(run, "scaling_law", name, repeat, labels, model=size.model_dump())
 
@@ -104,9 +143,17 @@ def _point(
     training: Mapping[str, Any] | None = None,
     starts_from_source: bool = False,
 ) -> StudyPoint:
-    """Return a point with the configured settings but for what is given; the first repeat has the run's own seed."""
+    """Return a point with the configured settings but for what is given.
+
+    The first repeat has the run's own seed.
+    """
     config: StudyConfig = getattr(run.studies, study)
-    own = {"ranks": run.studies.ranks, "early_stopping_patience": 0, "init_from": None, **(training or {})}
+    own = {
+        "ranks": run.studies.ranks,
+        "early_stopping_patience": 0,
+        "init_from": None,
+        **(training or {}),
+    }
     settings = TrainSettings(
         seed=run.seed + repeat,
         model=type(run.model)(**{**run.model.model_dump(), **(model or {})}),
@@ -124,8 +171,13 @@ def _point(
     )
 
 
-def _with_length(training: TrainingConfig, own: Mapping[str, Any], **length: int | None) -> TrainingConfig:
-    """Return training settings with ``own`` laid over them; what makes up the length is left out unless it is given."""
+def _with_length(
+    training: TrainingConfig, own: Mapping[str, Any], **length: int | None
+) -> TrainingConfig:
+    """Return training settings with ``own`` laid over them.
+
+    What makes up the length is left out unless it is given.
+    """
     open_length = {
         "max_steps": 1,
         "schedule_steps": None,
@@ -138,7 +190,9 @@ def _with_length(training: TrainingConfig, own: Mapping[str, Any], **length: int
 
 
 def with_steps(point: StudyPoint, n_steps: int) -> TrainSettings:
-    """Return the settings of a point's training of ``n_steps``: it validates evenly and ends with its schedule."""
+    """Return the settings of a point's training of ``n_steps``: it validates evenly and ends with
+    its schedule.
+    """
     every = -(-n_steps // point.n_validations)
     training = _with_length(
         point.settings.training,

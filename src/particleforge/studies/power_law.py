@@ -1,13 +1,15 @@
 """Fit of a power law with a floor, L(N) = a N^-b + c, with uncertainties.
 
-Inputs -> outputs: sizes N, losses L and, where trainings were repeated, errors of L -> ``PowerLaw``, or the reason why there is
-none.
+Inputs -> outputs: sizes N, losses L and, where trainings were repeated, errors of L ->
+``PowerLaw``, or the reason why there is none.
 
-The form is that of Hestness et al. (arXiv:1712.00409, section 2) and Henighan et al. (arXiv:2010.14701, section 2): b is the
-exponent, c the loss that no size undercuts. The fit is of least squares (``scipy.optimize.curve_fit``) in the amplitude A at
-the geometric mean N0 of the sizes, since a = A N0^b and b are all but fully correlated. Its covariance is scaled by the spread of the
-points about the curve, so errors hold whether or not trainings were repeated. If the floor comes out at zero, it is fixed there
-and the other two are fitted again, because the covariance of a parameter at its limit means nothing.
+The form is that of Hestness et al. (arXiv:1712.00409, section 2) and Henighan et al.
+(arXiv:2010.14701, section 2): b is the exponent, c the loss that no size undercuts. The fit is of
+least squares (``scipy.optimize.curve_fit``) in the amplitude A at the geometric mean N0 of the
+sizes, since a = A N0^b and b are all but fully correlated. Its covariance is scaled by the spread
+of the points about the curve, so errors hold whether or not trainings were repeated. If the floor
+comes out at zero, it is fixed there and the other two are fitted again, because the covariance of a
+parameter at its limit means nothing.
 """
 
 import warnings
@@ -27,7 +29,10 @@ _FLOOR_SHARE_MIN = 1e-3  # of the smallest loss; a lower floor is none
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A fitted power law; ``covariance`` is that of (log A, b, c) with zeros for a floor that is fixed."""
+    """A fitted power law.
+
+    ``covariance`` is that of (log A, b, c) with zeros for a floor that is fixed.
+    """
 
     reference: float  # N0
     log_amplitude: float
@@ -46,7 +51,9 @@ class PowerLaw:
         x = np.log(np.asarray(sizes, np.float64) / self.reference)
         power = np.exp(self.log_amplitude - self.exponent * x)
         gradient = np.stack([power, -x * power, np.ones_like(power)])
-        return power + self.floor, np.sqrt(np.einsum("i...,ij,j...->...", gradient, self.covariance, gradient))
+        return power + self.floor, np.sqrt(
+            np.einsum("i...,ij,j...->...", gradient, self.covariance, gradient)
+        )
 
     def plain(self) -> dict[str, Any]:
         """Return parameters, each with value and error, as plain values."""
@@ -58,18 +65,28 @@ class PowerLaw:
             "form": "a * N**-b + c",
             "a": {"value": a, "error": a * float(np.sqrt(to_a @ self.covariance @ to_a))},
             "b": {"value": self.exponent, "error": float(np.sqrt(self.covariance[1, 1]))},
-            "c": {"value": self.floor, "error": None if self.floor_is_fixed else float(np.sqrt(self.covariance[2, 2]))},
-            "amplitude_at_reference": {"value": amplitude, "error": amplitude * float(np.sqrt(self.covariance[0, 0]))},
+            "c": {
+                "value": self.floor,
+                "error": None if self.floor_is_fixed else float(np.sqrt(self.covariance[2, 2])),
+            },
+            "amplitude_at_reference": {
+                "value": amplitude,
+                "error": amplitude * float(np.sqrt(self.covariance[0, 0])),
+            },
             "reference": self.reference,
             "covariance_of_log_amplitude_b_c": self.covariance.tolist(),
             "chi2_per_degree": self.chi2_per_degree,
         }
 
 
-def fit_power_law(sizes: Sequence[float], losses: Sequence[float], errors: Sequence[float] | None = None) -> PowerLaw | str:
+def fit_power_law(
+    sizes: Sequence[float], losses: Sequence[float], errors: Sequence[float] | None = None
+) -> PowerLaw | str:
     """Return the fit, or in words why there is none; ``errors`` weigh the points."""
     if len(set(sizes)) < SIZES_MIN:
-        return f"{len(set(sizes))} sizes; a fit of three parameters and their errors needs {SIZES_MIN}"
+        return (
+            f"{len(set(sizes))} sizes; a fit of three parameters and their errors needs {SIZES_MIN}"
+        )
     x, y = np.asarray(sizes, np.float64), np.asarray(losses, np.float64)
     reference = float(np.exp(np.log(x).mean()))
     scaled = np.log(x / reference)
@@ -82,9 +99,26 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], errors: Seque
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", OptimizeWarning)
-            found, covariance = curve_fit(_with_floor, scaled, y, start, sigma, bounds=bounds, x_scale=[1.0, 0.1, span], max_nfev=5000)
+            found, covariance = curve_fit(
+                _with_floor,
+                scaled,
+                y,
+                start,
+                sigma,
+                bounds=bounds,
+                x_scale=[1.0, 0.1, span],
+                max_nfev=5000,
+            )
             if found[2] < _FLOOR_SHARE_MIN * y.min():
-                found, inner = curve_fit(_without_floor, scaled, y, start[:2], sigma, bounds=(bounds[0][:2], bounds[1][:2]), max_nfev=5000)
+                found, inner = curve_fit(
+                    _without_floor,
+                    scaled,
+                    y,
+                    start[:2],
+                    sigma,
+                    bounds=(bounds[0][:2], bounds[1][:2]),
+                    max_nfev=5000,
+                )
                 found, covariance = np.append(found, 0.0), np.zeros((3, 3))
                 covariance[:2, :2] = inner
     except (RuntimeError, OptimizeWarning) as error:
@@ -93,7 +127,11 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], errors: Seque
         return f"the loss does not fall with size: exponent {found[1]:.3g}"
     floor_is_fixed = found[2] == 0
     degrees = len(y) - (2 if floor_is_fixed else 3)
-    chi2 = None if sigma is None else float(np.sum(((y - _with_floor(scaled, *found)) / sigma) ** 2)) / degrees
+    chi2 = (
+        None
+        if sigma is None
+        else float(np.sum(((y - _with_floor(scaled, *found)) / sigma) ** 2)) / degrees
+    )
     return PowerLaw(reference, float(found[0]), float(found[1]), float(found[2]), covariance, chi2)
 
 

@@ -1,6 +1,8 @@
-"""The results of a study's trainings, and what all summaries make of them: means over repeats with their errors.
+"""The results of a study's trainings, and what all summaries make of them: means over repeats with
+their errors.
 
-Inputs -> outputs: the JSON file of each point -> ``PointResult``; ``mean_loss`` of some of them -> value, error and counts.
+Inputs -> outputs: the JSON file of each point -> ``PointResult``; ``mean_loss`` of some of them ->
+value, error and counts.
 """
 
 import json
@@ -15,7 +17,10 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class PointResult:
-    """What came of one training; ``loss`` is its lowest validation loss, None if it diverged; ``curve`` holds [step, events, loss]."""
+    """What came of one training; ``loss`` is its lowest validation loss, None if it diverged.
+
+    ``curve`` holds [step, events, loss].
+    """
 
     point: str
     labels: dict[str, Any]
@@ -40,16 +45,29 @@ class PointResult:
 
 def table(results: Sequence[PointResult]) -> pd.DataFrame:
     """Return one row per training: its labels, then its sizes and losses."""
-    shown = [name for name in PointResult.__dataclass_fields__ if name not in ("labels", "curve", "point")]
-    rows = [{"point": r.point, **r.labels, **{name: getattr(r, name) for name in shown}} for r in results]
+    shown = [
+        name
+        for name in PointResult.__dataclass_fields__
+        if name not in ("labels", "curve", "point")
+    ]
+    rows = [
+        {"point": r.point, **r.labels, **{name: getattr(r, name) for name in shown}}
+        for r in results
+    ]
     labels = dict.fromkeys(label for r in results for label in r.labels)
     frame = pd.DataFrame(rows)
-    whole = [label for label in labels if all(isinstance(r.labels.get(label, 0), int) for r in results)]
-    return frame.astype(dict.fromkeys(whole, "Int64"))[list(dict.fromkeys(["point", *labels, *shown]))]
+    whole = [
+        label for label in labels if all(isinstance(r.labels.get(label, 0), int) for r in results)
+    ]
+    return frame.astype(dict.fromkeys(whole, "Int64"))[
+        list(dict.fromkeys(["point", *labels, *shown]))
+    ]
 
 
 def mean_loss(results: Iterable[PointResult]) -> dict[str, Any]:
-    """Return mean and standard error of the losses of a point's repeats; the error is None for a single one.
+    """Return mean and standard error of the losses of a point's repeats.
+
+    The error is None for a single one.
 
     If more than half of them diverged, there is no value: a mean of the rest would hide it.
     """
@@ -62,7 +80,9 @@ def mean_loss(results: Iterable[PointResult]) -> dict[str, Any]:
     return {"value": float(np.mean(losses)), "error": error, **counts}
 
 
-def grouped(results: Iterable[PointResult], key: Callable[[PointResult], Any]) -> dict[Any, list[PointResult]]:
+def grouped(
+    results: Iterable[PointResult], key: Callable[[PointResult], Any]
+) -> dict[Any, list[PointResult]]:
     """Return the results by key, in order of their first appearance."""
     groups: dict[Any, list[PointResult]] = {}
     for result in results:

@@ -1,7 +1,9 @@
-"""Scaling law: the loss against the number of training events and against the size of the network, with fitted power laws.
+"""Scaling law: the loss against the number of training events and against the size of the network,
+with fitted power laws.
 
-Inputs -> outputs: results of the points -> summary and figures. Along either axis the other is held: events vary at the configured
-network, the network at all training events. The fit (``power_law``) uses every training, weighted equally.
+Inputs -> outputs: results of the points -> summary and figures. Along either axis the other is
+held: events vary at the configured network, the network at all training events. The fit
+(``power_law``) uses every training, weighted equally.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,21 @@ from particleforge.studies.drawing import BLUE, GREY, LOSS, log_losses, series
 from particleforge.studies.power_law import PowerLaw, as_plain, fit_power_law
 from particleforge.studies.results import PointResult, grouped, mean_loss
 
-_AXES = {"events": ("train_events", "training events"), "parameters": ("parameters", "parameters of the network")}
+_AXES = {
+    "events": ("train_events", "training events"),
+    "parameters": ("parameters", "parameters of the network"),
+}
 _AHEAD = 10.0  # the largest size times this is where the law is asked for a forecast
 
 
 def summarise(results: Sequence[PointResult]) -> dict[str, Any]:
-    """Return per axis the loss at each size, the fit or why there is none, and a forecast at ten times the largest size."""
-    return {axis: _axis(own, _AXES[axis][0]) for axis, own in grouped(results, lambda r: r.labels["axis"]).items()}
+    """Return per axis the loss at each size, the fit or why there is none, and a forecast at ten
+    times the largest size.
+    """
+    return {
+        axis: _axis(own, _AXES[axis][0])
+        for axis, own in grouped(results, lambda r: r.labels["axis"]).items()
+    }
 
 
 def _axis(results: Sequence[PointResult], size: str) -> dict[str, Any]:
@@ -60,11 +70,19 @@ def draw(summary: dict[str, Any], results: Sequence[PointResult], title: str) ->
 
 def _draw_axis(axes: Axes, summary: Mapping[str, Any], fit: PowerLaw | str) -> None:
     sizes = [p["size"] for p in summary["points"]]
-    series(axes, sizes, [p["loss"] for p in summary["points"]], color=BLUE, ls="", label="trainings")
+    series(
+        axes, sizes, [p["loss"] for p in summary["points"]], color=BLUE, ls="", label="trainings"
+    )
     if isinstance(fit, PowerLaw):
         x = np.geomspace(min(sizes) / 1.5, max(sizes) * 3, 200)
         y, error = fit.at(x)
-        axes.plot(x, y, color="k", lw=1.2, label=f"a N$^{{-b}}$ + c, b = {fit.exponent:.3f} ± {np.sqrt(fit.covariance[1, 1]):.3f}")
+        axes.plot(
+            x,
+            y,
+            color="k",
+            lw=1.2,
+            label=f"a N$^{{-b}}$ + c, b = {fit.exponent:.3f} ± {np.sqrt(fit.covariance[1, 1]):.3f}",
+        )
         axes.fill_between(x, np.maximum(y - error, 1e-12), y + error, color=GREY, alpha=0.3, lw=0)
         if not fit.floor_is_fixed:
             axes.axhline(fit.floor, color=GREY, lw=1, ls=":", label=f"c = {fit.floor:.3g}")

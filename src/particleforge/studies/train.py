@@ -1,13 +1,15 @@
 """One job of a study: one training of one point.
 
-Inputs -> outputs: training shards, a point and, for fine-tuning, another detector's trained model -> a JSON file with the point's
-labels, status, losses, curve and sizes; checkpoints in the work folder, from which a killed job goes on.
+Inputs -> outputs: training shards, a point and, for fine-tuning, another detector's trained model
+-> a JSON file with the point's labels, status, losses, curve and sizes; checkpoints in the work
+folder, from which a killed job goes on.
 
-A training's length is given in events seen. The plan of its batches, which needs no event, says after how many steps that is,
-so that trainings with other batches or fewer training events see equally many, to within half a batch.
+A training's length is given in events seen. The plan of its batches, which needs no event, says
+after how many steps that is, so that trainings with other batches or fewer training events see
+equally many, to within half a batch.
 
-A training that diverges is a result, since a study may look for the place where that begins; one that is interrupted or fails is
-an error, and its job is to be run again.
+A training that diverges is a result, since a study may look for the place where that begins; one
+that is interrupted or fails is an error, and its job is to be run again.
 """
 
 import logging
@@ -34,12 +36,20 @@ Train = Callable[[TrainingSpec, int], TrainingResult]
 
 
 def run_study_training(
-    point: StudyPoint, manifest: Path, source: Path | None, work_dir: Path, output: Path, train: Train = run_training
+    point: StudyPoint,
+    manifest: Path,
+    source: Path | None,
+    work_dir: Path,
+    output: Path,
+    train: Train = run_training,
 ) -> None:
-    """Train a point and write its result to ``output``; ``train`` is called as ``train(spec, ranks)``.
+    """Train a point and write its result to ``output``.
 
-    ``source`` is the model that a fine-tuned training starts from and whose architecture all trainings of that study have.
-    UserError if there are fewer training events than the point asks for, and if the training was interrupted or failed.
+    ``train`` is called as ``train(spec, ranks)``.
+
+    ``source`` is the model that a fine-tuned training starts from and whose architecture all
+    trainings of that study have. UserError if there are fewer training events than the point asks
+    for, and if the training was interrupted or failed.
     """
     n_train_events = _train_events(point, manifest)
     if source is not None:
@@ -49,7 +59,10 @@ def run_study_training(
     log.info("%s: %d steps, %d events seen of %d", point.name, len(seen), seen[-1], n_train_events)
     result = train(TrainingSpec(settings, manifest, work_dir, len(seen)), settings.training.ranks)
     if result.status not in ("complete", "diverged"):
-        raise UserError(f"{work_dir}: training {result.status}: {result.reason}; run it again to go on from the last checkpoint")
+        raise UserError(
+            f"{work_dir}: training {result.status}: {result.reason}; run it again to go on from the"
+            " last checkpoint"
+        )
     complete = result.status == "complete"
     content = {
         "study": point.study,
@@ -86,13 +99,16 @@ def n_parameters(settings: TrainSettings, manifest: Path) -> int:
 
 
 def _train_events(point: StudyPoint, manifest: Path) -> int:
-    """Return how many events the point trains on; a UserError if it asks for more than there are."""
+    """Return how many events the point trains on.
+
+    A UserError if it asks for more than there are.
+    """
     available: int = read_manifest(manifest)["splits"]["train"]["n_events"]
     asked = point.settings.training.max_train_events
     if asked is not None and asked > available:
         raise UserError(
-            f"studies.{point.study}.train_events: {asked}, but {manifest} has {available} events to train on; "
-            "lower it, or give more events (simulation.events_per_sample, or files)"
+            f"studies.{point.study}.train_events: {asked}, but {manifest} has {available} events to"
+            " train on; lower it, or give more events (simulation.events_per_sample, or files)"
         )
     return asked or available
 
@@ -101,7 +117,9 @@ def _like_source(point: StudyPoint, source: Path) -> StudyPoint:
     """Return the point with the source's architecture and, if it starts from it, with its file."""
     settings = point.settings.model_copy(update={"model": read_source(source).model})
     if point.starts_from_source:
-        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"init_from": str(source)})})
+        settings = settings.model_copy(
+            update={"training": settings.training.model_copy(update={"init_from": str(source)})}
+        )
     return point.model_copy(update={"settings": settings})
 
 

@@ -1,6 +1,8 @@
-"""How many optimiser steps a number of events is: the plan of batches, which needs no event, says it exactly.
+"""How many optimiser steps a number of events is: the plan of batches, which needs no event, says
+it exactly.
 
-Inputs -> outputs: settings and manifest of a training -> its loader; loaders and numbers of events -> numbers of steps.
+Inputs -> outputs: settings and manifest of a training -> its loader; loaders and numbers of events
+-> numbers of steps.
 """
 
 import itertools
@@ -30,7 +32,9 @@ def train_loader(settings: TrainSettings, manifest: Path) -> ShardLoader:
 
 
 def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.int64]:
-    """Return the number of events seen after each step, as far as its last value comes nearest to ``events_seen``; one step at least."""
+    """Return the number of events seen after each step, as far as its last value comes nearest to
+    ``events_seen``; one step at least.
+    """
     sizes: list[int] = []
     epoch = total = 0
     while total < events_seen:
@@ -44,8 +48,9 @@ def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.
 def steps_until(loaders: Sequence[ShardLoader], events: Sequence[float]) -> list[int]:
     """Return after how many steps a training comes nearest to each of the rising numbers of events.
 
-    The steps up to the k-th number are those of the k-th loader; where the next one is another, it begins with a new epoch,
-    as :mod:`particleforge.training.trainer` does. At least one step lies between any two.
+    The steps up to the k-th number are those of the k-th loader; where the next one is another, it
+    begins with a new epoch, as :mod:`particleforge.training.trainer` does. At least one step lies
+    between any two.
     """
     found: list[int] = []
     steps, seen, epoch, before = 0, 0, -1, None

@@ -1,9 +1,11 @@
-"""Checkpoints: the whole state of a training, written so that a damaged one is noticed and the one before it is used.
+"""Checkpoints: the whole state of a training, written so that a damaged one is noticed and the one
+before it is used.
 
-Files: ``<folder>/step_<step>_<first 16 hex digits of the content's SHA-256>.pt``; the newest ``KEPT`` are kept.
+Files: ``<folder>/step_<step>_<first 16 hex digits of the content's SHA-256>.pt``; the newest
+``KEPT`` are kept.
 
-Invariants: a file appears whole or not at all; a file whose content does not match the checksum in its name is passed over
-with a line in the log.
+Invariants: a file appears whole or not at all; a file whose content does not match the checksum in
+its name is passed over with a line in the log.
 """
 
 import hashlib
@@ -38,7 +40,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_checkpoint(path: Path) -> State | None:
     """Return the state in a file, or None, with a line in the log, if it is damaged.
 
-    A whole file that is no state but could run code is a UserError (``deserialise``): somebody put it there.
+    A whole file that is no state but could run code is a UserError (``deserialise``): somebody put
+    it there.
     """
     try:
         content = path.read_bytes()
@@ -46,14 +49,20 @@ def read_checkpoint(path: Path) -> State | None:
         log.warning("checkpoint %s is not readable (%s)", path.name, error)
         return None
     if _checksum(content) != path.stem.rpartition("_")[2]:
-        log.warning("checkpoint %s is damaged: its content does not match the checksum in its name", path.name)
+        log.warning(
+            "checkpoint %s is damaged: its content does not match the checksum in its name",
+            path.name,
+        )
         return None
     state: State = deserialise(content, path)
     return state
 
 
 def latest_state(folder: Path) -> State | None:
-    """Return the newest undamaged state of a folder; damaged files, and those that a killed run left half-written, are removed."""
+    """Return the newest undamaged state of a folder.
+
+    Damaged files, and those that a killed run left half-written, are removed.
+    """
     for half in folder.glob(".step_*.tmp"):
         half.unlink(missing_ok=True)
     for path in reversed(list_checkpoints(folder)):

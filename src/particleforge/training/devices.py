@@ -1,10 +1,12 @@
 """Devices: the only place that knows which kinds there are, by way of ``torch.accelerator``.
 
-Inputs -> outputs: ``training.device`` and this process's rank on its node -> a ``torch.device``, the back end of its collective
-operations, and the context in which the forward pass runs at the configured precision.
+Inputs -> outputs: ``training.device`` and this process's rank on its node -> a ``torch.device``,
+the back end of its collective operations, and the context in which the forward pass runs at the
+configured precision.
 
-Kinds: ``cuda`` is NVIDIA's CUDA and AMD's ROCm, as torch names both; ``xpu`` Intel's GPUs, ``hpu`` Intel's Gaudi (through its own
-package, which torch loads by itself), ``mps`` Apple's GPUs. A build of torch knows one of them besides the CPU.
+Kinds: ``cuda`` is NVIDIA's CUDA and AMD's ROCm, as torch names both; ``xpu`` Intel's GPUs, ``hpu``
+Intel's Gaudi (through its own package, which torch loads by itself), ``mps`` Apple's GPUs. A build
+of torch knows one of them besides the CPU.
 """
 
 import os
@@ -14,25 +16,41 @@ import torch
 
 from particleforge.errors import UserError
 
-_COLLECTIVES = {"cuda": "nccl", "xpu": "xccl", "hpu": "hccl"}  # kinds on which several ranks can train, and what they talk by
+_COLLECTIVES = {
+    "cuda": "nccl",
+    "xpu": "xccl",
+    "hpu": "hccl",
+}  # kinds on which several ranks can train, and what they talk by
 _COMPILERS = ("g++", "clang++")
 
 
 def choose_device(requested: str, local_rank: int, world_size: int = 1) -> torch.device:
-    """Return the device of this rank; one that is asked for but absent, or that ranks cannot share, is a UserError.
+    """Return the device of this rank.
+
+    One that is asked for but absent, or that ranks cannot share, is a UserError.
 
     A rank takes the device of its number on the node, or the only one that it sees.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     found = accelerator.type if accelerator else "cpu"
     if requested not in ("auto", "cpu", found):
-        raise UserError(f"training.device: {requested} is not available on this machine, torch finds {found}; set it to auto or cpu")
+        raise UserError(
+            f"training.device: {requested} is not available on this machine, torch finds {found};"
+            " set it to auto or cpu"
+        )
     kind = found if requested == "auto" else requested
     if world_size > 1 and kind not in ("cpu", *_COLLECTIVES):
         if requested != "auto":
-            raise UserError(f"training.device: {kind} takes one rank, not {world_size}; use one rank, or set it to cpu")
+            raise UserError(
+                f"training.device: {kind} takes one rank, not {world_size}; use one rank, or set it"
+                " to cpu"
+            )
         kind = "cpu"
-    return torch.device("cpu") if kind == "cpu" else torch.device(kind, local_rank % torch.accelerator.device_count())
+    return (
+        torch.device("cpu")
+        if kind == "cpu"
+        else torch.device(kind, local_rank % torch.accelerator.device_count())
+    )
 
 
 def use_device(device: torch.device) -> None:
@@ -42,8 +60,14 @@ def use_device(device: torch.device) -> None:
 
 
 def backend_of(device: torch.device) -> str:
-    """Return the back end of ``torch.distributed``: the device's own for its tensors, and gloo for those on the CPU."""
-    return f"cpu:gloo,{device.type}:{_COLLECTIVES[device.type]}" if device.type in _COLLECTIVES else "gloo"
+    """Return the back end of ``torch.distributed``: the device's own for its tensors, and gloo for
+    those on the CPU.
+    """
+    return (
+        f"cpu:gloo,{device.type}:{_COLLECTIVES[device.type]}"
+        if device.type in _COLLECTIVES
+        else "gloo"
+    )
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -54,10 +78,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def check_precision(device: torch.device, precision: str) -> None:
     """Raise a UserError if the device cannot compute at ``training.precision``."""
     if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
-        raise UserError(f"training.precision: bf16 is not available on {device.type}; set it to fp32")
+        raise UserError(
+            f"training.precision: bf16 is not available on {device.type}; set it to fp32"
+        )
 
 
 def check_compiler() -> None:
     """Raise a UserError if ``training.compile`` finds no compiler."""
     if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", *_COMPILERS)):
-        raise UserError(f"training.compile: none of {', '.join(_COMPILERS)} is on PATH; install one, or set it to false")
+        raise UserError(
+            f"training.compile: none of {', '.join(_COMPILERS)} is on PATH; install one, or set it"
+            " to false"
+        )

@@ -1,12 +1,15 @@
-"""Fine-tuning: initial weights from a network that was trained elsewhere, on another detector or in another run.
+"""Fine-tuning: initial weights from a network that was trained elsewhere, on another detector or in
+another run.
 
-Inputs -> outputs: a new network and a ``best.pt`` (``model.saved``) or a checkpoint (``training.checkpoint``) of another training
--> the network's weights with everything of the other that has a counterpart, and one line that says what was copied.
+Inputs -> outputs: a new network and a ``best.pt`` (``model.saved``) or a checkpoint
+(``training.checkpoint``) of another training -> the network's weights with everything of the other
+that has a counterpart, and one line that says what was copied.
 
-Rules: features are matched by element type, name and transform, particle classes by name, charges by value; columns of the
-input projection and rows of the identity head's last layer without a counterpart keep their fresh values. Normalisation is
-always the new one, that of the data to be trained on: standardised features are what two detectors have in common. All other
-weights must have equal shapes, and where they have not, the settings of ``model`` that make the difference are named.
+Rules: features are matched by element type, name and transform, particle classes by name, charges
+by value; columns of the input projection and rows of the identity head's last layer without a
+counterpart keep their fresh values. Normalisation is always the new one, that of the data to be
+trained on: standardised features are what two detectors have in common. All other weights must have
+equal shapes, and where they have not, the settings of ``model`` that make the difference are named.
 
 Source: pre-training on one detector and fine-tuning on another, arXiv:2503.00131, section 3.
 """
@@ -25,7 +28,9 @@ from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, SetTransformer
 from particleforge.model.saved import check_format, deserialise
 
-_Labels = Sequence[tuple[str, ...] | None]  # what a row or column of a weight stands for; None for nothing
+_Labels = Sequence[
+    tuple[str, ...] | None
+]  # what a row or column of a weight stands for; None for nothing
 _KEY = "training.init_from"
 
 
@@ -43,22 +48,34 @@ def read_source(path: Path) -> Source:
     """Read a model or a checkpoint; a file that is neither is a UserError."""
     try:
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
-        weights = content["weights"] if "weights" in content else content["averaged"] or content["network"]
-        source = Source(path, weights, ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        weights = (
+            content["weights"]
+            if "weights" in content
+            else content["averaged"] or content["network"]
+        )
+        source = Source(
+            path, weights, ModelConfig(**content["model"]), ModelInputs(**content["inputs"])
+        )
         if "weights" in content:  # a checkpoint belongs to settings with a version of their own
             check_format(content, path)
         return source
     except FileNotFoundError:
-        raise UserError(f"{_KEY}: {path}: no such file; give the best.pt or a checkpoint of a training") from None
+        raise UserError(
+            f"{_KEY}: {path}: no such file; give the best.pt or a checkpoint of a training"
+        ) from None
     except UserError:
         raise
     except Exception as error:  # torch raises many kinds for damaged and foreign files
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise UserError(f"{_KEY}: {path}: no model or checkpoint of this package ({reason}); give the best.pt of a training") from error
+        raise UserError(
+            f"{_KEY}: {path}: no model or checkpoint of this package ({reason}); give the best.pt"
+            " of a training"
+        ) from error
 
 
 def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tensor], str]:
-    """Return new values of all of ``network``'s parameters, and one line that says what was copied and what is fresh.
+    """Return new values of all of ``network``'s parameters, and one line that says what was copied
+    and what is fresh.
 
     A UserError names the settings of ``model`` whose difference makes other shapes.
     """
@@ -75,7 +92,9 @@ def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tens
     for name, value in fresh.items():
         found = source.weights.get(name)
         dimension, old, new = labels.get(name, (0, (), ()))
-        if found is None or _shape(found, dimension if new else None) != _shape(value, dimension if new else None):
+        if found is None or _shape(found, dimension if new else None) != _shape(
+            value, dimension if new else None
+        ):
             misfits.append(name)
         elif new:
             values[name] = _copied(found, value, dimension, old, new)
@@ -87,7 +106,9 @@ def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tens
 
 
 def start_from(network: SetTransformer, path: Path) -> str:
-    """Overwrite the network's parameters with what a file holds of them and return the line of ``transferred``."""
+    """Overwrite the network's parameters with what a file holds of them and return the line of
+    ``transferred``.
+    """
     values, line = transferred(read_source(path), network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -96,10 +117,15 @@ def start_from(network: SetTransformer, path: Path) -> str:
 
 
 def _columns(inputs: ModelInputs) -> _Labels:
-    """Return what the columns of the input projection stand for: per element type its features, then a bias."""
+    """Return what the columns of the input projection stand for: per element type its features,
+    then a bias.
+    """
     labels: list[tuple[str, ...] | None] = []
     for element_type in inputs.element_types:
-        own = [(element_type, feature["name"], feature["transform"]) for feature in inputs.elements[element_type]]
+        own = [
+            (element_type, feature["name"], feature["transform"])
+            for feature in inputs.elements[element_type]
+        ]
         labels += [*own, *[None] * (inputs.n_features - len(own)), (element_type, "bias")]
     return labels
 
@@ -107,7 +133,11 @@ def _columns(inputs: ModelInputs) -> _Labels:
 def _rows(inputs: ModelInputs) -> _Labels:
     """Return what the outputs of the identity head stand for."""
     charges = [("charge", str(index)) for index in range(N_CHARGES)]
-    return [("presence",), *(("class", described["name"]) for described in inputs.classes[1:]), *charges]
+    return [
+        ("presence",),
+        *(("class", described["name"]) for described in inputs.classes[1:]),
+        *charges,
+    ]
 
 
 def _shape(value: Tensor, without: int | None) -> list[int]:
@@ -117,7 +147,11 @@ def _shape(value: Tensor, without: int | None) -> list[int]:
 def _copied(found: Tensor, fresh: Tensor, dimension: int, old: _Labels, new: _Labels) -> Tensor:
     """Return ``fresh`` with the slices along ``dimension`` whose label ``found`` has, too."""
     value = fresh.clone()
-    pairs = [(index, old.index(label)) for index, label in enumerate(new) if label is not None and label in old]
+    pairs = [
+        (index, old.index(label))
+        for index, label in enumerate(new)
+        if label is not None and label in old
+    ]
     to, origin = (torch.tensor(indices, dtype=torch.int64) for indices in zip(*pairs, strict=True))
     return value.index_copy_(dimension, to, found.index_select(dimension, origin))
 
@@ -125,21 +159,48 @@ def _copied(found: Tensor, fresh: Tensor, dimension: int, old: _Labels, new: _La
 def _different(source: Source, config: ModelConfig) -> list[str]:
     """Return the settings of the network that differ, with both values."""
     theirs, ours = source.model.model_dump(), config.model_dump()
-    return [f"model.{key} is {theirs.get(key)} there and {ours[key]} here" for key in ours if theirs.get(key) != ours[key]]
+    return [
+        f"model.{key} is {theirs.get(key)} there and {ours[key]} here"
+        for key in ours
+        if theirs.get(key) != ours[key]
+    ]
 
 
 def _misfit(source: Source, config: ModelConfig, misfits: Sequence[str]) -> str:
-    reason = ", ".join(_different(source, config)) or f"its weights are others than this package's ({', '.join(misfits[:3])})"
-    return f"{_KEY}: {source.path}: a network of another architecture: {reason}; set the same, or train from scratch"
+    reason = (
+        ", ".join(_different(source, config))
+        or f"its weights are others than this package's ({', '.join(misfits[:3])})"
+    )
+    return (
+        f"{_KEY}: {source.path}: a network of another architecture: {reason}; set the same, or"
+        " train from scratch"
+    )
 
 
 def _summary(source: Source, network: SetTransformer, n_copied: int) -> str:
     """Return one line of what was copied, what is fresh, and what of the source is not used."""
     parts = []
     for what, labels in (("features", _columns), ("classes", _rows)):
-        old, new = ([label for label in labels(inputs) if label] for inputs in (source.inputs, network.inputs))
-        chosen = [label for label in new if label in old and (what == "features" or label[0] == "class") and label[-1] != "bias"]
-        fresh, unused = ([".".join(label[:2]) for label in a if label not in b] for a, b in ((new, old), (old, new)))
-        parts.append(f"{len(chosen)} {what} copied, fresh: {', '.join(fresh) or 'none'}, not used: {', '.join(unused) or 'none'}")
-    parts += [f"other settings: {', '.join(differing)}"] if (differing := _different(source, network.config)) else []
+        old, new = (
+            [label for label in labels(inputs) if label]
+            for inputs in (source.inputs, network.inputs)
+        )
+        chosen = [
+            label
+            for label in new
+            if label in old and (what == "features" or label[0] == "class") and label[-1] != "bias"
+        ]
+        fresh, unused = (
+            [".".join(label[:2]) for label in a if label not in b]
+            for a, b in ((new, old), (old, new))
+        )
+        parts.append(
+            f"{len(chosen)} {what} copied, fresh: {', '.join(fresh) or 'none'}, not used:"
+            f" {', '.join(unused) or 'none'}"
+        )
+    parts += (
+        [f"other settings: {', '.join(differing)}"]
+        if (differing := _different(source, network.config))
+        else []
+    )
     return f"starting from {source.path}: {n_copied} weights; {'; '.join(parts)}"

@@ -1,19 +1,22 @@
 """Start a training as processes of its own and say what came of it; this process needs no torch.
 
-Inputs -> outputs: a ``TrainingSpec`` and a number of ranks -> a ``TrainingResult`` and the files of ``worker``. One rank is a
-plain process; more are started by torchrun (``torch.distributed.run``) on this machine with a free port, or by srun on the
-nodes of this Slurm job (``Placement``).
+Inputs -> outputs: a ``TrainingSpec`` and a number of ranks -> a ``TrainingResult`` and the files of
+``worker``. One rank is a plain process; more are started by torchrun (``torch.distributed.run``) on
+this machine with a free port, or by srun on the nodes of this Slurm job (``Placement``).
 
 Rules:
 
-* a work folder holds one training; what another training (other settings, data or parent, or one that went further than is
-  now asked for) left there is removed, and the log says why;
-* run again, an unfinished training goes on from its newest checkpoint and a finished one returns its stored result;
+* a work folder holds one training; what another training (other settings, data or parent, or one
+  that went further than is now asked for) left there is removed, and the log says why;
+* run again, an unfinished training goes on from its newest checkpoint and a finished one returns
+  its stored result;
 * a lock on the folder, which the started processes hold too, keeps two runs from writing at once;
-* SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's end by exception or signal ends all of them.
-* inside a Slurm job the ranks stop in time before its end, and the job goes back to the queue (``slurm_job``).
-* threads: OMP_NUM_THREADS, if set, is the share of the whole training, else the cores that this process may use; ranks
-  divide it evenly.
+* SIGTERM and SIGUSR1 are passed on; torchrun then ends all ranks. Any rank's end by exception or
+  signal ends all of them.
+* inside a Slurm job the ranks stop in time before its end, and the job goes back to the queue
+  (``slurm_job``).
+* threads: OMP_NUM_THREADS, if set, is the share of the whole training, else the cores that this
+  process may use; ranks divide it evenly.
 """
 
 import fcntl
@@ -60,18 +63,25 @@ _LOCK_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 60.0
 
 
-def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = None) -> TrainingResult:
+def run_training(
+    spec: TrainingSpec, ranks: int, placement: Placement | None = None
+) -> TrainingResult:
     """Train up to ``spec.until_step`` with ``ranks`` processes in all and return what came of it.
 
-    Divergence, interruption and dead processes are results; bad settings or data raise a UserError. Does not return if the
-    Slurm job's time is up and Slurm takes the job back into its queue.
+    Divergence, interruption and dead processes are results; bad settings or data raise a UserError.
+    Does not return if the Slurm job's time is up and Slurm takes the job back into its queue.
     """
     placement = placement or Placement()
     training = spec.settings.training
     if not 1 <= spec.until_step <= training.max_steps:
-        raise UserError(f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked for; raise it")
+        raise UserError(
+            f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked"
+            " for; raise it"
+        )
     started = time.monotonic()
-    limit = math.inf if spec.time_limit_s is None else time.time() + spec.time_limit_s - spec.spent_s
+    limit = (
+        math.inf if spec.time_limit_s is None else time.time() + spec.time_limit_s - spec.spent_s
+    )
     spec.work_dir.mkdir(parents=True, exist_ok=True)
     with _locked(spec.work_dir) as lock:
         identity = spec.identity()
@@ -80,15 +90,22 @@ def run_training(spec: TrainingSpec, ranks: int, placement: Placement | None = N
         if stored is not None and stored.status in ("complete", "diverged"):
             log.info("%s: training is done already (%s)", spec.work_dir, stored.reason)
             return stored
-        for stale in (RESULT_FILE, *(path.name for path in spec.work_dir.glob(FAILURE_PATTERN.format("*")))):
+        for stale in (
+            RESULT_FILE,
+            *(path.name for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))),
+        ):
             (spec.work_dir / stale).unlink(missing_ok=True)
         stop_at = slurm_job.stop_at(placement.stop_before_limit_s)
         first = limit if stop_at is None else min(stop_at, limit)
-        signalled = _run_workers(spec.write(), ranks, placement, lock, first if math.isfinite(first) else None)
+        signalled = _run_workers(
+            spec.write(), ranks, placement, lock, first if math.isfinite(first) else None
+        )
         result = TrainingResult.read(spec.work_dir, identity, spec.until_step)
     if result is not None:
         if result.status == "interrupted" and time.time() >= limit and not signalled:
-            reason = f"{TIMED_OUT}: {result.step} of {spec.until_step} steps in {spec.time_limit_s:g} s"
+            reason = (
+                f"{TIMED_OUT}: {result.step} of {spec.until_step} steps in {spec.time_limit_s:g} s"
+            )
             return replace(result, status="failed", reason=reason)
         if result.status == "interrupted" and stop_at is not None and time.time() >= stop_at:
             slurm_job.requeue()
@@ -107,25 +124,40 @@ def _locked(work_dir: Path) -> Iterator[int]:
                 break
             except OSError:
                 if time.monotonic() > deadline:
-                    raise UserError(f"{work_dir}: another training is running in this folder; wait for it or end it") from None
+                    raise UserError(
+                        f"{work_dir}: another training is running in this folder; wait for it or"
+                        " end it"
+                    ) from None
                 time.sleep(0.2)
         yield handle.fileno()
 
 
 def _make_room(spec: TrainingSpec) -> None:
-    """Empty the folder if what it holds is no beginning of this training; say from which step that goes on, or why from none."""
+    """Empty the folder if what it holds is no beginning of this training.
+
+    Say from which step that goes on, or why from none.
+    """
     work_dir, marker, origin = spec.work_dir, spec.work_dir / _ORIGIN_FILE, spec.origin()
     step = newest_step(work_dir)
     found = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
     if found == origin and step <= spec.until_step:
         if 0 < step < spec.until_step:
-            log.info("%s: step %d of %d is there already; going on from it", work_dir, step, spec.until_step)
+            log.info(
+                "%s: step %d of %d is there already; going on from it",
+                work_dir,
+                step,
+                spec.until_step,
+            )
         return
     if step:
-        changed = differences(found, origin) or [f"{spec.until_step} steps are asked for, fewer than were made"]
+        changed = differences(found, origin) or [
+            f"{spec.until_step} steps are asked for, fewer than were made"
+        ]
         if any(change.startswith("training.schedule_steps:") for change in changed):
             changed.append("fix training.schedule_steps to be able to train longer without that")
-        log.warning("%s: starting afresh, not from step %d: %s", work_dir, step, "; ".join(changed[-5:]))
+        log.warning(
+            "%s: starting afresh, not from step %d: %s", work_dir, step, "; ".join(changed[-5:])
+        )
     for path in work_dir.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -143,13 +175,27 @@ def _command(ranks: int, placement: Placement) -> list[str]:
         return [sys.executable, "-m", module]
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={ranks}", "--max-restarts=0", "--module", module),
+        *(
+            "--standalone",
+            "--local-addr=127.0.0.1",
+            f"--nproc-per-node={ranks}",
+            "--max-restarts=0",
+            "--module",
+            module,
+        ),
     ]
 
 
 def _environment(ranks: int, placement: Placement, stop_at: float | None) -> dict[str, str]:
     environment = dict(os.environ)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", LAUNCHER_VARIABLE):
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        LAUNCHER_VARIABLE,
+    ):
         environment.pop(name, None)
     if stop_at is not None:
         environment[STOP_AT_VARIABLE] = str(stop_at)
@@ -165,7 +211,9 @@ def _environment(ranks: int, placement: Placement, stop_at: float | None) -> dic
     return environment
 
 
-def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, stop_at: float | None) -> bool:
+def _run_workers(
+    spec_file: Path, ranks: int, placement: Placement, lock: int, stop_at: float | None
+) -> bool:
     """Run the workers to their end and return whether they were asked to stop."""
     command = _command(ranks, placement)
     process = subprocess.Popen(
@@ -175,7 +223,9 @@ def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, s
         pass_fds=(lock,),
         start_new_session=True,
     )
-    stop_signal = slurm_job.STOP_SIGNAL if command[0] == "srun" else signal.SIGTERM  # SIGUSR1 would kill torchrun
+    stop_signal = (
+        slurm_job.STOP_SIGNAL if command[0] == "srun" else signal.SIGTERM
+    )  # SIGUSR1 would kill torchrun
     signalled = False
 
     def forward(_number: int, _frame: FrameType | None) -> None:
@@ -183,11 +233,15 @@ def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, s
         signalled = True
         process.send_signal(stop_signal)
 
-    previous: dict[signal.Signals, Any] = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    previous: dict[signal.Signals, Any] = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)
+    }
     try:
         process.wait()
     finally:
-        if process.poll() is None:  # an exception, such as KeyboardInterrupt, ends the workers first
+        if (
+            process.poll() is None
+        ):  # an exception, such as KeyboardInterrupt, ends the workers first
             process.terminate()
             try:
                 process.wait(_STOP_TIMEOUT_S)
@@ -200,16 +254,25 @@ def _run_workers(spec_file: Path, ranks: int, placement: Placement, lock: int, s
 
 
 def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -> TrainingResult:
-    """Return the result of workers that left none; the first failure is the cause, unless it only says that another rank is gone.
+    """Return the result of workers that left none.
 
-    Processes killed from outside, as by a lost node, interrupt a training; twice at the same step they make it a failed one.
+    The first failure is the cause, unless it only says that another rank is gone.
+
+    Processes killed from outside, as by a lost node, interrupt a training; twice at the same step
+    they make it a failed one.
     """
     checkpoint, step = newest_checkpoint(spec.work_dir), newest_step(spec.work_dir)
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))]
+    found = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))
+    ]
     failures = [failure for failure in found if failure["kind"] != LOST_RANK]
     status: Status
     if signalled:
-        status, reason = "interrupted", f"stopped by a signal; the last checkpoint is of step {step}"
+        status, reason = (
+            "interrupted",
+            f"stopped by a signal; the last checkpoint is of step {step}",
+        )
     elif failures:
         first = min(failures, key=lambda failure: float(failure["time"]))
         if first["kind"] == "user":
@@ -218,7 +281,16 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     else:
         marker = spec.work_dir / _KILLED_FILE
         again = marker.exists() and int(marker.read_text(encoding="utf-8")) == step
-        write_text(marker, f"{step:<4096}")  # a UserError if it was a full disk that kept the workers from saying why
-        status, reason = ("failed", "killed from outside again") if again else ("interrupted", "killed from outside")
-        reason = f"a training process was {reason} after step {step}, perhaps for want of memory; the log says by which signal"
+        write_text(
+            marker, f"{step:<4096}"
+        )  # a UserError if it was a full disk that kept the workers from saying why
+        status, reason = (
+            ("failed", "killed from outside again")
+            if again
+            else ("interrupted", "killed from outside")
+        )
+        reason = (
+            f"a training process was {reason} after step {step}, perhaps for want of memory; the"
+            " log says by which signal"
+        )
     return TrainingResult(status, reason, step, None, None, checkpoint=checkpoint, seconds=seconds)

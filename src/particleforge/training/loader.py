@@ -1,18 +1,22 @@
 """Batches of training events from Parquet shards.
 
-Inputs -> outputs: one split of the shards in a manifest (``schema.SHARD``) -> ``loss.Batch`` on the CPU, in the order of
-``plan.plan_epoch``. Of each global batch, whose events are sorted by length, a rank takes every ``world_size``-th event, so
-that ranks have like work, and cuts what it took into ``parts`` micro-batches of neighbours in length, so that little is padding.
+Inputs -> outputs: one split of the shards in a manifest (``schema.SHARD``) -> ``loss.Batch`` on the
+CPU, in the order of ``plan.plan_epoch``. Of each global batch, whose events are sorted by length, a
+rank takes every ``world_size``-th event, so that ranks have like work, and cuts what it took into
+``parts`` micro-batches of neighbours in length, so that little is padding.
 
-Reading: since the plan is known before any event is read, a window's shards are read row group by row group, and each event is
-copied once, to its padded place in this rank's next batches. A rank so holds its own events of a window, and one row group of
-all events. Every rank decodes every shard of the split: that is the price of global batches that do not depend on the number
-of ranks (docs/performance.md says what it costs).
+Reading: since the plan is known before any event is read, a window's shards are read row group by
+row group, and each event is copied once, to its padded place in this rank's next batches. A rank so
+holds its own events of a window, and one row group of all events. Every rank decodes every shard of
+the split: that is the price of global batches that do not depend on the number of ranks
+(docs/performance.md says what it costs).
 
-Memory: the lengths of all events (4 bytes each), this rank's part of a window, of ``read_ahead`` more windows, one row group.
+Memory: the lengths of all events (4 bytes each), this rank's part of a window, of ``read_ahead``
+more windows, one row group.
 
-Invariants: the sequence of global batches depends on data, budget, seed and epoch only; a position (epoch, batch) is all that
-must be saved to continue; reading ahead changes no batch, raises errors where the batch would have come, and ends with the stream.
+Invariants: the sequence of global batches depends on data, budget, seed and epoch only; a position
+(epoch, batch) is all that must be saved to continue; reading ahead changes no batch, raises errors
+where the batch would have come, and ends with the stream.
 """
 
 import itertools
@@ -36,23 +40,38 @@ from particleforge.model.loss import Batch
 from particleforge.schema import ELEMENT_TYPES
 from particleforge.seeds import generator_of
 from particleforge.tables import iter_tables, read_metadata
-from particleforge.training.plan import Indices, PlannedBatch, choose_events, plan_epoch, shards_per_window
+from particleforge.training.plan import (
+    Indices,
+    PlannedBatch,
+    choose_events,
+    plan_epoch,
+    shards_per_window,
+)
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
-_TYPES = {"features": torch.float32, "target_p4": torch.float32}  # all others are stored as int8 and become int64 in a batch
+_TYPES = {
+    "features": torch.float32,
+    "target_p4": torch.float32,
+}  # all others are stored as int8 and become int64 in a batch
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 
 
 class Window:
-    """This rank's padded micro-batches of some consecutive global batches, which lie in the same shards.
+    """This rank's padded micro-batches of some consecutive global batches, which lie in the same
+    shards.
 
-    ``batches``: per global batch the events of each micro-batch, as indices into the events of the window's shards. ``memory`` is that
-    of a window which is no longer needed: to use it again saves the system from providing fresh pages.
+    ``batches``: per global batch the events of each micro-batch, as indices into the events of the
+    window's shards. ``memory`` is that of a window which is no longer needed: to use it again saves
+    the system from providing fresh pages.
     """
 
     def __init__(
-        self, batches: Sequence[Sequence[Indices]], lengths: Indices, inputs: ModelInputs, memory: dict[str, Tensor] | None = None
+        self,
+        batches: Sequence[Sequence[Indices]],
+        lengths: Indices,
+        inputs: ModelInputs,
+        memory: dict[str, Tensor] | None = None,
     ) -> None:
         self._parts = [len(micro_batches) for micro_batches in batches]
         self._width = {"features": inputs.n_features, "target_p4": 4}
@@ -61,21 +80,38 @@ class Window:
         self._events = [len(events) for events in flat]
         longest = np.array([lengths[events].max(initial=1) for events in flat], dtype=np.int64)
         # a micro-batch without events is one padding element, so that its rank still takes part
-        self._shapes = list(zip(np.maximum(self._events, 1).tolist(), longest.tolist(), strict=True))
+        self._shapes = list(
+            zip(np.maximum(self._events, 1).tolist(), longest.tolist(), strict=True)
+        )
         ends = np.cumsum([rows * slots for rows, slots in self._shapes])
         self._starts = np.concatenate(([0], ends[:-1])).tolist()
-        self.memory = memory if memory is not None and len(memory["features"]) >= ends[-1] else self._allocated(int(ends[-1]))
+        self.memory = (
+            memory
+            if memory is not None and len(memory["features"]) >= ends[-1]
+            else self._allocated(int(ends[-1]))
+        )
         self._columns = {name: column[: ends[-1]] for name, column in self.memory.items()}
-        self._empty = np.ones(ends[-1], dtype=bool)  # rows that no element was copied to: padding, once all shards are read
+        self._empty = np.ones(
+            ends[-1], dtype=bool
+        )  # rows that no element was copied to: padding, once all shards are read
         # where each event of the window goes, -1 if to another rank or behind this position
         self._lengths, self._read = lengths, 0
         self._places = np.full(len(lengths), -1)
-        row = np.arange(sum(self._events)) - np.repeat(np.cumsum(self._events) - self._events, self._events)
-        self._places[np.concatenate(flat)] = np.repeat(self._starts, self._events) + row * np.repeat(longest, self._events)
+        row = np.arange(sum(self._events)) - np.repeat(
+            np.cumsum(self._events) - self._events, self._events
+        )
+        self._places[np.concatenate(flat)] = np.repeat(
+            self._starts, self._events
+        ) + row * np.repeat(longest, self._events)
 
     def _allocated(self, n_elements: int) -> dict[str, Tensor]:
         n_elements += n_elements // 20  # the next window may be a little larger
-        return {name: torch.empty((n_elements, *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)) for name in _COLUMNS}
+        return {
+            name: torch.empty(
+                (n_elements, *self._trailing(name)), dtype=_TYPES.get(name, torch.int8)
+            )
+            for name in _COLUMNS
+        }
 
     @property
     def n_bytes(self) -> int:
@@ -86,7 +122,10 @@ class Window:
         return (self._width[name],) if name in self._width else ()
 
     def fill(self, path: Path) -> None:
-        """Read the next of the window's shards; one that does not fit the manifest is a UserError."""
+        """Read the next of the window's shards.
+
+        One that does not fit the manifest is a UserError.
+        """
         for table in iter_tables(path, _COLUMNS):
             events = slice(self._read, self._read + table.num_rows)
             lengths, places = self._lengths[events], self._places[events]
@@ -100,7 +139,9 @@ class Window:
                 target = target[own]
             for name, column in values.items():
                 width = self._width.get(name, 1)
-                _as_items(self._columns[name].numpy(), width)[target] = _as_items(column, width)[own]
+                _as_items(self._columns[name].numpy(), width)[target] = _as_items(column, width)[
+                    own
+                ]
             self._empty[target] = False
             self._read += table.num_rows
 
@@ -115,16 +156,28 @@ class Window:
             expected = n_elements * self._width.get(name, 1)
             if len(found) != expected:
                 raise UserError(
-                    f"{path}: {name} has {len(found)} values, expected {expected}: not a shard of this manifest; rerun write_shards"
+                    f"{path}: {name} has {len(found)} values, expected {expected}: not a shard of"
+                    " this manifest; rerun write_shards"
                 )
             if name in self._width and not np.isfinite(found).all():
-                raise UserError(f"{path}: column {name} holds NaN or infinity; rerun build_dataset and what follows")
-        for name, low, high in (("element_type", 1, len(ELEMENT_TYPES)), ("target_class", 0, self._inputs.n_classes)):
+                raise UserError(
+                    f"{path}: column {name} holds NaN or infinity; rerun build_dataset and what"
+                    " follows"
+                )
+        for name, low, high in (
+            ("element_type", 1, len(ELEMENT_TYPES)),
+            ("target_class", 0, self._inputs.n_classes),
+        ):
             if n_elements and not low <= values[name].min() <= values[name].max() <= high:
-                raise UserError(f"{path}: {name} holds values outside {low} ... {high}: no shard of this manifest; rerun write_shards")
+                raise UserError(
+                    f"{path}: {name} holds values outside {low} ... {high}: no shard of this"
+                    " manifest; rerun write_shards"
+                )
 
     def __iter__(self) -> Iterator[tuple[list[Batch], int]]:
-        """Yield per global batch this rank's micro-batches, which own their memory, and the number of events in them."""
+        """Yield per global batch this rank's micro-batches, which own their memory, and the number
+        of events in them.
+        """
         index = iter(range(len(self._shapes)))
         for parts in self._parts:
             chosen = list(itertools.islice(index, parts))
@@ -134,16 +187,21 @@ class Window:
         start, shape = self._starts[index], self._shapes[index]
 
         def cut(name: str) -> Tensor:
-            part = self._columns[name][start : start + shape[0] * shape[1]].view(*shape, *self._trailing(name))
+            part = self._columns[name][start : start + shape[0] * shape[1]].view(
+                *shape, *self._trailing(name)
+            )
             return part.clone() if name in _TYPES else part.long()
 
         return Batch(**{name: cut(name) for name in _COLUMNS})
 
 
 class ShardLoader:
-    """Batches of one split for one rank; ``pin`` puts them in pinned memory, for copies to a GPU in the background.
+    """Batches of one split for one rank.
 
-    ``max_events`` restricts the split to as many events, chosen by seed; shards with none of these are not read.
+    ``pin`` puts them in pinned memory, for copies to a GPU in the background.
+
+    ``max_events`` restricts the split to as many events, chosen by seed; shards with none of these
+    are not read.
     """
 
     def __init__(
@@ -166,16 +224,30 @@ class ShardLoader:
         shards = described["shards"]
         self._chosen: list[Indices] | None = None
         if max_events is not None:
-            found = choose_events([shard["n_events"] for shard in shards], max_events, generator_of(seed, "events", split))
+            found = choose_events(
+                [shard["n_events"] for shard in shards],
+                max_events,
+                generator_of(seed, "events", split),
+            )
             shards, self._chosen = [shards[i] for i in found], list(found.values())
         self.paths = [manifest.parent / shard["file"] for shard in shards]
         self.lengths = [_read_lengths(path) for path in self.paths]
         if not sum(map(len, self.lengths)):
-            raise UserError(f"{manifest}: the {split} split has no events; simulate more, or raise selection.{split}_fraction")
+            raise UserError(
+                f"{manifest}: the {split} split has no events; simulate more, or raise"
+                f" selection.{split}_fraction"
+            )
         self.inputs, self.seed, self.split = inputs, seed, split
-        taking_part = self.lengths if self._chosen is None else [n[events] for n, events in zip(self.lengths, self._chosen, strict=True)]
+        taking_part = (
+            self.lengths
+            if self._chosen is None
+            else [n[events] for n, events in zip(self.lengths, self._chosen, strict=True)]
+        )
         n_elements = sum(int(n.sum()) for n in taking_part)
-        self.budget, self.shards_in_memory = budget, shards_per_window(len(self.paths), n_elements, budget, shards_in_memory)
+        self.budget, self.shards_in_memory = (
+            budget,
+            shards_per_window(len(self.paths), n_elements, budget, shards_in_memory),
+        )
         self.rank, self.world_size, self.parts = rank, world_size, parts
         self.read_ahead, self.pin = read_ahead, pin
 
@@ -184,13 +256,20 @@ class ShardLoader:
         generator = None if epoch is None else generator_of(self.seed, "batches", self.split, epoch)
         return plan_epoch(self.lengths, self.budget, self.shards_in_memory, generator, self._chosen)
 
-    def stream(self, epoch: int, batch: int) -> Generator[tuple[int, int, list[Batch], int], None, None]:
-        """Yield global batches from the given position on, without end; ``close`` it to end reading ahead.
+    def stream(
+        self, epoch: int, batch: int
+    ) -> Generator[tuple[int, int, list[Batch], int], None, None]:
+        """Yield global batches from the given position on, without end.
 
-        Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of events in these.
+        ``close`` it to end reading ahead.
+
+        Each as the position after it, this rank's ``parts`` micro-batches of it, and the number of
+        events in these.
         """
         spare: list[dict[str, Tensor]] = []
-        with closing(_ahead(self._windows(itertools.count(epoch), batch, spare), self.read_ahead)) as found:
+        with closing(
+            _ahead(self._windows(itertools.count(epoch), batch, spare), self.read_ahead)
+        ) as found:
             for current, first, window in found:
                 for position, (micro_batches, n_events) in enumerate(window, start=first + 1):
                     yield current, position, self._pinned(micro_batches), n_events
@@ -208,10 +287,17 @@ class ShardLoader:
                 del window
 
     def _pinned(self, batches: list[Batch]) -> list[Batch]:
-        return [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches] if self.pin else batches
+        return (
+            [Batch(*(tensor.pin_memory() for tensor in batch)) for batch in batches]
+            if self.pin
+            else batches
+        )
 
-    def _windows(self, epochs: Iterable[_Epoch], batch: int, spare: list[dict[str, Tensor]]) -> Iterator[tuple[_Epoch, int, Window]]:
-        """Yield the windows of some epochs from a batch of the first on, each with its epoch and the position of its first batch.
+    def _windows(
+        self, epochs: Iterable[_Epoch], batch: int, spare: list[dict[str, Tensor]]
+    ) -> Iterator[tuple[_Epoch, int, Window]]:
+        """Yield the windows of some epochs from a batch of the first on, each with its epoch and
+        the position of its first batch.
 
         Keeps no window while it reads the next; ``spare`` memory is used up first.
         """
@@ -225,7 +311,9 @@ class ShardLoader:
                 position += len(batches)
             batch = 0
 
-    def _read(self, shards: tuple[int, ...], batches: list[list[Indices]], spare: list[dict[str, Tensor]]) -> Window:
+    def _read(
+        self, shards: tuple[int, ...], batches: list[list[Indices]], spare: list[dict[str, Tensor]]
+    ) -> Window:
         lengths = np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64)
         window = Window(batches, lengths, self.inputs, spare.pop() if spare else None)
         for shard in shards:
@@ -238,7 +326,10 @@ class ShardLoader:
 
 
 def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
-    """Yield the items while a thread makes the next ``n``; what it raises is raised here, in turn."""
+    """Yield the items while a thread makes the next ``n``.
+
+    What it raises is raised here, in turn.
+    """
     if not n:
         yield from items
         return
@@ -252,7 +343,9 @@ def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
 
 
 def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
-    """Return rows of ``width`` values as single items, which NumPy copies several times faster than rows."""
+    """Return rows of ``width`` values as single items, which NumPy copies several times faster than
+    rows.
+    """
     return values.reshape(-1).view(np.dtype((np.void, width * values.itemsize)))
 
 
@@ -265,4 +358,9 @@ def _flat(column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 def _read_lengths(path: Path) -> npt.NDArray[np.int32]:
     read_metadata(path)
-    return np.concatenate([np.zeros(0, np.int32), *(table["n_elements"].to_numpy() for table in iter_tables(path, ["n_elements"]))])
+    return np.concatenate(
+        [
+            np.zeros(0, np.int32),
+            *(table["n_elements"].to_numpy() for table in iter_tables(path, ["n_elements"])),
+        ]
+    )

@@ -1,10 +1,12 @@
-"""The record of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet table at the end.
+"""The record of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet
+table at the end.
 
-Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder, event files, and a Parquet
-table with one row per value: ``step``, ``epoch``, ``split`` (train or valid), ``name``, ``value``.
+Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder,
+event files, and a Parquet table with one row per value: ``step``, ``epoch``, ``split`` (train or
+valid), ``name``, ``value``.
 
-Invariant: after a restart from step s the record holds what was recorded up to s and nothing later; TensorBoard's folder holds
-one run.
+Invariant: after a restart from step s the record holds what was recorded up to s and nothing later;
+TensorBoard's folder holds one run.
 """
 
 import json
@@ -69,7 +71,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Return the rows as the table of the module's docstring."""
     flat = [
-        {"step": row["step"], "epoch": row["epoch"], "split": row["split"], "name": name, "value": value}
+        {
+            "step": row["step"],
+            "epoch": row["epoch"],
+            "split": row["split"],
+            "name": name,
+            "value": value,
+        }
         for row in rows
         for name, value in row["values"].items()
     ]
@@ -77,7 +85,9 @@ def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
-    """Write recorded rows as TensorBoard scalars, in place of any event files that the folder holds."""
+    """Write recorded rows as TensorBoard scalars, in place of any event files that the folder
+    holds.
+    """
     writer = _event_writer(tensorboard)
     for row in rows:
         for name, value in row["values"].items():
@@ -86,7 +96,9 @@ def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
 
 
 def _event_writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # takes 1.5 s to import, which trials of a search do without
+    from torch.utils.tensorboard import (
+        SummaryWriter,
+    )  # takes 1.5 s to import, which trials of a search do without
 
     for stale in folder.glob("events.out.tfevents.*"):
         stale.unlink()

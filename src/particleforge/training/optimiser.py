@@ -1,8 +1,9 @@
 """Optimisers and the learning-rate schedule.
 
-AdamW is Loshchilov and Hutter (arXiv:1711.05101), LAMB is You et al. (arXiv:1904.00962, algorithm 2). Biases, norms and
-other vectors are not decayed. The learning rate is a pure function of the step, so nothing of it needs saving: linear
-warm-up (Goyal et al., arXiv:1706.02677), then constant or cosine to zero at the schedule's end, whenever a run is stopped.
+AdamW is Loshchilov and Hutter (arXiv:1711.05101), LAMB is You et al. (arXiv:1904.00962, algorithm
+2). Biases, norms and other vectors are not decayed. The learning rate is a pure function of the
+step, so nothing of it needs saving: linear warm-up (Goyal et al., arXiv:1706.02677), then constant
+or cosine to zero at the schedule's end, whenever a run is stopped.
 """
 
 import math
@@ -27,7 +28,9 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
         return peak * (step + 1) / (training.warmup_steps + 1)
     if training.schedule_length is None:
         return peak
-    progress = (step - training.warmup_steps) / max(1, training.schedule_length - training.warmup_steps)
+    progress = (step - training.warmup_steps) / max(
+        1, training.schedule_length - training.warmup_steps
+    )
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -41,7 +44,9 @@ def make_optimiser(training: TrainingConfig, network: nn.Module) -> torch.optim.
     betas = (_BETA1, training.beta2)
     if training.optimiser == "lamb":
         return Lamb(groups, betas)
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, eps=_EPSILON, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=training.learning_rate, betas=betas, eps=_EPSILON, fused=True
+    )
 
 
 class Lamb(torch.optim.Optimizer):
@@ -55,7 +60,9 @@ class Lamb(torch.optim.Optimizer):
         """Update all parameters that have a gradient."""
         assert closure is None, "LAMB takes no closure"
         for group in self.param_groups:
-            self._update([parameter for parameter in group["params"] if parameter.grad is not None], group)
+            self._update(
+                [parameter for parameter in group["params"] if parameter.grad is not None], group
+            )
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update one group, all of its tensors at once."""
@@ -64,8 +71,14 @@ class Lamb(torch.optim.Optimizer):
         for parameter in parameters:
             if not self.state[parameter]:
                 zeros = (torch.zeros_like(parameter) for _ in range(2))
-                self.state[parameter] |= {"step": torch.zeros(()), **dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))}
-        step, first, second = ([self.state[parameter][name] for parameter in parameters] for name in ("step", "exp_avg", "exp_avg_sq"))
+                self.state[parameter] |= {
+                    "step": torch.zeros(()),
+                    **dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True)),
+                }
+        step, first, second = (
+            [self.state[parameter][name] for parameter in parameters]
+            for name in ("step", "exp_avg", "exp_avg_sq")
+        )
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         beta1, beta2 = group["betas"]
         torch._foreach_add_(step, 1)
@@ -81,7 +94,9 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_add_(update, parameters, alpha=group["weight_decay"])
         trust = [
             torch.where((weight > 0) & (change > 0), weight / change.clamp(min=1e-30), 1.0)
-            for weight, change in zip(torch._foreach_norm(parameters), torch._foreach_norm(update), strict=True)
+            for weight, change in zip(
+                torch._foreach_norm(parameters), torch._foreach_norm(update), strict=True
+            )
         ]
         torch._foreach_mul_(update, trust)
         torch._foreach_add_(parameters, update, alpha=-group["lr"])

@@ -1,15 +1,17 @@
 """Which events form which batch: the order of one epoch, without reading any event.
 
-Inputs -> outputs: the number of elements of every event of every shard -> windows of shards and, per window, batches of
-event indices whose padded size (events x longest event) stays within an element budget.
+Inputs -> outputs: the number of elements of every event of every shard -> windows of shards and,
+per window, batches of event indices whose padded size (events x longest event) stays within an
+element budget.
 
-Algorithm: shards are shuffled and taken in windows, which bounds the memory of the loader. Within a window, events are
-shuffled and cut into chunks of about ``CHUNK_BATCHES`` batches; a chunk is sorted by length and cut from its longest event
-on, so that neighbours in length share a batch and padding stays small while batches remain random samples of the chunk's
-events of about one length. The batches of a window are then shuffled. Windows are planned one by one, when they are needed.
+Algorithm: shards are shuffled and taken in windows, which bounds the memory of the loader. Within a
+window, events are shuffled and cut into chunks of about ``CHUNK_BATCHES`` batches; a chunk is
+sorted by length and cut from its longest event on, so that neighbours in length share a batch and
+padding stays small while batches remain random samples of the chunk's events of about one length.
+The batches of a window are then shuffled. Windows are planned one by one, when they are needed.
 
-Invariants: the plan depends on lengths, budget and generator only, not on the number of ranks; every event occurs exactly
-once; an event longer than the budget has a batch of its own.
+Invariants: the plan depends on lengths, budget and generator only, not on the number of ranks;
+every event occurs exactly once; an event longer than the budget has a batch of its own.
 """
 
 import math
@@ -27,7 +29,9 @@ Lengths = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """A global batch: the shards of its window, ascending, and events as indices into those shards, one after another."""
+    """A global batch: the shards of its window, ascending, and events as indices into those shards,
+    one after another.
+    """
 
     window: tuple[int, ...]
     events: Indices
@@ -40,7 +44,9 @@ def plan_epoch(
     generator: np.random.Generator | None,
     chosen: Sequence[Indices] | None = None,
 ) -> Iterator[PlannedBatch]:
-    """Yield the batches of one epoch; ``lengths`` holds each shard's event lengths; without a generator nothing is shuffled.
+    """Yield the batches of one epoch; ``lengths`` holds each shard's event lengths.
+
+    Without a generator nothing is shuffled.
 
     ``chosen`` holds the events of each shard that take part; default is all.
     """
@@ -51,24 +57,29 @@ def plan_epoch(
         window = tuple(sorted(order[first : first + shards_per_window].tolist()))
         window_lengths = np.concatenate([lengths[shard] for shard in window]).astype(np.int64)
         starts = np.cumsum([0, *(len(lengths[shard]) for shard in window)])
-        events = np.concatenate([start + chosen[shard] for start, shard in zip(starts, window, strict=False)])
+        events = np.concatenate(
+            [start + chosen[shard] for start, shard in zip(starts, window, strict=False)]
+        )
         for batch in _plan_window(events, window_lengths, budget, generator):
             yield PlannedBatch(window, batch)
 
 
 def shards_per_window(n_shards: int, n_elements: int, budget: int, at_least: int) -> int:
-    """Return how many shards make a window: ``at_least`` so many, and more where these hold less than ``WINDOW_BATCHES`` batches.
+    """Return how many shards make a window: ``at_least`` so many, and more where these hold less
+    than ``WINDOW_BATCHES`` batches.
 
     ``n_elements`` is the number of elements of all ``n_shards`` shards.
     """
     return max(at_least, math.ceil(WINDOW_BATCHES * budget * n_shards / max(1, n_elements)))
 
 
-def choose_events(sizes: Sequence[int], n_events: int, generator: np.random.Generator) -> dict[int, Indices]:
+def choose_events(
+    sizes: Sequence[int], n_events: int, generator: np.random.Generator
+) -> dict[int, Indices]:
     """Return ``n_events`` random events, or all if there are fewer, as ascending indices by shard.
 
-    Whole shards are taken first, so that no more are read than needed. Equal generators give nested choices: fewer events are a
-    part of more.
+    Whole shards are taken first, so that no more are read than needed. Equal generators give nested
+    choices: fewer events are a part of more.
     """
     chosen: dict[int, Indices] = {}
     for shard in generator.permutation(len(sizes)).tolist():
@@ -84,12 +95,16 @@ def padded_elements(lengths: Indices) -> int:
     return int(len(lengths) * max(1, lengths.max(initial=0)))
 
 
-def _plan_window(events: Indices, lengths: Indices, budget: int, generator: np.random.Generator | None) -> list[Indices]:
+def _plan_window(
+    events: Indices, lengths: Indices, budget: int, generator: np.random.Generator | None
+) -> list[Indices]:
     events = events if generator is None else generator.permutation(events)
     total = np.cumsum(np.maximum(lengths[events], 1))
     n_chunks = max(1, round(float(total[-1]) / (CHUNK_BATCHES * budget))) if len(events) else 0
     cuts = np.searchsorted(total, total[-1] * np.arange(1, n_chunks) / n_chunks) if n_chunks else []
-    batches = [batch for chunk in np.split(events, cuts) for batch in _cut_chunk(chunk, lengths, budget)]
+    batches = [
+        batch for chunk in np.split(events, cuts) for batch in _cut_chunk(chunk, lengths, budget)
+    ]
     if generator is not None:
         batches = [batches[i] for i in generator.permutation(len(batches))]
     return batches

@@ -1,4 +1,6 @@
-"""What one training is asked to do and what came of it, as plain values that cross process boundaries as JSON."""
+"""What one training is asked to do and what came of it, as plain values that cross process
+boundaries as JSON.
+"""
 
 import json
 import time
@@ -24,18 +26,26 @@ Status = Literal["complete", "diverged", "interrupted", "failed"]
 
 
 def checksum_of_source(training: TrainingConfig) -> str | None:
-    """Return the SHA-256 of the file that a training takes its first weights from, if any; UserError if it is not there."""
+    """Return the SHA-256 of the file that a training takes its first weights from, if any.
+
+    UserError if it is not there.
+    """
     if training.init_from is None:
         return None
     try:
         return sha256(training.init_from)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"training.init_from: {training.init_from}: {reason}; give the best.pt or a checkpoint of a training") from error
+        raise UserError(
+            f"training.init_from: {training.init_from}: {reason}; give the best.pt or a checkpoint"
+            " of a training"
+        ) from error
 
 
 def sources_of(training: TrainingConfig) -> list[Path]:
-    """Return the file that a training takes its first weights from, as a list of none or one, for its provenance."""
+    """Return the file that a training takes its first weights from, as a list of none or one, for
+    its provenance.
+    """
     return [Path(training.init_from)] if training.init_from else []
 
 
@@ -63,10 +73,11 @@ def last_saved(work_dir: Path) -> float | None:
 class TrainingSpec:
     """A training: its settings, data, and how far to go.
 
-    ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value goes on where this one
-    stopped. ``parent_checkpoint`` is the state to start from, as an earlier run of the
-    same settings, or of the same with another batch, wrote it. ``tensorboard`` is a folder for event files.
-    A training that has not ended after ``time_limit_s`` seconds, ``spent_s`` of them in earlier jobs, is saved and is a failed one.
+    ``until_step`` may lie before ``settings.training.max_steps``; a later run with a larger value
+    goes on where this one stopped. ``parent_checkpoint`` is the state to start from, as an earlier
+    run of the same settings, or of the same with another batch, wrote it. ``tensorboard`` is a
+    folder for event files. A training that has not ended after ``time_limit_s`` seconds,
+    ``spent_s`` of them in earlier jobs, is saved and is a failed one.
     """
 
     settings: TrainSettings
@@ -79,17 +90,24 @@ class TrainingSpec:
     spent_s: float = 0.0
 
     def origin(self) -> dict[str, Any]:
-        """Return all that shapes the state after a given step beyond rounding: not folders, nor where and how steps are computed.
+        """Return all that shapes the state after a given step beyond rounding: not folders, nor
+        where and how steps are computed.
 
-        Nor how far to go: ``max_steps`` counts only as the end of the learning-rate schedule, if it is that. Of a file to start
-        from its content counts.
+        Nor how far to go: ``max_steps`` counts only as the end of the learning-rate schedule, if it
+        is that. Of a file to start from its content counts.
         """
         settings = self.settings.plain()
-        training = {key: value for key, value in settings["training"].items() if key not in EXECUTION | {"max_steps"}}
+        training = {
+            key: value
+            for key, value in settings["training"].items()
+            if key not in EXECUTION | {"max_steps"}
+        }
         training["schedule_steps"] = self.settings.training.schedule_length
         training["init_from"] = checksum_of_source(self.settings.training)
         settings["training"] = training
-        parent = self.parent_checkpoint.name if self.parent_checkpoint else None  # the name carries a checksum
+        parent = (
+            self.parent_checkpoint.name if self.parent_checkpoint else None
+        )  # the name carries a checksum
         return {**settings, "manifest": sha256(self.manifest)[:16], "parent": parent}
 
     def identity(self) -> str:
@@ -115,18 +133,30 @@ class TrainingSpec:
         """Read what ``write`` wrote."""
         plain = json.loads(path.read_text(encoding="utf-8"))
         settings = TrainSettings.model_validate(plain["settings"])
-        parent, tensorboard = (Path(plain[name]) if plain[name] else None for name in ("parent_checkpoint", "tensorboard"))
-        return cls(settings, Path(plain["manifest"]), Path(plain["work_dir"]), plain["until_step"], parent, tensorboard)
+        parent, tensorboard = (
+            Path(plain[name]) if plain[name] else None
+            for name in ("parent_checkpoint", "tensorboard")
+        )
+        return cls(
+            settings,
+            Path(plain["manifest"]),
+            Path(plain["work_dir"]),
+            plain["until_step"],
+            parent,
+            tensorboard,
+        )
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """What came of a training.
 
-    ``status``: "complete" (``step`` steps done, fewer than asked for only after early stopping), "diverged", "interrupted"
-    (by a signal; run it again to go on) or "failed" (a process died); ``reason`` says why. Losses of the valid split use
-    the default weights of its terms (``LossConfig()``), so that trainings with different weights compare; ``valid_curve``
-    holds [step, loss]. Paths are None where nothing was written before a failure. ``seconds`` is this call's wall time.
+    ``status``: "complete" (``step`` steps done, fewer than asked for only after early stopping),
+    "diverged", "interrupted" (by a signal; run it again to go on) or "failed" (a process died);
+    ``reason`` says why. Losses of the valid split use the default weights of its terms
+    (``LossConfig()``), so that trainings with different weights compare; ``valid_curve`` holds
+    [step, loss]. Paths are None where nothing was written before a failure. ``seconds`` is this
+    call's wall time.
     """
 
     status: Status
@@ -145,16 +175,22 @@ class TrainingResult:
         plain: dict[str, Any] = asdict(self)
         for name in ("checkpoint", "best_checkpoint", "metrics"):
             plain[name] = str(plain[name].relative_to(work_dir)) if plain[name] else None
-        write_json(work_dir / RESULT_FILE, {**plain, "identity": identity, "until_step": until_step})
+        write_json(
+            work_dir / RESULT_FILE, {**plain, "identity": identity, "until_step": until_step}
+        )
 
     @classmethod
     def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
-        """Return the stored result of the same training if a run to ``until_step`` would end in it, or None."""
+        """Return the stored result of the same training if a run to ``until_step`` would end in it,
+        or None.
+        """
         try:
             plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        if plain.pop("identity") != identity or not plain["step"] <= until_step <= plain.pop("until_step"):
+        if plain.pop("identity") != identity or not plain["step"] <= until_step <= plain.pop(
+            "until_step"
+        ):
             return None
         for name in ("checkpoint", "best_checkpoint", "metrics"):
             plain[name] = work_dir / plain[name] if plain[name] else None

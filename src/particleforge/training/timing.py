@@ -1,13 +1,15 @@
 """Where the time of training steps goes: waiting for data, communication, computation.
 
-Inputs -> outputs: clock readings around the parts of a step -> shares of the time since the last report, averaged over ranks.
+Inputs -> outputs: clock readings around the parts of a step -> shares of the time since the last
+report, averaged over ranks.
 
 * Loading is the time in which the loop waits for its next batch.
-* Communication is what ranks agree on before and after each step (counts and loss), and the part of the gradients' all-reduce
-  that computation does not hide. DDP reduces gradients in buckets while others are still computed; its communication hook
-  is called as soon as a bucket is ready, so from the last call to the end of the backward pass nothing is computed any more.
-  On a CPU this is read from the clock, on an accelerator from events in its stream, which the step waits for anyhow. It holds
-  waiting for slower ranks, whatever kept them.
+* Communication is what ranks agree on before and after each step (counts and loss), and the part of
+  the gradients' all-reduce that computation does not hide. DDP reduces gradients in buckets while
+  others are still computed; its communication hook is called as soon as a bucket is ready, so from
+  the last call to the end of the backward pass nothing is computed any more. On a CPU this is read
+  from the clock, on an accelerator from events in its stream, which the step waits for anyhow. It
+  holds waiting for slower ranks, whatever kept them.
 * Computation is the rest.
 
 A step pays for some clock readings and a call of Python per bucket.
@@ -20,7 +22,9 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import GradBucket  # torch.distributed has it, but hides it from type checkers
+from torch._C._distributed_c10d import (
+    GradBucket,
+)  # torch.distributed has it, but hides it from type checkers
 from torch.futures import Future
 
 
@@ -69,7 +73,9 @@ class Moment:
 
 
 class TimedGradientMean:
-    """DDP's communication hook: gradients are averaged over ranks, as without a hook, and the last bucket's moment is kept."""
+    """DDP's communication hook: gradients are averaged over ranks, as without a hook, and the last
+    bucket's moment is kept.
+    """
 
     def __init__(self, device: torch.device, world_size: int) -> None:
         self.device, self.world_size = device, world_size
@@ -83,7 +89,9 @@ class TimedGradientMean:
         return mean
 
     def exposed(self, end: Moment) -> float:
-        """Return the seconds from the last bucket to ``end``, the end of a backward pass whose work has ended."""
+        """Return the seconds from the last bucket to ``end``, the end of a backward pass whose work
+        has ended.
+        """
         return 0.0 if self.last_ready is None else max(0.0, self.last_ready.until(end))
 
 

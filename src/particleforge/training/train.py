@@ -1,8 +1,9 @@
 """Stage ``train_model``: the final training, with the settings that the search found best.
 
-Inputs -> outputs: training shards (manifest) and, optionally, ``best.yaml`` of the search -> ``best.pt`` (``model.saved``), the
-last checkpoint, metrics as Parquet (``training.metrics``) and a folder of TensorBoard event files. Checkpoints live in the
-work folder, which outlives retries: a killed job goes on where it was.
+Inputs -> outputs: training shards (manifest) and, optionally, ``best.yaml`` of the search ->
+``best.pt`` (``model.saved``), the last checkpoint, metrics as Parquet (``training.metrics``) and a
+folder of TensorBoard event files. Checkpoints live in the work folder, which outlives retries: a
+killed job goes on where it was.
 """
 
 import logging
@@ -33,23 +34,40 @@ def train_model(
     best_settings: Path | None,
     placement: Placement | None = None,
 ) -> None:
-    """Train to ``settings.training.max_steps`` and hand over the files; divergence and interruption are UserErrors."""
+    """Train to ``settings.training.max_steps`` and hand over the files.
+
+    Divergence and interruption are UserErrors.
+    """
     if best_settings is not None:
         settings = with_best_settings(settings, best_settings)
-    spec = TrainingSpec(settings, manifest.absolute(), work_dir.absolute(), settings.training.max_steps, tensorboard=tensorboard.absolute())
+    spec = TrainingSpec(
+        settings,
+        manifest.absolute(),
+        work_dir.absolute(),
+        settings.training.max_steps,
+        tensorboard=tensorboard.absolute(),
+    )
     result = run_training(spec, settings.training.ranks, placement)
     if result.status != "complete":
-        remedy = _REMEDIES[OUT_OF_MEMORY if result.reason.startswith(OUT_OF_MEMORY) else result.status]
+        remedy = _REMEDIES[
+            OUT_OF_MEMORY if result.reason.startswith(OUT_OF_MEMORY) else result.status
+        ]
         raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {remedy}")
     _hand_over(result, output, last, metrics)
-    if not any(tensorboard.glob("events.out.tfevents.*")):  # a stored result, and the folder was removed meanwhile
+    if not any(
+        tensorboard.glob("events.out.tfevents.*")
+    ):  # a stored result, and the folder was removed meanwhile
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
 
         replay(read_rows(work_dir / ROWS_FILE), tensorboard)
     made = Provenance.of(
         "train_model",
         settings.plain(),
-        [*index_files(manifest), *([best_settings] if best_settings else []), *sources_of(settings.training)],
+        [
+            *index_files(manifest),
+            *([best_settings] if best_settings else []),
+            *sources_of(settings.training),
+        ],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
     made.record(output, last, metrics, tensorboard)
@@ -59,19 +77,31 @@ def train_model(
 _REMEDIES = {
     "diverged": "lower training.learning_rate or training.gradient_clip",
     "interrupted": "run it again to go on",
-    OUT_OF_MEMORY: "lower training.elements_per_batch or model.width, or raise resources.train_model.mem_mb",
+    OUT_OF_MEMORY: (
+        "lower training.elements_per_batch or model.width, or raise resources.train_model.mem_mb"
+    ),
     "failed": "see the log above; run it again to go on from the last checkpoint",
 }
 
 
 def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:
-    """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over them."""
+    """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over
+    them.
+    """
     best = load.validate(BestConfig, load.read_yaml(best_settings), str(best_settings))
-    return load.validate(TrainSettings, load.merge(settings.plain(), {"model": best.model, "training": best.training}), str(best_settings))
+    return load.validate(
+        TrainSettings,
+        load.merge(settings.plain(), {"model": best.model, "training": best.training}),
+        str(best_settings),
+    )
 
 
 def _hand_over(result: TrainingResult, output: Path, last: Path, metrics: Path) -> None:
-    for source, target in ((result.best_checkpoint, output), (result.checkpoint, last), (result.metrics, metrics)):
+    for source, target in (
+        (result.best_checkpoint, output),
+        (result.checkpoint, last),
+        (result.metrics, metrics),
+    ):
         assert source is not None, "a complete training has written all its files"
         with atomic_output(target) as temporary:
             shutil.copyfile(source, temporary)

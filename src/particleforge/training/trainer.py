@@ -1,19 +1,22 @@
 """The training loop of one rank.
 
-Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of the optimiser, validations, checkpoints; the
-``State`` of the whole training, from which any later run goes on.
+Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of the optimiser,
+validations, checkpoints; the ``State`` of the whole training, from which any later run goes on.
 
-Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global batch and multiplies by the
-number of parts that the events are dealt to, which undoes the layout's mean over them (``layouts``); so loss and gradients are
-those of one rank with the whole batch, however many ranks and micro-batches (``training.accumulation_steps``) share it.
+Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global
+batch and multiplies by the number of parts that the events are dealt to, which undoes the layout's
+mean over them (``layouts``); so loss and gradients are those of one rank with the whole batch,
+however many ranks and micro-batches (``training.accumulation_steps``) share it.
 
-Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted patience) is derived from sums over
-all ranks, so that all ranks leave the loop at the same step.
+Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted
+patience) is derived from sums over all ranks, so that all ranks leave the loop at the same step.
 
-Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve; stopped and resumed runs equal
-uninterrupted ones bit for bit. Going on with other ranks, layout, accumulation or device continues the sequence of global batches, and the
-curve up to rounding. Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
-``until_step`` that the uninterrupted run would not make may improve the best weights, but does not count for early stopping.
+Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve;
+stopped and resumed runs equal uninterrupted ones bit for bit. Going on with other ranks, layout,
+accumulation or device continues the sequence of global batches, and the curve up to rounding.
+Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
+``until_step`` that the uninterrupted run would not make may improve the best weights, but does not
+count for early stopping.
 """
 
 import copy
@@ -30,7 +33,16 @@ from torch import Tensor, nn
 
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.loss import JUDGED, N_COUNTS, TERMS, Batch, counts, denominators, loss_sums, term_weights
+from particleforge.model.loss import (
+    JUDGED,
+    N_COUNTS,
+    TERMS,
+    Batch,
+    counts,
+    denominators,
+    loss_sums,
+    term_weights,
+)
 from particleforge.model.network import Outputs, SetTransformer
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
@@ -48,7 +60,16 @@ from particleforge.training.timing import Moment, Shares, StepClock
 
 log = logging.getLogger(__name__)
 # per step, summed over ranks before the forward pass; seconds are those since the last tally
-_TALLY = ("elements", "particles", "filled_events", "events", "padded_elements", "interrupted", "loading_s", "communication_s")
+_TALLY = (
+    "elements",
+    "particles",
+    "filled_events",
+    "events",
+    "padded_elements",
+    "interrupted",
+    "loading_s",
+    "communication_s",
+)
 _SECONDS_BETWEEN_SHARES = 10.0
 
 
@@ -63,7 +84,13 @@ class StoppedEarlyError(Exception):
 class Trainer:
     """A training on one rank; ``metrics`` is given on rank 0 only."""
 
-    def __init__(self, spec: TrainingSpec, workers: Workers, inputs: ModelInputs, interrupted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        workers: Workers,
+        inputs: ModelInputs,
+        interrupted: Callable[[], bool],
+    ) -> None:
         self.spec, self.settings, self.training = spec, spec.settings, spec.settings.training
         self.workers, self.interrupted = workers, interrupted
         check_precision(workers.device, self.training.precision)
@@ -93,15 +120,26 @@ class Trainer:
         )
         n_events = sum(map(len, self.train_loader.lengths))
         if n_events < workers.world_size:
-            raise UserError(f"{spec.manifest}: the train split has {n_events} events for {workers.world_size} ranks; use fewer ranks")
+            raise UserError(
+                f"{spec.manifest}: the train split has {n_events} events for {workers.world_size}"
+                " ranks; use fewer ranks"
+            )
         self.weights = term_weights(self.training.loss, workers.device)
         self.valid_weights = term_weights(JUDGED).double()
         self.metrics: MetricsLog | None = None
         self.step = self.epoch = self.batch = self.stale_validations = 0
         self.valid_curve: list[list[float]] = []
-        self.best: dict[str, Any] = {"step": 0, "valid_loss": None, "weights": self.layout.weights(self.scored)}
-        self.execution: list[dict[str, Any]] = []  # from which step on with how many ranks, micro-batches, and on what device
-        self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)  # since the last row: terms, loss, gradient norm, elements, padded
+        self.best: dict[str, Any] = {
+            "step": 0,
+            "valid_loss": None,
+            "weights": self.layout.weights(self.scored),
+        }
+        self.execution: list[
+            dict[str, Any]
+        ] = []  # from which step on with how many ranks, micro-batches, and on what device
+        self.sums = torch.zeros(
+            len(TERMS) + 4, dtype=torch.float64
+        )  # since the last row: terms, loss, gradient norm, elements, padded
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
         self._clock, self._row_shares, self._epoch_shares = StepClock(), Shares(), Shares()
 
@@ -123,7 +161,10 @@ class Trainer:
         return self.averaged or self.network
 
     def state(self) -> State:
-        """Return all that a later run needs, as plain values and tensors, on rank 0; all ranks must ask for it."""
+        """Return all that a later run needs, as plain values and tensors, on rank 0.
+
+        All ranks must ask for it.
+        """
         return {
             "model": self.settings.model.model_dump(mode="json"),
             "inputs": self.network.inputs.plain(),
@@ -142,25 +183,55 @@ class Trainer:
         }
 
     def restore(self, state: State) -> None:
-        """Go back to a state; one of another architecture is a RuntimeError. After one with another batch the next epoch begins."""
+        """Go back to a state; one of another architecture is a RuntimeError.
+
+        After one with another batch the next epoch begins.
+        """
         self.layout.load_weights(self.network, state["network"])
         if self.averaged:
             self.layout.load_weights(self.averaged, state["averaged"])
         self.layout.load_optimiser_state(self.network, self.optimiser, state["optimiser"])
-        for name in ("step", "epoch", "batch", "best", "valid_curve", "stale_validations", "sums", "execution"):
+        for name in (
+            "step",
+            "epoch",
+            "batch",
+            "best",
+            "valid_curve",
+            "stale_validations",
+            "sums",
+            "execution",
+        ):
             setattr(self, name, state[name])
-        if self.batch and state.get("elements_per_batch", self.training.elements_per_batch) != self.training.elements_per_batch:
-            self.epoch, self.batch = self.epoch + 1, 0  # the position is one among batches that this training does not have
+        if (
+            self.batch
+            and state.get("elements_per_batch", self.training.elements_per_batch)
+            != self.training.elements_per_batch
+        ):
+            self.epoch, self.batch = (
+                self.epoch + 1,
+                0,
+            )  # the position is one among batches that this training does not have
 
     def _note_execution(self) -> None:
-        """Take down how steps are computed from here on, and say so if they were computed otherwise before."""
+        """Take down how steps are computed from here on, and say so if they were computed otherwise
+        before.
+        """
         now: dict[str, Any] = {"ranks": self.workers.world_size, "layout": self.layout.name}
-        now |= {"accumulation_steps": self.training.accumulation_steps, "device": self.workers.device.type}
-        before = {key: value for key, value in self.execution[-1].items() if key != "from_step"} if self.execution else None
+        now |= {
+            "accumulation_steps": self.training.accumulation_steps,
+            "device": self.workers.device.type,
+        }
+        before = (
+            {key: value for key, value in self.execution[-1].items() if key != "from_step"}
+            if self.execution
+            else None
+        )
         if now != before:
             self.execution = [*self.execution, {"from_step": self.step, **now}]
             if before and self.workers.is_main:
-                changed = ", ".join(f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key])
+                changed = ", ".join(
+                    f"{key}: {before[key]} -> {now[key]}" for key in now if before[key] != now[key]
+                )
                 log.info("%s from step %d on; the curve goes on up to rounding", changed, self.step)
 
     # ---- loop
@@ -176,7 +247,9 @@ class Trainer:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
         except StoppedEarlyError as stop:
-            if stop.status != "diverged":  # the weights of a diverged run are of no use; its last checkpoint is
+            if (
+                stop.status != "diverged"
+            ):  # the weights of a diverged run are of no use; its last checkpoint is
                 self._save()
             return stop.status, stop.reason
         return "complete", f"{self.step} steps done"
@@ -204,19 +277,26 @@ class Trainer:
             self._stop_without_patience()
         self._report_shares(progress, last=True)
 
-    def _train_step(self, network: nn.Module, micro_batches: Sequence[Batch], n_events: int) -> None:
+    def _train_step(
+        self, network: nn.Module, micro_batches: Sequence[Batch], n_events: int
+    ) -> None:
         workers = self.workers
         if self.settings.model.dropout:
             torch.manual_seed(seed_of(self.settings.seed, "dropout", workers.rank, self.step))
         padded = sum(batch.element_type.numel() for batch in micro_batches)
-        extra = torch.tensor([n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64)
+        extra = torch.tensor(
+            [n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64
+        )
         tally = torch.cat((torch.stack([counts(batch) for batch in micro_batches]).sum(0), extra))
         tally[: _TALLY.index("interrupted")] *= self.layout.counted
         if workers.world_size > 1:
             with self._clock.communicating():
                 tally = workers.sum(tally)
         if tally[_TALLY.index("interrupted")]:
-            raise StoppedEarlyError("interrupted", f"stopped by a signal or the end of the job's time after {self.step} steps")
+            raise StoppedEarlyError(
+                "interrupted",
+                f"stopped by a signal or the end of the job's time after {self.step} steps",
+            )
         self.optimiser.zero_grad(set_to_none=True)
         terms = self._backward(network, micro_batches, denominators(tally[:N_COUNTS]))
         backward_end = Moment(workers.device)
@@ -229,19 +309,27 @@ class Trainer:
                 terms = workers.sum(terms)
         values = torch.cat((terms, torch.stack((terms @ self.weights.cpu().double(), norm_value))))
         if not values.isfinite().all():
-            raise StoppedEarlyError("diverged", f"loss {values[-2]:g}, gradient norm {values[-1]:g} at step {self.step + 1}")
+            raise StoppedEarlyError(
+                "diverged",
+                f"loss {values[-2]:g}, gradient norm {values[-1]:g} at step {self.step + 1}",
+            )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.training, self.step)
         self.optimiser.step()
         self._average()
-        self.sums += torch.cat((values, tally[[_TALLY.index("elements"), _TALLY.index("padded_elements")]]))
+        self.sums += torch.cat(
+            (values, tally[[_TALLY.index("elements"), _TALLY.index("padded_elements")]])
+        )
         self._seen += tally
         seconds = tally[-2:] / workers.world_size
         self._row_shares.add(seconds)
         self._epoch_shares.add(seconds)
 
-    def _backward(self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor) -> Tensor:
-        """Add up the gradients of all micro-batches and return this rank's part of the terms of the loss, float32 [terms].
+    def _backward(
+        self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor
+    ) -> Tensor:
+        """Add up the gradients of all micro-batches and return this rank's part of the terms of the
+        loss, float32 [terms].
 
         ``global_counts`` is what the terms are divided by.
         """
@@ -256,8 +344,13 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         if self.averaged:
-            decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))  # a young average follows quickly
-            averaged, current = ([local_part(p) for p in network.parameters()] for network in (self.averaged, self.network))
+            decay = min(
+                self.training.ema_decay, (1 + self.step) / (10 + self.step)
+            )  # a young average follows quickly
+            averaged, current = (
+                [local_part(p) for p in network.parameters()]
+                for network in (self.averaged, self.network)
+            )
             torch._foreach_lerp_(averaged, current, 1 - decay)
 
     # ---- bookkeeping
@@ -273,7 +366,9 @@ class Trainer:
     def _record_training(self, progress: Progress) -> None:
         steps = (self.step - 1) % self.training.log_every_steps + 1
         means = (self.sums / steps).tolist()
-        if self.step % self.training.log_every_steps == 0:  # else this is the last row, and a longer run goes on summing
+        if (
+            self.step % self.training.log_every_steps == 0
+        ):  # else this is the last row, and a longer run goes on summing
             self.sums = torch.zeros_like(self.sums)
         seconds = self._row_shares.seconds
         loading, communication = self._row_shares.taken()
@@ -301,7 +396,9 @@ class Trainer:
         network = self.scored.eval()
         sums = torch.zeros(len(TERMS) + N_COUNTS, dtype=torch.float64)
         for batch in self.valid_loader.once():
-            found = self.layout.evaluate(network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns))
+            found = self.layout.evaluate(
+                network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns)
+            )
             sums += torch.cat((found.cpu().double(), counts(batch) * self.layout.counted))
         self.network.train()
         total = self.workers.sum(sums)
@@ -311,21 +408,34 @@ class Trainer:
             raise StoppedEarlyError("diverged", f"validation loss {loss:g} at step {self.step}")
         self._note_validation(loss)
         if self.metrics:
-            self.metrics.add(self.step, self.epoch, "valid", dict(zip(TERMS, terms.tolist(), strict=True)) | {"loss": loss})
+            self.metrics.add(
+                self.step,
+                self.epoch,
+                "valid",
+                dict(zip(TERMS, terms.tolist(), strict=True)) | {"loss": loss},
+            )
         progress.report_validation(self.step, loss, best=self.best["step"] == self.step)
 
     def _note_validation(self, loss: float) -> None:
         self.valid_curve = [*self.valid_curve, [self.step, loss]]
         improved = self.best["valid_loss"] is None or loss < self.best["valid_loss"]
         if improved:
-            self.best = {"step": self.step, "valid_loss": loss, "weights": self.layout.weights(self.scored)}
+            self.best = {
+                "step": self.step,
+                "valid_loss": loss,
+                "weights": self.layout.weights(self.scored),
+            }
         if self.step % self.training.valid_every_steps == 0:
             self.stale_validations = 0 if improved else self.stale_validations + 1
 
     def _stop_without_patience(self) -> None:
         patience = self.training.early_stopping_patience
         if patience and self.stale_validations >= patience:
-            raise StoppedEarlyError("complete", f"early stopping after {self.step} steps: {patience} validations without improvement")
+            raise StoppedEarlyError(
+                "complete",
+                f"early stopping after {self.step} steps: {patience} validations without"
+                " improvement",
+            )
 
     def _save(self) -> None:
         state = self.state()

@@ -1,10 +1,13 @@
-"""One rank of a training: the process that ``launch.run_training`` starts, directly or through torchrun or srun.
+"""One rank of a training: the process that ``launch.run_training`` starts, directly or through
+torchrun or srun.
 
-Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``, ``best.pt`` and
-``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and reason, and exit status 1.
+Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``,
+``best.pt`` and ``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and
+reason, and exit status 1.
 
-SIGTERM and SIGUSR1 let the step finish, save the state and end with status "interrupted"; so does the approaching end of the
-Slurm job, and the death of the launcher, so that no training outlives the job that asked for it.
+SIGTERM and SIGUSR1 let the step finish, save the state and end with status "interrupted"; so does
+the approaching end of the Slurm job, and the death of the launcher, so that no training outlives
+the job that asked for it.
 """
 
 import contextlib
@@ -28,7 +31,12 @@ from particleforge.model.saved import save_model
 from particleforge.provenance import Provenance
 from particleforge.tables import write_table
 from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
-from particleforge.training.distributed import Workers, is_lost_rank, joined_workers, rank_environment
+from particleforge.training.distributed import (
+    Workers,
+    is_lost_rank,
+    joined_workers,
+    rank_environment,
+)
 from particleforge.training.metrics import ROWS_FILE, MetricsLog, metrics_table, read_rows
 from particleforge.training.spec import (
     CHECKPOINTS,
@@ -47,7 +55,8 @@ from particleforge.training.trainer import Trainer
 log = logging.getLogger(__name__)
 BEST_FILE = "best.pt"
 METRICS_FILE = "metrics.parquet"
-# in the text of an error that is a plain RuntimeError: torch's allocator, and a MemoryError in a communication hook
+# in the text of an error that is a plain RuntimeError: torch's allocator, and a MemoryError in a
+# communication hook
 _TOLD_OF_MEMORY = ("can't allocate memory", "MemoryError")
 
 
@@ -71,14 +80,23 @@ class Interruption:
         self._signalled = True
 
     def __call__(self) -> bool:
-        """Return True after a signal, when the time is up, and when torchrun or the launcher is gone."""
-        return self._signalled or time.time() >= self._stop_at or os.getppid() != self._parent or self._launcher_is_gone()
+        """Return True after a signal, when the time is up, and when torchrun or the launcher is
+        gone.
+        """
+        return (
+            self._signalled
+            or time.time() >= self._stop_at
+            or os.getppid() != self._parent
+            or self._launcher_is_gone()
+        )
 
     def _launcher_is_gone(self) -> bool:
         if self._launcher is None:
             return False
         try:
-            return not self._launcher.is_running() or self._launcher.status() == psutil.STATUS_ZOMBIE
+            return (
+                not self._launcher.is_running() or self._launcher.status() == psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return True
 
@@ -103,7 +121,9 @@ def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> No
 
 
 def _state_to_resume(spec: TrainingSpec, workers: Workers, inputs: ModelInputs) -> State | None:
-    """Return the state that rank 0's newest undamaged checkpoint, or the parent, holds; None to start afresh.
+    """Return the state that rank 0's newest undamaged checkpoint, or the parent, holds.
+
+    None to start afresh.
 
     A parent that is missing, damaged or of another network or other data is a UserError.
     """
@@ -116,7 +136,8 @@ def _state_to_resume(spec: TrainingSpec, workers: Workers, inputs: ModelInputs) 
         found = read_checkpoint(spec.parent_checkpoint)
         if found is None:
             raise UserError(
-                f"{spec.parent_checkpoint}: the checkpoint to start from is missing or damaged; rerun the training that wrote it"
+                f"{spec.parent_checkpoint}: the checkpoint to start from is missing or damaged;"
+                " rerun the training that wrote it"
             )
         _check_parent(spec, found, inputs)
     return found
@@ -128,15 +149,29 @@ def _check_parent(spec: TrainingSpec, state: State, inputs: ModelInputs) -> None
     if different:
         reason = f"its network has other settings: {', '.join(different[:5])}"
     elif state["inputs"] != inputs.plain():
-        reason = f"it was trained with other features, normalisation or classes than {spec.manifest} has"
+        reason = (
+            f"it was trained with other features, normalisation or classes than {spec.manifest} has"
+        )
     else:
         return
-    raise UserError(f"{spec.parent_checkpoint}: no checkpoint of this training: {reason}; name it as training.init_from, or train afresh")
+    raise UserError(
+        f"{spec.parent_checkpoint}: no checkpoint of this training: {reason}; name it as"
+        " training.init_from, or train afresh"
+    )
 
 
-def _write_results(spec: TrainingSpec, trainer: Trainer, inputs: ModelInputs, status: Status, reason: str, seconds: float) -> None:
+def _write_results(
+    spec: TrainingSpec,
+    trainer: Trainer,
+    inputs: ModelInputs,
+    status: Status,
+    reason: str,
+    seconds: float,
+) -> None:
     work_dir, settings = spec.work_dir, spec.settings
-    made = Provenance.of("train_model", settings.plain(), [spec.manifest, *sources_of(settings.training)]).plain()
+    made = Provenance.of(
+        "train_model", settings.plain(), [spec.manifest, *sources_of(settings.training)]
+    ).plain()
     table = metrics_table(read_rows(work_dir / ROWS_FILE))
     write_table(work_dir / METRICS_FILE, [table], table.schema, {"provenance": made})
     best = trainer.best
@@ -171,7 +206,9 @@ def _failure(error: BaseException) -> dict[str, object]:
     text = str(error)
     if isinstance(error, UserError):
         kind = "user"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in text for told in _TOLD_OF_MEMORY):
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        told in text for told in _TOLD_OF_MEMORY
+    ):
         kind, text = "memory", f"{OUT_OF_MEMORY}: {text}"
     else:
         kind = LOST_RANK if is_lost_rank(error) else "error"
@@ -183,7 +220,11 @@ def main(spec_path: str) -> int:
     """Run one rank; return the exit status."""
     rank = rank_environment()[0]
     interrupted = Interruption()
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
     work_dir = Path(spec_path).parent
     try:
         spec = TrainingSpec.read(Path(spec_path))
@@ -195,7 +236,9 @@ def main(spec_path: str) -> int:
         reason = (explained(error, work_dir) if isinstance(error, OSError) else None) or error
         log.error("rank %d: %s", rank, reason, exc_info=not isinstance(reason, UserError))
         with contextlib.suppress(OSError, UserError):  # a full disk may be the very reason
-            artefacts.write_text(work_dir / FAILURE_PATTERN.format(rank), json.dumps(_failure(reason)))
+            artefacts.write_text(
+                work_dir / FAILURE_PATTERN.format(rank), json.dumps(_failure(reason))
+            )
         return 1
     return 0
 

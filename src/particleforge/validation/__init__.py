@@ -1,1 +1,3 @@
-"""Physics validation: the model's candidates against truth, the targets and the baseline (see ``validate``)."""
+"""Physics validation: the model's candidates against truth, the targets and the baseline (see
+``validate``).
+"""

@@ -1,13 +1,16 @@
-"""Do the targets hold what the generator made? Jets, spectra and numbers of elements of the data that the model learns from.
+"""Do the targets hold what the generator made? Jets, spectra and numbers of elements of the data
+that the model learns from.
 
-Inputs -> outputs: an ``EventBatch`` -> entries in the closure histograms. No candidates are involved. Three stages of the same events:
+Inputs -> outputs: an ``EventBatch`` -> entries in the closure histograms. No candidates are
+involved. Three stages of the same events:
 
 * ``generator``: all truth particles but neutrinos, whether or not the detector could see them;
 * ``truth``: those of them that are visible;
 * ``target``: the targets, after the cuts on objects.
 
-Jets of ``truth`` and ``target`` are matched to those of ``generator`` as in ``jets``. Classes are the generator's, of a target that of
-its host: a charged particle that a cluster stands for is a neutral hadron or a photon there (docs/truth.md).
+Jets of ``truth`` and ``target`` are matched to those of ``generator`` as in ``jets``. Classes are
+the generator's, of a target that of its host: a charged particle that a cluster stands for is a
+neutral hadron or a photon there (docs/truth.md).
 """
 
 import awkward as ak
@@ -27,7 +30,12 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
     central = abs(generated.eta) < settings.jets.abs_eta_max
     for name in (GENERATOR, *CLOSURE):
         view = batch.views[name]
-        hists["class_pt"].fill(process=batch.sample, stage=name, true_class=names[_flat(view.class_id)], pt=_flat(view.pt))
+        hists["class_pt"].fill(
+            process=batch.sample,
+            stage=name,
+            true_class=names[_flat(view.class_id)],
+            pt=_flat(view.pt),
+        )
         if name == GENERATOR:
             continue
         jets = cluster(view, settings.jets)
@@ -37,7 +45,11 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
         where = {"process": batch.sample, "stage": name, "true_pt": _flat(generated.pt[found])}
         fill_response(hists, "closure_jet_response", _flat(response), **where)
     targets = batch.views["target"]
-    counts = {**batch.n_elements, "elements with a target": ak.num(targets), "visible particles": ak.num(batch.views[TRUTH])}
+    counts = {
+        **batch.n_elements,
+        "elements with a target": ak.num(targets),
+        "visible particles": ak.num(batch.views[TRUTH]),
+    }
     for kind, numbers in counts.items():
         hists["elements"].fill(process=batch.sample, kind=kind, number=ak.to_numpy(numbers))
 

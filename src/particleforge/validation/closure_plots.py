@@ -1,4 +1,6 @@
-"""Plots of what the model learns from: target jets, spectra per class and elements per event against the generator."""
+"""Plots of what the model learns from: target jets, spectra per class and elements per event
+against the generator.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +12,14 @@ from matplotlib.figure import Figure
 from particleforge.figures import COLOURS, annotate, new_figure
 from particleforge.validation.events import GENERATOR
 from particleforge.validation.histograms import CLOSURE, ELEMENTS
-from particleforge.validation.plot_parts import Results, log_axis, make_room, say_empty, summary_text, title
+from particleforge.validation.plot_parts import (
+    Results,
+    log_axis,
+    make_room,
+    say_empty,
+    summary_text,
+    title,
+)
 
 _STYLES: Mapping[str, tuple[str, str, str]] = {
     GENERATOR: ("#888888", "--", "generator"),
@@ -26,12 +35,22 @@ def closure_jets(results: Results) -> Figure:
     figure = new_figure()
     axes = figure.add_subplot()
     edge = results.settings.plots.jet_pt_edges_gev[0]
-    above = results.hists["closure_jet_response"][{"process": sum, "true_pt": slice(1j * edge, None)}]
+    above = results.hists["closure_jet_response"][
+        {"process": sum, "true_pt": slice(1j * edge, None)}
+    ]
     counts = {stage: above[{"stage": stage}].project("response") for stage in CLOSURE}
     for stage, histogram in counts.items():
         colour, line, label = _STYLES[stage]
         label += ": " + summary_text(results.figures["closure"]["inclusive"][stage])
-        mplhep.histplot(histogram.values(), histogram.axes[0].edges, ax=axes, color=colour, ls=line, label=label, yerr=False)
+        mplhep.histplot(
+            histogram.values(),
+            histogram.axes[0].edges,
+            ax=axes,
+            color=colour,
+            ls=line,
+            label=label,
+            yerr=False,
+        )
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(xlabel=r"jet $p_T$ / generator jet $p_T$", ylabel="jets per bin", xlim=(0.5, 1.5))
     if any(histogram.sum() for histogram in counts.values()):
@@ -52,7 +71,9 @@ def class_spectra(results: Results) -> Figure:
     panels = figure.subplots(2 * n_rows, _N_COLUMNS, squeeze=False, height_ratios=[3, 1.2] * n_rows)
     for number, particle_class in enumerate(classes):
         row, column = divmod(number, _N_COLUMNS)
-        _spectrum(results, particle_class.name, panels[2 * row, column], panels[2 * row + 1, column])
+        _spectrum(
+            results, particle_class.name, panels[2 * row, column], panels[2 * row + 1, column]
+        )
         panels[2 * row, column].set_title(particle_class.label, fontsize=11)
     for number in range(len(classes), n_rows * _N_COLUMNS):
         for part in range(2):
@@ -69,7 +90,9 @@ def _spectrum(results: Results, name: str, top: Axes, bottom: Axes) -> None:
     known = counts[GENERATOR] > 0
     for stage, values in counts.items():
         colour, line, label = _STYLES[stage]
-        mplhep.histplot(values / np.diff(edges), edges, ax=top, color=colour, ls=line, label=label, yerr=False)
+        mplhep.histplot(
+            values / np.diff(edges), edges, ax=top, color=colour, ls=line, label=label, yerr=False
+        )
         ratio = np.divide(values, counts[GENERATOR], out=np.full(len(known), np.nan), where=known)
         mplhep.histplot(ratio, edges, ax=bottom, color=colour, ls=line, yerr=False, edges=False)
     if any(values.any() for values in counts.values()):
@@ -85,7 +108,9 @@ def _spectrum(results: Results, name: str, top: Axes, bottom: Axes) -> None:
 
 
 def elements_per_event(results: Results) -> Figure:
-    """Distributions of the numbers of tracks, calorimeter elements, targets and visible particles per event."""
+    """Distributions of the numbers of tracks, calorimeter elements, targets and visible particles
+    per event.
+    """
     figure = new_figure()
     axes = figure.add_subplot()
     found = results.hists["elements"][{"process": sum}]

@@ -4,7 +4,15 @@ from matplotlib.figure import Figure
 
 from particleforge.figures import annotate, new_figure
 from particleforge.validation.events import RECONSTRUCTIONS, VIEWS
-from particleforge.validation.plot_parts import Results, add_legend, draw_distributions, draw_points, make_room, summary_text, title
+from particleforge.validation.plot_parts import (
+    Results,
+    add_legend,
+    draw_distributions,
+    draw_points,
+    make_room,
+    summary_text,
+    title,
+)
 
 
 def met(results: Results) -> Figure:
@@ -14,7 +22,10 @@ def met(results: Results) -> Figure:
     draw_distributions(left, results.hists, "met", VIEWS, "view")
     left.set(ylabel="events per bin")
     left.legend(loc="upper right")
-    notes = {reco: summary_text(results.figures["met"]["inclusive"][reco]["residual"], " GeV") for reco in RECONSTRUCTIONS}
+    notes = {
+        reco: summary_text(results.figures["met"]["inclusive"][reco]["residual"], " GeV")
+        for reco in RECONSTRUCTIONS
+    }
     draw_distributions(right, results.hists, "met_residual", RECONSTRUCTIONS, "reco", notes)
     right.set(ylabel="events per bin")
     make_room(right, 1.4)
@@ -34,7 +45,9 @@ def met_resolution(results: Results) -> Figure:
     top.axhline(0, color="#999999", lw=0.8, zorder=0)
     top.set_ylabel("median residual [GeV]")
     bottom.set(
-        xlabel="truth missing transverse momentum [GeV]", ylabel="IQR of residual [GeV]", xlim=(0, results.settings.plots.met_max_gev)
+        xlabel="truth missing transverse momentum [GeV]",
+        ylabel="IQR of residual [GeV]",
+        xlim=(0, results.settings.plots.met_max_gev),
     )
     bottom.set_ylim(bottom=0)
     add_legend(top, loc="best")
@@ -46,10 +59,16 @@ def visible_energy(results: Results) -> Figure:
     """Response of the visible energy."""
     figure = new_figure()
     axes = figure.add_subplot()
-    notes = {reco: summary_text(results.figures["visible_energy"][reco]) for reco in RECONSTRUCTIONS}
-    draw_distributions(axes, results.hists, "visible_energy_response", RECONSTRUCTIONS, "reco", notes)
+    notes = {
+        reco: summary_text(results.figures["visible_energy"][reco]) for reco in RECONSTRUCTIONS
+    }
+    draw_distributions(
+        axes, results.hists, "visible_energy_response", RECONSTRUCTIONS, "reco", notes
+    )
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
-    axes.set(xlabel="visible energy reconstructed / truth", ylabel="events per bin", xlim=(0.5, 1.5))
+    axes.set(
+        xlabel="visible energy reconstructed / truth", ylabel="events per bin", xlim=(0.5, 1.5)
+    )
     make_room(axes)
     axes.legend(loc="upper left")
     title(axes, results)

@@ -1,19 +1,21 @@
 """Pairs of selected and reconstructed files as batches of the four views of the same events.
 
-Inputs -> outputs: a selected Parquet file (all splits) and the reconstructed one of the same shard (only the splits that
-were reconstructed) -> ``EventBatch``es, one per row group, so that memory does not grow with the size or number of files.
+Inputs -> outputs: a selected Parquet file (all splits) and the reconstructed one of the same shard
+(only the splits that were reconstructed) -> ``EventBatch``es, one per row group, so that memory
+does not grow with the size or number of files.
 
 The views, each a list of particles (px, py, pz, energy in GeV, charge, class) per event:
 
-* ``truth``: visible generator particles, i.e. all whose fate is not INVISIBLE, whether or not an element hosts them;
+* ``truth``: visible generator particles, i.e. all whose fate is not INVISIBLE, whether or not an
+  element hosts them;
 * ``target``: what a perfect model could output from the elements, the *truth limit*;
 * ``mlpf``: the model's candidates;
 * ``baseline``: the candidates of the rule-based particle flow.
 
 Beside them, ``generator``: all truth particles but neutrinos, visible or not, for ``closure`` only.
 
-Invariant: rows are joined by ``event_id``; run and event numbers must agree too, and every selected event of a
-reconstructed split must have been reconstructed.
+Invariant: rows are joined by ``event_id``; run and event numbers must agree too, and every selected
+event of a reconstructed split must have been reconstructed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +44,11 @@ _IDENTITY = ("event_id", "run_number", "event_number")
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge, class_id, pt, eta, phi.
+    """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge,
+    class_id, pt, eta, phi.
 
-    ``n_elements`` holds the numbers of tracks and of calorimeter elements per event, ``events`` what was asked for beside the views.
+    ``n_elements`` holds the numbers of tracks and of calorimeter elements per event, ``events``
+    what was asked for beside the views.
     """
 
     sample: str
@@ -59,7 +63,9 @@ def sample_of(path: Path) -> str:
     return str(tables.read_metadata(path)["sample"])
 
 
-def read_pair(selected: Path, reconstructed: Path, also: Sequence[str] = ()) -> Iterator[EventBatch]:
+def read_pair(
+    selected: Path, reconstructed: Path, also: Sequence[str] = ()
+) -> Iterator[EventBatch]:
     """Yield the common events of two files of the same shard; a mismatch is a UserError.
 
     ``also`` names further columns of the selected file, for ``EventBatch.events``.
@@ -74,7 +80,9 @@ def read_pair(selected: Path, reconstructed: Path, also: Sequence[str] = ()) -> 
     order = np.argsort(ids, kind="stable")
     source = pq.ParquetFile(selected)
     for group in range(source.num_row_groups):
-        rows = source.read_row_group(group, columns=["event_id", "particles", "targets", "candidates", *_COUNTED, *also])
+        rows = source.read_row_group(
+            group, columns=["event_id", "particles", "targets", "candidates", *_COUNTED, *also]
+        )
         rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
         if rows.num_rows == 0:
             continue
@@ -103,10 +111,17 @@ def _per_event(function: Callable[[Any], Any], values: ak.Array) -> ak.Array:
 
 def _view(particles: ak.Array) -> ak.Array:
     """Return the members that matter, in double precision, with pt, eta and phi."""
-    columns = {name: ak.values_astype(particles[name], np.float64 if name in _MEMBERS[:4] else np.int64) for name in _MEMBERS}
+    columns = {
+        name: ak.values_astype(particles[name], np.float64 if name in _MEMBERS[:4] else np.int64)
+        for name in _MEMBERS
+    }
     pt = np.hypot(columns["px"], columns["py"])
     # eta = asinh(pz/pt); a particle along the beam gets a large, finite value
-    columns |= {"pt": pt, "eta": np.arcsinh(columns["pz"] / np.maximum(pt, 1e-9)), "phi": np.arctan2(columns["py"], columns["px"])}
+    columns |= {
+        "pt": pt,
+        "eta": np.arcsinh(columns["pz"] / np.maximum(pt, 1e-9)),
+        "phi": np.arctan2(columns["py"], columns["px"]),
+    }
     return ak.zip(columns, depth_limit=2)
 
 
@@ -118,14 +133,26 @@ def _check_identity(selected: Path, reconstructed: Path, known: pa.Table, found:
         raise UserError(f"{reconstructed}: event_id repeats; {remedy}")
     order = np.argsort(known_ids, kind="stable")
     place = np.searchsorted(known_ids, found_ids, sorter=order)
-    where = order[np.minimum(place, max(len(known_ids) - 1, 0))] if len(known_ids) else np.zeros(0, np.int64)
+    where = (
+        order[np.minimum(place, max(len(known_ids) - 1, 0))]
+        if len(known_ids)
+        else np.zeros(0, np.int64)
+    )
     strangers = len(found_ids) if not len(known_ids) else int(np.sum(known_ids[where] != found_ids))
     if strangers:
-        raise UserError(f"{reconstructed}: {strangers} of {len(found_ids)} events are not in {selected}; {remedy}")
+        raise UserError(
+            f"{reconstructed}: {strangers} of {len(found_ids)} events are not in {selected};"
+            f" {remedy}"
+        )
     for name in ("run_number", "event_number"):
         if len(where) and not np.array_equal(known[name].to_numpy()[where], found[name].to_numpy()):
-            raise UserError(f"{reconstructed}: {name} differs from {selected} for the same event_id; {remedy}")
+            raise UserError(
+                f"{reconstructed}: {name} differs from {selected} for the same event_id; {remedy}"
+            )
     splits = known["split"].to_numpy(zero_copy_only=False)
     missing = np.isin(splits, np.unique(splits[where])) & ~np.isin(known_ids, found_ids)
     if missing.any():
-        raise UserError(f"{reconstructed}: {int(missing.sum())} events of the same splits in {selected} are missing; {remedy}")
+        raise UserError(
+            f"{reconstructed}: {int(missing.sum())} events of the same splits in {selected} are"
+            f" missing; {remedy}"
+        )

@@ -1,11 +1,12 @@
 """The validation's histograms: booking, conversion to JSON.
 
-Every count behind a figure or a number of the validation is held in a ``hist.Hist``; files are streamed through
-``fill`` calls, so memory does not grow with the number of events.
+Every count behind a figure or a number of the validation is held in a ``hist.Hist``; files are
+streamed through ``fill`` calls, so memory does not grow with the number of events.
 
-Two kinds exist: the ones that plots show, written to ``histograms.json``; and fine ones (names ending in ``_fine``) from
-which medians and IQRs are taken (``quantiles``), kept in memory only. The fine axis is asinh-spaced around the
-value of a perfect reconstruction, so that its width is at most 2 % of the distance from that value.
+Two kinds exist: the ones that plots show, written to ``histograms.json``; and fine ones (names
+ending in ``_fine``) from which medians and IQRs are taken (``quantiles``), kept in memory only. The
+fine axis is asinh-spaced around the value of a perfect reconstruction, so that its width is at most
+2 % of the distance from that value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,18 @@ _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
 
 
 def fine_edges(centre: float, core: float, reach: float) -> npt.NDArray[np.float64]:
-    """Return edges that are evenly spaced in asinh((x - centre) / core) up to ``reach`` on both sides."""
+    """Return edges that are evenly spaced in asinh((x - centre) / core) up to ``reach`` on both
+    sides.
+    """
     end = np.arcsinh(reach / core)
     return centre + core * np.sinh(np.linspace(-end, end, _FINE_BINS + 1))
 
 
 def count_edges(largest: float) -> npt.NDArray[np.float64]:
-    """Return edges for counts: 0, 1, 2 ... 6, then ten bins per decade, up to ``largest`` at least."""
+    """Return edges for counts: 0, 1, 2 ...
+
+    6, then ten bins per decade, up to ``largest`` at least.
+    """
     n_bins = int(np.ceil(10 * np.log10(largest)))
     return np.concatenate([[0.0], np.unique(np.round(10 ** (np.arange(n_bins + 1) / 10)))])
 
@@ -46,27 +52,51 @@ def category(name: str, values: Sequence[str], label: str) -> Any:
 def book(settings: ValidateSettings) -> Hists:
     """Return all histograms, empty."""
     plots = settings.plots
-    sample = category("process", sorted(settings.samples), "sample")  # hist keeps the name "sample" for itself
+    sample = category(
+        "process", sorted(settings.samples), "sample"
+    )  # hist keeps the name "sample" for itself
     reco = category("reco", RECONSTRUCTIONS, "reconstruction")
     view = category("view", VIEWS, "truth or reconstruction")
     outcome = category("outcome", OUTCOMES, "match")
     classes = ["none", *(c.name for c in settings.particle_classes)]
-    true_class, found_class = category("true_class", classes, "truth class"), category("found_class", classes, "candidate class")
+    true_class, found_class = (
+        category("true_class", classes, "truth class"),
+        category("found_class", classes, "candidate class"),
+    )
     jet_pt = hist.axis.Variable(plots.jet_pt_edges_gev, name="pt", label="jet $p_T$ [GeV]")
-    true_jet_pt = hist.axis.Variable(plots.jet_pt_edges_gev, name="true_pt", label="truth jet $p_T$ [GeV]")
+    true_jet_pt = hist.axis.Variable(
+        plots.jet_pt_edges_gev, name="true_pt", label="truth jet $p_T$ [GeV]"
+    )
     pt = hist.axis.Variable(plots.particle_pt_edges_gev, name="pt", label="particle $p_T$ [GeV]")
     eta = hist.axis.Variable(plots.eta_edges, name="eta", label=r"$\eta$")
-    met = hist.axis.Regular(30, 0, plots.met_max_gev, name="met", label="missing transverse momentum [GeV]")
-    true_met = hist.axis.Regular(5, 0, plots.met_max_gev, name="true_met", label="truth missing transverse momentum [GeV]")
-    response = hist.axis.Regular(100, 0, 2, name="response", label="reconstructed / truth")
-    close = hist.axis.Regular(101, 0.5, 1.5, name="response", label="over generator")  # the middle bin is centred on one
-    residual = hist.axis.Regular(
-        81, -0.4 * plots.met_max_gev, 0.4 * plots.met_max_gev, name="residual", label="reconstructed - truth [GeV]"
+    met = hist.axis.Regular(
+        30, 0, plots.met_max_gev, name="met", label="missing transverse momentum [GeV]"
     )
-    ratio_fine = hist.axis.Variable(fine_edges(1, 1e-3, 9), name="response", label="reconstructed / truth")
-    residual_fine = hist.axis.Variable(fine_edges(0, 1e-2, 1e4), name="residual", label="reconstructed - truth [GeV]")
+    true_met = hist.axis.Regular(
+        5, 0, plots.met_max_gev, name="true_met", label="truth missing transverse momentum [GeV]"
+    )
+    response = hist.axis.Regular(100, 0, 2, name="response", label="reconstructed / truth")
+    close = hist.axis.Regular(
+        101, 0.5, 1.5, name="response", label="over generator"
+    )  # the middle bin is centred on one
+    residual = hist.axis.Regular(
+        81,
+        -0.4 * plots.met_max_gev,
+        0.4 * plots.met_max_gev,
+        name="residual",
+        label="reconstructed - truth [GeV]",
+    )
+    ratio_fine = hist.axis.Variable(
+        fine_edges(1, 1e-3, 9), name="response", label="reconstructed / truth"
+    )
+    residual_fine = hist.axis.Variable(
+        fine_edges(0, 1e-2, 1e4), name="residual", label="reconstructed - truth [GeV]"
+    )
     matched = category("matched", ("no", "yes"), "matched")
-    stage, closure = category("stage", (GENERATOR, *CLOSURE), "stage"), category("stage", CLOSURE, "stage")
+    stage, closure = (
+        category("stage", (GENERATOR, *CLOSURE), "stage"),
+        category("stage", CLOSURE, "stage"),
+    )
     number = hist.axis.Variable(count_edges(1e5), name="number", label="number per event")
     axes: dict[str, tuple[Any, ...]] = {
         "events": (sample,),
@@ -91,7 +121,12 @@ def book(settings: ValidateSettings) -> Hists:
         "candidates_by_pt": (sample, reco, found_class, pt, outcome),
         "candidates_by_eta": (sample, reco, found_class, eta, outcome),
         "confusion": (sample, reco, true_class, found_class),
-        "charge": (sample, reco, true_class, category("charge", ("wrong", "right"), "sign of the charge")),
+        "charge": (
+            sample,
+            reco,
+            true_class,
+            category("charge", ("wrong", "right"), "sign of the charge"),
+        ),
         "particle_pt_response": (sample, reco, true_class, response),
         "particle_pt_response_fine": (sample, reco, true_class, pt, ratio_fine),
         "particle_energy_response": (sample, reco, true_class, response),
@@ -101,22 +136,33 @@ def book(settings: ValidateSettings) -> Hists:
 
 
 def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **where: Any) -> None:
-    """Fill the plotted and the fine histogram of a ratio or residual; values beyond the fine axis count in its last bins.
+    """Fill the plotted and the fine histogram of a ratio or residual.
 
-    ``where`` holds the other axes by name; an axis that only one of the two histograms has goes to that one.
+    Values beyond the fine axis count in its last bins.
+
+    ``where`` holds the other axes by name; an axis that only one of the two histograms has goes to
+    that one.
     """
     for key in (name, f"{name}_fine"):
         histogram = hists[key]
         axis = histogram.axes[-1]
-        inside = np.clip(values, axis.edges[0], np.nextafter(axis.edges[-1], -np.inf)) if key.endswith("_fine") else values
-        histogram.fill(**{k: v for k, v in where.items() if k in histogram.axes.name}, **{axis.name: inside})
+        inside = (
+            np.clip(values, axis.edges[0], np.nextafter(axis.edges[-1], -np.inf))
+            if key.endswith("_fine")
+            else values
+        )
+        histogram.fill(
+            **{k: v for k, v in where.items() if k in histogram.axes.name}, **{axis.name: inside}
+        )
 
 
 def to_json(hists: Hists) -> dict[str, Any]:
-    """Return the plotted histograms as plain values: axes, counts and variances, flow bins included.
+    """Return the plotted histograms as plain values: axes, counts and variances, flow bins
+    included.
 
-    A numeric axis has ``edges`` and its counts start with the underflow and end with the overflow bin; a category axis has
-    ``categories``. Entries are unweighted, so the variances equal the counts.
+    A numeric axis has ``edges`` and its counts start with the underflow and end with the overflow
+    bin; a category axis has ``categories``. Entries are unweighted, so the variances equal the
+    counts.
     """
     return {name: _plain(h) for name, h in hists.items() if not name.endswith("_fine")}
 
@@ -124,7 +170,11 @@ def to_json(hists: Hists) -> dict[str, Any]:
 def _plain(histogram: Histogram) -> Mapping[str, Any]:
     axes = []
     for axis in histogram.axes:
-        kind = {"categories": list(axis)} if isinstance(axis, hist.axis.StrCategory) else {"edges": [float(e) for e in axis.edges]}
+        kind = (
+            {"categories": list(axis)}
+            if isinstance(axis, hist.axis.StrCategory)
+            else {"edges": [float(e) for e in axis.edges]}
+        )
         axes.append({"name": axis.name, "label": axis.label, **kind})
     return {
         "axes": axes,

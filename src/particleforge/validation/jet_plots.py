@@ -26,7 +26,10 @@ def jet_response(results: Results) -> Figure:
     axes = figure.add_subplot()
     edge = results.settings.plots.jet_pt_edges_gev[0]
     above = {"jet_response": results.hists["jet_response"][{"true_pt": slice(1j * edge, None)}]}
-    notes = {reco: summary_text(results.figures["jets"]["inclusive"][reco]["response"]) for reco in RECONSTRUCTIONS}
+    notes = {
+        reco: summary_text(results.figures["jets"]["inclusive"][reco]["response"])
+        for reco in RECONSTRUCTIONS
+    }
     draw_distributions(axes, above, "jet_response", RECONSTRUCTIONS, "reco", notes)
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(xlabel=r"jet $p_T$ reconstructed / truth", ylabel="jets per bin")
@@ -59,7 +62,9 @@ def jet_resolution(results: Results) -> Figure:
 
 
 def _ratio_to_baseline(row: Tree) -> Tree:
-    """Return the row's resolutions over the baseline's, errors added in quadrature as if independent (so too large)."""
+    """Return the row's resolutions over the baseline's, errors added in quadrature as if
+    independent (so too large).
+    """
     ratio: Tree = {"low": row["low"], "high": row["high"], "baseline": None}
     base = row["baseline"]["response"]["resolution"]
     for reco in ("target", "mlpf"):
@@ -67,7 +72,9 @@ def _ratio_to_baseline(row: Tree) -> Tree:
         ratio[reco] = None
         if own and base and own["value"] and base["value"]:
             value = own["value"] / base["value"]
-            error = value * float(np.hypot(own["error"] / own["value"], base["error"] / base["value"]))
+            error = value * float(
+                np.hypot(own["error"] / own["value"], base["error"] / base["value"])
+            )
             ratio[reco] = {"value": value, "error": error}
     return ratio
 
@@ -77,18 +84,29 @@ def jet_resolution_by_sample(results: Results) -> Figure:
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     names = sorted(results.settings.samples)
-    rows = [{"low": i, "high": i + 1, **results.figures["by_sample"][name]["jets"]["inclusive"]} for i, name in enumerate(names)]
+    rows = [
+        {"low": i, "high": i + 1, **results.figures["by_sample"][name]["jets"]["inclusive"]}
+        for i, name in enumerate(names)
+    ]
     draw_points(axes, rows, lambda r: r["response"]["resolution"])
     axes.set_xticks(
         np.arange(len(names)) + 0.5,
-        [f"{results.settings.samples[n].label}\n{results.figures['by_sample'][n]['n_events']} events" for n in names],
+        [
+            f"{results.settings.samples[n].label}\n{results.figures['by_sample'][n]['n_events']}"
+            " events"
+            for n in names
+        ],
     )
     axes.tick_params(axis="x", which="both", length=0)
     axes.set(ylabel="jet IQR / median", xlim=(0, len(names)))
     axes.set_ylim(bottom=0)
     make_room(axes, 1.3)
     add_legend(axes, ncols=3)
-    annotate(axes, results.settings.title, f"truth jets above {results.settings.plots.jet_pt_edges_gev[0]:g} GeV")
+    annotate(
+        axes,
+        results.settings.title,
+        f"truth jets above {results.settings.plots.jet_pt_edges_gev[0]:g} GeV",
+    )
     return figure
 
 
@@ -117,13 +135,17 @@ def jet_pt(results: Results) -> Figure:
     figure = new_figure(6.4, 5.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
     edges = np.asarray(results.settings.plots.jet_pt_edges_gev)
-    counts = {view: results.hists["jet_pt"][{"view": view}].project("pt").values() for view in VIEWS}
+    counts = {
+        view: results.hists["jet_pt"][{"view": view}].project("pt").values() for view in VIEWS
+    }
     for view in VIEWS:
         style: Tree = {"color": COLOURS[view], "yerr": False, "ls": "--" if view == TRUTH else "-"}
         mplhep.histplot(counts[view] / np.diff(edges), edges, ax=top, label=LABELS[view], **style)
         if view != TRUTH:
             known = counts[TRUTH] > 0
-            ratio = np.divide(counts[view], counts[TRUTH], out=np.full(len(known), np.nan), where=known)
+            ratio = np.divide(
+                counts[view], counts[TRUTH], out=np.full(len(known), np.nan), where=known
+            )
             mplhep.histplot(ratio, edges, ax=bottom, **style)
     if not counts[TRUTH].any():
         say_empty(top)

@@ -2,15 +2,18 @@
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the jet histograms.
 
-Algorithm: FastJet (Cacciari, Salam, Soyez, EPJ C 72 (2012) 1896) through its awkward interface, E scheme, the algorithm of
-``jets`` in the detector's configuration, on every particle of a view; jets above ``pt_min_gev`` are matched one-to-one to
-truth jets within ``match_radius`` (``matching``). Matching sees all jets; only then do cuts define what is counted:
+Algorithm: FastJet (Cacciari, Salam, Soyez, EPJ C 72 (2012) 1896) through its awkward interface, E
+scheme, the algorithm of ``jets`` in the detector's configuration, on every particle of a view; jets
+above ``pt_min_gev`` are matched one-to-one to truth jets within ``match_radius`` (``matching``).
+Matching sees all jets; only then do cuts define what is counted:
 
 * response and efficiency: truth jets with |eta| < ``abs_eta_max``;
-* fake jets: reconstructed jets with |eta| < ``abs_eta_max`` that match no truth jet, of any eta, above ``pt_min_gev``.
+* fake jets: reconstructed jets with |eta| < ``abs_eta_max`` that match no truth jet, of any eta,
+  above ``pt_min_gev``.
 
-Figures called inclusive count jets above the first edge of ``plots.jet_pt_edges_gev``. That edge should lie well above
-``pt_min_gev`` (a factor of two in the shipped detectors), so that the threshold does not bias the response.
+Figures called inclusive count jets above the first edge of ``plots.jet_pt_edges_gev``. That edge
+should lie well above ``pt_min_gev`` (a factor of two in the shipped detectors), so that the
+threshold does not bias the response.
 """
 
 import awkward as ak
@@ -26,13 +29,27 @@ _MATCHED = np.array(["no", "yes"])
 
 
 def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
-    """Return jets per event (pt, eta, phi, energy) above ``pt_min_gev`` from records with px, py, pz, energy."""
+    """Return jets per event (pt, eta, phi, energy) above ``pt_min_gev`` from records with px, py,
+    pz, energy.
+    """
     if len(particles) == 0:
         return ak.zip(dict.fromkeys(("pt", "eta", "phi", "energy"), particles.px))
-    momenta = ak.zip({"px": particles.px, "py": particles.py, "pz": particles.pz, "E": particles.energy}, with_name="Momentum4D")
-    jets = fastjet.ClusterSequence(momenta, _definition(settings)).inclusive_jets(min_pt=settings.pt_min_gev)
+    momenta = ak.zip(
+        {"px": particles.px, "py": particles.py, "pz": particles.pz, "E": particles.energy},
+        with_name="Momentum4D",
+    )
+    jets = fastjet.ClusterSequence(momenta, _definition(settings)).inclusive_jets(
+        min_pt=settings.pt_min_gev
+    )
     pt = np.hypot(jets.px, jets.py)
-    return ak.zip({"pt": pt, "eta": np.arcsinh(jets.pz / pt), "phi": np.arctan2(jets.py, jets.px), "energy": jets.E})
+    return ak.zip(
+        {
+            "pt": pt,
+            "eta": np.arcsinh(jets.pz / pt),
+            "phi": np.arctan2(jets.py, jets.px),
+            "energy": jets.E,
+        }
+    )
 
 
 def _definition(settings: JetConfig) -> fastjet.JetDefinition:
@@ -53,10 +70,20 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
         where = {"process": batch.sample, "reco": name}
         both = central & found
         response = jets.pt[partner[both]] / truth.pt[both]
-        fill_response(hists, "jet_response", _flat(response), **where, true_pt=_flat(truth.pt[both]))
-        hists["jet_truth"].fill(**where, pt=_flat(truth.pt[central]), matched=_MATCHED[_flat(found[central]).astype(int)])
+        fill_response(
+            hists, "jet_response", _flat(response), **where, true_pt=_flat(truth.pt[both])
+        )
+        hists["jet_truth"].fill(
+            **where,
+            pt=_flat(truth.pt[central]),
+            matched=_MATCHED[_flat(found[central]).astype(int)],
+        )
         inside = abs(jets.eta) < settings.abs_eta_max
-        hists["jet_reco"].fill(**where, pt=_flat(jets.pt[inside]), matched=_MATCHED[_flat(reverse[inside] >= 0).astype(int)])
+        hists["jet_reco"].fill(
+            **where,
+            pt=_flat(jets.pt[inside]),
+            matched=_MATCHED[_flat(reverse[inside] >= 0).astype(int)],
+        )
         hists["jet_pt"].fill(process=batch.sample, view=name, pt=_flat(jets.pt[inside]))
 
 

@@ -1,12 +1,13 @@
 """One-to-one matching of two lists of directions per event, nearest pairs first.
 
-Inputs -> outputs: (eta, phi) of a and b per event -> for each a the index of its b within the event, or -1, and the reverse.
+Inputs -> outputs: (eta, phi) of a and b per event -> for each a the index of its b within the
+event, or -1, and the reverse.
 
-Algorithm: all pairs with dR = sqrt(deta^2 + dphi^2) <= radius are taken in ascending dR (ties: lower index of a, then
-of b) and accepted when both are still free. The result is the only one-to-one matching in which no two objects
-prefer each other to what they got, it is symmetric in a and b, and it treats every reconstruction alike: no use is made of
-class, charge, energy or detector elements.
-Invariants: at most one partner each; no free pair within the radius remains.
+Algorithm: all pairs with dR = sqrt(deta^2 + dphi^2) <= radius are taken in ascending dR (ties:
+lower index of a, then of b) and accepted when both are still free. The result is the only
+one-to-one matching in which no two objects prefer each other to what they got, it is symmetric in a
+and b, and it treats every reconstruction alike: no use is made of class, charge, energy or detector
+elements. Invariants: at most one partner each; no free pair within the radius remains.
 """
 
 from typing import Any
@@ -22,11 +23,18 @@ Indices = npt.NDArray[np.int64]
 def match(a: ak.Array, b: ak.Array, radius: float) -> tuple[ak.Array, ak.Array]:
     """Match records with members eta and phi (jagged, same number of events) within ``radius``.
 
-    Returns: for each a the local index of its partner in b or -1, and for each b the local index in a or -1.
+    Returns: for each a the local index of its partner in b or -1, and for each b the local index in
+    a or -1.
     """
     counts_a, counts_b = ak.to_numpy(ak.num(a)), ak.to_numpy(ak.num(b))
     partner_a, partner_b = _match_all(
-        _offsets(counts_a), _flat(a.eta), _flat(a.phi), _offsets(counts_b), _flat(b.eta), _flat(b.phi), radius
+        _offsets(counts_a),
+        _flat(a.eta),
+        _flat(a.phi),
+        _offsets(counts_b),
+        _flat(b.eta),
+        _flat(b.phi),
+        radius,
     )
     return ak.unflatten(partner_a, counts_a), ak.unflatten(partner_b, counts_b)
 

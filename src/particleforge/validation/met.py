@@ -2,10 +2,11 @@
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the event-level histograms.
 
-Missing transverse momentum is the norm of minus the sum of the transverse momenta of all particles of a view; truth is the
-sum over visible generator particles, so that neutrinos count by their recoil and acceptance is the same on
-both sides. Residuals are reconstructed - truth in GeV: of the norm, and of the two components (both fill one histogram).
-The response of the visible energy is the ratio of the energy sums; events without visible energy have none.
+Missing transverse momentum is the norm of minus the sum of the transverse momenta of all particles
+of a view; truth is the sum over visible generator particles, so that neutrinos count by their
+recoil and acceptance is the same on both sides. Residuals are reconstructed - truth in GeV: of the
+norm, and of the two components (both fill one histogram). The response of the visible energy is the
+ratio of the energy sums; events without visible energy have none.
 """
 
 import awkward as ak
@@ -28,10 +29,18 @@ def fill_met(hists: Hists, batch: EventBatch) -> None:
         met = np.hypot(x, y)
         hists["met"].fill(process=batch.sample, view=name, met=met)
         fill_response(hists, "met_residual", met - true_met, **where, true_met=true_met)
-        fill_response(hists, "met_component_residual", np.concatenate([x - true_x, y - true_y]), **where)
-        fill_response(hists, "visible_energy_response", energy[visible] / true_energy[visible], **where)
+        fill_response(
+            hists, "met_component_residual", np.concatenate([x - true_x, y - true_y]), **where
+        )
+        fill_response(
+            hists, "visible_energy_response", energy[visible] / true_energy[visible], **where
+        )
 
 
 def _sums(view: ak.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return missing px, missing py and visible energy per event in GeV."""
-    return -ak.to_numpy(ak.sum(view.px, axis=1)), -ak.to_numpy(ak.sum(view.py, axis=1)), ak.to_numpy(ak.sum(view.energy, axis=1))
+    return (
+        -ak.to_numpy(ak.sum(view.px, axis=1)),
+        -ak.to_numpy(ak.sum(view.py, axis=1)),
+        ak.to_numpy(ak.sum(view.energy, axis=1)),
+    )

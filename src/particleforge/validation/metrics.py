@@ -3,20 +3,26 @@
 Inputs -> outputs: filled histograms -> nested plain values, the content of ``metrics.json``:
 
 * ``n_events``;
-* ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``, ``median``, ``iqr``,
-  ``resolution`` = IQR/median of pT reconstructed / truth), above the first edge of ``plots.jet_pt_edges_gev``;
-* ``jets.pt_bins``: a list of ``{"low", "high", <reco>: likewise}``, GeV of truth pT (fake rate: of reconstructed pT);
-* ``met.inclusive.<reco>``: ``residual`` (median and IQR of reconstructed - truth, GeV) and ``component_residual``;
-  ``met.truth_bins``: the residual in bins of the true missing transverse momentum, the last one open-ended;
+* ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``,
+  ``median``, ``iqr``, ``resolution`` = IQR/median of pT reconstructed / truth), above the first
+  edge of ``plots.jet_pt_edges_gev``;
+* ``jets.pt_bins``: a list of ``{"low", "high", <reco>: likewise}``, GeV of truth pT (fake rate: of
+  reconstructed pT);
+* ``met.inclusive.<reco>``: ``residual`` (median and IQR of reconstructed - truth, GeV) and
+  ``component_residual``; ``met.truth_bins``: the residual in bins of the true missing transverse
+  momentum, the last one open-ended;
 * ``visible_energy.<reco>``: ``n``, ``median``, ``iqr``, ``resolution`` of the ratio to truth;
-* ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``, ``wrong_charge`` (charged classes),
-  ``pt_response``, ``energy_response``, and lists ``by_pt`` and ``by_eta``;
-* ``closure.inclusive.<stage>``: ``n``, ``median``, ``iqr``, ``resolution`` of jet pT over that of the generator's jet, for the stages
-  ``truth`` (visible particles) and ``target``; ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
+* ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``,
+  ``wrong_charge`` (charged classes), ``pt_response``, ``energy_response``, and lists ``by_pt`` and
+  ``by_eta``;
+* ``closure.inclusive.<stage>``: ``n``, ``median``, ``iqr``, ``resolution`` of jet pT over that of
+  the generator's jet, for the stages ``truth`` (visible particles) and ``target``;
+  ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
 * ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
 * ``by_sample.<sample>``: the same without the particles' bins.
 
-``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``closure``, ``met``, ``particles``, ``quantiles``.
+``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``closure``,
+``met``, ``particles``, ``quantiles``.
 """
 
 from typing import Any
@@ -35,7 +41,9 @@ Tree = dict[str, Any]
 def compute_metrics(hists: Hists, settings: ValidateSettings) -> Tree:
     """Return all figures over all samples, and per sample below ``by_sample``."""
     everything = _Figures(hists, settings, None).all(binned=True)
-    everything["by_sample"] = {name: _Figures(hists, settings, name).all(binned=False) for name in sorted(settings.samples)}
+    everything["by_sample"] = {
+        name: _Figures(hists, settings, name).all(binned=False) for name in sorted(settings.samples)
+    }
     return everything
 
 
@@ -56,13 +64,25 @@ class _Figures:
             "closure": self.closure(),
             "met": self.met(),
             "visible_energy": {
-                reco: self.summary("visible_energy_response", self.counts("visible_energy_response_fine", reco=reco), reco)
+                reco: self.summary(
+                    "visible_energy_response",
+                    self.counts("visible_energy_response_fine", reco=reco),
+                    reco,
+                )
                 for reco in RECONSTRUCTIONS
             },
-            "particles": {c.name: {reco: self.particle(c.name, c.charged, reco, binned) for reco in RECONSTRUCTIONS} for c in self.classes},
+            "particles": {
+                c.name: {
+                    reco: self.particle(c.name, c.charged, reco, binned) for reco in RECONSTRUCTIONS
+                }
+                for c in self.classes
+            },
             "confusion": {
                 "classes": list(self.hists["confusion"].axes["true_class"]),
-                **{reco: self.counts("confusion", reco=reco).astype(int).tolist() for reco in RECONSTRUCTIONS},
+                **{
+                    reco: self.counts("confusion", reco=reco).astype(int).tolist()
+                    for reco in RECONSTRUCTIONS
+                },
             },
         }
 
@@ -74,12 +94,18 @@ class _Figures:
         """Return the counts at the given categories; numeric axes keep their flow bins."""
         return np.asarray(self.hists[name][where].values(flow=True), dtype=np.int64)
 
-    def summary(self, name: str, counts: np.ndarray, *labels: object, relative: bool = True) -> Tree:
-        """Return median, IQR and resolution of a fine histogram's ``counts``, flow bins included and empty."""
+    def summary(
+        self, name: str, counts: np.ndarray, *labels: object, relative: bool = True
+    ) -> Tree:
+        """Return median, IQR and resolution of a fine histogram's ``counts``, flow bins included
+        and empty.
+        """
         edges = self.hists[f"{name}_fine"].axes[-1].edges
         generator = generator_of(self.settings.seed, "validate", name, self.sample, *labels)
         n_bootstrap = self.settings.validation.n_bootstrap
-        return summary(counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator)
+        return summary(
+            counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator
+        )
 
     def jets(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev
@@ -87,7 +113,11 @@ class _Figures:
         return {
             "inclusive": {reco: self.jet(reco, inclusive, "inclusive") for reco in RECONSTRUCTIONS},
             "pt_bins": [
-                {"low": edges[i], "high": edges[i + 1], **{reco: self.jet(reco, slice(i + 1, i + 2), i) for reco in RECONSTRUCTIONS}}
+                {
+                    "low": edges[i],
+                    "high": edges[i + 1],
+                    **{reco: self.jet(reco, slice(i + 1, i + 2), i) for reco in RECONSTRUCTIONS},
+                }
                 for i in range(len(edges) - 1)
             ],
         }
@@ -104,14 +134,22 @@ class _Figures:
 
     def closure(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev
-        counts = {stage: self.counts("closure_jet_response_fine", stage=stage)[1:] for stage in CLOSURE}  # above the first edge
+        counts = {
+            stage: self.counts("closure_jet_response_fine", stage=stage)[1:] for stage in CLOSURE
+        }  # above the first edge
         return {
-            "inclusive": {stage: self.summary("closure_jet_response", found.sum(axis=0), stage) for stage, found in counts.items()},
+            "inclusive": {
+                stage: self.summary("closure_jet_response", found.sum(axis=0), stage)
+                for stage, found in counts.items()
+            },
             "pt_bins": [
                 {
                     "low": edges[i],
                     "high": edges[i + 1],
-                    **{stage: self.summary("closure_jet_response", found[i], stage, i) for stage, found in counts.items()},
+                    **{
+                        stage: self.summary("closure_jet_response", found[i], stage, i)
+                        for stage, found in counts.items()
+                    },
                 }
                 for i in range(len(edges) - 1)
             ],
@@ -119,15 +157,22 @@ class _Figures:
 
     def met(self) -> Tree:
         edges = self.hists["met_residual"].axes["true_met"].edges
-        residuals = {reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in RECONSTRUCTIONS}  # no underflow: a norm
+        residuals = {
+            reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in RECONSTRUCTIONS
+        }  # no underflow: a norm
         for counts in residuals.values():
             counts[-2] += counts[-1]  # the last bin takes what lies beyond
         return {
             "inclusive": {
                 reco: {
-                    "residual": self.summary("met_residual", residuals[reco][:-1].sum(axis=0), reco, relative=False),
+                    "residual": self.summary(
+                        "met_residual", residuals[reco][:-1].sum(axis=0), reco, relative=False
+                    ),
                     "component_residual": self.summary(
-                        "met_component_residual", self.counts("met_component_residual_fine", reco=reco), reco, relative=False
+                        "met_component_residual",
+                        self.counts("met_component_residual_fine", reco=reco),
+                        reco,
+                        relative=False,
                     ),
                 }
                 for reco in RECONSTRUCTIONS
@@ -136,7 +181,12 @@ class _Figures:
                 {
                     "low": float(edges[i]),
                     "high": float(edges[i + 1]),
-                    **{reco: self.summary("met_residual", residuals[reco][i], reco, i, relative=False) for reco in RECONSTRUCTIONS},
+                    **{
+                        reco: self.summary(
+                            "met_residual", residuals[reco][i], reco, i, relative=False
+                        )
+                        for reco in RECONSTRUCTIONS
+                    },
                 }
                 for i in range(len(edges) - 1)
             ],
@@ -153,16 +203,26 @@ class _Figures:
             "fake_rate": proportion(fake, fake + mislabelled + correct),
             "mislabelled": proportion(mislabelled, fake + mislabelled + correct),
         }
-        responses = {kind: self.counts(f"particle_{kind}_fine", reco=reco, true_class=name) for kind in ("pt_response", "energy_response")}
+        responses = {
+            kind: self.counts(f"particle_{kind}_fine", reco=reco, true_class=name)
+            for kind in ("pt_response", "energy_response")
+        }
         for kind, counts in responses.items():
             figures[kind] = self.summary(f"particle_{kind}", counts.sum(axis=0), name, reco)
         if charged:
             wrong, right = self.counts("charge", reco=reco, true_class=name)
             figures["wrong_charge"] = proportion(wrong, wrong + right)
         if binned:
-            figures["by_pt"] = self._bins(self.settings.plots.particle_pt_edges_gev, truth, candidates)
+            figures["by_pt"] = self._bins(
+                self.settings.plots.particle_pt_edges_gev, truth, candidates
+            )
             for i, row in enumerate(figures["by_pt"]):
-                row.update({k: self.summary(f"particle_{k}", c[i + 1], name, reco, i) for k, c in responses.items()})
+                row.update(
+                    {
+                        k: self.summary(f"particle_{k}", c[i + 1], name, reco, i)
+                        for k, c in responses.items()
+                    }
+                )
             by_eta = (
                 self.counts("truth_by_eta", reco=reco, true_class=name),
                 self.counts("candidates_by_eta", reco=reco, found_class=name),

@@ -26,7 +26,13 @@ def confusion(results: Results) -> Figure:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for i, j in np.argwhere(~np.isnan(shares)):
             axes.text(
-                j, i, f"{shares[i, j]:.2f}", ha="center", va="center", fontsize=8.5, color="white" if shares[i, j] > 0.55 else "black"
+                j,
+                i,
+                f"{shares[i, j]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="white" if shares[i, j] > 0.55 else "black",
             )
         axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), labels)
@@ -45,7 +51,10 @@ def particle_efficiency(results: Results, particle_class: ParticleClassConfig) -
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
     found = results.figures["particles"][particle_class.name]
     for column, (key, edges) in enumerate(
-        (("by_pt", results.settings.plots.particle_pt_edges_gev), ("by_eta", results.settings.plots.eta_edges))
+        (
+            ("by_pt", results.settings.plots.particle_pt_edges_gev),
+            ("by_eta", results.settings.plots.eta_edges),
+        )
     ):
         rows = _by_reco(found, key)
         if key == "by_pt":
@@ -71,7 +80,11 @@ def _by_reco(found: Tree, key: str) -> list[Tree]:
     """Turn one list of bins per reconstruction into one list of bins with all reconstructions."""
     lists = [found[reco][key] for reco in RECONSTRUCTIONS]
     return [
-        {"low": bins[0]["low"], "high": bins[0]["high"], **dict(zip(RECONSTRUCTIONS, bins, strict=True))}
+        {
+            "low": bins[0]["low"],
+            "high": bins[0]["high"],
+            **dict(zip(RECONSTRUCTIONS, bins, strict=True)),
+        }
         for bins in zip(*lists, strict=True)
     ]
 
@@ -89,11 +102,15 @@ def particle_response(results: Results, particle_class: ParticleClassConfig) -> 
         panels[1, column].set_xlabel(r"truth $p_T$ [GeV]")
     panels[0, 0].set_ylabel("median response")
     panels[1, 0].set_ylabel("IQR / median")
-    panels[1, 0].set_ylim(0, max(panels[1, 0].get_ylim()[1], 0.01))  # no room for rounding errors alone
+    panels[1, 0].set_ylim(
+        0, max(panels[1, 0].get_ylim()[1], 0.01)
+    )  # no room for rounding errors alone
     for axes in panels.flat:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")
             break
     annotate(panels[0, 0], results.settings.title, "$p_T$")
-    annotate(panels[0, 1], f"{particle_class.label}, {results.figures['n_events']} events", "energy")
+    annotate(
+        panels[0, 1], f"{particle_class.label}, {results.figures['n_events']} events", "energy"
+    )
     return figure

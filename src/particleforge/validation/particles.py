@@ -2,20 +2,25 @@
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the particle histograms.
 
-Every reconstruction is matched to the same visible generator particles, one-to-one by direction at the interaction point,
-nearest pairs first, within ``validation.match_radius`` (``matching``). Classes are those of the generator by PDG code
-(``particles.class_id``) and of the candidate. Definitions:
+Every reconstruction is matched to the same visible generator particles, one-to-one by direction at
+the interaction point, nearest pairs first, within ``validation.match_radius`` (``matching``).
+Classes are those of the generator by PDG code (``particles.class_id``) and of the candidate.
+Definitions:
 
-* efficiency of class c: truth particles of class c matched to a candidate of class c, over all truth particles of class c;
+* efficiency of class c: truth particles of class c matched to a candidate of class c, over all
+  truth particles of class c;
 * found fraction: likewise, candidate of any class;
-* fake rate of class c: candidates of class c that match no truth particle, over all candidates of class c;
-* mislabelled fraction: candidates of class c matched to truth of another class, over all candidates of class c;
+* fake rate of class c: candidates of class c that match no truth particle, over all candidates of
+  class c;
+* mislabelled fraction: candidates of class c matched to truth of another class, over all candidates
+  of class c;
 * confusion: rows are truth classes ("none": fakes), columns are candidates ("none": missed);
 * response: candidate / truth of pT and energy, for pairs of the same class;
 * wrong charge: sign differs, for pairs of the same charged class.
 
-Limits: in a dense jet a missed particle may match an unrelated fake nearby, which raises efficiency and lowers the fake rate of
-all reconstructions alike. Particles that share a cluster cannot all be found from the elements: the truth limit shows it.
+Limits: in a dense jet a missed particle may match an unrelated fake nearby, which raises efficiency
+and lowers the fake rate of all reconstructions alike. Particles that share a cluster cannot all be
+found from the elements: the truth limit shows it.
 """
 
 import awkward as ak
@@ -53,20 +58,42 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
             hists[f"{key}_by_pt"].fill(**labels, pt=own["pt"])
             hists[f"{key}_by_eta"].fill(**labels, eta=own["eta"])
         confusion = hists["confusion"]
-        confusion.fill(**where, true_class=names[true["class_id"]], found_class=names[class_of_match])
-        confusion.fill(**where, true_class=names[0], found_class=names[found["class_id"][~has_true]])
+        confusion.fill(
+            **where, true_class=names[true["class_id"]], found_class=names[class_of_match]
+        )
+        confusion.fill(
+            **where, true_class=names[0], found_class=names[found["class_id"][~has_true]]
+        )
         same = has_found & (class_of_match == true["class_id"])
-        _fill_pairs(hists, {k: v[same] for k, v in true.items()}, {k: v[to_found[same]] for k, v in found.items()}, names, where)
+        _fill_pairs(
+            hists,
+            {k: v[same] for k, v in true.items()},
+            {k: v[to_found[same]] for k, v in found.items()},
+            names,
+            where,
+        )
 
 
-def _fill_pairs(hists: Hists, true: dict[str, np.ndarray], found: dict[str, np.ndarray], names: np.ndarray, where: dict[str, str]) -> None:
+def _fill_pairs(
+    hists: Hists,
+    true: dict[str, np.ndarray],
+    found: dict[str, np.ndarray],
+    names: np.ndarray,
+    where: dict[str, str],
+) -> None:
     """Fill response and charge of pairs of the same class."""
     labels = {**where, "true_class": names[true["class_id"]]}
     fill_response(hists, "particle_pt_response", found["pt"] / true["pt"], **labels, pt=true["pt"])
-    fill_response(hists, "particle_energy_response", found["energy"] / true["energy"], **labels, pt=true["pt"])
+    fill_response(
+        hists, "particle_energy_response", found["energy"] / true["energy"], **labels, pt=true["pt"]
+    )
     charged = true["charge"] != 0
     right = np.sign(true["charge"]) == np.sign(found["charge"])
-    hists["charge"].fill(**where, true_class=labels["true_class"][charged], charge=np.array(["wrong", "right"])[right[charged].astype(int)])
+    hists["charge"].fill(
+        **where,
+        true_class=labels["true_class"][charged],
+        charge=np.array(["wrong", "right"])[right[charged].astype(int)],
+    )
 
 
 def _starts(view: ak.Array) -> np.ndarray:
@@ -83,4 +110,8 @@ def _flat(values: ak.Array) -> np.ndarray:
 
 def _take(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return ``values[indices]``, where an index of an unmatched particle may be any number."""
-    return values[np.clip(indices, 0, len(values) - 1)] if len(values) else np.zeros(len(indices), values.dtype)
+    return (
+        values[np.clip(indices, 0, len(values) - 1)]
+        if len(values)
+        else np.zeros(len(indices), values.dtype)
+    )

@@ -29,21 +29,52 @@ class Results:
 def title(axes: Axes, results: Results) -> None:
     """Name detector, samples and number of events above the axes."""
     samples = len(results.settings.samples)
-    annotate(axes, results.settings.title, f"{samples} sample{'s' * (samples > 1)}, {results.figures['n_events']} events")
+    annotate(
+        axes,
+        results.settings.title,
+        f"{samples} sample{'s' * (samples > 1)}, {results.figures['n_events']} events",
+    )
 
 
-def _points(axes: Axes, rows: Sequence[Tree], reco: str, pick: Callable[[Tree], Tree | None], *, scale: float = 1.0) -> bool:
-    """Draw a figure per bin with its error, slightly shifted per reconstruction; return whether there was any."""
-    kept = [(row, figure) for row in rows if (figure := pick(row[reco])) is not None and figure.get("total", MIN_SHOWN) >= MIN_SHOWN]
+def _points(
+    axes: Axes,
+    rows: Sequence[Tree],
+    reco: str,
+    pick: Callable[[Tree], Tree | None],
+    *,
+    scale: float = 1.0,
+) -> bool:
+    """Draw a figure per bin with its error, slightly shifted per reconstruction.
+
+    Return whether there was any.
+    """
+    kept = [
+        (row, figure)
+        for row in rows
+        if (figure := pick(row[reco])) is not None and figure.get("total", MIN_SHOWN) >= MIN_SHOWN
+    ]
     if not kept:
         return False
-    low, high = np.array([row["low"] for row, _ in kept]), np.array([row["high"] for row, _ in kept])
+    low, high = (
+        np.array([row["low"] for row, _ in kept]),
+        np.array([row["high"] for row, _ in kept]),
+    )
     values = np.array([figure["value"] for _, figure in kept]) * scale
     errors = np.array([_errors(figure) for _, figure in kept]).T * scale
     share = 0.5 + 0.12 * (RECONSTRUCTIONS.index(reco) - 1)
-    place = low * (high / low) ** share if axes.get_xscale() == "log" else low + (high - low) * share
+    place = (
+        low * (high / low) ** share if axes.get_xscale() == "log" else low + (high - low) * share
+    )
     axes.errorbar(
-        place, values, errors, [place - low, high - place], fmt=MARKERS[reco], color=COLOURS[reco], ms=5, lw=1.2, label=LABELS[reco]
+        place,
+        values,
+        errors,
+        [place - low, high - place],
+        fmt=MARKERS[reco],
+        color=COLOURS[reco],
+        ms=5,
+        lw=1.2,
+        label=LABELS[reco],
     )
     return True
 
@@ -55,7 +86,10 @@ def _errors(figure: Tree) -> tuple[float, float]:
 
 
 def draw_points(axes: Axes, rows: Sequence[Tree], pick: Callable[[Tree], Tree | None]) -> None:
-    """Draw the figure that ``pick`` takes of every bin and reconstruction; null figures are left out."""
+    """Draw the figure that ``pick`` takes of every bin and reconstruction.
+
+    Null figures are left out.
+    """
     drawn = [_points(axes, rows, reco, pick) for reco in RECONSTRUCTIONS]
     if not any(drawn):
         say_empty(axes)
@@ -63,10 +97,25 @@ def draw_points(axes: Axes, rows: Sequence[Tree], pick: Callable[[Tree], Tree | 
 
 def say_empty(axes: Axes) -> None:
     """Write that there is nothing to draw."""
-    axes.text(0.5, 0.5, "too few entries", ha="center", va="center", transform=axes.transAxes, color="#777777")
+    axes.text(
+        0.5,
+        0.5,
+        "too few entries",
+        ha="center",
+        va="center",
+        transform=axes.transAxes,
+        color="#777777",
+    )
 
 
-def draw_distributions(axes: Axes, hists: Hists, name: str, names: Sequence[str], axis: str, notes: dict[str, str] | None = None) -> None:
+def draw_distributions(
+    axes: Axes,
+    hists: Hists,
+    name: str,
+    names: Sequence[str],
+    axis: str,
+    notes: dict[str, str] | None = None,
+) -> None:
     """Draw one step histogram per view or reconstruction, all else summed (flow included)."""
     total = 0.0
     for key in names:
@@ -94,7 +143,10 @@ def summary_text(summary: Tree, unit: str = "") -> str:
     if summary["median"] is None:
         return f"{summary['n']} entries"
     if summary.get("resolution"):
-        return f"median {summary['median']['value']:.3f}, IQR/median {summary['resolution']['value']:.3f}"
+        return (
+            f"median {summary['median']['value']:.3f}, IQR/median"
+            f" {summary['resolution']['value']:.3f}"
+        )
     return f"median {summary['median']['value']:.2f}{unit}, IQR {summary['iqr']['value']:.2f}{unit}"
 
 

@@ -1,8 +1,8 @@
 """The validation's plots, each a PNG and a PDF.
 
-Inputs -> outputs: figures (``metrics``) and histograms -> files in a folder; ``captions`` says how to read each.
-Samples are taken together except where named. Error bars are statistical: bootstrap for medians and resolutions,
-Wilson intervals of 68.3 % for proportions.
+Inputs -> outputs: figures (``metrics``) and histograms -> files in a folder; ``captions`` says how
+to read each. Samples are taken together except where named. Error bars are statistical: bootstrap
+for medians and resolutions, Wilson intervals of 68.3 % for proportions.
 """
 
 from pathlib import Path
@@ -11,8 +11,18 @@ from particleforge.figures import save_figure, styled
 from particleforge.validation.captions import captions
 from particleforge.validation.closure_plots import class_spectra, closure_jets, elements_per_event
 from particleforge.validation.event_plots import met, met_resolution, visible_energy
-from particleforge.validation.jet_plots import jet_efficiency, jet_pt, jet_resolution, jet_resolution_by_sample, jet_response
-from particleforge.validation.particle_plots import confusion, particle_efficiency, particle_response
+from particleforge.validation.jet_plots import (
+    jet_efficiency,
+    jet_pt,
+    jet_resolution,
+    jet_resolution_by_sample,
+    jet_response,
+)
+from particleforge.validation.particle_plots import (
+    confusion,
+    particle_efficiency,
+    particle_response,
+)
 from particleforge.validation.plot_parts import Results
 
 

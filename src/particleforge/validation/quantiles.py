@@ -1,10 +1,12 @@
 """Medians, IQRs and proportions with their statistical errors, from histograms.
 
-Quantiles are linear interpolations of a fine histogram's cumulative counts. Their errors are standard deviations over
-bootstrap resamplings (Efron & Tibshirani, "An Introduction to the Bootstrap", ch. 6): the bins' counts are redrawn
-from the multinomial distribution of the same total, which is resampling the entries with replacement.
+Quantiles are linear interpolations of a fine histogram's cumulative counts. Their errors are
+standard deviations over bootstrap resamplings (Efron & Tibshirani, "An Introduction to the
+Bootstrap", ch. 6): the bins' counts are redrawn from the multinomial distribution of the same
+total, which is resampling the entries with replacement.
 
-*Resolution* is IQR / median = (q75 - q25) / q50 everywhere; for a Gaussian response it is 1.349 times sigma / mean.
+*Resolution* is IQR / median = (q75 - q25) / q50 everywhere; for a Gaussian response it is 1.349
+times sigma / mean.
 
 Proportions carry the Wilson score interval of 68.3 % (Wilson, JASA 22 (1927) 209).
 A figure without enough entries is null, never NaN, beside the count that says why.
@@ -21,11 +23,15 @@ MIN_ENTRIES = 10  # quartiles of fewer entries say nothing
 
 
 def quantiles(counts: npt.NDArray[Any], edges: Floats, levels: tuple[float, ...]) -> Floats:
-    """Return the quantiles at ``levels`` of histograms ``counts[..., bins]``, shape [..., levels]; counts must not be all 0."""
+    """Return the quantiles at ``levels`` of histograms ``counts[..., bins]``, shape [..., levels].
+
+    Counts must not be all 0.
+    """
     flat = counts.reshape(-1, counts.shape[-1])
     cumulative = np.cumsum(flat, axis=1)
     wanted = cumulative[:, -1:] * np.asarray(levels)
-    # first bin whose cumulative count reaches the level; it is never empty because the level is positive
+    # first bin whose cumulative count reaches the level; it is never empty because the level is
+    # positive
     bins = (cumulative[:, None, :] < wanted[:, :, None]).sum(axis=2)
     rows = np.arange(len(flat))[:, None]
     below = cumulative[rows, bins] - flat[rows, bins]
@@ -34,8 +40,18 @@ def quantiles(counts: npt.NDArray[Any], edges: Floats, levels: tuple[float, ...]
     return found.reshape(*counts.shape[:-1], len(levels))
 
 
-def summary(counts: Counts, edges: Floats, *, relative: bool, n_bootstrap: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Return ``{"n", "median", "iqr"}`` and, if ``relative``, ``"resolution"``; each ``{"value", "error"}`` or null."""
+def summary(
+    counts: Counts,
+    edges: Floats,
+    *,
+    relative: bool,
+    n_bootstrap: int,
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Return ``{"n", "median", "iqr"}`` and, if ``relative``, ``"resolution"``.
+
+    Each ``{"value", "error"}`` or null.
+    """
     n = int(counts.sum())
     names = ("median", "iqr", "resolution") if relative else ("median", "iqr")
     if n < MIN_ENTRIES:
@@ -48,21 +64,37 @@ def summary(counts: Counts, edges: Floats, *, relative: bool, n_bootstrap: int, 
     figures = {"median": q50, "iqr": q75 - q25}
     if relative:
         figures["resolution"] = (q75 - q25) / q50
-    return {"n": n, **{k: {"value": float(v[0]), "error": float(np.std(v[1:], ddof=1))} for k, v in figures.items()}}
+    return {
+        "n": n,
+        **{
+            k: {"value": float(v[0]), "error": float(np.std(v[1:], ddof=1))}
+            for k, v in figures.items()
+        },
+    }
 
 
 def wilson(passed: npt.ArrayLike, total: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Return proportion, lower and upper bound (68.3 %) of ``passed`` out of ``total``; NaN where total is 0."""
+    """Return proportion, lower and upper bound (68.3 %) of ``passed`` out of ``total``.
+
+    NaN where total is 0.
+    """
     k, n = np.asarray(passed, np.float64), np.asarray(total, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
         centre = (p + 0.5 / n) / (1 + 1 / n)
         half = np.sqrt(p * (1 - p) / n + 0.25 / n**2) / (1 + 1 / n)
-    return p, np.minimum(p, np.maximum(centre - half, 0)), np.maximum(p, np.minimum(centre + half, 1))
+    return (
+        p,
+        np.minimum(p, np.maximum(centre - half, 0)),
+        np.maximum(p, np.minimum(centre + half, 1)),
+    )
 
 
 def proportion(passed: float, total: float) -> dict[str, Any]:
-    """Return ``{"value", "low", "high", "passed", "total"}``; the first three are null when total is 0."""
+    """Return ``{"value", "low", "high", "passed", "total"}``.
+
+    The first three are null when total is 0.
+    """
     counted = {"passed": int(passed), "total": int(total)}
     if not total:
         return {"value": None, "low": None, "high": None, **counted}

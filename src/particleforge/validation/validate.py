@@ -1,7 +1,8 @@
-"""Stage ``validate``: physics figures, histograms and plots of the model against truth, truth limit and baseline.
+"""Stage ``validate``: physics figures, histograms and plots of the model against truth, truth limit
+and baseline.
 
-Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order -> ``metrics.json``
-(``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).
+Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order ->
+``metrics.json`` (``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).
 Files are read one after the other, one row group at a time, and only counts are kept.
 """
 
@@ -27,7 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 def validate_model(
-    settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path], metrics: Path, histograms: Path, plots: Path
+    settings: ValidateSettings,
+    selected: Sequence[Path],
+    reconstructed: Sequence[Path],
+    metrics: Path,
+    histograms: Path,
+    plots: Path,
 ) -> None:
     """Validate the model on all events that were reconstructed.
 
@@ -53,7 +59,9 @@ def validate_model(
     made.record(metrics, histograms, plots)
 
 
-def fill_histograms(settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]) -> Hists:
+def fill_histograms(
+    settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]
+) -> Hists:
     """Return the histograms of all pairs of files."""
     hists = book(settings)
     for selected_file, reconstructed_file in zip(selected, reconstructed, strict=True):
@@ -67,12 +75,18 @@ def fill_histograms(settings: ValidateSettings, selected: Sequence[Path], recons
     return hists
 
 
-def _check_files(settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]) -> None:
+def _check_files(
+    settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]
+) -> None:
     if len(selected) != len(reconstructed):
         raise UserError(
-            f"{len(selected)} selected but {len(reconstructed)} reconstructed files; give one reconstructed file per selected file"
+            f"{len(selected)} selected but {len(reconstructed)} reconstructed files; give one"
+            " reconstructed file per selected file"
         )
     for path in selected:
         sample = sample_of(path)
         if sample not in settings.samples:
-            raise UserError(f"{path}: its sample '{sample}' is not configured; configured: {', '.join(sorted(settings.samples))}")
+            raise UserError(
+                f"{path}: its sample '{sample}' is not configured; configured:"
+                f" {', '.join(sorted(settings.samples))}"
+            )

@@ -1,6 +1,7 @@
 """Layouts: how weights, gradients, moments and events of a training lie on its ranks.
 
-``make_layout(settings, workers)`` gives the one that ``training.layout`` names; ``base.Layout`` says what a layout does.
+``make_layout(settings, workers)`` gives the one that ``training.layout`` names; ``base.Layout``
+says what a layout does.
 """
 
 from particleforge.config.layouts import layout_conflict
@@ -23,9 +24,12 @@ _LAYOUTS: dict[str, type[Layout]] = {
 
 
 def make_layout(settings: TrainSettings, workers: Workers) -> Layout:
-    """Return the configured layout; one that the model or the number of ranks does not allow is a UserError.
+    """Return the configured layout.
 
-    A single rank holds everything, whatever is configured: so the same configuration serves a search on one rank.
+    One that the model or the number of ranks does not allow is a UserError.
+
+    A single rank holds everything, whatever is configured: so the same configuration serves a
+    search on one rank.
     """
     conflict = layout_conflict(settings.model, settings.training, workers.world_size)
     if conflict:

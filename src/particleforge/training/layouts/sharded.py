@@ -1,10 +1,12 @@
 """Fully sharded layouts (FSDP2): every rank holds a slice of each tensor and its own events.
 
-Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), stages 2 and 3; ``torch.distributed.fsdp.fully_shard``. Each layer is gathered
-for its forward and backward pass, gradients are reduce-scattered, and the optimiser sees slices only.
+Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), stages 2 and 3;
+``torch.distributed.fsdp.fully_shard``. Each layer is gathered for its forward and backward pass,
+gradients are reduce-scattered, and the optimiser sees slices only.
 
-Stage 3 ("fsdp") gives up the gathered weights of a layer after its forward pass and gathers them again for the backward pass;
-stage 2 ("zero2") keeps them in between: a third less to send, the weights whole in memory for the time of a step.
+Stage 3 ("fsdp") gives up the gathered weights of a layer after its forward pass and gathers them
+again for the backward pass; stage 2 ("zero2") keeps them in between: a third less to send, the
+weights whole in memory for the time of a step.
 """
 
 import warnings
@@ -44,7 +46,10 @@ class FullyShardedLayout(Layout):
         return network
 
     def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
-        """Return this rank's share of the sums of a batch; leave slices behind, as no backward pass follows that would."""
+        """Return this rank's share of the sums of a batch.
+
+        Leave slices behind, as no backward pass follows that would.
+        """
         result = super().evaluate(network, batch, sums)
         for module in network.modules():
             if isinstance(module, FSDPModule):
@@ -52,8 +57,16 @@ class FullyShardedLayout(Layout):
         return result
 
     def clip(self, network: SetTransformer, largest: float) -> Tensor:
-        """Scale the gradients so that the norm of all of them together is at most ``largest``; return the norm before."""
-        return clip_slices([local_part(p.grad) for p in network.parameters() if p.grad is not None], [], largest, None)
+        """Scale the gradients so that the norm of all of them together is at most ``largest``.
+
+        Return the norm before.
+        """
+        return clip_slices(
+            [local_part(p.grad) for p in network.parameters() if p.grad is not None],
+            [],
+            largest,
+            None,
+        )
 
 
 class GradientShardedLayout(FullyShardedLayout):
@@ -62,8 +75,12 @@ class GradientShardedLayout(FullyShardedLayout):
     reshard_after_forward = False
 
 
-def clip_slices(sliced: list[Tensor], repeated: list[Tensor], largest: float, group: dist.ProcessGroup | None) -> Tensor:
-    """Clip gradients of which the ranks of ``group`` have slices (``sliced``) or the same (``repeated``); return the norm before."""
+def clip_slices(
+    sliced: list[Tensor], repeated: list[Tensor], largest: float, group: dist.ProcessGroup | None
+) -> Tensor:
+    """Clip gradients of which the ranks of ``group`` have slices (``sliced``) or the same
+    (``repeated``); return the norm before.
+    """
     squares = nn.utils.get_total_norm(sliced).square()
     dist.all_reduce(squares, group=group)
     norm = (squares + nn.utils.get_total_norm(repeated).square().to(squares.device)).sqrt()
