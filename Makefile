@@ -15,7 +15,7 @@ test unit: export OMP_NUM_THREADS := 1
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make run PRESET=smoke|demo|study DETECTOR=clic|cld|cms_like    (default: demo, clic)"
+	@echo "  make run PRESET=smoke|demo|large DETECTOR=clic|cld|cms_like    (default: demo, clic)"
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -19,7 +19,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/reconstruct.smk"
 include: "workflow/rules/validate.smk"
-include: "workflow/rules/studies.smk"
+include: "workflow/rules/scans.smk"
 include: "workflow/rules/report.smk"
 
 

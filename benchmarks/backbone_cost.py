@@ -34,7 +34,7 @@ from particleforge.config.training import TrainingConfig
 from particleforge.model.backbones import BACKBONES
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
-from particleforge.schema import ELEMENT_TYPES, REQUIRED_FEATURES
+from particleforge.tables.schema import ELEMENT_TYPES, REQUIRED_FEATURES
 from particleforge.training.distributed import Workers
 from particleforge.training.spec import TrainingSpec
 from particleforge.training.trainer import Trainer

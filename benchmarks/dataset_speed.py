@@ -41,7 +41,7 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.build import build_dataset
 from particleforge.edm4hep.rootfile import EventFile
-from particleforge.tables import read_table
+from particleforge.tables.parquet import read_table
 
 CONFIG = Path(__file__).parents[1] / "config"
 INCUMBENT_S_PER_EVENT = (

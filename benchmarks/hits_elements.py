@@ -33,7 +33,7 @@ from particleforge.dataset.build import build_dataset
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
-from particleforge.tables import read_metadata
+from particleforge.tables.parquet import read_metadata
 
 CONFIG = Path(__file__).parents[1] / "config"
 SPLIT = {"train_fraction": 0.5, "valid_fraction": 0.25, "test_fraction": 0.25}

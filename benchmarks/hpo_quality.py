@@ -324,7 +324,7 @@ def every_search() -> list[str]:
                 scheduler in (HpoConfig().scheduler, "asha")
                 or sampler in ("random", HpoConfig().sampler)
             ):
-                searches[f"{scheduler}/{sampler}/rank"] = None
+                searches[f"{scheduler}/{sampler}/measured"] = None
         searches[f"{scheduler}/joint_gp/predicted"] = None
     return list(searches)
 

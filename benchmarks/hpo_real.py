@@ -118,7 +118,7 @@ def main() -> None:
     none = {
         "scheduler": "none",
         "sampler": "random",
-        "promotion": "rank",
+        "promotion": "measured",
         "first_rung_slots": 1000,
         "include_default": False,
     }

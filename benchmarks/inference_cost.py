@@ -26,7 +26,7 @@ from particleforge.hpo.objectives import inference_gflop
 from particleforge.model.backbones import BACKBONES
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
-from particleforge.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
+from particleforge.tables.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
 
 SIZES = [
     (32, 1, 2.0),

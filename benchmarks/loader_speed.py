@@ -44,7 +44,7 @@ from particleforge.preprocessing.features import n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.records import _lists
 from particleforge.preprocessing.shards import _description
-from particleforge.tables import SHARD_SCHEMA, write_shard
+from particleforge.tables.parquet import SHARD_SCHEMA, write_shard
 from particleforge.training.loader import _COLUMNS, ShardLoader
 
 CONFIG = Path(__file__).parents[1] / "config"

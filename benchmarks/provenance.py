@@ -20,11 +20,11 @@ from particleforge.config import settings as stage
 from particleforge.config.load import load_detector, load_run
 from particleforge.dataset.build import build_dataset
 from particleforge.edm4hep.reader import read_chunks
-from particleforge.lineage import read_lineage, verify_lineage
-from particleforge.lineage_text import lineage_text
-from particleforge.provenance import Provenance, record_of
+from particleforge.provenance.lineage import read_lineage, verify_lineage
+from particleforge.provenance.lineage_text import lineage_text
+from particleforge.provenance.record import Provenance, record_of
 from particleforge.simulation.simulate import simulate_events
-from particleforge.tables import iter_events
+from particleforge.tables.parquet import iter_events
 
 ROOT = Path(__file__).parents[1]
 

@@ -30,12 +30,12 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import n_dataset_shards, n_shards
 
 ROOT = Path(__file__).parents[1]
-STUDY = load_run(ROOT / "config", {"preset": "study"})
-PER_SHARD = STUDY.simulation.files_per_dataset_shard
+LARGE = load_run(ROOT / "config", {"preset": "large"})
+PER_SHARD = LARGE.simulation.files_per_dataset_shard
 # events in all, events per simulated file
 SIZES = (
-    (1_000_000, STUDY.simulation.events_per_shard),
-    (100_000_000, 5 * STUDY.simulation.events_per_shard),
+    (1_000_000, LARGE.simulation.events_per_shard),
+    (100_000_000, 5 * LARGE.simulation.events_per_shard),
 )
 
 
@@ -167,7 +167,7 @@ def row(stage: Stage, rate: Rates, events: int, events_per_file: int) -> dict[st
     ]
     # the training shards are no jobs, but as many files as preprocessing.events_per_shard makes of
     # all events
-    shards = events / STUDY.preprocessing.events_per_shard if stage.rule == "write_shards" else 0
+    shards = events / LARGE.preprocessing.events_per_shard if stage.rule == "write_shards" else 0
     return {
         "jobs": jobs,
         "files": jobs * rate.files_per_job + shards,

@@ -40,7 +40,7 @@ from particleforge.dataset.build import build_dataset
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
-from particleforge.tables import column_types, write_table
+from particleforge.tables.parquet import column_types, write_table
 
 CONFIG = Path(__file__).parents[1] / "config"
 SPLIT = {"train_fraction": 0.9, "valid_fraction": 0.05, "test_fraction": 0.05}

@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests/slurm"), str(ROOT / "tests/workflow")]
 
-from chain import Chain  # noqa: E402
-from cluster import Cluster, why_not  # noqa: E402
+from chain import Chain
+from cluster import Cluster, why_not
 
 RULES = ("simulate_events", "build_dataset", "select_events")
 SAMPLES = ("ttbar", "qq", "ww")

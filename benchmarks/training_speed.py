@@ -92,7 +92,7 @@ class Ours:
         self.trainer = Trainer(spec, workers, ModelInputs.from_manifest(manifest), lambda: False)
         if compile_network:
             self.trainer.network.compile(dynamic=True)
-        self.network = self.trainer.layout.wrap(self.trainer.network)
+        self.network = self.trainer.parallelism.wrap(self.trainer.network)
         self.parameters = sum(p.numel() for p in self.trainer.network.parameters())
         self.stream = self.trainer.train_loader.stream(0, 0)
 

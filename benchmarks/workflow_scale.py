@@ -68,7 +68,7 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
 
 
 @dataclass(frozen=True)
-class Study:
+class PlannedRun:
     """A folder with a configuration of so many shards."""
 
     folder: Path
@@ -191,12 +191,12 @@ def main() -> None:
         default=[2500, 5000, 10000],
         help="simulated shards, in growing order",
     )
-    study = load_run(ROOT / "config", {"preset": "study"}).simulation.files_per_dataset_shard
+    large = load_run(ROOT / "config", {"preset": "large"}).simulation.files_per_dataset_shard
     parser.add_argument(
         "--files-per-dataset-shard",
         type=int,
-        default=study,
-        help="default: that of the preset study",
+        default=large,
+        help="default: that of the preset `large`",
     )
     options = parser.parse_args()
     print(f"{'':>8} {'':>7} | {'plan':^23} | {'no-op':^23} | Snakemake's records")
@@ -207,27 +207,29 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as scratch:
         for shards in options.shards:
-            study = Study(Path(scratch) / str(shards), shards, options.files_per_dataset_shard)
-            plan = study.plan()
-            study.finish()
-            noop = study.noop()
-            n_records, n_bytes = study.records()
+            workflow = PlannedRun(
+                Path(scratch) / str(shards), shards, options.files_per_dataset_shard
+            )
+            plan = workflow.plan()
+            workflow.finish()
+            noop = workflow.noop()
+            n_records, n_bytes = workflow.records()
             jobs = planned(plan.text)["total"]
             print(
                 f"{shards:8d} {jobs:7d} | {plan.row()} | {noop.row()} | {n_records:7d}"
                 f" {n_bytes / 1e6:7.1f}",
                 flush=True,
             )
-        study.assert_records_are_compared()
+        workflow.assert_records_are_compared()
         print("\nSnakemake inside one job, until the job's script starts (wall s, CPU s, MB):")
         for target in JOBS:
-            print(f"{target.partition(':')[0]:20s} {study.job(target).row()}", flush=True)
+            print(f"{target.partition(':')[0]:20s} {workflow.job(target).row()}", flush=True)
         empty = Path(scratch) / "Snakefile"
         empty.write_text("rule all:\n")
         start = measured(
             (sys.executable, "-m", "snakemake", "--list-rules", "--quiet"), empty.parent
         )
-        parse = study.snakemake("--list-rules", "--quiet")
+        parse = workflow.snakemake("--list-rules", "--quiet")
     figures = {
         "plan_seconds_10k": plan.wall_s,
         "noop_seconds_10k": noop.wall_s,

@@ -76,7 +76,7 @@ def _load(
 ) -> tuple[RunConfig, DetectorConfig]:
     overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
     run = load_run(config_dir, overrides, "--set")
-    return run, load_detector(config_dir, detector, run.simulation.card)
+    return run, load_detector(config_dir, detector, run.simulation.published)
 
 
 @app.command()
@@ -378,8 +378,8 @@ def provenance(
 
     Exit status 1 if something has changed since or is missing.
     """
-    from particleforge.lineage import read_lineage, verify_lineage
-    from particleforge.lineage_text import lineage_text
+    from particleforge.provenance.lineage import read_lineage, verify_lineage
+    from particleforge.provenance.lineage_text import lineage_text
 
     lineage = read_lineage(file)
     if verify:
@@ -407,7 +407,7 @@ def inspect(
     """Print what a file holds, what the detector's map reads as what, what is missing and what that
     costs; status 1 if it is unusable.
     """
-    from particleforge.inspection import inspect_file
+    from particleforge.inputs.inspection import inspect_file
 
     name = detector or load_run(config_dir).detector[0]
     found = inspect_file(file, load_detector(config_dir, name))
@@ -447,7 +447,7 @@ def status(
     ] = None,
 ) -> None:
     """Show what exists here, what is stale and why, and what the workflow would run."""
-    from particleforge.status import find_snakefile, read_status
+    from particleforge.orchestration.status import find_snakefile, read_status
 
     overrides = _overrides(preset, set_) | ({"detector": detector} if detector else {})
     typer.echo(read_status(snakefile or find_snakefile(), overrides).text())
@@ -518,8 +518,8 @@ def check_cluster(
     """Submit one small job per kind to a Slurm cluster and say what the site, or the profile, got
     wrong.
     """
-    from particleforge.cluster.check import KINDS
-    from particleforge.cluster.check import check_cluster as run_check
+    from particleforge.orchestration.cluster.check import KINDS
+    from particleforge.orchestration.cluster.check import check_cluster as run_check
 
     found = run_check(
         profile, _overrides(preset, set_), [config_dir.absolute()], kind or list(KINDS), timeout_s

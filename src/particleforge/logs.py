@@ -98,7 +98,7 @@ class _LogFile(logging.FileHandler):
     Logging's own tracebacks would bury the job's one line on standard error.
     """
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Pass over what the file system refuses."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 SHARD_FORMAT = "{:05d}"
 SPLITS = ("train", "valid", "test")
 HPO_PLOTS = ("history", "rungs", "timeline", "importances", "parallel", "cost")
-STUDY_PLOTS = {
+SCAN_PLOTS = {
     "scaling_batch": ("scaling_batch", "scaling_batch_curves"),
     "fine_tuning": ("fine_tuning", "fine_tuning_curves"),
     "scaling_law": ("scaling_law_events", "scaling_law_parameters"),
@@ -157,29 +157,29 @@ class Paths:
         return f"{self.root}/train/tensorboard"
 
     @property
-    def study_work(self) -> str:
-        """Folder of one training of a study that outlives retries."""
-        return f"{self.root}/studies/{{study}}/work/{{point}}"
+    def scan_work(self) -> str:
+        """Folder of one training of a scan that outlives retries."""
+        return f"{self.root}/scans/{{scan}}/work/{{point}}"
 
     @property
-    def study_point(self) -> str:
-        """JSON result of one training of a study."""
-        return f"{self.root}/studies/{{study}}/points/{{point}}.json"
+    def scan_point(self) -> str:
+        """JSON result of one training of a scan."""
+        return f"{self.root}/scans/{{scan}}/points/{{point}}.json"
 
     @property
-    def study(self) -> str:
-        """JSON, what a study found."""
-        return f"{self.root}/studies/{{study}}.json"
+    def scan(self) -> str:
+        """JSON, what a scan found."""
+        return f"{self.root}/scans/{{scan}}.json"
 
     @property
-    def study_table(self) -> str:
-        """CSV, one row per training of a study."""
-        return f"{self.root}/studies/{{study}}.csv"
+    def scan_table(self) -> str:
+        """CSV, one row per training of a scan."""
+        return f"{self.root}/scans/{{scan}}.csv"
 
     @property
-    def study_plots(self) -> str:
-        """Folder of a study's plots, PNG and PDF."""
-        return f"{self.root}/studies/{{study}}/plots"
+    def scan_plots(self) -> str:
+        """Folder of a scan's plots, PNG and PDF."""
+        return f"{self.root}/scans/{{scan}}/plots"
 
     @property
     def onnx(self) -> str:

@@ -28,7 +28,7 @@ from particleforge.checks.statistics import shard_statistics
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
-from particleforge.tables import DATASET_SCHEMA, read_table
+from particleforge.tables.parquet import DATASET_SCHEMA, read_table
 
 from ..unit.dataset_settings import dataset_settings
 from ..unit.delphes_events import write_delphes

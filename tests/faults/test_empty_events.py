@@ -11,7 +11,6 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from particleforge import tables
 from particleforge.config.detector import DetectorCutsConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.preprocessing import PreprocessingConfig
@@ -32,6 +31,7 @@ from particleforge.simulation import species
 from particleforge.simulation.records import Particles
 from particleforge.simulation.simulate import simulate_batch
 from particleforge.simulation.to_edm4hep import to_chunk, types_of
+from particleforge.tables import parquet
 
 from ..unit.simulation_fixtures import CONFIG, gun, make_settings, without_material
 from ..unit.tiny_onnx import write_model
@@ -103,14 +103,18 @@ class Stages:
         reconstruct_events(
             settings, selected, self.model, output, selected.with_suffix(".reco.root")
         )
-        found = tables.read_table(output)
+        found = parquet.read_table(output)
         return dict(zip(found.event_id.to_list(), found.candidates.to_list(), strict=True))
 
 
 def read_shards(folder: Path) -> ak.Array:
     splits = json.loads((folder / "manifest.json").read_text())["splits"].values()
     return ak.concatenate(
-        [tables.read_table(folder / shard["file"]) for split in splits for shard in split["shards"]]
+        [
+            parquet.read_table(folder / shard["file"])
+            for split in splits
+            for shard in split["shards"]
+        ]
     )
 
 
@@ -122,7 +126,7 @@ def test_empty_and_trackless_events_survive_among_others(tmp_path: Path) -> None
     selected = stages.selected(
         "mixed", [chunk_of(codes[:50]), chunk_of(codes[50:], first_event=50)]
     )
-    events = tables.read_table(selected)
+    events = parquet.read_table(selected)
     assert events.event_number.to_list() == list(range(N_EVENTS))
     n_tracks, n_clusters = (
         ak.to_numpy(ak.num(events[name])).reshape(-1, 4) for name in ("tracks", "clusters")

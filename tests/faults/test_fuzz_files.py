@@ -10,7 +10,7 @@ import pytest
 
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
 
 from ..unit.dataset_settings import dataset_settings
 from .fuzzing import BYTES, FORMATS, TOLERANT, Case, Worker, cases, content_of, mutated, write

@@ -15,7 +15,7 @@ import pytest
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
 
 from ..unit.dataset_settings import dataset_settings
 from ..unit.edm4hep_events import Event, leaves_of, write_leaves

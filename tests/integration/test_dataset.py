@@ -11,9 +11,9 @@ import pytest
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import DatasetSettings, simulate_settings
 from particleforge.dataset.build import build_dataset
-from particleforge.schema import Fate
 from particleforge.simulation.simulate import simulate_events
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
+from particleforge.tables.schema import Fate
 
 CONFIG = Path(__file__).parents[2] / "config"
 

@@ -23,10 +23,10 @@ from particleforge.dataset.build import build_dataset
 from particleforge.export.onnx_model import export_onnx
 from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.reconstruct import reconstruct_events
-from particleforge.schema import Fate
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
+from particleforge.tables.schema import Fate
 from particleforge.training.train import train_model
 from particleforge.validation.validate import validate_model
 

@@ -13,10 +13,10 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from particleforge import tables
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import ShardSettings
 from particleforge.paths import SPLITS
+from particleforge.tables import parquet
 
 from ..unit.synthetic import synthetic_events
 
@@ -75,10 +75,10 @@ def write_files(folder: Path, n_files: int, n_events: int, mean_particles: float
         renamed = ak.with_field(
             renamed, ak.from_numpy(rng.choice(SPLITS, n_events, p=(0.8, 0.1, 0.1))), "split"
         )
-        table = tables.to_arrow(renamed, tables.SELECTED_SCHEMA)
+        table = parquet.to_arrow(renamed, parquet.SELECTED_SCHEMA)
         files.append(folder / f"{number:05d}.parquet")
-        tables.write_table(
-            files[-1], [table], tables.SELECTED_SCHEMA, {"sample": "ttbar"}, row_group_size=50
+        parquet.write_table(
+            files[-1], [table], parquet.SELECTED_SCHEMA, {"sample": "ttbar"}, row_group_size=50
         )
     return files
 

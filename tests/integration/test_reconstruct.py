@@ -10,7 +10,6 @@ import pytest
 import torch
 import uproot
 
-from particleforge import tables
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import (
@@ -28,6 +27,7 @@ from particleforge.preprocessing.features import element_features
 from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.selection.select import select_events
+from particleforge.tables import parquet
 
 from ..unit.real_files import real_file
 from ..unit.synthetic import synthetic_events, write_dataset
@@ -71,8 +71,8 @@ def test_reconstruction_equals_the_network_event_by_event(
 ) -> None:
     selected, decoder, model = exported
     reconstruct_events(SETTINGS, selected, model, tmp_path / "reco.parquet", tmp_path / "reco.root")
-    found = tables.read_table(tmp_path / "reco.parquet")
-    events = tables.read_table(selected)
+    found = parquet.read_table(tmp_path / "reco.parquet")
+    events = parquet.read_table(selected)
     events = events[events.split.to_numpy() == "test"]
     assert found.event_id.to_list() == events.event_id.to_list()
     assert 0 < ak.sum(ak.num(found.candidates)) < ak.sum(ak.num(events.targets))
@@ -105,8 +105,8 @@ def test_a_real_file_is_reconstructed(exported: tuple[Path, Decoder, Path], tmp_
     reconstruct_events(
         SETTINGS, dataset, exported[2], tmp_path / "reco.parquet", tmp_path / "reco.root"
     )
-    elements = tables.read_table(dataset)
-    found = tables.read_table(tmp_path / "reco.parquet")
+    elements = parquet.read_table(dataset)
+    found = parquet.read_table(tmp_path / "reco.parquet")
     assert len(found) == 1
     assert ak.all(found.candidates.element < ak.num(elements.targets))
     with uproot.open(tmp_path / "reco.root") as file:

@@ -169,5 +169,5 @@ def test_pending(cluster, check):
         r" --timeout-s",
         text,
     )
-    states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}  # noqa: E731
+    states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}
     wait_for(lambda: states() == {"CANCELLED"}, "cancellation of the job")

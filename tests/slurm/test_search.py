@@ -67,7 +67,7 @@ def search_settings():
     search = {
         "scheduler": "asha",
         "sampler": "qmc",
-        "promotion": "rank",
+        "promotion": "measured",
         "first_rung_slots": 27,
         "eta": 3,
         "n_rungs": 4,

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from particleforge import tables
 from particleforge.artefacts import sha256, write_json
 from particleforge.checks.dataset import check_dataset, compare_samples
 from particleforge.checks.shards import check_shards
@@ -27,6 +26,7 @@ from particleforge.config.settings import (
 )
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.split import split_of
+from particleforge.tables import parquet
 
 from .synthetic import synthetic_events
 from .validation_inputs import CONFIG
@@ -46,9 +46,9 @@ def write_dataset_shard(path: Path, events: ak.Array, **metadata: Any) -> Path:
         "provenance": {"stage": "dataset", "settings": {"sample_name": path.parent.name}},
         "counts": {"events": len(events)},
     }
-    layout = tables.DATASET_SCHEMA
-    tables.write_table(
-        path, [tables.to_arrow(events, layout)], layout, {**made, **metadata}, row_group_size=64
+    layout = parquet.DATASET_SCHEMA
+    parquet.write_table(
+        path, [parquet.to_arrow(events, layout)], layout, {**made, **metadata}, row_group_size=64
     )
     return path
 
@@ -103,12 +103,12 @@ def change_member(name: str, change: Callable[[np.ndarray], np.ndarray | None]) 
 
 def change_shard(path: Path, change: Change) -> None:
     """Change the events of a shard; its metadata stay."""
-    metadata = tables.read_metadata(path)
+    metadata = parquet.read_metadata(path)
     del metadata["schema_version"]
-    layout = tables.DATASET_SCHEMA
-    tables.write_table(
+    layout = parquet.DATASET_SCHEMA
+    parquet.write_table(
         path,
-        [tables.to_arrow(change(tables.read_table(path)), layout)],
+        [parquet.to_arrow(change(parquet.read_table(path)), layout)],
         layout,
         metadata,
         row_group_size=64,
@@ -121,7 +121,7 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     stored = pq.read_metadata(path).metadata
     changed = change(table)
     pq.write_table(
-        changed.replace_schema_metadata({tables.METADATA_KEY: stored[tables.METADATA_KEY]}), path
+        changed.replace_schema_metadata({parquet.METADATA_KEY: stored[parquet.METADATA_KEY]}), path
     )
 
 
@@ -136,9 +136,9 @@ def write_training_shards(folder: Path, n_events: int = 300, events_per_shard: i
             events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split"
         )
         selected.append(folder / f"select/{sample}/00000.parquet")
-        layout = tables.SELECTED_SCHEMA
-        tables.write_table(
-            selected[-1], [tables.to_arrow(events, layout)], layout, {"sample": sample}
+        layout = parquet.SELECTED_SCHEMA
+        parquet.write_table(
+            selected[-1], [parquet.to_arrow(events, layout)], layout, {"sample": sample}
         )
     settings = ShardSettings.of(run, detector)
     settings = settings.model_copy(
@@ -181,9 +181,9 @@ def change_training_shard(
         place = table.schema.names.index(column)
         array = pa.ListArray.from_arrays(array.offsets, values, array.type) if nested else values
         table = table.set_column(place, table.schema.field(column), array)
-    metadata = tables.read_metadata(path)
+    metadata = parquet.read_metadata(path)
     del metadata["schema_version"]
-    tables.write_shard(path, table, metadata)
+    parquet.write_shard(path, table, metadata)
     enter_checksum(manifest, name)
 
 

@@ -11,17 +11,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from particleforge import schema, tables
 from particleforge.artefacts import write_json, write_text
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import CutflowSettings, ReportSettings, SelectSettings
 from particleforge.dataset.balance import Balance
-from particleforge.figures import new_figure, save_figure, styled
+from particleforge.pages.figures import new_figure, save_figure, styled
 from particleforge.paths import HPO_PLOTS
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.report.build import ReportInputs
 from particleforge.selection.cutflow import gather_cutflows
 from particleforge.selection.select import select_events
+from particleforge.tables import parquet, schema
 from particleforge.training.metrics import metrics_table
 
 from .checked_data import (
@@ -110,16 +110,21 @@ def _write_shard(
         for i in range(2)
     ]
     metadata = {"provenance": made, "energy_balance_gev": energy, "files": files, "quarantined": []}
-    tables.write_table(
-        dataset, [tables.to_arrow(events, tables.DATASET_SCHEMA)], tables.DATASET_SCHEMA, metadata
+    parquet.write_table(
+        dataset,
+        [parquet.to_arrow(events, parquet.DATASET_SCHEMA)],
+        parquet.DATASET_SCHEMA,
+        metadata,
     )
     cutflow = folder / f"select/{sample}/00000.cutflow.json"
     select_events(SelectSettings.of(run, detector, sample_name=sample), dataset, selected, cutflow)
-    chosen = tables.read_table(selected)
+    chosen = parquet.read_table(selected)
     chosen = chosen[chosen.split == "test"]
     found = ak.with_field(chosen, smeared(chosen, seed, width=0.03, efficiency=0.98), "candidates")
-    layout = tables.RECONSTRUCTED_SCHEMA
-    tables.write_table(reconstructed, [tables.to_arrow(found, layout)], layout, {"sample": sample})
+    layout = parquet.RECONSTRUCTED_SCHEMA
+    parquet.write_table(
+        reconstructed, [parquet.to_arrow(found, layout)], layout, {"sample": sample}
+    )
     return dataset, selected, reconstructed, cutflow
 
 
@@ -150,7 +155,7 @@ def _write_search(folder: Path) -> dict[str, object]:
         | {
             "status": "complete" if i != 2 else "diverged",
             "value": 1 / (1 + i) if i != 2 else None,
-            "rank": 4 - i % 4,
+            "place": 4 - i % 4,
             "promoted": i == 3,
         }
         | {

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from particleforge import tables
 from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
+from particleforge.tables import parquet
 
 TRACK = [
     ("pt", "log"),
@@ -139,9 +139,9 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
             lists(charges, "int8"),
             lists(p4, "float32", 4),
         ],
-        schema=tables.SHARD_SCHEMA,
+        schema=parquet.SHARD_SCHEMA,
     )
-    tables.write_shard(path, table, {})
+    parquet.write_shard(path, table, {})
     return {
         "file": f"{path.parent.name}/{path.name}",
         "n_events": len(lengths),

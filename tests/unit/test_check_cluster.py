@@ -5,8 +5,14 @@ import threading
 
 import pytest
 
-from particleforge.cluster import probe
-from particleforge.cluster.exchange import LOGIN_FILE, Exchange, answer, ask, clock_skew
+from particleforge.orchestration.cluster import probe
+from particleforge.orchestration.cluster.exchange import (
+    LOGIN_FILE,
+    Exchange,
+    answer,
+    ask,
+    clock_skew,
+)
 
 
 @pytest.mark.parametrize(

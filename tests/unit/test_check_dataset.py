@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from particleforge import tables
 from particleforge.checks import dataset as dataset_module
 from particleforge.checks import drift as drift_module
 from particleforge.errors import UserError
-from particleforge.schema import Fate
+from particleforge.tables import parquet
+from particleforge.tables.schema import Fate
 
 from .checked_data import (
     change_member,
@@ -70,7 +70,7 @@ def test_a_good_sample_passes(good: Path, tmp_path: Path) -> None:
     assert all(check["failed"] == 0 and check["compared"] for check in verdict["checks"].values())
     energy = verdict["energy_gev"]
     assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"])
-    events = [tables.read_table(path) for path in sorted((good / "dataset/qq").iterdir())]
+    events = [parquet.read_table(path) for path in sorted((good / "dataset/qq").iterdir())]
     pt = np.concatenate([ak.to_numpy(ak.flatten(found.tracks.pt)) for found in events])
     assert verdict["columns"]["tracks.pt"] == {
         "n": len(pt),

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from particleforge import tables
 from particleforge.artefacts import write_json
 from particleforge.errors import UserError
+from particleforge.tables import parquet
 
 from .checked_data import (
     change_training_shard,
@@ -101,7 +101,7 @@ def test_a_wrong_value_is_one_line(manifest: Path, columns: Any, says: str) -> N
 
 
 def test_momentum_without_a_class_is_refused(manifest: Path) -> None:
-    classes = tables.read_table(manifest.parent / "valid/00000.parquet").target_class
+    classes = parquet.read_table(manifest.parent / "valid/00000.parquet").target_class
     element = int(np.flatnonzero(np.concatenate(classes.to_list()) == 0)[0])
     change_training_shard(manifest, "valid/00000.parquet", {"target_p4": set_at(4 * element, 1.0)})
     line = refusal(manifest)
@@ -200,7 +200,7 @@ def test_a_sum_that_does_not_close_is_refused(manifest: Path) -> None:
 
 
 def test_events_in_two_splits_are_refused(manifest: Path) -> None:
-    train = tables.read_table(manifest.parent / "train/00000.parquet").event_id.to_numpy()
+    train = parquet.read_table(manifest.parent / "train/00000.parquet").event_id.to_numpy()
     change_training_shard(
         manifest, "test/00000.parquet", {"event_id": lambda ids: np.r_[train[:2], ids[2:]]}
     )
@@ -260,7 +260,7 @@ def test_a_shard_unlike_the_others_is_refused(tmp_path: Path) -> None:
     energy = columns_of(manifest, "cluster").index("energy")
 
     def change(features: np.ndarray) -> None:
-        of_clusters = tables.read_table(
+        of_clusters = parquet.read_table(
             manifest.parent / "train/00001.parquet"
         ).element_type.to_list()
         features.reshape(-1, width)[np.concatenate(of_clusters) == 2, energy] *= 1.3

@@ -16,12 +16,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from particleforge import schema, tables
 from particleforge.config.detector import ElementsConfig
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import SelectSettings, ShardSettings
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
+from particleforge.tables import parquet, schema
 
 from .synthetic import synthetic_events, write_dataset
 
@@ -168,7 +168,8 @@ def test_every_column_of_a_file_has_description_and_unit(folder: Path, path: str
 
 
 @pytest.mark.parametrize(
-    "layout", [tables.HITS_DATASET_SCHEMA, tables.HITS_SELECTED_SCHEMA, tables.RECONSTRUCTED_SCHEMA]
+    "layout",
+    [parquet.HITS_DATASET_SCHEMA, parquet.HITS_SELECTED_SCHEMA, parquet.RECONSTRUCTED_SCHEMA],
 )
 def test_every_column_of_other_layouts_has_a_description(layout: Any) -> None:
     found = {name: (unit, text) for field in layout for name, unit, text in described(field)}
@@ -179,11 +180,11 @@ def test_every_column_of_other_layouts_has_a_description(layout: Any) -> None:
 
 
 def test_a_shard_names_its_features_and_classes(folder: Path) -> None:
-    stored = tables.read_metadata(folder / SHARD)
+    stored = parquet.read_metadata(folder / SHARD)
     elements = ElementsConfig.model_validate(
         {kind: [{"name": f["name"]} for f in found] for kind, found in stored["elements"].items()}
     )
-    shard = tables.read_table(folder / SHARD)
+    shard = parquet.read_table(folder / SHARD)
     features = ak.to_numpy(ak.flatten(shard.features)).reshape(-1, stored["n_features"])
     is_track = ak.to_numpy(ak.flatten(shard.element_type)) == 1
     pt = [feature.name for feature in elements.track].index("pt")

@@ -19,7 +19,7 @@ from particleforge.dataset.classes import class_by_host, class_of
 from particleforge.dataset.elements import distance_to_face
 from particleforge.dataset.identity import event_ids
 from particleforge.errors import UserError
-from particleforge.tables import DATASET_SCHEMA, read_metadata, read_table, write_table
+from particleforge.tables.parquet import DATASET_SCHEMA, read_metadata, read_table, write_table
 
 from .dataset_settings import dataset_settings
 from .edm4hep_events import Event, leaves_of, random_event, write_events, write_leaves

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.balance import DROPPED, INVISIBLE
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
-from particleforge.schema import Fate
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables import schema
+from particleforge.tables.parquet import read_metadata, read_table
+from particleforge.tables.schema import Fate
 
 from .dataset_settings import dataset_settings
 from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events

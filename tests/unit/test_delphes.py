@@ -16,8 +16,8 @@ from particleforge.dataset.elements import valid_events
 from particleforge.delphes.reader import read_chunks
 from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes
-from particleforge.inspection import inspect_file
-from particleforge.tables import read_metadata, read_table
+from particleforge.inputs.inspection import inspect_file
+from particleforge.tables.parquet import read_metadata, read_table
 
 from .dataset_settings import CONFIG, dataset_settings
 from .delphes_events import candidate, particle, tower, track, write_delphes

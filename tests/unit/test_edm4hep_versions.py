@@ -13,8 +13,8 @@ from particleforge.dataset.elements import valid_events
 from particleforge.edm4hep.identities import collection_id
 from particleforge.edm4hep.reader import read_chunks
 from particleforge.errors import UserError
-from particleforge.inspection import inspect_file
-from particleforge.tables import read_metadata, read_table
+from particleforge.inputs.inspection import inspect_file
+from particleforge.tables.parquet import read_metadata, read_table
 
 from .dataset_settings import CONFIG, dataset_settings
 from .edm4hep_events import IDS, Event, leaves_of, random_event, write_events, write_leaves

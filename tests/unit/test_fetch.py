@@ -10,7 +10,7 @@ from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.fetch import fetch_file
 from particleforge.inputs.zenodo import record_files
-from particleforge.lineage import read_lineage
+from particleforge.provenance.lineage import read_lineage
 
 from .http_server import Behaviour, serving
 

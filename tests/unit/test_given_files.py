@@ -13,7 +13,7 @@ from particleforge.dataset.build import build_dataset
 from particleforge.dataset.identity import content_of, event_ids
 from particleforge.edm4hep.records import Table
 from particleforge.errors import UserError
-from particleforge.tables import read_metadata
+from particleforge.tables.parquet import read_metadata
 
 from .dataset_settings import CONFIG
 from .dataset_settings import dataset_settings as settings_of

@@ -23,9 +23,9 @@ from particleforge.config.settings import DatasetSettings, SelectSettings, Shard
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.preprocessing.shards import write_shards
-from particleforge.schema import Fate
 from particleforge.selection.select import select_events
-from particleforge.tables import HITS_DATASET_SCHEMA, HITS_SELECTED_SCHEMA, read_table
+from particleforge.tables.parquet import HITS_DATASET_SCHEMA, HITS_SELECTED_SCHEMA, read_table
+from particleforge.tables.schema import Fate
 
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
 

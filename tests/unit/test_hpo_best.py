@@ -76,7 +76,7 @@ def test_the_winner_its_table_and_its_plots(tmp_path: Path) -> None:
     table = pd.read_csv(folder / "trials.csv", dtype={"config": str})
     assert len(table) == 9 + 3 + 1
     assert table.groupby("rung")["promoted"].sum().tolist() == [3, 1, 0]
-    assert (table.loc[table["promoted"], "rank"] <= 3).all()
+    assert (table.loc[table["promoted"], "place"] <= 3).all()
     for plot in PLOTS:
         assert (folder / f"{plot}.png").stat().st_size > 5000
         assert (folder / f"{plot}.pdf").read_bytes().startswith(b"%PDF")

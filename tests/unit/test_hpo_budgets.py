@@ -18,12 +18,12 @@ from particleforge.hpo import dag
 from particleforge.hpo.budgets import lengths_in_steps, lengths_of
 from particleforge.hpo.space import trial_settings
 from particleforge.model.inputs import ModelInputs
+from particleforge.orchestration.workflow import Workflow
 from particleforge.training.budget import events_after_steps, steps_until, train_loader
 from particleforge.training.distributed import Workers
 from particleforge.training.optimiser import learning_rate
 from particleforge.training.spec import TrainingSpec
 from particleforge.training.trainer import Trainer
-from particleforge.workflow import Workflow
 
 from .synthetic_shards import write_synthetic
 

@@ -166,7 +166,7 @@ def searches(draw: st.DrawFn, **fixed: Any) -> HpoConfig:
         "n_brackets": draw(st.one_of(st.none(), st.integers(1, n_rungs))),
     }
     return HpoConfig(
-        **{**shape, "min_steps": draw(st.integers(1, 9)), "promotion": "rank", **fixed}
+        **{**shape, "min_steps": draw(st.integers(1, 9)), "promotion": "measured", **fixed}
     )
 
 
@@ -382,6 +382,6 @@ def test_ties_go_by_name_and_failures_are_passed_over() -> None:
     assert [t.number for t in succeeded(trials, 0)] == [2, 1, 0]
     assert failed_fraction(trials) == 0.25
     running = SearchTrial(4, "00007", 1, 0, 2, 8, {})
-    best = promote(HpoConfig(promotion="rank"), 0, {}, [*trials, running], 0, 1)
+    best = promote(HpoConfig(promotion="measured"), 0, {}, [*trials, running], 0, 1)
     assert best is not None
     assert best.number == 1

@@ -38,7 +38,7 @@ SETTINGS = HpoSettings(
     hpo=HpoConfig(
         scheduler="asha",
         sampler="random",
-        promotion="rank",
+        promotion="measured",
         n_rungs=1,
         first_rung_slots=1,
         min_steps=STEPS,
@@ -51,7 +51,7 @@ def space_of(preset: str) -> dict[str, ParameterConfig]:
     return load_run(CONFIG, {"preset": preset}).hpo.space
 
 
-PARAMETERS = [(preset, path) for preset in ("smoke", "demo", "study") for path in space_of(preset)]
+PARAMETERS = [(preset, path) for preset in ("smoke", "demo", "large") for path in space_of(preset)]
 CONDITIONAL = [(preset, path) for preset, path in PARAMETERS if space_of(preset)[path].when]
 
 
@@ -110,7 +110,7 @@ class Trials:
             assert trainer.run()[0] == "complete"
             trainer.metrics.close()
             digest = hashlib.sha256()
-            for name, tensor in trainer.layout.weights(trainer.scored).items():
+            for name, tensor in trainer.parallelism.weights(trainer.scored).items():
                 digest.update(
                     f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()
                 )

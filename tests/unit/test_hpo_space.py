@@ -25,7 +25,7 @@ from particleforge.hpo import dag
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 
 CONFIG = Path(__file__).parents[2] / "config"
-PRESETS = ("smoke", "demo", "study")
+PRESETS = ("smoke", "demo", "large")
 WINDOW: dict[str, Any] = {"type": "int", "low": 16, "high": 64}
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from particleforge.cli import app
 from particleforge.config.load import load_detector
 from particleforge.errors import UserError
-from particleforge.inspection import inspect_file
+from particleforge.inputs.inspection import inspect_file
 
 from .dataset_settings import CONFIG
 from .edm4hep_events import leaves_of, random_event, write_leaves

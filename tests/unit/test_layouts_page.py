@@ -12,7 +12,7 @@ import pytest
 from particleforge.config.load import load_detector
 from particleforge.edm4hep.layout import Layout
 from particleforge.edm4hep.mapping import BranchMap
-from particleforge.inspection import inspect_file
+from particleforge.inputs.inspection import inspect_file
 
 from .dataset_settings import CONFIG
 from .edm4hep_events import IDS, leaves_of, random_event, write_leaves

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from particleforge.errors import UserError
-from particleforge.lineage import read_lineage, verify_lineage
-from particleforge.lineage_text import lineage_text
-from particleforge.provenance import Provenance, record_of
+from particleforge.provenance.lineage import read_lineage, verify_lineage
+from particleforge.provenance.lineage_text import lineage_text
+from particleforge.provenance.record import Provenance, record_of
 
 
 class Results:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge import schema, tables
 from particleforge.artefacts import sha256
 from particleforge.config.detector import ElementsConfig, ParticleClassConfig
 from particleforge.config.preprocessing import PreprocessingConfig
@@ -25,6 +24,7 @@ from particleforge.preprocessing.normalisation import FeatureStatistics, transfo
 from particleforge.preprocessing.shards import write_shards
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.selection.split import split_of
+from particleforge.tables import parquet, schema
 
 from .synthetic import CLASSES, synthetic_events
 
@@ -70,10 +70,10 @@ def write_selected(
     selected = ak.with_field(
         events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split"
     )
-    layout = tables.SELECTED_SCHEMA
-    tables.write_table(
+    layout = parquet.SELECTED_SCHEMA
+    parquet.write_table(
         path,
-        [tables.to_arrow(selected, layout)],
+        [parquet.to_arrow(selected, layout)],
         layout,
         {"sample": sample},
         row_group_size=row_group_size,
@@ -84,7 +84,10 @@ def write_selected(
 def read_shards(folder: Path, split: str) -> ak.Array:
     manifest = json.loads((folder / "manifest.json").read_text())
     return ak.concatenate(
-        [tables.read_table(folder / shard["file"]) for shard in manifest["splits"][split]["shards"]]
+        [
+            parquet.read_table(folder / shard["file"])
+            for shard in manifest["splits"][split]["shards"]
+        ]
     )
 
 
@@ -234,7 +237,7 @@ def test_shards_hold_every_event_once_evenly_with_its_targets(tmp_path: Path) ->
                 np.reshape(event["target_p4"], (-1, 4)), np.reshape(p4, (-1, 4)), rtol=1e-6
             )
     assert seen.keys() == everything.keys()
-    selected = ak.concatenate([tables.read_table(file, ["event_id", "split"]) for file in files])
+    selected = ak.concatenate([parquet.read_table(file, ["event_id", "split"]) for file in files])
     assert seen == dict(zip(selected.event_id.to_list(), selected.split.to_list(), strict=True))
     features = element_features(first, ELEMENTS)
     last = int(features.n_elements[-1])
@@ -289,15 +292,15 @@ def test_same_bytes_and_no_dependence_on_how_events_lie_in_files(tmp_path: Path)
 
 def test_normalisation_never_sees_valid_or_test(tmp_path: Path) -> None:
     events = synthetic_events(300, 5)
-    clean = tables.read_table(write_selected(tmp_path / "clean.parquet", events))
+    clean = parquet.read_table(write_selected(tmp_path / "clean.parquet", events))
     poison = np.where(clean.split.to_numpy() == "train", 1.0, 1e6)
     tracks = ak.with_field(clean.tracks, clean.tracks.pt * poison, "pt")
     clusters = ak.with_field(clean.clusters, clean.clusters.energy * poison, "energy")
     poisoned = ak.with_field(ak.with_field(clean, tracks, "tracks"), clusters, "clusters")
-    layout = tables.SELECTED_SCHEMA
-    tables.write_table(
+    layout = parquet.SELECTED_SCHEMA
+    parquet.write_table(
         tmp_path / "poisoned.parquet",
-        [tables.to_arrow(poisoned, layout)],
+        [parquet.to_arrow(poisoned, layout)],
         layout,
         {"sample": "ttbar"},
     )
@@ -377,17 +380,17 @@ def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
         UserError,
         match=r"split 'valid' is empty.*simulation\.events_per_sample.*selection\.valid_fraction",
     ):
-        train = events[tables.read_table(good).split.to_numpy() != "valid"]
+        train = events[parquet.read_table(good).split.to_numpy() != "valid"]
         write_shards(
             stage_settings(),
             [write_selected(tmp_path / "some.parquet", train)],
             tmp_path / "shards",
         )
     unsplit = tmp_path / "unsplit.parquet"
-    tables.write_table(
+    parquet.write_table(
         unsplit,
-        [tables.to_arrow(events, tables.DATASET_SCHEMA)],
-        tables.DATASET_SCHEMA,
+        [parquet.to_arrow(events, parquet.DATASET_SCHEMA)],
+        parquet.DATASET_SCHEMA,
         {"sample": "ttbar"},
     )
     with pytest.raises(UserError, match=r"unsplit.parquet: events have no split"):

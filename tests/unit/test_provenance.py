@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from particleforge import provenance
 from particleforge.artefacts import sha256
 from particleforge.errors import UserError
-from particleforge.provenance import Provenance, checksum, list_checksum, read_record, record_of
+from particleforge.provenance import record as provenance
+from particleforge.provenance.record import (
+    Provenance,
+    checksum,
+    list_checksum,
+    read_record,
+    record_of,
+)
 
 
 def on_slurm(monkeypatch, tmp_path):

@@ -16,8 +16,8 @@ import uproot
 from particleforge.config.load import load_detector
 from particleforge.dataset.build import build_dataset
 from particleforge.edm4hep.reader import read_chunks
-from particleforge.inspection import inspect_file
-from particleforge.tables import read_metadata, read_table
+from particleforge.inputs.inspection import inspect_file
+from particleforge.tables.parquet import read_metadata, read_table
 
 from .dataset_settings import CONFIG, dataset_settings
 from .real_files import real_file

@@ -12,7 +12,7 @@ import pytest
 from particleforge.dataset.accounting import read_accounts
 from particleforge.dataset.build import build_dataset
 from particleforge.inputs.formats import read_chunks
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
 
 from .dataset_settings import dataset_settings
 from .edm4hep_events import Event
@@ -56,7 +56,7 @@ def on_elements(table):
     ]
 
 
-def as_events(raw):  # noqa: C901
+def as_events(raw):
     """Return a chunk of the reader's tables as events of plain Python.
 
     A cluster without a position, and without a neutral candidate to show its direction, has no

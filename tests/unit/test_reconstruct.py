@@ -11,7 +11,6 @@ import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge import tables
 from particleforge.config.detector import ElementsConfig
 from particleforge.config.reconstruction import ReconstructionConfig
 from particleforge.config.settings import ReconstructSettings
@@ -19,6 +18,7 @@ from particleforge.errors import UserError
 from particleforge.preprocessing.features import element_features
 from particleforge.reconstruction.onnx_model import padded_batches
 from particleforge.reconstruction.reconstruct import reconstruct_events
+from particleforge.tables import parquet
 
 from .synthetic import synthetic_events, write_dataset
 from .tiny_onnx import CLASSES, ELEMENTS, expected, write_model
@@ -80,7 +80,7 @@ def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path)
     events = synthetic_events(90, 11)
     source = write_dataset(tmp_path / "events.parquet", events, row_group_size=40)
     output, edm4hep = run(tmp_path, source, model, elements_per_batch=128)
-    found = tables.read_table(output)
+    found = parquet.read_table(output)
     assert found.event_id.to_list() == events.event_id.to_list()
     assert {11, -11, 211, -211, 22} == set(ak.flatten(found.candidates.pdg).to_list())
     assert_equal(found, reference(events))
@@ -108,12 +108,12 @@ def test_batches_do_not_matter_and_bytes_repeat(tmp_path: Path, model: Path) -> 
     outputs = []
     for name, budget in (("a", 64), ("b", 100_000), ("c", 64)):
         files = run(tmp_path / name, source, model, elements_per_batch=budget)
-        assert_equal(tables.read_table(files[0]), wanted)
+        assert_equal(parquet.read_table(files[0]), wanted)
         outputs.append([file.read_bytes() for file in files])
     assert outputs[0] == outputs[2]
     shuffled = np.random.default_rng(1).permutation(len(events))
     write_dataset(source, events[shuffled])
-    found = tables.read_table(run(tmp_path / "d", source, model)[0])
+    found = parquet.read_table(run(tmp_path / "d", source, model)[0])
     assert_equal(found[np.argsort(shuffled)], wanted)
 
 
@@ -122,11 +122,11 @@ def test_only_the_chosen_splits_of_a_selected_file(tmp_path: Path, model: Path) 
     split = np.array(["train", "valid", "test"])[np.arange(50) % 3]
     selected = ak.with_field(events, ak.from_numpy(split), "split")
     source = tmp_path / "selected.parquet"
-    layout = tables.SELECTED_SCHEMA
-    tables.write_table(
-        source, [tables.to_arrow(selected, layout)], layout, {"sample": "ttbar"}, row_group_size=7
+    layout = parquet.SELECTED_SCHEMA
+    parquet.write_table(
+        source, [parquet.to_arrow(selected, layout)], layout, {"sample": "ttbar"}, row_group_size=7
     )
-    found = tables.read_table(run(tmp_path, source, model, splits=("valid", "test"))[0])
+    found = parquet.read_table(run(tmp_path, source, model, splits=("valid", "test"))[0])
     assert found.event_id.to_list() == events.event_id[split != "train"].to_list()
 
 
@@ -135,7 +135,7 @@ def test_no_events_and_events_without_elements(tmp_path: Path, model: Path, n_ev
     events = synthetic_events(29, 14)[28 : 28 + n_events]  # the 29th is empty
     assert ak.sum(ak.num(events.targets)) == 0
     output, edm4hep = run(tmp_path, write_dataset(tmp_path / "events.parquet", events), model)
-    assert ak.num(tables.read_table(output).candidates, axis=1).to_list() == [0] * n_events
+    assert ak.num(parquet.read_table(output).candidates, axis=1).to_list() == [0] * n_events
     with uproot.open(edm4hep) as file:
         assert file["events"]["MLPFCandidates.PDG"].array().to_list() == [[]] * n_events
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from particleforge.artefacts import write_json
-from particleforge.figures import LABELS
+from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import measured, number
 from particleforge.report.build import ReportInputs, build_report
 from particleforge.report.physics import verdict

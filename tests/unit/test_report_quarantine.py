@@ -1,8 +1,8 @@
 """Files that were left out of the dataset are listed in the report, with reasons, and counted."""
 
-from particleforge import tables
 from particleforge.pages.rendering import Rows
 from particleforge.report.dataset import gather_data
+from particleforge.tables import parquet
 
 from .report_inputs import write_report_inputs
 
@@ -15,13 +15,13 @@ REASONS = {
 def test_quarantined_files_are_listed_and_counted(tmp_path):
     inputs = write_report_inputs(tmp_path, 30)
     chosen = inputs.dataset[1]
-    metadata = tables.read_metadata(chosen)
+    metadata = parquet.read_metadata(chosen)
     sample = metadata["provenance"]["settings"]["sample_name"]
     metadata["quarantined"] = [{"file": name, "reason": reason} for name, reason in REASONS.items()]
-    tables.write_table(
+    parquet.write_table(
         chosen,
-        [tables.to_arrow(tables.read_table(chosen), tables.DATASET_SCHEMA)],
-        tables.DATASET_SCHEMA,
+        [parquet.to_arrow(parquet.read_table(chosen), parquet.DATASET_SCHEMA)],
+        parquet.DATASET_SCHEMA,
         metadata,
     )
     found = gather_data(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from particleforge.config.settings import SelectSettings
-from particleforge.workflow import Workflow
+from particleforge.orchestration.workflow import Workflow
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/particleforge"

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge import schema, tables
 from particleforge.config.cuts import (
     CandidateCutConfig,
     ClusterCutConfig,
@@ -28,12 +27,13 @@ from particleforge.config.selection import SelectionConfig
 from particleforge.config.settings import CutflowSettings, SelectSettings
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
-from particleforge.schema import Fate
 from particleforge.selection.cutflow import efficiency, gather_cutflows
 from particleforge.selection.objects import cut_objects, hand_over, remove_objects, renumber
 from particleforge.selection.overlaps import without_overlaps
 from particleforge.selection.select import select_events
 from particleforge.selection.split import split_of
+from particleforge.tables import parquet, schema
+from particleforge.tables.schema import Fate
 
 from .synthetic import synthetic_events, write_dataset
 
@@ -168,7 +168,7 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     assert 0 < ak.sum(ak.num(kept.tracks)) < ak.sum(ak.num(events.tracks))
     first = (ak.num(kept.tracks) + ak.num(kept.clusters)) >= 8
     both = first & (ak.sum(kept.targets.energy, axis=1) > 40)
-    found = tables.read_table(output)
+    found = parquet.read_table(output)
     assert found.event_id.to_list() == events.event_id[both].to_list()
     assert found.particles.to_list() == kept.particles[both].to_list()
     assert (
@@ -186,7 +186,7 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
         assert cut["sum_of_weights"] == pytest.approx(ak.sum(events.weight[chosen]))
         assert cut["sum_of_weights_squared"] == pytest.approx(ak.sum(events.weight[chosen] ** 2))
     assert sum(counts["splits"].values()) == len(found)
-    energy = tables.read_metadata(output)["energy_gev"]
+    energy = parquet.read_metadata(output)["energy_gev"]
     assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
     assert energy["dropped_by_object_cuts"] > 0
     assert energy["target"] == pytest.approx(ak.sum(found.targets.energy))
@@ -221,7 +221,7 @@ def test_the_cutflow_counts_objects_after_each_of_their_cuts(tmp_path: Path) -> 
             for row in found[kind]
         ]
         np.testing.assert_allclose(values, sums, rtol=1e-12)
-    kept = tables.read_table(tmp_path / "out.parquet")
+    kept = parquet.read_table(tmp_path / "out.parquet")
     assert ak.all(kept.candidates.energy > 0.8)
 
 
@@ -427,9 +427,9 @@ def test_a_duplicate_without_target_takes_over_that_of_the_removed_track(tmp_pat
         )
     source = write_dataset(tmp_path / "in.parquet", doubled)
     select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
-    found = tables.read_table(tmp_path / "out.parquet")
+    found = parquet.read_table(tmp_path / "out.parquet")
     assert (
-        tables.read_metadata(tmp_path / "out.parquet")["energy_gev"]["dropped_by_object_cuts"] == 0
+        parquet.read_metadata(tmp_path / "out.parquet")["energy_gev"]["dropped_by_object_cuts"] == 0
     )
     for name in ("targets", "particles", "candidates"):
         assert found[name].to_list() == events[name].to_list()
@@ -440,7 +440,7 @@ def test_the_targets_of_overlapping_objects_are_accounted_as_dropped(tmp_path: P
     cuts = DetectorCutsConfig(overlaps=CUTS.overlaps)
     source = write_dataset(tmp_path / "in.parquet", synthetic_events(100, 5, mean_particles=20))
     select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
-    energy = tables.read_metadata(tmp_path / "out.parquet")["energy_gev"]
+    energy = parquet.read_metadata(tmp_path / "out.parquet")["energy_gev"]
     assert energy["dropped_by_object_cuts"] > 0
     assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
 
@@ -456,7 +456,7 @@ def test_cuts_that_the_file_has_no_columns_for_are_refused(tmp_path: Path) -> No
 def test_an_empty_file_stays_a_table(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "empty.parquet", synthetic_events(0, 1))
     select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
-    assert len(tables.read_table(tmp_path / "out.parquet")) == 0
+    assert len(parquet.read_table(tmp_path / "out.parquet")) == 0
     assert json.loads((tmp_path / "out.json").read_text())["cutflow"]["events"][0]["number"] == 0
 
 
@@ -518,7 +518,7 @@ def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> N
                 tmp_path / f"{number}.parquet",
                 tmp_path / f"{number}.json",
             )
-            part = tables.read_table(tmp_path / f"{number}.parquet")
+            part = parquet.read_table(tmp_path / f"{number}.parquet")
             splits |= dict(zip(part.event_id.to_list(), part.split.to_list(), strict=True))
         found.append(splits)
     assert found[0] == found[1]

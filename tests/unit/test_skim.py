@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from particleforge import schema, tables
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import SelectSettings, ShardSettings
 from particleforge.config.skim import check_skim, kept_collections
 from particleforge.errors import UserError
+from particleforge.orchestration.workflow import Workflow
 from particleforge.preprocessing.features import element_features
 from particleforge.preprocessing.shards import write_shards
 from particleforge.report.displays import draw_displays
 from particleforge.selection.select import select_events
+from particleforge.tables import parquet, schema
 from particleforge.validation.events import read_pair
-from particleforge.workflow import Workflow
 
 from .synthetic import synthetic_events, write_dataset
 from .validation_inputs import CONFIG, smeared
@@ -70,11 +70,11 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
         shards.append(
             [pq.read_table(path) for path in sorted((folder / "shards").glob("*/*.parquet"))]
         )
-        events = tables.read_table(tmp_path / "all/selected.parquet")
+        events = parquet.read_table(tmp_path / "all/selected.parquet")
         found = ak.with_field(events, smeared(events, 1, width=0.03, efficiency=0.98), "candidates")
-        layout = tables.RECONSTRUCTED_SCHEMA
-        tables.write_table(
-            reconstructed, [tables.to_arrow(found, layout)], layout, {"sample": "qq"}
+        layout = parquet.RECONSTRUCTED_SCHEMA
+        parquet.write_table(
+            reconstructed, [parquet.to_arrow(found, layout)], layout, {"sample": "qq"}
         )
         pictures.append(
             [

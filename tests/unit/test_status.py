@@ -8,7 +8,7 @@ import pytest
 
 from particleforge.errors import UserError
 from particleforge.logs import ended_well, job_log, last_error
-from particleforge.status import StageStatus, Status, read_status
+from particleforge.orchestration.status import StageStatus, Status, read_status
 
 
 def test_many_troubles_still_fit_forty_lines() -> None:

@@ -5,18 +5,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from particleforge import schema, tables
 from particleforge.errors import UserError
+from particleforge.tables import parquet, schema
 
 from .synthetic import synthetic_events, write_dataset
 
 
 def test_every_table_has_unique_columns():
     for layout in (
-        tables.DATASET_SCHEMA,
-        tables.SELECTED_SCHEMA,
-        tables.RECONSTRUCTED_SCHEMA,
-        tables.SHARD_SCHEMA,
+        parquet.DATASET_SCHEMA,
+        parquet.SELECTED_SCHEMA,
+        parquet.RECONSTRUCTED_SCHEMA,
+        parquet.SHARD_SCHEMA,
     ):
         assert len(set(layout.names)) == len(layout.names)
 
@@ -35,12 +35,12 @@ def test_round_trip_with_empty_lists(tmp_path):
         }
     )
     path = tmp_path / "shard.parquet"
-    table = tables.to_arrow(events, tables.SHARD_SCHEMA)
-    assert tables.write_table(path, iter([table, table]), tables.SHARD_SCHEMA, {"note": "x"}) == 6
-    assert tables.read_metadata(path) == {"note": "x", "schema_version": schema.SCHEMA_VERSION}
-    back = tables.read_table(path)
+    table = parquet.to_arrow(events, parquet.SHARD_SCHEMA)
+    assert parquet.write_table(path, iter([table, table]), parquet.SHARD_SCHEMA, {"note": "x"}) == 6
+    assert parquet.read_metadata(path) == {"note": "x", "schema_version": schema.SCHEMA_VERSION}
+    back = parquet.read_table(path)
     assert ak.to_list(back[:3]) == ak.to_list(events)
-    assert pq.read_schema(path).equals(tables.SHARD_SCHEMA)
+    assert pq.read_schema(path).equals(parquet.SHARD_SCHEMA)
 
 
 def test_integers_and_text_are_stored_by_dictionary_and_measured_values_are_not(tmp_path):
@@ -51,16 +51,16 @@ def test_integers_and_text_are_stored_by_dictionary_and_measured_values_are_not(
         (column := group.column(i)).path_in_schema: "RLE_DICTIONARY" in column.encodings
         for i in range(group.num_columns)
     }
-    types = tables.column_types(tables.DATASET_SCHEMA)
+    types = parquet.column_types(parquet.DATASET_SCHEMA)
     assert types.keys() == found.keys()
     assert found == {path: not pa.types.is_floating(kind) for path, kind in types.items()}
     assert (found["particles.list.element.pdg"], found["tracks.list.element.pt"]) == (True, False)
 
 
 def test_same_content_same_bytes(tmp_path):
-    table = tables.SHARD_SCHEMA.empty_table()
+    table = parquet.SHARD_SCHEMA.empty_table()
     for name in ("a", "b"):
-        tables.write_table(tmp_path / name, [table], tables.SHARD_SCHEMA, {})
+        parquet.write_table(tmp_path / name, [table], parquet.SHARD_SCHEMA, {})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -68,8 +68,8 @@ def test_foreign_and_broken_files_are_refused_by_name(tmp_path):
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pa.table({"a": [1]}), foreign)
     with pytest.raises(UserError, match=r"foreign\.parquet.*not written by particleforge"):
-        tables.read_metadata(foreign)
+        parquet.read_metadata(foreign)
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match=r"broken\.parquet.*not a readable Parquet"):
-        tables.read_table(broken)
+        parquet.read_table(broken)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import Batch
-from particleforge.tables import SHARD_SCHEMA, write_shard
+from particleforge.tables.parquet import SHARD_SCHEMA, write_shard
 from particleforge.training.loader import ShardLoader
 from particleforge.training.plan import (
     choose_events,

@@ -205,8 +205,20 @@ def test_going_on_with_other_accumulation_is_taken_down(
         "accumulation_steps: 1 -> 2 from step 4 on; the curve goes on up to rounding" in caplog.text
     )
     assert trainer.state()["execution"] == [
-        {"from_step": 0, "ranks": 1, "layout": "ddp", "accumulation_steps": 1, "device": "cpu"},
-        {"from_step": 4, "ranks": 1, "layout": "ddp", "accumulation_steps": 2, "device": "cpu"},
+        {
+            "from_step": 0,
+            "ranks": 1,
+            "parallelism": "ddp",
+            "accumulation_steps": 1,
+            "device": "cpu",
+        },
+        {
+            "from_step": 4,
+            "ranks": 1,
+            "parallelism": "ddp",
+            "accumulation_steps": 2,
+            "device": "cpu",
+        },
     ]
 
 

@@ -5,10 +5,10 @@ import awkward as ak
 import numpy as np
 import pytest
 
-from particleforge import tables
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
-from particleforge.figures import save_figure, styled
+from particleforge.pages.figures import save_figure, styled
+from particleforge.tables import parquet
 from particleforge.validation import validate
 from particleforge.validation.events import RECONSTRUCTIONS, read_pair
 from particleforge.validation.histograms import ELEMENTS, book, count_edges, to_json
@@ -198,7 +198,7 @@ def test_join_is_by_identity(settings: ValidateSettings, tmp_path: Path) -> None
 def test_mismatched_files_are_refused(tmp_path: Path, fault: str) -> None:
     events = many_events(30, seed=6, mean_particles=5)
     selected, reconstructed = write_pair(tmp_path, events, visible(events))
-    found = tables.read_table(reconstructed)
+    found = parquet.read_table(reconstructed)
     if fault == "stranger":
         found = ak.with_field(found, found.event_id + np.uint64(1), "event_id")
     elif fault == "missing":
@@ -207,10 +207,10 @@ def test_mismatched_files_are_refused(tmp_path: Path, fault: str) -> None:
         found = ak.concatenate([found, found[:1]])
     else:
         found = ak.with_field(found, found.event_number + np.uint64(1), "event_number")
-    tables.write_table(
+    parquet.write_table(
         reconstructed,
-        [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)],
-        tables.RECONSTRUCTED_SCHEMA,
+        [parquet.to_arrow(found, parquet.RECONSTRUCTED_SCHEMA)],
+        parquet.RECONSTRUCTED_SCHEMA,
         {"sample": "ttbar"},
     )
     with pytest.raises(UserError, match="rerun reconstruct_events"):

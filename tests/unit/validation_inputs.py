@@ -8,9 +8,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 
-from particleforge import schema, tables
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import ValidateSettings
+from particleforge.tables import parquet, schema
 
 from .synthetic import synthetic_events
 
@@ -64,19 +64,19 @@ def write_pair(
     if baseline is not None:
         selected = ak.with_field(selected, baseline, "candidates")
     paths = folder / f"{sample}_selected.parquet", folder / f"{sample}_reconstructed.parquet"
-    tables.write_table(
+    parquet.write_table(
         paths[0],
-        [tables.to_arrow(selected, tables.SELECTED_SCHEMA)],
-        tables.SELECTED_SCHEMA,
+        [parquet.to_arrow(selected, parquet.SELECTED_SCHEMA)],
+        parquet.SELECTED_SCHEMA,
         {"sample": sample},
         row_group_size=40,
     )
     kept = np.flatnonzero(np.isin(split, splits))[::-1]
     found = ak.with_field(events, model, "candidates")[kept]
-    tables.write_table(
+    parquet.write_table(
         paths[1],
-        [tables.to_arrow(found, tables.RECONSTRUCTED_SCHEMA)],
-        tables.RECONSTRUCTED_SCHEMA,
+        [parquet.to_arrow(found, parquet.RECONSTRUCTED_SCHEMA)],
+        parquet.RECONSTRUCTED_SCHEMA,
         {"sample": sample},
     )
     return paths

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
 
 
 def test_the_chain_ends_in_a_report_and_leaves_no_temporary_file(chain):

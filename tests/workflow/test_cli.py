@@ -7,7 +7,7 @@ import pytest
 from chain import BIN, PATIENCE_S, ROOT, environment
 
 from particleforge.artefacts import sha256
-from particleforge.tables import read_table
+from particleforge.tables.parquet import read_table
 
 
 def particleforge(*arguments, cwd, check=True):

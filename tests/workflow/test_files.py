@@ -14,9 +14,11 @@ from chain import Chain, planned_jobs
 from tests.unit.http_server import Behaviour, serving
 
 from particleforge.artefacts import sha256
-from particleforge.tables import read_metadata, read_table
+from particleforge.tables.parquet import read_metadata, read_table
 
-FILES = "simulation={backend: files, card: mine, fetch: {wait_s: 0.0, attempts: 3, timeout_s: 5}}"
+FILES = (
+    "simulation={backend: files, published: mine, fetch: {wait_s: 0.0, attempts: 3, timeout_s: 5}}"
+)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def write_card(new, server, **of_qq):
             **of_qq,
         },
     }
-    card = {
+    published = {
         "title": "Mine",
         "published": "nowhere",
         "licence": "none",
@@ -50,8 +52,8 @@ def write_card(new, server, **of_qq):
         "expects": "EDM4hep",
         "samples": samples,
     }
-    (new.folder / "config/cards").mkdir(exist_ok=True)
-    (new.folder / "config/cards/mine.yaml").write_text(yaml.safe_dump(card))
+    (new.folder / "config/published").mkdir(exist_ok=True)
+    (new.folder / "config/published/mine.yaml").write_text(yaml.safe_dump(published))
 
 
 def run(new, *targets, more=(), check=True):
@@ -145,7 +147,7 @@ def test_no_file_is_fetched_again_for_another_way_to_try(start):
     run(new, "fetch")
     assert len(server.asked) == 2
     config = (
-        "simulation={backend: files, card: mine, fetch: {attempts: 9, timeout_s: 9}}",
+        "simulation={backend: files, published: mine, fetch: {attempts: 9, timeout_s: 9}}",
         "dataset={on_bad_file: quarantine}",
     )
     assert "fetch_file" not in new.planned("dataset", config=config)
@@ -184,10 +186,10 @@ def test_what_cannot_be_is_one_line_before_any_job(start):
     text = run(new, "-n", check=False)
     assert "clic: samples.qq.files: nowhere/*.root: nowhere: No such file or directory" in text
     text = new.run("-n", config=(FILES.replace("mine", "mime"),), check=False)
-    assert "cards/mime.yaml: no such file; there are: " in text
+    assert "published/mime.yaml: no such file; there are: " in text
     assert "did you mean 'mine'" in text
-    text = new.run("-n", config=("simulation={card: mine}",), check=False)
-    assert "simulation.card: mine describes files; set simulation.backend: files" in text
+    text = new.run("-n", config=("simulation={published: mine}",), check=False)
+    assert "simulation.published: mine describes files; set simulation.backend: files" in text
     text = new.run("-n", config=(FILES, "detector=cld"), check=False)
-    assert "simulation.card: mine is of detector clic, not cld" in text
+    assert "simulation.published: mine is of detector clic, not cld" in text
     assert "Traceback" not in text

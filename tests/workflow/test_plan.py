@@ -12,7 +12,7 @@ from chain import BIN, PATIENCE_S, ROOT, Chain, environment, planned_jobs
 
 from particleforge.config.load import merge
 from particleforge.errors import UserError
-from particleforge.workflow import Workflow
+from particleforge.orchestration.workflow import Workflow
 
 STAGES = ["simulate", "dataset", "check_dataset", "select", "cutflow", "preprocess", "check_shards"]
 STAGES += ["hpo", "train", "export", "reconstruct", "validate", "report"]
@@ -297,7 +297,7 @@ def test_a_new_detector_is_one_file(tmp_path):
 
 def test_parsing_loads_nothing_heavy():
     program = (
-        "import json, sys\nfrom pathlib import Path\nfrom particleforge.workflow import"
+        "import json, sys\nfrom pathlib import Path\nfrom particleforge.orchestration.workflow import"
         " Workflow\nWorkflow([Path('config')], {})\nprint(json.dumps(sorted({name.split('.')[0] for"
         " name in sys.modules})))"
     )

@@ -11,8 +11,8 @@ import pytest
 from chain import BIN, Chain, data_hashes
 from test_cli import particleforge
 
-from particleforge.job_resources import RULES
-from particleforge.provenance import checksum, read_record, record_of
+from particleforge.orchestration.job_resources import RULES
+from particleforge.provenance.record import checksum, read_record, record_of
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def declared(chain):
 
 
 def test_every_output_of_every_rule_has_a_record(chain, declared):
-    asked_for = {"run_study_training", "gather_study", "confirm_trial", "fetch_file"}
+    asked_for = {"run_scan_training", "gather_scan", "confirm_trial", "fetch_file"}
     assert {rule for rule, _ in declared.values()} == set(RULES) - asked_for
     verdicts = {"results/clic/checks/dataset.json", "results/clic/checks/shards.json"}
     for name, (rule, inputs) in declared.items():

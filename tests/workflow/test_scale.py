@@ -44,15 +44,15 @@ def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
     folder.mkdir()
     for number in range(10_000):
         (folder / f"file_{number}.root").touch()
-    card = {
+    published = {
         "title": "Many",
         "published": "nowhere",
         "licence": "none",
         "detector": "clic",
         "expects": "EDM4hep",
     }
-    (new.folder / "config/cards/many.yaml").write_text(
-        yaml.safe_dump(card | {"samples": {"qq": {"label": "qq", "files": "data"}}})
+    (new.folder / "config/published/many.yaml").write_text(
+        yaml.safe_dump(published | {"samples": {"qq": {"label": "qq", "files": "data"}}})
     )
     job = (
         "--target-jobs",
@@ -62,7 +62,7 @@ def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
         "--force",
     )
     before = cpu_seconds()
-    text = new.run(*job, "--nolock", "-n", config=("simulation={backend: files, card: many}",))
+    text = new.run(*job, "--nolock", "-n", config=("simulation={backend: files, published: many}",))
     assert cpu_seconds() - before < 5
     assert planned_jobs(text) == {"build_dataset": 1}
     assert "build dataset of qq, shard 09999" in text

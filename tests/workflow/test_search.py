@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from particleforge.provenance import read_record, record_of
+from particleforge.provenance.record import read_record, record_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from snakemake.exceptions import WorkflowError
 
 from particleforge.config import settings as stage
 from particleforge.errors import UserError
-from particleforge.paths import SPLITS, STUDY_PLOTS
-from particleforge.workflow import Workflow
+from particleforge.paths import SPLITS, SCAN_PLOTS
+from particleforge.orchestration.workflow import Workflow
 
 try:
     RUN = Workflow([Path("config"), Path(workflow.basedir) / "config"], config)
@@ -31,7 +31,7 @@ wildcard_constraints:
     slot="[0-9]+",
     place="[0-9]+",
     seed="[0-9]+",
-    study="|".join(STUDY_PLOTS),
+    scan="|".join(SCAN_PLOTS),
     point="[a-z0-9_]+",
     source=".+",
 

@@ -23,8 +23,8 @@ rule build_report:
         physics_metrics=PATHS.physics_metrics,
         histograms=PATHS.histograms,
         validation_plots=PATHS.validation_plots,
-        studies=RUN.report_studies(PATHS.study),
-        study_plots=RUN.report_studies(PATHS.study_plots),
+        scans=RUN.report_scans(PATHS.scan),
+        scan_plots=RUN.report_scans(PATHS.scan_plots),
     output:
         report(PATHS.report, caption="../report/page.rst", category="Report"),
     log:

@@ -24,8 +24,8 @@ with job_log(snakemake.log[0]):
         dataset=list(map(Path, files.dataset)),
         selected=list(map(Path, files.selected)),
         reconstructed=list(map(Path, files.reconstructed)),
-        studies=list(map(Path, files.studies)),
-        study_plots=list(map(Path, files.study_plots)),
+        scans=list(map(Path, files.scans)),
+        scan_plots=list(map(Path, files.scan_plots)),
         hpo_plots={path.stem: path for path in map(Path, files.hpo_plots)},
         **{name: Path(files[name]) for name in single},
     )

@@ -1,6 +1,6 @@
 """Stage ``check_data``, first half: judge the shards of a sample, then the samples of a detector.
 
-Shards of one sample (Parquet, ``tables.DATASET_SCHEMA``) -> verdict as JSON with what the sample
+Shards of one sample (Parquet, ``parquet.DATASET_SCHEMA``) -> verdict as JSON with what the sample
 holds; verdicts of all samples -> one verdict. The checks: layout, counts, values that are not
 finite, ranges, references between collections, closure of the energy, events that occur twice,
 drift of a shard against its sample and of a sample against the others. docs/data-checks.md
@@ -24,7 +24,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from particleforge import schema, tables
 from particleforge.artefacts import write_json
 from particleforge.checks.drift import compare_with_rest
 from particleforge.checks.histogram import Histogram
@@ -32,7 +31,8 @@ from particleforge.checks.statistics import RESPONSE, VERSION, shard_statistics
 from particleforge.checks.verdict import Verdict, conclude
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.settings import CheckDatasetSettings, CompareSamplesSettings
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
+from particleforge.tables import parquet, schema
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def check_dataset(
     """
     made = Provenance.of("check_dataset", settings.plain(), shards)
     layout = (
-        tables.HITS_DATASET_SCHEMA
+        parquet.HITS_DATASET_SCHEMA
         if settings.calorimeter_elements == "hits"
-        else tables.DATASET_SCHEMA
+        else parquet.DATASET_SCHEMA
     )
     folder = work / settings.sample_name
     statistics = {}

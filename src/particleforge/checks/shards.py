@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from particleforge import schema, tables
 from particleforge.artefacts import sha256
 from particleforge.checks.drift import compare_with_rest
 from particleforge.checks.histogram import Histogram
@@ -30,7 +29,8 @@ from particleforge.checks.verdict import Verdict, conclude
 from particleforge.config.settings import CheckShardsSettings
 from particleforge.errors import UserError
 from particleforge.preprocessing.normalisation import STD_FLOOR, Running, transform
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
+from particleforge.tables import parquet, schema
 
 log = logging.getLogger(__name__)
 
@@ -135,9 +135,9 @@ def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str,
 
 def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
     """Judge bytes and layout, and return whether the layout is right."""
-    tables.read_metadata(path)  # a file that cannot be read is a UserError
+    parquet.read_metadata(path)  # a file that cannot be read is a UserError
     changed = sha256(path) != entry["sha256"]
-    unlike = schema_differences(path, tables.SHARD_SCHEMA)
+    unlike = schema_differences(path, parquet.SHARD_SCHEMA)
     passed = verdict.at_most(
         "columns unlike the layout:",
         entry["file"],
@@ -170,7 +170,7 @@ def _judge_content(
     wrong: dict[tuple[str, str], int] = {}
     ids: list[NDArray[np.uint64]] = []
     quantities: dict[str, list[Histogram]] = {}
-    for block in tables.iter_tables(path):
+    for block in parquet.iter_tables(path):
         counts = block["n_elements"].to_numpy()
         events, elements = events + len(counts), elements + int(counts.sum())
         ids.append(block["event_id"].to_numpy())

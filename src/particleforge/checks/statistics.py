@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.checks.histogram import Histogram
-from particleforge.schema import Fate
-from particleforge.tables import iter_tables, read_metadata
+from particleforge.tables import schema
+from particleforge.tables.parquet import iter_tables, read_metadata
+from particleforge.tables.schema import Fate
 
 VERSION = 1  # of what shard_statistics returns
 RESPONSE = "response of the calorimeter"

@@ -15,7 +15,7 @@ from typing import Any
 from particleforge.artefacts import write_json, write_text
 from particleforge.checks.page import failed_page
 from particleforge.errors import UserError
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 
 _FAILURES_KEPT = 1000
 

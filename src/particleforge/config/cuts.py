@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from particleforge import schema
 from particleforge.config.base import Block
 from particleforge.config.expressions import check_calorimeter, parse_condition, parse_number
 from particleforge.errors import UserError, did_you_mean
+from particleforge.tables import schema
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TOTAL = "all"  # the row of the cutflow before any cut

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from particleforge import schema
 from particleforge.config.base import Block
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
@@ -19,6 +18,7 @@ from particleforge.config.geometry import (
     TrackerConfig,
 )
 from particleforge.errors import UserError, did_you_mean
+from particleforge.tables import schema
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 

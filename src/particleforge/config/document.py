@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from particleforge import schema as columns
 from particleforge.artefacts import write_text
-from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import inner_model
+from particleforge.config.published import PublishedConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
+from particleforge.tables import schema as columns
 
 _DATA = "docs/data.md"
 _BEGIN, _END = "<!-- columns: begin -->", "<!-- columns: end -->"
@@ -31,10 +31,10 @@ _INTRODUCTION = """# Configuration
 | file | holds |
 |---|---|
 | `config.yaml` | what to run: preset, detectors, seed, search space |
-| `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `study` |
+| `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `large` |
 | `detectors/<name>.yaml` | everything that differs between detectors |
 | `spaces/<name>.yaml` | a search space, which `hpo.space_from` names: `small`, `full` |
-| `cards/<name>.yaml` | a published data set and its samples, which `simulation.card` names ([docs/real-data.md](../docs/real-data.md)) |
+| `published/<name>.yaml` | a published data set and its samples, which `simulation.published` names ([docs/real-data.md](../docs/real-data.md)) |
 
 Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
 deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
@@ -179,8 +179,8 @@ def documents(root: Path = Path()) -> dict[str, str]:
             _table(RunConfig),
             "\n## `detectors/<name>.yaml`\n",
             _table(DetectorConfig),
-            "\n## `cards/<name>.yaml`\n",
-            _table(CardConfig),
+            "\n## `published/<name>.yaml`\n",
+            _table(PublishedConfig),
             "",
         ]
     )
@@ -188,7 +188,11 @@ def documents(root: Path = Path()) -> dict[str, str]:
         "config/README.md": readme,
         _DATA: _with_columns((root / _DATA).read_text(encoding="utf-8")),
     }
-    for name, model in (("config", RunConfig), ("detector", DetectorConfig), ("card", CardConfig)):
+    for name, model in (
+        ("config", RunConfig),
+        ("detector", DetectorConfig),
+        ("published", PublishedConfig),
+    ):
         files[f"workflow/schemas/{name}.schema.json"] = (
             json.dumps(model.model_json_schema(), indent=2) + "\n"
         )

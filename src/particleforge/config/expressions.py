@@ -17,8 +17,8 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from particleforge import schema
 from particleforge.errors import did_you_mean
+from particleforge.tables import schema
 
 REDUCTIONS = ("num", "sum", "max", "min", "any", "all")
 ELEMENTWISE = ("abs", "sqrt", "log")

@@ -39,7 +39,7 @@ class HpoConfig(Block):
         "joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"
     ] = Field("joint_gp", description="proposes the configurations of the first rung")
     grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
-    promotion: Literal["rank", "predicted"] = Field(
+    promotion: Literal["measured", "predicted"] = Field(
         "predicted",
         description=(
             "which trial goes on to the next rung: the best there, or the one that is predicted to"

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from particleforge.config.base import SECRET, Block
-from particleforge.config.card import CardConfig
 from particleforge.config.detector import DetectorConfig
+from particleforge.config.published import PublishedConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError, did_you_mean
 
@@ -98,24 +98,24 @@ def load_run(
     for source, layer in layers:  # validated one by one so that a mistake is laid to its file
         content = merge(content, layer)
         run = validate(RunConfig, content, str(source))
-    _check_card(config_dir, run)
+    _check_published(config_dir, run)
     return run
 
 
-def _check_card(config_dir: Path, run: RunConfig) -> None:
-    """Raise a UserError for a card that has no effect, or none that could be meant."""
-    name = run.simulation.card
+def _check_published(config_dir: Path, run: RunConfig) -> None:
+    """Raise a UserError for a published data set that has no effect, or none that could be meant."""
+    name = run.simulation.published
     if name is None:
         return
     if run.simulation.backend != "files":
         raise UserError(
-            f"simulation.card: {name} describes files; set simulation.backend: files, or take the"
-            " card out"
+            f"simulation.published: {name} describes files; set simulation.backend: files, or take it"
+            " out"
         )
-    if (made_with := load_card(config_dir, name).detector) not in run.detector:
+    if (made_with := load_published(config_dir, name).detector) not in run.detector:
         raise UserError(
-            f"simulation.card: {name} is of detector {made_with}, not {', '.join(run.detector)};"
-            " choose it, or copy the card"
+            f"simulation.published: {name} is of detector {made_with}, not {', '.join(run.detector)};"
+            " choose it, or copy that file"
         )
 
 
@@ -144,16 +144,16 @@ def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path
     ]
 
 
-def load_card(config_dir: Path, name: str) -> CardConfig:
+def load_published(config_dir: Path, name: str) -> PublishedConfig:
     """Return the description of a published data set."""
-    path = config_dir / "cards" / f"{name}.yaml"
-    return validate(CardConfig, read_yaml(path), str(path))
+    path = config_dir / "published" / f"{name}.yaml"
+    return validate(PublishedConfig, read_yaml(path), str(path))
 
 
-def load_detector(config_dir: Path, name: str, card: str | None = None) -> DetectorConfig:
+def load_detector(config_dir: Path, name: str, published: str | None = None) -> DetectorConfig:
     """Return the configuration of one detector; one that ``extends`` another is laid over it.
 
-    With a ``card`` its samples are those of the data set that the card describes, if it was made
+    With ``published`` its samples are those of that data set, if it was made
     with this detector.
     """
     path = config_dir / "detectors" / f"{name}.yaml"
@@ -166,7 +166,7 @@ def load_detector(config_dir: Path, name: str, card: str | None = None) -> Detec
             )
         content = merge(below, content)
     detector = validate(DetectorConfig, content, str(path))
-    described = load_card(config_dir, card) if card else None
+    described = load_published(config_dir, published) if published else None
     if described is None or described.detector != name:
         return detector
     return detector.model_copy(update={"samples": described.samples})

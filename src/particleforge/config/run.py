@@ -11,16 +11,16 @@ from particleforge.config.checks import ChecksConfig
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import Name
 from particleforge.config.hpo import HpoConfig
-from particleforge.config.layouts import layout_conflict
 from particleforge.config.model import ModelConfig
+from particleforge.config.parallelism import parallelism_conflict
 from particleforge.config.preprocessing import PreprocessingConfig
 from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
 from particleforge.config.report import ReportConfig
 from particleforge.config.resources import ResourcesConfig
+from particleforge.config.scans import ScansConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
 from particleforge.config.space import check_grid, check_space
-from particleforge.config.studies import StudiesConfig
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 
@@ -50,7 +50,7 @@ class RunConfig(Block):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     validation: ValidationConfig = ValidationConfig()
     report: ReportConfig = ReportConfig()
-    studies: StudiesConfig = StudiesConfig()
+    scans: ScansConfig = ScansConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
     @model_validator(mode="after")
@@ -67,8 +67,8 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
-    def _layout_fits(self) -> Self:
-        conflict = layout_conflict(self.model, self.training, self.training.ranks)
+    def _parallelism_fits(self) -> Self:
+        conflict = parallelism_conflict(self.model, self.training, self.training.ranks)
         if conflict:
             raise ValueError(conflict)
         return self

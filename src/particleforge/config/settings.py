@@ -297,9 +297,9 @@ def _searched(training: TrainingConfig) -> TrainingConfig:
     return training.model_copy(update=seen)
 
 
-class StudySettings(StageSettings):
-    """What shapes the table, fits and plots of a study, whose trainings have settings of their own
-    (``studies.points``).
+class ScanSettings(StageSettings):
+    """What shapes the table, fits and plots of a scan, whose trainings have settings of their own
+    (``scans.points``).
     """
 
     version: int = 1

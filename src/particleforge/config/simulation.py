@@ -39,10 +39,10 @@ class SimulationConfig(Block):
             " names"
         ),
     )
-    card: str | None = Field(
+    published: str | None = Field(
         None,
         description=(
-            "file of config/cards that describes a published data set; its samples take the place"
+            "file of config/published that describes a published data set; its samples take the place"
             " of the detector's"
         ),
     )

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from particleforge import schema
 from particleforge.config.detector import ElementsConfig
 from particleforge.errors import UserError, did_you_mean
+from particleforge.tables import schema
 
 _P4 = ("px", "py", "pz", "energy")
 _PARTICLE = (*_P4, "charge", "class_id")

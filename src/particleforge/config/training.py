@@ -10,7 +10,7 @@ from particleforge.config.base import Block
 # often they are saved
 EXECUTION = frozenset(
     {
-        *("ranks", "layout", "model_parallel_ranks", "accumulation_steps", "prefetch_windows"),
+        *("ranks", "parallelism", "model_parallel_ranks", "accumulation_steps", "prefetch_windows"),
         *("device", "compile", "activation_checkpointing", "checkpoint_every_steps"),
     }
 )
@@ -69,14 +69,14 @@ class TrainingConfig(Block):
     """
 
     ranks: int = Field(1, ge=1, description="processes, all nodes together")
-    layout: Literal["ddp", "zero2", "fsdp", "tensor", "pipeline"] = Field(
+    parallelism: Literal["ddp", "zero2", "fsdp", "tensor", "pipeline"] = Field(
         "ddp",
         description=(
             "how weights, gradients, moments and events lie on the ranks; see docs/distributed.md"
         ),
     )
     model_parallel_ranks: int = Field(
-        2, ge=2, description="ranks that share one network, with layout tensor or pipeline"
+        2, ge=2, description="ranks that share one network, with parallelism tensor or pipeline"
     )
     max_steps: int = Field(
         2000, ge=1, description="optimiser steps of the final training; raise it to train longer"

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from particleforge import tables
 from particleforge.dataset.balance import DROPPED, INVISIBLE, Balance
 from particleforge.errors import UserError
+from particleforge.tables import parquet
 
 
 def _short(reason: str) -> str:
@@ -65,7 +65,7 @@ def read_accounts(datasets: Iterable[Path]) -> list[Account]:
     """
     found = []
     for path in datasets:
-        metadata = tables.read_metadata(path)
+        metadata = parquet.read_metadata(path)
         if "files" not in metadata or "energy_balance_gev" not in metadata:
             raise UserError(
                 f"{path}: holds no energy accounting; give files that build-dataset wrote, or build"

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from particleforge.edm4hep.records import Array, BoolArray, FloatArray
-from particleforge.schema import Fate
+from particleforge.tables.schema import Fate
 
 INVISIBLE = {
     "neutrinos": "leave nothing",

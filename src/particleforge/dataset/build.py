@@ -2,7 +2,7 @@
 baseline candidates.
 
 Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of
-``tables.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the
+``parquet.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the
 energy balance (GeV) and counts of what was left out, in sum and for each file, and files that were
 quarantined.
 
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from particleforge import tables
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
@@ -35,7 +34,8 @@ from particleforge.edm4hep.records import Array, RawEvents, Table
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.formats import read_chunks
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
+from particleforge.tables import parquet
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _write(
             for path, reason in quarantined.items()
         ],
     }
-    tables.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)
+    parquet.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)
     return made
 
 
@@ -258,9 +258,9 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
 
 def _layout(settings: DatasetSettings) -> pa.Schema:
     return (
-        tables.HITS_DATASET_SCHEMA
+        parquet.HITS_DATASET_SCHEMA
         if settings.dataset.calorimeter_elements == "hits"
-        else tables.DATASET_SCHEMA
+        else parquet.DATASET_SCHEMA
     )
 
 

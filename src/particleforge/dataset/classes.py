@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.edm4hep.records import Array, BoolArray
+from particleforge.tables import schema
 
 NEUTRINOS = (12, 14, 16, 18)
 _ELECTRON, _PHOTON, _NO_PDG = 11, 22, 0

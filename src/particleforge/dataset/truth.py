@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from particleforge import schema
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.dataset.ancestry import trace
@@ -40,6 +39,7 @@ from particleforge.edm4hep.records import (
     Table,
     summed,
 )
+from particleforge.tables import schema
 
 _P4 = ("px", "py", "pz", "energy")
 

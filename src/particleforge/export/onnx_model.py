@@ -41,7 +41,7 @@ from particleforge.export.parity import (
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import index_files, read_manifest, split_folders
 from particleforge.model.saved import load_model
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
 _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}

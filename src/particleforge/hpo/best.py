@@ -48,7 +48,7 @@ from particleforge.hpo.slot import check_slots
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
 
@@ -175,14 +175,14 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
     """Return one row per trial, rung by rung: what it was, what came of it, its parameters by
     dotted path.
 
-    ``rank`` counts from 1 within the rung; ``default_value`` is the value of the configured
+    ``place`` counts from 1 within the rung; ``default_value`` is the value of the configured
     settings in the same rung, empty where they did not get that far.
     """
     promoted = {t.parent for t in trials}
-    ranks = {
-        t.number: rank
+    places = {
+        t.number: place
         for rung in {t.rung for t in trials}
-        for rank, t in enumerate(succeeded(trials, rung), start=1)
+        for place, t in enumerate(succeeded(trials, rung), start=1)
     }
     defaults = {
         t.rung: t.value
@@ -200,7 +200,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
             "steps": t.steps,
             "status": t.status,
             "value": t.value,
-            "rank": ranks.get(t.number),
+            "place": places.get(t.number),
             "promoted": t.number in promoted,
             "default_value": defaults.get(t.rung),
             "ranks": dag.ranks(settings.hpo, t.rung),
@@ -215,7 +215,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
         }
         for t in sorted(trials, key=lambda t: (t.rung, t.bracket, t.slot))
     ]
-    whole = dict.fromkeys(("parent", "rank"), "Int64")
+    whole = dict.fromkeys(("parent", "place"), "Int64")
     return pd.DataFrame(rows).astype(whole)
 
 

@@ -28,7 +28,7 @@ from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import SearchTrial
 from particleforge.model.inputs import index_files, split_folders
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.seeds import seed_of
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import sources_of

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
-from particleforge.figures import new_figure
 from particleforge.hpo import dag
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
@@ -25,6 +24,7 @@ from particleforge.hpo.drawing import (
     scale_losses,
 )
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
+from particleforge.pages.figures import new_figure
 
 
 @dataclass(frozen=True)

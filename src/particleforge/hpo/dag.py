@@ -17,7 +17,7 @@ and trials are promoted within their bracket.
 
 Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended,
 of which m-1 at most are promoted already. So while nothing fails there is always a trial to
-promote, whatever rule chooses it, and with ``rank`` it lies in the top 1/eta. Only ``sha`` waits
+promote, whatever rule chooses it, and with ``measured`` it lies in the top 1/eta. Only ``sha`` waits
 for whole rungs.
 
 Light on purpose: the workflow's rules import it while they are parsed.

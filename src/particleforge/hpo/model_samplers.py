@@ -2,7 +2,7 @@
 
 * ``tpe`` (Bergstra et al. 2011, multivariate, constant liar): each configuration at the highest
   rung it reached, as a trial pruned at that step; Optuna ranks pruned trials by step first, so a
-  low-rung value never passes for a final one. Failures rank last, pending configurations repel.
+  low-rung value never passes for a final one. Failures come last, pending configurations repel.
 * ``gp`` (Optuna's, expected improvement in view of what is pending) and ``forest`` (random trees
   with expected improvement, after SMAC, Hutter et al. 2011): one budget only, the largest with
   enough results.

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from particleforge.config.settings import HpoSettings
-from particleforge.figures import new_figure
 from particleforge.hpo import dag
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
@@ -32,6 +31,7 @@ from particleforge.hpo.drawing import (
     plain_names,
 )
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.pages.figures import new_figure
 
 _ABSENT = -0.16  # height of what a configuration does not have, below the axis from 0 to 1
 _SPREAD = 0.035  # lines through one category are drawn side by side over this height to each side
@@ -130,10 +130,10 @@ def draw_parallel(
     for t in failed:
         line = _spread(heights[t.config], scales, offsets[t.config])
         axes.plot(line, color=FAILED_COLOUR, lw=0.9, ls=":", alpha=0.7, zorder=2)
-    for rank, t in reversed(list(enumerate(order))):
+    for place, t in reversed(list(enumerate(order))):
         line, good = (
             _spread(heights[t.config], scales, offsets[t.config]),
-            rank < max(3, len(order) / 10),
+            place < max(3, len(order) / 10),
         )
         style: dict[str, Any] = (
             {"lw": 1.8, "alpha": 0.9}
@@ -141,7 +141,7 @@ def draw_parallel(
             else {"lw": 1.0, "alpha": 0.4 if len(order) > 60 else 0.8}
         )
         axes.plot(
-            line, color=shades(1 - 0.9 * rank / worst), zorder=4 - rank / (worst + 1), **style
+            line, color=shades(1 - 0.9 * place / worst), zorder=4 - place / (worst + 1), **style
         )
     _draw_special(
         axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed)
@@ -149,7 +149,7 @@ def draw_parallel(
     tones = ScalarMappable(Normalize(1, worst + 1), shades.reversed())
     tones.set_array([])
     bar = figure.colorbar(tones, ax=axes, pad=0.01, fraction=0.03, ticks=MaxNLocator(integer=True))
-    bar.set_label("rank of the configuration (1: best)")
+    bar.set_label("place of the configuration (1: best)")
     bar.ax.invert_yaxis()
     return figure
 

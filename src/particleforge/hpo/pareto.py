@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
-from particleforge.figures import new_figure
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
     LOSS,
@@ -20,6 +19,7 @@ from particleforge.hpo.drawing import (
 )
 from particleforge.hpo.objectives import INFERENCE_GFLOP, pareto_front, top_candidates
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
+from particleforge.pages.figures import new_figure
 
 
 def draw_pareto(

@@ -23,7 +23,6 @@ from optuna.trial import TrialState, create_trial
 
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import active_parameters
-from particleforge.figures import new_figure, save_figure, styled
 from particleforge.hpo.cost import draw_cost
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
@@ -41,6 +40,7 @@ from particleforge.hpo.pareto import draw_pareto
 from particleforge.hpo.space import configured, contains, distributions
 from particleforge.hpo.timeline import draw_timeline
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
+from particleforge.pages.figures import new_figure, save_figure, styled
 from particleforge.seeds import seed_of
 
 IMPORTANCE_TRIALS_MIN = 8  # below this the forest fits noise

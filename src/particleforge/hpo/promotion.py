@@ -3,7 +3,7 @@
 Inputs -> outputs: the trials so far -> one of the rung below, of the same bracket, that ended well
 and that no slot has promoted yet; None if there is none.
 
-* ``rank``: the best at that rung. While nothing failed it lies in the top 1/eta (see
+* ``measured``: the best at that rung. While nothing failed it lies in the top 1/eta (see
   :mod:`particleforge.hpo.dag`); after failures it may be the next best, so that a slot is left
   empty only if nothing is left to promote.
 * ``predicted``: the one that is expected to end best (:mod:`particleforge.hpo.joint_gp`); any that

@@ -29,7 +29,7 @@ from particleforge.hpo.study import Study, open_study
 from particleforge.hpo.transfer import configurations
 from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import last_saved, newest_step, sources_of
 

@@ -19,9 +19,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from particleforge.config.settings import HpoSettings
-from particleforge.figures import new_figure
 from particleforge.hpo.drawing import FAILED_COLOUR, WINNER_COLOUR, Budgets, note
 from particleforge.hpo.trials import SearchTrial
+from particleforge.pages.figures import new_figure
 
 _UNITS = (
     (2 * 86400.0, 86400.0, "days"),

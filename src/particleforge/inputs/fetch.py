@@ -32,7 +32,7 @@ from particleforge.artefacts import atomic_output, explaining
 from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
 

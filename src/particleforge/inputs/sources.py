@@ -253,16 +253,16 @@ def local_files(entry: str, key: str) -> list[str]:
             f"{key}: {entry}: only files of this machine can be read here; {scheme[1]}:// files are"
             " fetched by the workflow"
         )
-    path = os.path.expanduser(entry)  # noqa: PTH111  Path would drop a leading "./", by which users call their files
+    path = os.path.expanduser(entry)
     if _MAGIC.search(path) and not Path(path).exists():
         _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
-        found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207
+        found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]
     elif Path(path).is_dir():
         found = [
             os.path.join(path, name)
             for name in _listed(Path(path), entry, key)
             if name.endswith(".root")
-        ]  # noqa: PTH118  as above
+        ]
     else:
         found = [path] if Path(path).exists() else []
         if not found:
@@ -290,7 +290,7 @@ def _check_kind(name: str, key: str) -> None:
 def _listed(folder: Path, entry: str, key: str) -> list[str]:
     """Return the names in a folder; UserError if it cannot be listed."""
     try:
-        return os.listdir(folder)  # noqa: PTH208  a folder may hold a hundred thousand files
+        return os.listdir(folder)
     except PermissionError:
         raise UserError(
             f"{key}: {entry}: permission denied in {folder}; make the folder readable"

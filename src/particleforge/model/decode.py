@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_p4
 from particleforge.model.network import Outputs, SetTransformer
-from particleforge.schema import PADDING
+from particleforge.tables.schema import PADDING
 
 
 class Decoder(nn.Module):

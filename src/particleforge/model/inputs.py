@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from particleforge.errors import UserError
-from particleforge.schema import REQUIRED_FEATURES, SCHEMA_VERSION, element_types
+from particleforge.tables.schema import REQUIRED_FEATURES, SCHEMA_VERSION, element_types
 
 
 @dataclass(frozen=True)

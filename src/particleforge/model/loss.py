@@ -34,7 +34,7 @@ from torch import Tensor
 from particleforge.config.training import LossConfig
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections, to_p4
 from particleforge.model.network import Outputs
-from particleforge.schema import NONE_CLASS, PADDING
+from particleforge.tables.schema import NONE_CLASS, PADDING
 
 TERMS = ("presence", "classification", "charge", "momentum", "event", "uncertainty")
 N_COUNTS = 3

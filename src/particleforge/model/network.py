@@ -31,7 +31,7 @@ from particleforge.model.curve import Geometry
 from particleforge.model.feedforward import ACTIVATIONS
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.momentum import N_CORRECTIONS
-from particleforge.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING, POSITION_FEATURES
+from particleforge.tables.schema import ELEMENT_TYPES, HOST_FEATURES, PADDING, POSITION_FEATURES
 
 N_CHARGES = 3  # -1, 0, +1
 _TRANSFORMS = ("none", "log", "log1p", "asinh")

@@ -20,9 +20,9 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.config.detector import ElementsConfig, FeatureConfig
 from particleforge.errors import UserError
+from particleforge.tables import schema
 
 COLLECTION_OF = {"track": schema.TRACKS, "cluster": schema.CLUSTERS, "hit": schema.HITS}
 _ANGLE_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

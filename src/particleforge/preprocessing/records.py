@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import (
@@ -25,7 +24,8 @@ from particleforge.preprocessing.features import (
     check_finite,
     element_features,
 )
-from particleforge.tables import SHARD_SCHEMA
+from particleforge.tables import schema
+from particleforge.tables.parquet import SHARD_SCHEMA
 
 _P4 = ("px", "py", "pz", "energy")
 

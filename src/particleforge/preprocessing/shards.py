@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from particleforge import schema
 from particleforge.artefacts import atomic_directory, sha256, write_json
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
@@ -31,9 +30,10 @@ from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
-from particleforge.provenance import Provenance, list_checksum
+from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
-from particleforge.tables import iter_events, read_metadata, write_shard
+from particleforge.tables import schema
+from particleforge.tables.parquet import iter_events, read_metadata, write_shard
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.reconstruction.onnx_model import Predictions
+from particleforge.tables import schema
 
 NEGATIVE_PARTICLES = (11, 13, 15)  # positive code, negative charge
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from particleforge.edm4hep.datamodel import EVENT_HEADER, RECONSTRUCTED_PARTICLE
 from particleforge.edm4hep.writer import HEADER, Chunk, Collection, write_edm4hep
-from particleforge.tables import RECONSTRUCTED_SCHEMA, from_arrow, iter_events
+from particleforge.tables.parquet import RECONSTRUCTED_SCHEMA, from_arrow, iter_events
 
 
 def write_particles(

@@ -21,10 +21,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from particleforge import schema
 from particleforge.config.detector import ElementsConfig
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import ElementFeatures, n_features
+from particleforge.tables import schema
 
 _OUTPUTS = ("class_scores", "charge", "p4")
 _QUIET = 3  # onnxruntime's severity "error"

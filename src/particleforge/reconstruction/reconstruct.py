@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from particleforge import schema
 from particleforge.config.settings import ReconstructSettings
 from particleforge.preprocessing.features import check_elements, check_finite, element_features
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
-from particleforge.tables import (
+from particleforge.tables import schema
+from particleforge.tables.parquet import (
     RECONSTRUCTED_SCHEMA,
     iter_events,
     read_metadata,

@@ -2,7 +2,7 @@
 
 Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and
 images inside: headline figures, data and their checks, cutflow, search, training, export, physics
-plots, studies if asked for, event displays, origin.
+plots, scans if asked for, event displays, origin.
 
 Invariants: no script and no external resource; the same inputs give the same page.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 from particleforge.artefacts import write_text
 from particleforge.config.settings import ReportSettings
 from particleforge.pages.rendering import Rows, render_page
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.report.checks import gather_checks
 from particleforge.report.dataset import gather_data
 from particleforge.report.displays import draw_displays
 from particleforge.report.learning import gather_learning
 from particleforge.report.origin import gather_origin
 from particleforge.report.physics import gather_physics
-from particleforge.report.studies import gather_studies
+from particleforge.report.scans import gather_scans
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class ReportInputs:
     """Files that the report is made of.
 
-    ``selected`` and ``reconstructed``, ``studies`` and ``study_plots`` are pairs in one order.
+    ``selected`` and ``reconstructed``, ``scans`` and ``scan_plots`` are pairs in one order.
     """
 
     dataset: Sequence[Path]
@@ -52,8 +52,8 @@ class ReportInputs:
     physics_metrics: Path
     histograms: Path
     validation_plots: Path
-    studies: Sequence[Path] = ()
-    study_plots: Sequence[Path] = ()
+    scans: Sequence[Path] = ()
+    scan_plots: Sequence[Path] = ()
 
     def tables(self) -> list[Path]:
         """Return the event tables, of which the report reads little: footers, and the events that
@@ -80,8 +80,8 @@ class ReportInputs:
             *self.hpo_plots.values(),
             self.model_card,
             *validated,
-            *self.studies,
-            *self.study_plots,
+            *self.scans,
+            *self.scan_plots,
         ]
 
 
@@ -102,7 +102,7 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
             inputs.parity,
             *inputs.reconstructed,
             inputs.physics_metrics,
-            *inputs.studies,
+            *inputs.scans,
         ),
     )
     page = render_page(
@@ -129,7 +129,7 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
                 inputs.parity,
                 inputs.model_card,
             ),
-            "studies": gather_studies(inputs.studies, inputs.study_plots),
+            "scans": gather_scans(inputs.scans, inputs.scan_plots),
             "displays": draw_displays(
                 inputs.selected,
                 inputs.reconstructed,
@@ -163,7 +163,7 @@ def _files(inputs: ReportInputs, output: Path) -> Rows:
         (inputs.metrics, "every logged value of the final training"),
         (inputs.parity, "comparison of the exported model with torch"),
         (inputs.model_card, "how to use the exported model"),
-        *((path, f"what the study {path.stem} found") for path in inputs.studies),
+        *((path, f"what the scan {path.stem} found") for path in inputs.scans),
     )
     return Rows(
         ("file", "content"),

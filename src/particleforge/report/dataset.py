@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from particleforge import schema, tables
 from particleforge.dataset.accounting import HEADS, LEGEND, Account, read_accounts, row, total_of
 from particleforge.pages.rendering import NOTHING, Picture, Rows, number, percent, picture
+from particleforge.tables import parquet, schema
 
 N_WORST_FILES = 20
 _CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of the objects that each object cut and each removal of
@@ -51,7 +51,7 @@ def gather_data(
     totals: dict[str, Counter[str]] = {}
     quarantined = []
     for path in dataset:
-        metadata = tables.read_metadata(path)
+        metadata = parquet.read_metadata(path)
         sample = metadata["provenance"]["settings"]["sample_name"]
         left_out = metadata["quarantined"]
         totals.setdefault(sample, Counter()).update(
@@ -123,7 +123,7 @@ def _energy(accounts: Sequence[Account], selected: Sequence[Path]) -> Rows:
     """
     cut: dict[str, Counter[str]] = {}
     for path in selected:
-        metadata = tables.read_metadata(path)
+        metadata = parquet.read_metadata(path)
         cut.setdefault(metadata["sample"], Counter()).update(metadata["energy_gev"])
     rows = []
     for sample in sorted({account.sample for account in accounts}):

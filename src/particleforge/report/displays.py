@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from particleforge import schema
 from particleforge.config.detector import ParticleClassConfig
-from particleforge.figures import LABELS, annotate, new_figure, png_bytes, styled
+from particleforge.pages.figures import LABELS, annotate, new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, data_uri
+from particleforge.tables import schema
 from particleforge.validation.events import EventBatch, read_pair, sample_of
 
 _COLUMNS = ("run_number", "event_number", "tracks", "clusters")

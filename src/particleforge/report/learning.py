@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from particleforge.figures import new_figure, png_bytes, styled
+from particleforge.pages.figures import new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
 
 _TRIALS_SHOWN = 40
@@ -21,7 +21,7 @@ _WIDE = ("parallel", "cost")  # plots of the search whose labels are small other
 _HPO_CAPTIONS = {
     "history": (
         "Validation loss of the trials in the order of their start. Only trials of equal budget"
-        " compare; a low budget's values rank configurations, they are no final losses."
+        " compare; a low budget's values order configurations, they are no final losses."
     ),
     "rungs": (
         "Learning curves of the configurations through the rungs, with their promotions. Curves"
@@ -225,7 +225,7 @@ def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
     )
     if len(table) > _TRIALS_SHOWN:
         text += f" The first {_TRIALS_SHOWN} are shown; hpo/trials.csv has all."
-    shown = table.sort_values(["rung", "rank", "slot"], ascending=[False, True, True]).head(
+    shown = table.sort_values(["rung", "place", "slot"], ascending=[False, True, True]).head(
         _TRIALS_SHOWN
     )
     hidden = {"trial", "slot", "parent", "default_value", "ranks", "seconds"}

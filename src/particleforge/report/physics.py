@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from particleforge.config.detector import ParticleClassConfig
-from particleforge.figures import LABELS
+from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
 from particleforge.validation.captions import captions
 from particleforge.validation.events import RECONSTRUCTIONS

@@ -26,8 +26,8 @@ from particleforge.artefacts import write_text
 from particleforge.config.cuts import TOTAL
 from particleforge.config.settings import CutflowSettings
 from particleforge.errors import UserError
-from particleforge.figures import new_figure, save_figure, styled
-from particleforge.provenance import Provenance
+from particleforge.pages.figures import new_figure, save_figure, styled
+from particleforge.provenance.record import Provenance
 
 COVERAGE = 0.6827
 EVENTS = "events"

@@ -16,11 +16,11 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.config.cuts import DetectorCutsConfig, OverlapConfig
-from particleforge.schema import Fate
 from particleforge.selection.expressions import object_values, passing_objects
 from particleforge.selection.overlaps import without_overlaps
+from particleforge.tables import schema
+from particleforge.tables.schema import Fate
 
 NO_ELEMENT = -1
 

@@ -19,19 +19,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from particleforge import schema
 from particleforge.artefacts import write_json
 from particleforge.config.cuts import TOTAL, DetectorCutsConfig
 from particleforge.config.settings import SelectSettings
 from particleforge.config.skim import kept_collections
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
-from particleforge.provenance import Provenance
-from particleforge.schema import Fate
+from particleforge.provenance.record import Provenance
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import cut_objects, hand_over, remove_objects
 from particleforge.selection.split import split_of
-from particleforge.tables import arrow_schema, iter_events, read_metadata, to_arrow, write_table
+from particleforge.tables import schema
+from particleforge.tables.parquet import (
+    arrow_schema,
+    iter_events,
+    read_metadata,
+    to_arrow,
+    write_table,
+)
+from particleforge.tables.schema import Fate
 
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 

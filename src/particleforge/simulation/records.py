@@ -243,6 +243,6 @@ def concatenate(records: Sequence[Record]) -> Record:
     return kind(
         **{
             field.name: np.concatenate([getattr(r, field.name) for r in records])
-            for field in fields(kind)
+            for field in fields(kind)  # type: ignore[arg-type]
         }
-    )  # type: ignore[arg-type]
+    )

@@ -19,7 +19,7 @@ import numpy as np
 from particleforge.config.settings import SimulateSettings
 from particleforge.edm4hep.writer import Chunk, write_edm4hep
 from particleforge.errors import UserError
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.seeds import generator_of, pythia_seed_of
 from particleforge.simulation import (
     calorimeter,

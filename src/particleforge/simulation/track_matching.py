@@ -127,9 +127,9 @@ def assign_tracks(first, tube, track_offsets, cluster_offsets):  # type: ignore[
 
 
 @njit(cache=True)
-def absorb_fragments(
+def absorb_fragments(  # type: ignore[no-untyped-def]
     links, cluster_of_track, expected, sigma, energy, electromagnetic, reach, n_sigma
-):  # type: ignore[no-untyped-def]
+):
     """Return for each cluster the cluster whose group it belongs to: itself, or the one that
     absorbs it.
 

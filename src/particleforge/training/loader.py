@@ -37,9 +37,9 @@ from torch import Tensor
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.model.loss import Batch
-from particleforge.schema import ELEMENT_TYPES
 from particleforge.seeds import generator_of
-from particleforge.tables import iter_tables, read_metadata
+from particleforge.tables.parquet import iter_tables, read_metadata
+from particleforge.tables.schema import ELEMENT_TYPES
 from particleforge.training.plan import (
     Indices,
     PlannedBatch,

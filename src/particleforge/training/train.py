@@ -16,7 +16,7 @@ from particleforge.config.best import BestConfig
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import OUT_OF_MEMORY, sources_of
 

@@ -4,15 +4,15 @@ Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of
 validations, checkpoints; the ``State`` of the whole training, from which any later run goes on.
 
 Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global
-batch and multiplies by the number of parts that the events are dealt to, which undoes the layout's
-mean over them (``layouts``); so loss and gradients are those of one rank with the whole batch,
+batch and multiplies by the number of parts that the events are dealt to, which undoes the parallelism's
+mean over them (``forms of parallelism``); so loss and gradients are those of one rank with the whole batch,
 however many ranks and micro-batches (``training.accumulation_steps``) share it.
 
 Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted
 patience) is derived from sums over all ranks, so that all ranks leave the loop at the same step.
 
 Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve;
-stopped and resumed runs equal uninterrupted ones bit for bit. Going on with other ranks, layout,
+stopped and resumed runs equal uninterrupted ones bit for bit. Going on with other ranks, parallelism,
 accumulation or device continues the sequence of global batches, and the curve up to rounding.
 Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
 ``until_step`` that the uninterrupted run would not make may improve the best weights, but does not
@@ -49,11 +49,11 @@ from particleforge.training.checkpoint import State, write_checkpoint
 from particleforge.training.devices import check_compiler, check_precision
 from particleforge.training.distributed import Workers
 from particleforge.training.init_from import start_from
-from particleforge.training.layouts import make_layout
-from particleforge.training.layouts.base import local_part
 from particleforge.training.loader import ShardLoader
 from particleforge.training.metrics import MetricsLog
 from particleforge.training.optimiser import learning_rate
+from particleforge.training.parallelism import make_parallelism
+from particleforge.training.parallelism.base import local_part
 from particleforge.training.progress import Progress
 from particleforge.training.spec import CHECKPOINTS, Status, TrainingSpec
 from particleforge.training.timing import Moment, Shares, StepClock
@@ -97,10 +97,10 @@ class Trainer:
         torch.manual_seed(seed_of(self.settings.seed, "weights"))
         network = self._make_network(inputs)
         averaged = copy.deepcopy(network).requires_grad_(False) if self.training.ema_decay else None
-        self.layout = make_layout(self.settings, workers)
-        self.network = self.layout.place(network)
-        self.averaged = self.layout.place(averaged) if averaged else None
-        self.optimiser = self.layout.optimiser(self.network)
+        self.parallelism = make_parallelism(self.settings, workers)
+        self.network = self.parallelism.place(network)
+        self.averaged = self.parallelism.place(averaged) if averaged else None
+        self.optimiser = self.parallelism.optimiser(self.network)
         self.train_loader, self.valid_loader = (
             ShardLoader(
                 spec.manifest,
@@ -109,8 +109,8 @@ class Trainer:
                 budget=self.training.elements_per_batch,
                 shards_in_memory=self.training.shuffle_shards,
                 seed=self.settings.seed,
-                rank=self.layout.data_rank,
-                world_size=self.layout.data_size,
+                rank=self.parallelism.data_rank,
+                world_size=self.parallelism.data_size,
                 parts=self.training.accumulation_steps,
                 read_ahead=self.training.prefetch_windows,
                 pin=workers.device.type == "cuda",
@@ -132,7 +132,7 @@ class Trainer:
         self.best: dict[str, Any] = {
             "step": 0,
             "valid_loss": None,
-            "weights": self.layout.weights(self.scored),
+            "weights": self.parallelism.weights(self.scored),
         }
         self.execution: list[
             dict[str, Any]
@@ -173,9 +173,9 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "elements_per_batch": self.training.elements_per_batch,
-            "network": self.layout.weights(self.network),
-            "averaged": self.layout.weights(self.averaged) if self.averaged else None,
-            "optimiser": self.layout.optimiser_state(self.network, self.optimiser),
+            "network": self.parallelism.weights(self.network),
+            "averaged": self.parallelism.weights(self.averaged) if self.averaged else None,
+            "optimiser": self.parallelism.optimiser_state(self.network, self.optimiser),
             "best": self.best,
             "valid_curve": self.valid_curve,
             "stale_validations": self.stale_validations,
@@ -187,10 +187,10 @@ class Trainer:
 
         After one with another batch the next epoch begins.
         """
-        self.layout.load_weights(self.network, state["network"])
+        self.parallelism.load_weights(self.network, state["network"])
         if self.averaged:
-            self.layout.load_weights(self.averaged, state["averaged"])
-        self.layout.load_optimiser_state(self.network, self.optimiser, state["optimiser"])
+            self.parallelism.load_weights(self.averaged, state["averaged"])
+        self.parallelism.load_optimiser_state(self.network, self.optimiser, state["optimiser"])
         for name in (
             "step",
             "epoch",
@@ -216,7 +216,10 @@ class Trainer:
         """Take down how steps are computed from here on, and say so if they were computed otherwise
         before.
         """
-        now: dict[str, Any] = {"ranks": self.workers.world_size, "layout": self.layout.name}
+        now: dict[str, Any] = {
+            "ranks": self.workers.world_size,
+            "parallelism": self.parallelism.name,
+        }
         now |= {
             "accumulation_steps": self.training.accumulation_steps,
             "device": self.workers.device.type,
@@ -242,7 +245,7 @@ class Trainer:
         if self.training.compile:
             check_compiler()
             self.network.compile(dynamic=True)
-        network = self.layout.wrap(self.network)
+        network = self.parallelism.wrap(self.network)
         try:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
@@ -288,7 +291,7 @@ class Trainer:
             [n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64
         )
         tally = torch.cat((torch.stack([counts(batch) for batch in micro_batches]).sum(0), extra))
-        tally[: _TALLY.index("interrupted")] *= self.layout.counted
+        tally[: _TALLY.index("interrupted")] *= self.parallelism.counted
         if workers.world_size > 1:
             with self._clock.communicating():
                 tally = workers.sum(tally)
@@ -300,11 +303,11 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         terms = self._backward(network, micro_batches, denominators(tally[:N_COUNTS]))
         backward_end = Moment(workers.device)
-        norm = self.layout.clip(self.network, self.training.gradient_clip)
+        norm = self.parallelism.clip(self.network, self.training.gradient_clip)
         *local, norm_value = torch.cat((terms, norm[None])).cpu().double()  # waits for the device
         terms = torch.stack(local)
         if workers.world_size > 1:
-            self._clock.communication += self.layout.exposed_s(backward_end)
+            self._clock.communication += self.parallelism.exposed_s(backward_end)
             with self._clock.communicating():
                 terms = workers.sum(terms)
         values = torch.cat((terms, torch.stack((terms @ self.weights.cpu().double(), norm_value))))
@@ -337,9 +340,9 @@ class Trainer:
         def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
             sums = loss_sums(outputs, batch, self.network.host_columns, self.training.loss)
             terms = sums / global_counts.to(sums)
-            return terms @ self.weights * self.layout.data_size, terms
+            return terms @ self.weights * self.parallelism.data_size, terms
 
-        return self.layout.backward(network, micro_batches, objective)
+        return self.parallelism.backward(network, micro_batches, objective)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -396,10 +399,10 @@ class Trainer:
         network = self.scored.eval()
         sums = torch.zeros(len(TERMS) + N_COUNTS, dtype=torch.float64)
         for batch in self.valid_loader.once():
-            found = self.layout.evaluate(
+            found = self.parallelism.evaluate(
                 network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns)
             )
-            sums += torch.cat((found.cpu().double(), counts(batch) * self.layout.counted))
+            sums += torch.cat((found.cpu().double(), counts(batch) * self.parallelism.counted))
         self.network.train()
         total = self.workers.sum(sums)
         terms = total[: len(TERMS)] / denominators(total[len(TERMS) :])
@@ -423,7 +426,7 @@ class Trainer:
             self.best = {
                 "step": self.step,
                 "valid_loss": loss,
-                "weights": self.layout.weights(self.scored),
+                "weights": self.parallelism.weights(self.scored),
             }
         if self.step % self.training.valid_every_steps == 0:
             self.stale_validations = 0 if improved else self.stale_validations + 1

@@ -28,8 +28,8 @@ from particleforge.config.load import differences
 from particleforge.errors import UserError, explained
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
-from particleforge.provenance import Provenance
-from particleforge.tables import write_table
+from particleforge.provenance.record import Provenance
+from particleforge.tables.parquet import write_table
 from particleforge.training.checkpoint import State, latest_state, list_checkpoints, read_checkpoint
 from particleforge.training.distributed import (
     Workers,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from particleforge.figures import COLOURS, annotate, new_figure
+from particleforge.pages.figures import COLOURS, annotate, new_figure
 from particleforge.validation.events import GENERATOR
 from particleforge.validation.histograms import CLOSURE, ELEMENTS
 from particleforge.validation.plot_parts import (

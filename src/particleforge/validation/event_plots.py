@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from particleforge.figures import annotate, new_figure
+from particleforge.pages.figures import annotate, new_figure
 from particleforge.validation.events import RECONSTRUCTIONS, VIEWS
 from particleforge.validation.plot_parts import (
     Results,

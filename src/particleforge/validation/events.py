@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from particleforge import schema, tables
 from particleforge.dataset.classes import is_neutrino
 from particleforge.errors import UserError
+from particleforge.tables import parquet, schema
 
 GENERATOR = "generator"
 TRUTH = "truth"
@@ -60,7 +60,7 @@ class EventBatch:
 
 def sample_of(path: Path) -> str:
     """Return the sample that an event table belongs to, from its metadata."""
-    return str(tables.read_metadata(path)["sample"])
+    return str(parquet.read_metadata(path)["sample"])
 
 
 def read_pair(
@@ -71,11 +71,11 @@ def read_pair(
     ``also`` names further columns of the selected file, for ``EventBatch.events``.
     """
     sample = sample_of(selected)
-    tables.read_metadata(reconstructed)
+    parquet.read_metadata(reconstructed)
     found = pq.read_table(reconstructed, columns=[*_IDENTITY, "candidates"])
     known = pq.read_table(selected, columns=[*_IDENTITY, "split"])
     _check_identity(selected, reconstructed, known, found)
-    model = tables.from_arrow(found.select(["candidates"])).candidates
+    model = parquet.from_arrow(found.select(["candidates"])).candidates
     ids = found["event_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
     source = pq.ParquetFile(selected)
@@ -87,7 +87,7 @@ def read_pair(
         if rows.num_rows == 0:
             continue
         where = order[np.searchsorted(ids, rows["event_id"].to_numpy(), sorter=order)]
-        events = tables.from_arrow(rows)
+        events = parquet.from_arrow(rows)
         n_tracks = ak.num(events.tracks)
         n_elements = {"tracks": n_tracks, "clusters": ak.num(events.targets) - n_tracks}
         yield EventBatch(sample, rows.num_rows, _views(events, model[where]), n_elements, events)

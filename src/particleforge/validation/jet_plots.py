@@ -4,7 +4,7 @@ import mplhep
 import numpy as np
 from matplotlib.figure import Figure
 
-from particleforge.figures import COLOURS, LABELS, annotate, new_figure
+from particleforge.pages.figures import COLOURS, LABELS, annotate, new_figure
 from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, VIEWS
 from particleforge.validation.plot_parts import (
     Results,

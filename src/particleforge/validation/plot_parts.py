@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.figures import COLOURS, LABELS, MARKERS, annotate
+from particleforge.pages.figures import COLOURS, LABELS, MARKERS, annotate
 from particleforge.validation.events import RECONSTRUCTIONS, TRUTH
 from particleforge.validation.histograms import Hists
 

@@ -7,7 +7,7 @@ for medians and resolutions, Wilson intervals of 68.3 % for proportions.
 
 from pathlib import Path
 
-from particleforge.figures import save_figure, styled
+from particleforge.pages.figures import save_figure, styled
 from particleforge.validation.captions import captions
 from particleforge.validation.closure_plots import class_spectra, closure_jets, elements_per_event
 from particleforge.validation.event_plots import met, met_resolution, visible_energy

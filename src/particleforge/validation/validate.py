@@ -13,7 +13,7 @@ from pathlib import Path
 from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
-from particleforge.provenance import Provenance
+from particleforge.provenance.record import Provenance
 from particleforge.validation.closure import fill_closure
 from particleforge.validation.events import read_pair, sample_of
 from particleforge.validation.histograms import Hists, book, to_json

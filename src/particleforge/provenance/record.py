@@ -1,0 +1,266 @@
+"""What made a file: recorded by every stage, in two places, because data files must be
+byte-identical between runs.
+
+Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside
+their files, and ``<output>.provenance.json`` beside each output, written by ``record``.
+
+* ``plain`` is reproducible: stage, settings and their hash, names and checksums of the inputs,
+  package versions.
+* The record beside an output adds the circumstances: where the inputs lay (relative to the record,
+  so that a results folder can be moved), the output's own checksum, git commit and whether the tree
+  was dirty, host, Slurm job, start and duration.
+
+An output that is a folder has its record beside it; its checksum is that of the list of its files
+(``sha256sum`` format). ``lineage`` reads the records back.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from particleforge.artefacts import settings_hash, sha256, write_json
+from particleforge.errors import UserError
+
+RECORD_SUFFIX = ".provenance.json"
+_PACKAGES = (
+    "particleforge",
+    "numpy",
+    "awkward",
+    "pyarrow",
+    "uproot",
+    "pythia8mc",
+    "torch",
+    "optuna",
+    "onnx",
+    "onnxruntime",
+    "fastjet",
+)
+_SLURM_VARIABLES = {
+    "job_id": "SLURM_JOB_ID",
+    "array_job_id": "SLURM_ARRAY_JOB_ID",
+    "array_task_id": "SLURM_ARRAY_TASK_ID",
+    "node": "SLURMD_NODENAME",
+    "cluster": "SLURM_CLUSTER_NAME",
+}
+_SLURM_FIELDS = {"node_list": "NodeList", "restart_count": "Restarts"}
+_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the outputs of one job.
+
+    ``inputs`` maps absolute paths to checksums; ``part`` says which part of the stage's work this
+    is, where neither settings nor inputs do (a shard of the simulation, a slot of the search).
+    """
+
+    stage: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[Path, str]
+    part: Mapping[str, str | int]
+
+    @classmethod
+    def of(
+        cls,
+        stage: str,
+        settings: Mapping[str, Any],
+        inputs: Iterable[str | Path] = (),
+        *,
+        glanced_at: Iterable[str | Path] = (),
+        part: Mapping[str, str | int] | None = None,
+    ) -> Self:
+        """Take down stage, settings and inputs.
+
+        The checksum of ``inputs`` is computed; that of inputs ``glanced_at``, of which the stage
+        reads little or which it reads through another input that has their checksums, is taken from
+        their record, where there is one.
+        """
+        checksums = {path: checksum(path) for path in dict.fromkeys(map(_absolute, inputs))}
+        checksums |= {
+            path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))
+        }
+        return cls(stage, dict(settings), checksums, dict(part or {}))
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is reproducible, as plain values.
+
+        Inputs are named by the end of their path, at least folder and file, so that moving the
+        results changes nothing.
+        """
+        return {
+            "stage": self.stage,
+            **({"part": dict(self.part)} if self.part else {}),
+            "settings": dict(self.settings),
+            "settings_hash": settings_hash(self.settings),
+            "inputs": dict(zip(_short_names(list(self.inputs)), self.inputs.values(), strict=True)),
+            "packages": dict(package_versions()),
+        }
+
+    def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
+        """Write the record beside each output.
+
+        ``known`` are outputs too, whose checksums need not be computed.
+        """
+        reproducible, circumstances = self.plain(), _circumstances()
+        for output, digest in [*((path, None) for path in outputs), *(known or {}).items()]:
+            folder = Path(output).parent
+            inputs = [
+                {"file": os.path.relpath(path, folder), "sha256": found}
+                for path, found in self.inputs.items()
+            ]
+            content = {
+                **reproducible,
+                "inputs": inputs,
+                "seed": self.settings.get("seed"),
+                "output": {"sha256": digest or checksum(Path(output))},
+                "circumstances": circumstances,
+            }
+            write_json(record_of(output), content)
+
+
+def record_of(output: str | Path) -> Path:
+    """Return the path of an output's record."""
+    return Path(f"{output}{RECORD_SUFFIX}")
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's list of files."""
+    if not path.is_dir():
+        return sha256(path)
+    files = (file for file in path.rglob("*") if file.is_file())
+    return list_checksum(
+        {
+            str(name): sha256(path / name)
+            for file in files
+            if not _hidden(name := file.relative_to(path))
+        }
+    )
+
+
+def _recorded_checksum(path: Path) -> str:
+    record = record_of(path)
+    return read_record(record)["output"]["sha256"] if record.is_file() else checksum(path)
+
+
+def read_record(record: Path) -> dict[str, Any]:
+    """Return a record's content; one that ``record`` did not write is a UserError."""
+    try:
+        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        str(content["output"]["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{record}: not a readable record of provenance ({error!r}); rerun the stage that wrote"
+            " the file beside it"
+        ) from error
+    return content
+
+
+def list_checksum(checksums: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a folder from those of its files, by their names in it."""
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(checksums.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _hidden(name: Path) -> bool:
+    """Whether a file of a folder is none of its content: temporary names, Snakemake's time stamp,
+    records.
+    """
+    return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape results."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _short_names(paths: list[Path]) -> list[str]:
+    """Return the ends of the paths, of equal length, at least folder and file, as long as it takes
+    to tell them apart.
+    """
+    for length in count(2):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    raise AssertionError("paths differ")
+
+
+def _circumstances() -> dict[str, Any]:
+    """Return what is true of this process only."""
+    commit, dirty = _git_state()
+    started = psutil.Process().create_time()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "host": socket.gethostname(),
+        "slurm": _slurm_job(),
+        "pid": os.getpid(),
+        "command": Path(sys.argv[0]).name,
+        "started_unix_s": round(started, 3),
+        "wall_time_s": round(time.time() - started, 3),
+    }
+
+
+@cache
+def _slurm_job() -> dict[str, str]:
+    """Return what Slurm tells of the job that this process is part of; nothing outside of one.
+
+    Nodes and restarts are asked for, as Snakemake's executor plugin takes their variables out of a
+    job's environment; a controller that does not answer leaves them out.
+    """
+    found = {key: os.environ[name] for key, name in _SLURM_VARIABLES.items() if name in os.environ}
+    if "job_id" in found:
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["scontrol", "show", "job", "--oneliner", found["job_id"]]
+            answer = subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+            ).stdout
+            told = dict(word.partition("=")[::2] for word in answer.split())
+            found |= {key: told[name] for key, name in _SLURM_FIELDS.items() if name in told}
+    return found
+
+
+@cache
+def _git_state() -> tuple[str, bool]:
+    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown",
+    False)``.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        ).stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # an installed package may lie in somebody else's repository
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", False

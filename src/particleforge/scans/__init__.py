@@ -1,0 +1,3 @@
+"""Scans: many small trainings that answer one question about the network, each a target of the
+workflow.
+"""

@@ -1,3 +1,0 @@
-"""Studies: many small trainings that answer one question about the network, each a target of the
-workflow.
-"""

@@ -1,0 +1,1 @@
+"""Event tables: their columns, and Parquet in and out."""

@@ -1,0 +1,216 @@
+"""Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with
+provenance inside.
+
+Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd;
+training shards lz4). Each field, also the members of records, has ``description`` and ``unit``
+(where it has one) as Arrow metadata; the file's key-value metadata carries schema version and what
+shaped the file (``provenance``).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from particleforge.artefacts import atomic_output
+from particleforge.errors import UserError
+from particleforge.tables import schema
+
+_SCALARS = {
+    name: getattr(pa, name)()
+    for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")
+}
+METADATA_KEY = b"particleforge"
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """Return the Arrow type of a schema dtype such as ``float32`` or ``list<int8>``."""
+    if dtype.startswith("list<"):
+        return pa.list_(pa.field("element", _SCALARS[dtype[5:-1]], nullable=False))
+    return _SCALARS[dtype]
+
+
+def arrow_schema(
+    fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()
+) -> pa.Schema:
+    """Return the Arrow schema of event-level ``fields`` followed by list-of-record ``collections``."""
+    columns = [_arrow_field(field) for field in fields]
+    for collection in collections:
+        record = pa.field(
+            "element",
+            pa.struct([_arrow_field(field) for field in collection.fields]),
+            nullable=False,
+        )
+        described = {"description": collection.description}
+        columns.append(
+            pa.field(collection.name, pa.list_(record), nullable=False, metadata=described)
+        )
+    return pa.schema(columns)
+
+
+def _arrow_field(field: schema.Field) -> pa.Field:
+    described = {"description": field.description} | ({"unit": field.unit} if field.unit else {})
+    return pa.field(field.name, arrow_type(field.dtype), nullable=False, metadata=described)
+
+
+DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)
+HITS_DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET_OF_HITS)
+SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET)
+HITS_SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS)
+RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
+SHARD_SCHEMA = arrow_schema(schema.SHARD)
+
+
+def column_types(layout: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the types of all columns, also the members of records, by their paths in Parquet
+    (``tracks.list.element.pt``).
+    """
+    found: dict[str, pa.DataType] = {}
+    for field in layout:
+        is_list = pa.types.is_list(field.type)
+        path, kind = (
+            (f"{field.name}.list.element", field.type.value_type)
+            if is_list
+            else (field.name, field.type)
+        )
+        found |= (
+            {f"{path}.{member.name}": member.type for member in kind}
+            if pa.types.is_struct(kind)
+            else {path: kind}
+        )
+    return found
+
+
+def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
+    """Cast awkward records to an Arrow table of the given layout.
+
+    A missing column is a KeyError.
+    """
+    columns = []
+    for field in layout:
+        column = events[field.name]
+        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+            column = ak.zip({m.name: column[m.name] for m in field.type.value_type}, depth_limit=2)
+        array = ak.to_arrow(column, extensionarray=False, list_to32=True)
+        columns.append(array.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=layout)
+
+
+def write_table(
+    path: str | Path,
+    batches: Iterable[pa.Table],
+    layout: pa.Schema,
+    metadata: dict[str, Any],
+    *,
+    row_group_size: int = 500,
+    **encoding: Any,
+) -> int:
+    """Stream ``batches`` into one Parquet file and return the number of rows.
+
+    The file appears only when complete.
+
+    ``metadata`` goes into the file as JSON under the key ``particleforge``; it is read after the
+    last batch, so that a generator of batches can fill in what it found (sums over the file).
+    ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``. Integers and text are stored by
+    dictionary; measured values hardly repeat, so that theirs would cost space and time
+    (benchmarks/shard_format.py).
+    """
+    dictionaries = [
+        path for path, kind in column_types(layout).items() if not pa.types.is_floating(kind)
+    ]
+    encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
+    rows = 0
+    with (
+        atomic_output(path) as temporary,
+        pq.ParquetWriter(temporary, layout, **encoding) as writer,
+    ):
+        for batch in batches:
+            writer.write_table(batch.cast(layout), row_group_size=row_group_size)
+            rows += batch.num_rows
+        stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
+        writer.add_key_value_metadata(
+            {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
+        )
+    return rows
+
+
+def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> int:
+    """Write a training shard, which is read once an epoch, with the compression that is read
+    fastest (benchmarks/shard_format.py).
+    """
+    return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4")
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Return what ``write_table`` stored under ``metadata``; a file without it is a UserError."""
+    try:
+        stored = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that"
+            " writes it"
+        ) from error
+    if stored is None:
+        raise UserError(
+            f"{path}: Parquet file was not written by particleforge; rebuild it with this workflow"
+        )
+    found: dict[str, Any] = json.loads(stored)
+    if found["schema_version"] != schema.SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {found['schema_version']}, this package reads"
+            f" {schema.SCHEMA_VERSION}; rebuild the file"
+        )
+    return found
+
+
+def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Array:
+    """Read a whole event table as awkward records; ``columns`` as ``["tracks", "event_id"]``."""
+    read_metadata(path)
+    return from_arrow(pq.read_table(path, columns=list(columns) if columns is not None else None))
+
+
+def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
+    """Yield an event table block by block (row group by row group), so that memory does not grow
+    with the file.
+
+    Bytes that cannot be decoded are a UserError.
+    """
+    yield from map(from_arrow, iter_tables(path, columns))
+
+
+def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of an event table as Arrow tables.
+
+    Bytes that cannot be decoded are a UserError.
+    """
+    chosen = list(columns) if columns is not None else None
+    with _decoding(path):
+        table = pq.ParquetFile(path)
+    with table:
+        for group in range(table.num_row_groups):
+            with _decoding(path):
+                block = table.read_row_group(group, columns=chosen)
+            yield block
+
+
+@contextmanager
+def _decoding(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it"
+        ) from error
+
+
+def from_arrow(table: pa.Table) -> ak.Array:
+    """Return an Arrow table as awkward records.
+
+    The layouts forbid nulls, so no option types appear.
+    """
+    return ak.from_arrow(table)

@@ -1,0 +1,17 @@
+"""Unpack the job's files and settings, call the package."""
+
+from pathlib import Path
+
+from particleforge.config.settings import ScanSettings
+from particleforge.logs import job_log
+from particleforge.scans.gather import gather_scan
+
+with job_log(snakemake.log[0]):
+    gather_scan(
+        ScanSettings.model_validate(snakemake.params.settings),
+        snakemake.wildcards.scan,
+        list(map(Path, snakemake.input)),
+        Path(snakemake.output.summary),
+        Path(snakemake.output.table),
+        Path(snakemake.output.plots),
+    )
