@@ -26,7 +26,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        RUN.every(PATHS.report),
+        RUN.files.every(PATHS.report),
 
 
 onstart:
@@ -40,7 +40,7 @@ onsuccess:
     print(
         "\n".join(
             f"Report: {path}"
-            for path in RUN.every(PATHS.report)
+            for path in RUN.files.every(PATHS.report)
             if Path(path).is_file()
         )
     )

@@ -64,14 +64,14 @@ def test_the_clic_record_gives_one_shard_a_file_with_its_checksum(tmp_path):
             "x.root",
         )
         run = planned("clic_zenodo_8260741", tmp_path, server.url)
-        assert [path.rsplit("/", 1)[-1] for path in run.fetched_files()] == [
+        assert [path.rsplit("/", 1)[-1] for path in run.given.fetched_files()] == [
             "reco_p8_ee_tt_ecm380_2.root",
             "reco_p8_ee_tt_ecm380_10.root",
             "reco_p8_ee_qq_ecm380_1.root",
         ]
-        assert len(run.every_shard(run.paths.dataset)) == 3
+        assert len(run.files.every_shard(run.paths.dataset)) == 3
         assert server.count("/api/records/8260741") == 1
-        run._given.keep_numbers()
+        run.given.keep_numbers()
     planned("clic_zenodo_8260741", tmp_path, "http://127.0.0.1:9")  # now nothing is asked
 
 

@@ -154,12 +154,12 @@ def test_fine_tuning_takes_the_other_detectors_model_as_an_input() -> None:
         report={"scans": ["fine_tuning", "scaling_law"]},
     )
     assert run.run.detector == ("cld",)
-    assert run.scan_source(SimpleNamespace(detector="cld", scan="fine_tuning")) == [
+    assert run.scans.source(SimpleNamespace(detector="cld", scan="fine_tuning")) == [
         "results/clic/train/best.pt"
     ]
-    assert run.scan_source(SimpleNamespace(detector="cld", scan="scaling_law")) == []
-    assert run.scan_results("fine_tuning")(None)[0] == "results/cld/scans/fine_tuning.json"
-    shown = run.report_scans(run.paths.scan)
+    assert run.scans.source(SimpleNamespace(detector="cld", scan="scaling_law")) == []
+    assert run.scans.results("fine_tuning")(None)[0] == "results/cld/scans/fine_tuning.json"
+    shown = run.scans.in_report(run.paths.scan)
     assert shown(SimpleNamespace(detector="cld")) == [
         "results/cld/scans/fine_tuning.json",
         "results/cld/scans/scaling_law.json",
@@ -170,16 +170,16 @@ def test_fine_tuning_takes_the_other_detectors_model_as_an_input() -> None:
 @pytest.mark.fault("unknown configuration key")
 def test_fine_tuning_without_another_detector_is_refused() -> None:
     with pytest.raises(UserError, match=r"scans\.fine_tuning\.from_detector: is not set"):
-        workflow().scan_results("fine_tuning")(None)
+        workflow().scans.results("fine_tuning")(None)
     run = workflow(detector="clic", scans={"fine_tuning": {"from_detector": "clic"}})
     with pytest.raises(
         UserError, match=r"scans\.fine_tuning\.from_detector: clic is the only detector"
     ):
-        run.scan_results("fine_tuning")(None)
+        run.scans.results("fine_tuning")(None)
     with pytest.raises(
         UserError, match=r"scans\.scaling_law: has no training none_0; there are: events_"
     ):
-        workflow().scan_point(SimpleNamespace(scan="scaling_law", point="none_0"))
+        workflow().scans.point(SimpleNamespace(scan="scaling_law", point="none_0"))
 
 
 # ---- one training

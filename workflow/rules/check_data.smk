@@ -4,13 +4,13 @@
 
 rule check_data:
     input:
-        RUN.every(PATHS.dataset_verdict, PATHS.shards_verdict),
+        RUN.files.every(PATHS.dataset_verdict, PATHS.shards_verdict),
 
 
 rule check_dataset:
     """All shards of one sample of the dataset: layout, values, references, energies, drift."""
     input:
-        RUN.shards_of_sample(PATHS.dataset),
+        RUN.files.shards_of_sample(PATHS.dataset),
     output:
         PATHS.sample_verdict,
     log:
@@ -32,7 +32,7 @@ rule check_dataset:
 rule compare_samples:
     """The samples of the dataset against each other."""
     input:
-        RUN.samples(PATHS.sample_verdict),
+        RUN.files.samples(PATHS.sample_verdict),
     output:
         PATHS.dataset_verdict,
     log:

@@ -1,12 +1,12 @@
 rule dataset:
     input:
-        lambda _: RUN.every_shard(PATHS.dataset),
+        lambda _: RUN.files.every_shard(PATHS.dataset),
 
 
 rule build_dataset:
     """Simulated or given files to one Parquet row per event, with truth and targets."""
     input:
-        RUN.dataset_inputs,
+        RUN.files.dataset_inputs,
     output:
         PATHS.dataset,
     log:

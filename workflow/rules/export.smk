@@ -1,6 +1,6 @@
 rule export:
     input:
-        RUN.every(PATHS.onnx),
+        RUN.files.every(PATHS.onnx),
 
 
 rule export_onnx:

@@ -5,7 +5,7 @@ localrules:
 
 rule fetch:
     input:
-        lambda _: RUN.fetched_files(),
+        lambda _: RUN.given.fetched_files(),
 
 
 rule fetch_file:
@@ -18,9 +18,10 @@ rule fetch_file:
         PATHS.benchmark("fetch_file", "sample", "source")
     threads: RUN.threads("fetch_file")
     resources:
-        **RUN.fetch_resources(),
+        **RUN.resources("fetch_file"),
+        **RUN.given.fetch_resources(),
     params:
-        settings=RUN.fetch_settings,
+        settings=RUN.given.fetch_settings,
     message:
         "{wildcards.detector}: fetch {wildcards.source} of {wildcards.sample}"
     script:

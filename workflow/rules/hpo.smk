@@ -1,6 +1,8 @@
 rule hpo:
     input:
-        RUN.every(PATHS.hpo_best, PATHS.hpo_trials, *map(PATHS.hpo_plot, RUN.hpo_plots)),
+        RUN.files.every(
+            PATHS.hpo_best, PATHS.hpo_trials, *map(PATHS.hpo_plot, RUN.search.plots)
+        ),
 
 
 rule run_hpo_slot:
@@ -9,15 +11,15 @@ rule run_hpo_slot:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
         checked=PATHS.shards_verdict,
-        parents=RUN.slot_parents,
-        warm_start=RUN.slot_warm_start,
+        parents=RUN.search.slot_parents,
+        warm_start=RUN.search.warm_start,
     output:
         PATHS.hpo_slot,
     log:
         PATHS.log("run_hpo_slot", "bracket", "rung", "slot"),
     benchmark:
         PATHS.benchmark("run_hpo_slot", "bracket", "rung", "slot")
-    priority: RUN.priority
+    priority: RUN.search.priority
     threads: RUN.threads("run_hpo_slot")
     resources:
         **RUN.resources("run_hpo_slot"),
@@ -36,7 +38,7 @@ rule confirm_trial:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
         checked=PATHS.shards_verdict,
-        slots=RUN.all_slots,
+        slots=RUN.search.all_slots,
     output:
         PATHS.hpo_confirmation,
     log:
@@ -59,14 +61,14 @@ rule select_best_trial:
     """The winner's settings, the table of trials and the plots of the search."""
     input:
         **RUN.training_data("train", "valid"),
-        slots=RUN.all_slots,
-        confirmations=RUN.confirmations,
+        slots=RUN.search.all_slots,
+        confirmations=RUN.search.confirmations,
     output:
         **{
             name: report(
                 PATHS.hpo_plot(name), caption="../report/hpo.rst", category="Search"
             )
-            for name in RUN.hpo_plots
+            for name in RUN.search.plots
         },
         best=PATHS.hpo_best,
         trials=report(PATHS.hpo_trials, caption="../report/hpo.rst", category="Search"),

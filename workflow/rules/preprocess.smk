@@ -1,12 +1,12 @@
 rule preprocess:
     input:
-        RUN.every(*RUN.training_data(*SPLITS).values()),
+        RUN.files.every(*RUN.training_data(*SPLITS).values()),
 
 
 rule write_shards:
     """Features, targets, normalisation and shuffled shards for training."""
     input:
-        selected=RUN.shards(PATHS.selected),
+        selected=RUN.files.shards(PATHS.selected),
         checked=PATHS.dataset_verdict,
     output:
         manifest=PATHS.manifest,

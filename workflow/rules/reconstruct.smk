@@ -1,6 +1,8 @@
 rule reconstruct:
     input:
-        lambda _: RUN.every_shard(PATHS.reconstructed, PATHS.reconstructed_edm4hep),
+        lambda _: RUN.files.every_shard(
+            PATHS.reconstructed, PATHS.reconstructed_edm4hep
+        ),
 
 
 rule reconstruct_events:

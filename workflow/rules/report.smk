@@ -1,14 +1,14 @@
 rule report:
     input:
-        RUN.every(PATHS.report),
+        RUN.files.every(PATHS.report),
 
 
 rule build_report:
     """One self-contained page of everything."""
     input:
-        dataset=RUN.shards(PATHS.dataset),
-        selected=RUN.shards(PATHS.selected),
-        reconstructed=RUN.shards(PATHS.reconstructed),
+        dataset=RUN.files.shards(PATHS.dataset),
+        selected=RUN.files.shards(PATHS.selected),
+        reconstructed=RUN.files.shards(PATHS.reconstructed),
         cutflow_table=PATHS.cutflow_table,
         cutflow_plot=PATHS.cutflow_plot,
         manifest=PATHS.manifest,
@@ -16,15 +16,15 @@ rule build_report:
         shards_verdict=PATHS.shards_verdict,
         hpo_best=PATHS.hpo_best,
         hpo_trials=PATHS.hpo_trials,
-        hpo_plots=[PATHS.hpo_plot(name) for name in RUN.hpo_plots],
+        hpo_plots=[PATHS.hpo_plot(name) for name in RUN.search.plots],
         metrics=PATHS.metrics,
         parity=PATHS.parity,
         model_card=PATHS.model_card,
         physics_metrics=PATHS.physics_metrics,
         histograms=PATHS.histograms,
         validation_plots=PATHS.validation_plots,
-        scans=RUN.report_scans(PATHS.scan),
-        scan_plots=RUN.report_scans(PATHS.scan_plots),
+        scans=RUN.scans.in_report(PATHS.scan),
+        scan_plots=RUN.scans.in_report(PATHS.scan_plots),
     output:
         report(PATHS.report, caption="../report/page.rst", category="Report"),
     log:

@@ -1,17 +1,17 @@
 # Targets that are no part of an ordinary run: each trains many small networks. See docs/scans.md.
 rule scaling_batch:
     input:
-        RUN.scan_results("scaling_batch"),
+        RUN.scans.results("scaling_batch"),
 
 
 rule fine_tuning:
     input:
-        RUN.scan_results("fine_tuning"),
+        RUN.scans.results("fine_tuning"),
 
 
 rule scaling_law:
     input:
-        RUN.scan_results("scaling_law"),
+        RUN.scans.results("scaling_law"),
 
 
 rule run_scan_training:
@@ -19,7 +19,7 @@ rule run_scan_training:
     input:
         **RUN.training_data("train", "valid"),
         checked=PATHS.shards_verdict,
-        source=RUN.scan_source,
+        source=RUN.scans.source,
     output:
         PATHS.scan_point,
     log:
@@ -30,7 +30,7 @@ rule run_scan_training:
     resources:
         **RUN.resources("run_scan_training"),
     params:
-        point=RUN.scan_point,
+        point=RUN.scans.point,
         work=PATHS.scan_work,
     message:
         "{wildcards.detector}: {wildcards.scan}, {wildcards.point}"
@@ -41,7 +41,7 @@ rule run_scan_training:
 rule gather_scan:
     """Summary, fits, table and plots of a scan."""
     input:
-        RUN.scan_points,
+        RUN.scans.points,
     output:
         summary=PATHS.scan,
         table=report(PATHS.scan_table, caption="../report/scans.rst", category="Scans"),

@@ -1,7 +1,7 @@
 rule select:
     input:
-        RUN.every(PATHS.cutflow_table, PATHS.cutflow_plot),
-        lambda _: RUN.every_shard(PATHS.selected),
+        RUN.files.every(PATHS.cutflow_table, PATHS.cutflow_plot),
+        lambda _: RUN.files.every_shard(PATHS.selected),
 
 
 rule select_events:
@@ -29,7 +29,7 @@ rule select_events:
 rule gather_cutflows:
     """One cutflow of all samples, table and plot."""
     input:
-        RUN.shards(PATHS.cutflow),
+        RUN.files.shards(PATHS.cutflow),
     output:
         table=PATHS.cutflow_table,
         plot=report(

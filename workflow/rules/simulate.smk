@@ -1,6 +1,6 @@
 rule simulate:
     input:
-        lambda _: RUN.every_shard(PATHS.simulated),
+        lambda _: RUN.files.every_shard(PATHS.simulated),
 
 
 rule simulate_events:

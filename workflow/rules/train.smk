@@ -1,6 +1,6 @@
 rule train:
     input:
-        RUN.every(PATHS.model, PATHS.metrics),
+        RUN.files.every(PATHS.model, PATHS.metrics),
 
 
 rule train_model:

@@ -1,13 +1,13 @@
 rule validate:
     input:
-        RUN.every(PATHS.physics_metrics),
+        RUN.files.every(PATHS.physics_metrics),
 
 
 rule validate_model:
     """Jets, missing momentum and particles of model, baseline and truth limit."""
     input:
-        selected=RUN.shards(PATHS.selected),
-        reconstructed=RUN.shards(PATHS.reconstructed),
+        selected=RUN.files.shards(PATHS.selected),
+        reconstructed=RUN.files.shards(PATHS.reconstructed),
     output:
         metrics=PATHS.physics_metrics,
         histograms=PATHS.histograms,

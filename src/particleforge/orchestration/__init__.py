@@ -1,1 +1,4 @@
-"""What stands between the configuration and Snakemake: questions of the rules, resources, status, the check of a site."""
+"""What stands between the configuration and Snakemake.
+
+Answers to the rules, resources of jobs, status, the check of a site.
+"""

@@ -1,0 +1,53 @@
+"""What the rules ask of files that were given: which are fetched, from where, how patiently."""
+
+from typing import Any
+
+from particleforge.config.run import RunConfig
+from particleforge.config.settings import FetchSettings
+from particleforge.errors import UserError
+from particleforge.inputs.given import GivenFiles
+from particleforge.orchestration.job_resources import Resource
+
+
+class Given:
+    """The given files of one run; none where events are simulated."""
+
+    def __init__(self, run: RunConfig, source: GivenFiles | None) -> None:
+        self._run, self._source = run, source
+
+    def fetched_files(self) -> list[str]:
+        """Return all files that are fetched for the chosen detectors."""
+        if self._source is None:
+            return []
+        return [file for name in self._run.detector for file in self._source.fetched(name)]
+
+    def fetch_settings(self, wildcards: Any) -> dict[str, Any]:
+        """Params function: a file to fetch."""
+        if self._source is None:
+            raise UserError(
+                "simulation.backend: is parametric, so nothing is fetched; set it to files"
+            )
+        source = self._source.source(wildcards.detector, wildcards.sample, wildcards.source)
+        return FetchSettings(url=source.url, checksum=source.checksum).plain()
+
+    def fetch_resources(self) -> dict[str, Resource]:
+        """Return, as resources of a fetch, what is no setting: changing it fetches nothing anew."""
+        fetch = self._run.simulation.fetch
+        return {
+            "fetch_attempts": fetch.attempts,
+            "fetch_wait_ms": round(fetch.wait_s * 1000),
+            "fetch_timeout_ms": round(fetch.timeout_s * 1000),
+            "on_bad_file": self._run.dataset.on_bad_file,
+        }
+
+    def checksums(self, wildcards: Any) -> list[str]:
+        """Return the checksums that the files of a job's shard must have; none if none is known."""
+        if self._source is None:
+            return []
+        shard = int(wildcards.shard)
+        return self._source.checksums(wildcards.detector, wildcards.sample, shard)
+
+    def keep_numbers(self) -> None:
+        """Write down which shard each given file belongs to."""
+        if self._source is not None:
+            self._source.keep_numbers()
