@@ -6,8 +6,6 @@ import ast
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
 from particleforge.config.settings import SelectSettings
 from particleforge.orchestration.workflow import Workflow
 
