@@ -44,9 +44,8 @@ from particleforge.edm4hep.rootfile import EventFile
 from particleforge.tables.parquet import read_table
 
 CONFIG = Path(__file__).parents[1] / "config"
-INCUMBENT_S_PER_EVENT = (
-    0.9  # particleflow 3.1.0, mlpf/data/key4hep/postprocessing.py, on events of 5 000 to 8 000 hits
-)
+# particleflow 3.1.0, mlpf/data/key4hep/postprocessing.py, on events of 5 000 to 8 000 hits
+INCUMBENT_S_PER_EVENT = 0.9
 BIG_FILE_BYTES = 10e9
 REPEATS = 3
 DISTINCT = 200  # events of the files whose peaks are compared, before their content repeats

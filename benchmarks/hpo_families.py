@@ -133,9 +133,8 @@ class Plateau(PowerLaw):
             _unit(config, "weight_decay"),
             _unit(config, "n_layers"),
         )
-        start = 0.01 * 60 ** (
-            0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate
-        )  # as a share of the full budget
+        # as a share of the full budget
+        start = 0.01 * 60 ** (0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate)
         learnt = 1 / (1 + (start / share) ** 4)
         return 1.6 - (1.6 - self.final(config) - 0.03 * share**-0.3) * learnt
 
@@ -182,9 +181,8 @@ class Recorded:
             if len(group) == 2
         ]
         apart = np.abs([curves[a, -1] - curves[b, -1] for a, b in pairs])
-        self.noise = float(
-            1.4826 * np.median(apart) / math.sqrt(2)
-        )  # robust: trainings that go badly scatter far more
+        # robust: trainings that go badly scatter far more
+        self.noise = float(1.4826 * np.median(apart) / math.sqrt(2))
         self._known: dict[tuple[float, ...], np.ndarray] = {}
 
     def _features(self, configs: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -201,9 +199,8 @@ class Recorded:
         features = self._features([config])
         key = tuple(features[0])
         if key not in self._known:
-            row = features.astype(
-                np.float32
-            )  # what trees compare; the forest's own predict takes ten times as long for one row
+            # what trees compare; the forest's own predict takes ten times as long for one row
+            row = features.astype(np.float32)
             self._known[key] = np.mean(
                 [tree.tree_.predict(row)[0, :, 0] for tree in self._forest.estimators_], axis=0
             )

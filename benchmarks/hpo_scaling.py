@@ -236,9 +236,8 @@ class Pool:
     ) -> None:
         self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
         self.clock, self.record, self.dice = Clock(), Record(workers), np.random.default_rng(seed)
-        self.rungs: list[list[tuple[float, float]]] = [
-            [] for _ in range(RUNGS)
-        ]  # (loss, factor) of what has ended there, best first
+        # (loss, factor) of what has ended there, best first
+        self.rungs: list[list[tuple[float, float]]] = [[] for _ in range(RUNGS)]
         self.promoted: list[set[float]] = [set() for _ in range(RUNGS)]
         self.new, self.n_trials, self.lock_free_at = hpo.first_rung_slots, 0, 0.0
         self.idle: list[int] = []

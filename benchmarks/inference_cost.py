@@ -28,6 +28,7 @@ from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import SetTransformer
 from particleforge.tables.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
 
+# width, layers, factor
 SIZES = [
     (32, 1, 2.0),
     (32, 3, 2.0),
@@ -36,7 +37,7 @@ SIZES = [
     (64, 6, 4.0),
     (128, 3, 2.0),
     (128, 6, 2.0),
-]  # width, layers, factor
+]
 ELEMENTS = 1024
 
 

@@ -172,9 +172,8 @@ def loading_megabytes(manifest: Path, *options: int) -> float:
 
 def print_memory(manifest: str, *options: str) -> None:
     """Print what loading an epoch adds to the peak memory of this process."""
-    pq.read_table(
-        Path(manifest).with_name("train") / "00000.parquet", columns=["n_elements"]
-    )  # loads what pyarrow needs
+    # loads what pyarrow needs
+    pq.read_table(Path(manifest).with_name("train") / "00000.parquet", columns=["n_elements"])
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     before = megabytes("VmRSS")
     loader = make_loader(Path(manifest), *map(int, options))
@@ -231,9 +230,8 @@ def main() -> None:
     print(f"\n{'':28}{'us/event':>10}{'events/s/core':>16}{'MB/s':>8}")
     titles = {"raw": "pyarrow.parquet.read_table", "rank 0 of 1": "batches, the only rank"}
     for name, value in best.items():
-        rate = (
-            seen["events"] / value
-        )  # events of the split: a rank of many goes through all, and copies its own
+        # events of the split: a rank of many goes through all, and copies its own
+        rate = seen["events"] / value
         print(
             f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / value / 1e6:>8.0f}"
         )

@@ -46,9 +46,8 @@ def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
     build = stage.DatasetSettings.of(run, detector, sample_name=simulate.sample_name)
     simulated, dataset = folder / "00000.root", folder / "00000.parquet"
     warm = folder / "warm.root"
-    simulate_events(
-        simulate.model_copy(update={"events_per_shard": 2}), "00001", warm
-    )  # numba compiles
+    # numba compiles
+    simulate_events(simulate.model_copy(update={"events_per_shard": 2}), "00001", warm)
     build_dataset(build, [warm], folder / "warm.parquet")
     chunk = build.dataset.chunk_events
     figures = {

@@ -68,9 +68,8 @@ class Rates:
     bytes_per_event: float
     start_cpu_s: float
     files_per_job: float
-    side_bytes_per_job: (
-        float  # records beside the outputs, logs, Snakemake's benchmark files and records
-    )
+    # records beside the outputs, logs, Snakemake's benchmark files and records
+    side_bytes_per_job: float
 
 
 def cpu_seconds(command: Sequence[str]) -> float:

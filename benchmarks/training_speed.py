@@ -128,9 +128,8 @@ class Incumbent:
             ("comet_ml", ("OfflineExperiment", "Experiment")),
             ("tensorflow_datasets", ()),
         ):
-            stand_in = types.ModuleType(
-                name
-            )  # the package imports these, the model does not use them
+            # the package imports these, the model does not use them
+            stand_in = types.ModuleType(name)
             for member in members:
                 setattr(stand_in, member, object)
             sys.modules.setdefault(name, stand_in)
@@ -273,9 +272,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        manifest = write_shards(
-            folder / "shards", "clic", train=8000, valid=100
-        )  # a trainer wants both
+        # a trainer wants both
+        manifest = write_shards(folder / "shards", "clic", train=8000, valid=100)
         package = arguments.incumbent or fetched(folder / "package")
         ours = {dtype: Ours(manifest, folder, dtype) for dtype in DTYPES}
         lengths = np.concatenate(ours["bf16"].trainer.train_loader.lengths)

@@ -30,9 +30,8 @@ class Server:
 
     def __init__(self) -> None:
         self._user: list[str] = []
-        self.folder = Path(
-            tempfile.mkdtemp(prefix="pg")
-        )  # pytest's own are closed to other users, and too long for a socket
+        # pytest's own are closed to other users, and too long for a socket
+        self.folder = Path(tempfile.mkdtemp(prefix="pg"))
         if os.geteuid() == 0:
             user = next(
                 pwd.getpwnam(name)

@@ -262,9 +262,8 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(
     try:
         for turn in range(kills):
             victim = dice.randrange(4)
-            workers.wait_for_answers(
-                victim, dice.choice([0, 1, 2, 3])
-            )  # 0: perhaps while it opens the study
+            # 0: perhaps while it opens the study
+            workers.wait_for_answers(victim, dice.choice([0, 1, 2, 3]))
             time.sleep(dice.expovariate(100.0))
             if server and turn == kills // 2:
                 server.crash()

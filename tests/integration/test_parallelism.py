@@ -283,6 +283,5 @@ def test_groups_of_ranks_share_events_and_copies_of_the_network(
         for number, own in enumerate(variants)
     ]
     for result in train_on(4, specs, tmp_path).values():
-        assert_same_curve(
-            result, on_two_ranks["chain"], 10
-        )  # whose first ten steps are DDP's, with a validation after them
+        # whose first ten steps are DDP's, with a validation after them
+        assert_same_curve(result, on_two_ranks["chain"], 10)

@@ -90,9 +90,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         done = run(stage_settings(100), files[:number], tmp_path / f"shards{number}")
         assert done.returncode == 0, done.stderr
         peaks_mib.append(float(done.stdout))
-    content_mib = (
-        40 * 100 * 300 * (16 * 4 + 4 * 4 + 3) / 2**20
-    )  # what the records of all files would take
+    # what the records of all files would take
+    content_mib = 40 * 100 * 300 * (16 * 4 + 4 * 4 + 3) / 2**20
     assert content_mib > 90
     assert peaks_mib[1] - peaks_mib[0] < 30, peaks_mib
 

@@ -23,9 +23,8 @@ pytestmark = pytest.mark.integration
 
 CONFIG = Path(__file__).parents[2] / "config"
 _SHIPPED = sorted(path.stem for path in (CONFIG / "detectors").glob("*.yaml"))
-DETECTORS = [
-    name for name in _SHIPPED if load_detector(CONFIG, name).collections.ecal_hits
-]  # the others are only read from files
+# the others are only read from files
+DETECTORS = [name for name in _SHIPPED if load_detector(CONFIG, name).collections.ecal_hits]
 
 
 def make_settings(detector: str, n_events: int) -> SimulateSettings:

@@ -52,9 +52,8 @@ def test_any_ranks_and_accumulation_have_the_loss_and_gradient_of_one(
         result = run_training(
             TrainingSpec(settings, manifest, tmp_path / f"ranks{ranks}_{parts}", 1), ranks
         )
-        moments = read_checkpoint(result.checkpoint)["optimiser"][
-            "state"
-        ]  # after one step: a tenth of the gradient
+        # after one step: a tenth of the gradient
+        moments = read_checkpoint(result.checkpoint)["optimiser"]["state"]
         gradients.append(torch.cat([moments[i]["exp_avg"].flatten() for i in sorted(moments)]))
         first_losses.append(losses(result.metrics)[1])
     assert gradients[0].norm() > 0
@@ -117,12 +116,13 @@ def test_signal_saves_and_rerun_goes_on(
         LONG,
     )
     job = start(spec, 2)
+    # a validation is done
     wait_for(
         lambda: (
             (spec.work_dir / "metrics.jsonl").exists()
             and (spec.work_dir / "metrics.jsonl").read_text()
         )
-    )  # a validation is done
+    )
     job.send_signal(number)
     status, step, _ = outcome(job, spec)
     assert status == "interrupted"

@@ -114,9 +114,8 @@ def test_ranks_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         for row in read_rows(tmp_path / "impatient" / "metrics.jsonl")
         if row["split"] == "train"
     ]
-    assert (
-        rows[0]["communication_share"] <= 1
-    )  # a step tells the others its times with the next one
+    # a step tells the others its times with the next one
+    assert rows[0]["communication_share"] <= 1
     assert all(
         0 < row["communication_share"] <= 1 and 0 <= row["loading_share"] <= 1 for row in rows[1:]
     )

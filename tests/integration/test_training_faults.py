@@ -121,9 +121,8 @@ class Poison:
 def test_a_poisoned_checkpoint_is_refused(manifest: Path, tmp_path: Path, as_torch: bool) -> None:
     poison = Poison(tmp_path / "poisoned")
     content = poison.written(tmp_path / "poison.pt", as_torch=as_torch)
-    path = (
-        tmp_path / f"step_000000005_{sha256(content).hexdigest()[:16]}.pt"
-    )  # the right name and checksum
+    # the right name and checksum
+    path = tmp_path / f"step_000000005_{sha256(content).hexdigest()[:16]}.pt"
     path.write_bytes(content)
     refused = (
         f"{path}: refused: it holds other things than tensors and plain values, which could run"

@@ -81,10 +81,11 @@ SITE_OPTIONS = (
     *("--latency-wait", "20"),
 )
 
+# the chain that most tests share
 SMOKE = (
     "preset=smoke",
     "resources={run_hpo_slot: {nodes: 2}, train_model: {nodes: 2}}",
-)  # the chain that most tests share
+)
 
 
 def why_not() -> str | None:

@@ -12,9 +12,8 @@ from chain import PATIENCE_S, Chain, environment
 from cluster import wait_for
 
 TARGET = "results/clic/sim/ttbar/00000.root"
-SIZE = (
-    "simulation={events_per_sample: 250, events_per_shard: 250}",
-)  # a simulation of some 8 s, long enough to be disturbed
+# a simulation of some 8 s, long enough to be disturbed
+SIZE = ("simulation={events_per_sample: 250, events_per_shard: 250}",)
 
 
 @pytest.fixture(scope="module")

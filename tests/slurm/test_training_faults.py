@@ -58,9 +58,8 @@ class Run:
                     str(self.chain.folder)
                 ):
                     found[process.environ().get("SLURM_PROCID")] = process
-        return {
-            int(rank): process for rank, process in found.items() if rank
-        }  # srun itself has none
+        # srun itself has none
+        return {int(rank): process for rank, process in found.items() if rank}
 
     def wait_for_progress(self):
         """Return the running job's id and its ranks once it has saved a state that was not there

@@ -17,11 +17,12 @@ LONG = (
         " log_every_steps: 50}"
     ),
 )
+# a longer final training; the search stays as it is
 TRAIN_ONLY = (
     "train",
     "--rerun-triggers",
     "mtime",
-)  # a longer final training; the search stays as it is
+)
 
 
 @pytest.mark.fault("wall time reached")

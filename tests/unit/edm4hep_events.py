@@ -36,9 +36,10 @@ class Event:
     particles: list[dict] = field(default_factory=list)  # pdg, status, charge, mass, p, parents
     tracks: list[dict] = field(default_factory=list)  # omega, phi, tan_lambda, location
     clusters: list[dict] = field(default_factory=list)  # energy, position, hits
+    # energy, position
     hits: dict[str, list[dict]] = field(
         default_factory=lambda: {name: [] for name in HIT_COLLECTIONS}
-    )  # energy, position
+    )
     hit_links: list[tuple] = field(default_factory=list)  # (collection, index), particle, weight
     track_links: list[tuple] = field(default_factory=list)  # track, particle, weight
     cluster_links: list[tuple] = field(default_factory=list)  # cluster, particle, weight

@@ -15,13 +15,14 @@ import numpy as np
 from particleforge.tables import parquet, schema
 from particleforge.tables.schema import Fate
 
+# class ids 1 ... 5, as in the shipped detectors
 CLASSES = (
     "charged_hadron",
     "neutral_hadron",
     "photon",
     "electron",
     "muon",
-)  # class ids 1 ... 5, as in the shipped detectors
+)
 _KINDS = np.array(
     [(211, 1), (130, 2), (22, 3), (11, 4), (13, 5), (12, 0)],
     dtype=[("pdg", "i4"), ("class_id", "i1")],
@@ -247,9 +248,8 @@ def _targets_and_candidates(
     rng: np.random.Generator,
 ) -> tuple[ak.Array, ak.Array]:
     total = int(n_elements.sum())
-    place = (
-        np.cumsum(n_elements)[made.event] - n_elements[made.event] + element
-    )  # valid where element >= 0
+    # valid where element >= 0
+    place = np.cumsum(n_elements)[made.event] - n_elements[made.event] + element
     owned = element >= 0
     p4 = np.stack(
         [np.bincount(place[owned], weights=made.p4[owned, i], minlength=total) for i in range(4)],

@@ -48,9 +48,8 @@ def test_hadrons_are_linear_and_as_resolved_as_configured(energy):
         )
     )
     assert measured.mean() == pytest.approx(1, abs=4 * high / np.sqrt(n) + 0.02)
-    assert (
-        0.9 * low < measured.std() < 1.15 * high
-    )  # the leakage of the few that interact deep adds to it
+    # the leakage of the few that interact deep adds to it
+    assert 0.9 * low < measured.std() < 1.15 * high
 
 
 def test_muons_leave_a_line_of_minimum_ionisation_and_reach_the_chambers():

@@ -235,9 +235,10 @@ def test_a_particle_that_owns_no_element_is_refused(sample: list[Path], tmp_path
 
 def test_a_target_too_few_is_refused(sample: list[Path], tmp_path: Path) -> None:
     change_shard(sample[0], lambda events: ak.with_field(events, events.targets[:, :-1], "targets"))
+    # 87 events have elements
     assert "qq/00000.parquet: targets: references to what is not there: 8" in refusal(
         tmp_path, sample
-    )  # 87 events have elements
+    )
 
 
 def retype(table: pa.Table) -> pa.Table:

@@ -75,9 +75,8 @@ def test_full_simulation_file(tmp_path):
     assert ak.sum(candidates["energy"][~charged]) == pytest.approx(58.81, abs=0.01)
     assert ak.sum(np.sqrt(momentum**2 + mass**2)) == pytest.approx(62.40, abs=0.01)
     assert ak.all((candidates["element"] >= 0) & ((candidates["element"] < n_tracks) == charged))
-    assert (
-        ak.sum(np.abs(particles["pdg"]) == 11) == 3
-    )  # one from the decay of a D, two from conversions
+    # one from the decay of a D, two from conversions
+    assert ak.sum(np.abs(particles["pdg"]) == 11) == 3
     hosted = particles["element"][
         (particles["pdg"] == 211) & (particles["element"] < n_tracks) & (particles["element"] >= 0)
     ]
@@ -92,9 +91,8 @@ def test_hits_of_a_full_simulation_file(tmp_path):
     (clusters, _), (hits, metadata) = by_elements["clusters"], by_elements["hits"]
     assert (ak.num(hits["tracks"])[0], ak.num(hits["clusters"])[0]) == (24, 3767)
     balance = metadata["energy_balance_gev"]
-    assert balance["visible"] == pytest.approx(
-        balance["target"], rel=1e-9
-    )  # each of the 43 visible particles has an element
+    # each of the 43 visible particles has an element
+    assert balance["visible"] == pytest.approx(balance["target"], rel=1e-9)
     assert (metadata["counts"]["n_hosted"], balance["merged"], balance["dropped"]) == (43, 0, 0)
     for name in ("pdg", "energy", "deposited_energy"):
         assert hits["particles", name].to_list() == clusters["particles", name].to_list()
@@ -211,9 +209,8 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
     good, bad = tmp_path / "good.root", tmp_path / "bad.root"
     write_events(good, events)
     leaves = leaves_of(events)
-    leaves["MCParticles.mass"][0][-1][0] = (
-        np.nan
-    )  # found in the last chunk, when others were written
+    # found in the last chunk, when others were written
+    leaves["MCParticles.mass"][0][-1][0] = np.nan
     write_leaves(bad, leaves)
     settings = dataset_settings(
         dataset=DatasetConfig(
@@ -320,9 +317,8 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
         for name, value in bad["energy_balance_gev"].items()
     }
     assert summed == metadata["energy_balance_gev"]
-    strict = TOLERANT.model_copy(
-        update={"dropped_energy_fraction_max": 0.1}
-    )  # in sum, only 3 % are dropped
+    # in sum, only 3 % are dropped
+    strict = TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.1})
     line = (
         r"^\S*bad\.root: 100\.0% of the visible energy finds no element, allowed 10\.0%; most of"
         r" it: left energy only in hits"

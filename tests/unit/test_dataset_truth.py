@@ -25,13 +25,14 @@ from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events
 from .odd_events import HOLDS, ODDITIES
 from .truth_reference import reference, with_hits_as_clusters
 
+# the last from the HCAL endcap of clic
 RULES = {
     "fraction": 0.1,
     "charged_gev": 0.5,
     "share": 0.2,
     "outside": 0.5,
     "pz_per_pt": 2539 / 250,
-}  # the last from the HCAL endcap of clic
+}
 
 
 def built(folder: Path, events, modern=True, hits=True, **dataset):
@@ -320,9 +321,8 @@ def test_unphysical_split_is_cancelled(tmp_path):
     )
     event = Event(particles=[pion, proton], tracks=[track()], track_links=[(0, 1, 1.0)])
     table, _ = built(tmp_path, [with_clusters(event, (0.4, 1))])
-    assert table["targets", "class_id"].to_list() == [
-        [0, 2]
-    ]  # the charged pion is hosted by a cluster
+    # the charged pion is hosted by a cluster
+    assert table["targets", "class_id"].to_list() == [[0, 2]]
     assert table["targets", "charge"].to_list() == [[0, 0]]
 
 

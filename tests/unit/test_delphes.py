@@ -288,9 +288,8 @@ def test_e_flow_in_one_branch(tmp_path):
     assert pairs(raw.candidate_tracks) == [(0, 0, 1.0)]
     assert pairs(raw.candidate_clusters) == [(1, 0, 1.0), (2, 0, 1.0)]
     both = changed(EVENT, ParticleFlowCandidate=flow)
-    assert (
-        read_events(tmp_path, [both]).candidates.n_rows == 3
-    )  # the same objects twice: one kind is read
+    # the same objects twice: one kind is read
+    assert read_events(tmp_path, [both]).candidates.n_rows == 3
 
 
 def test_no_e_flow_no_baseline(tmp_path):

@@ -242,9 +242,8 @@ def test_collections_read_as_one_keep_rows_and_relations(tmp_path, events):
         - one["clusters.offsets"][event]
     )
     np.testing.assert_array_equal(two["clusters.energy"][second], one["clusters.energy"])
-    np.testing.assert_array_equal(
-        two["cluster_links.left"], second[one["cluster_links.left"]]
-    )  # links name the second alone
+    # links name the second alone
+    np.testing.assert_array_equal(two["cluster_links.left"], second[one["cluster_links.left"]])
     np.testing.assert_array_equal(
         np.sort(two["cluster_hits.right"]), np.sort(np.repeat(one["cluster_hits.right"], 2))
     )

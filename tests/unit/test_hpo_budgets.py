@@ -193,7 +193,12 @@ def test_jobs_of_a_rung_ask_for_its_workers_and_promotions_go_first() -> None:
     assert {r["slurm_partition"] for r in by_rung} == {"gpu"}
     assert found["mem_mb"](job(1), attempt=2) == 4000
     assert [dag.ranks(workflow.run.hpo, rung) for rung in range(3)] == [2, 4, 8]
-    assert workflow.search.priority(job(2)) > workflow.search.priority(job(1)) > workflow.search.priority(job(0)) > 0
+    assert (
+        workflow.search.priority(job(2))
+        > workflow.search.priority(job(1))
+        > workflow.search.priority(job(0))
+        > 0
+    )
     plain = Workflow(
         [ROOT / "config"],
         {"preset": "smoke", "detector": "clic", "hpo": {"scheduler": "asha"}, "resources": asked},

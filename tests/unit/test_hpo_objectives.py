@@ -49,9 +49,8 @@ def by_hand(model: ModelConfig, n: int, n_classes: int) -> float:
     """
     w, hidden = model.width, round(model.feedforward_factor * model.width)
     encoder = 2 * (N_FEATURES + 1) * w
-    layer = (
-        w * 3 * w + w * w + 2 * w * hidden + 2 * n * w
-    )  # query, key, value; output; feed-forward; scores and their use
+    # query, key, value; output; feed-forward; scores and their use
+    layer = w * 3 * w + w * w + 2 * w * hidden + 2 * n * w
     heads = 2 * w * w + w * (1 + n_classes + 3) + w * 5
     return 2 * n * (encoder + model.n_layers * layer + heads) / 1e9
 

@@ -43,6 +43,7 @@ MIXED = {
         "when": {"model.backbone": ["gnn_lsh"]},
     },
 }
+# 3 + 3 * 2 points
 SMALL = {
     "model.n_layers": {"type": "int", "low": 1, "high": 3},
     "model.backbone": {"type": "categorical", "choices": ["attention", "windowed_attention"]},
@@ -51,15 +52,16 @@ SMALL = {
         "choices": [32, 64],
         "when": {"model.backbone": ["windowed_attention"]},
     },
-}  # 3 + 3 * 2 points
+}
 PLANE = {
     "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
     "training.beta2": {"type": "float", "low": 0.5, "high": 0.98},
     "training.weight_decay": {"type": "float", "low": 0.0, "high": 1.0},
 }
+# Optuna's imports torch
 ALL = [
     pytest.param(name, marks=pytest.mark.integration) if name == "gp" else name for name in SAMPLERS
-]  # Optuna's imports torch
+]
 LEARNERS = [name for name in ALL if name not in ("random", "qmc", "grid")]
 
 

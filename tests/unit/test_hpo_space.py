@@ -251,9 +251,8 @@ def test_a_grid_smaller_than_the_search_is_refused() -> None:
         "training.weight_decay": None,
         "training.loss.momentum": None,
     }
-    load_run(
-        CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}}
-    )  # 3 * 3 * 2**3 points
+    # 3 * 3 * 2**3 points
+    load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}})
     with pytest.raises(
         UserError, match=r"hpo\.first_rung_slots: 18 configurations .* the grid has 3 points"
     ):
@@ -265,9 +264,10 @@ def test_a_grid_smaller_than_the_search_is_refused() -> None:
     }
     load_run(CONFIG, {"preset": "demo", "hpo": twelve})
     with pytest.raises(UserError, match=r"14 configurations .* the grid has 12 points"):
+        # a bracket of 5 besides
         load_run(
             CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "hyperband", "n_brackets": 2}}
-        )  # a bracket of 5 besides
+        )
     with pytest.raises(UserError, match=r"grid has more than 10000 points"):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 50}})
 
@@ -383,11 +383,12 @@ def test_what_the_search_decides() -> None:
     [
         ({"schedule_steps": 9000}, {"max_steps": 8000}, True),
         ({"schedule": "constant"}, {"max_steps": 8000}, True),
+        # the trials' warm-up is as large a part of their schedule
         (
             {},
             {"max_steps": 8000},
             False,
-        ),  # the trials' warm-up is as large a part of their schedule
+        ),
         ({}, {"ranks": 3}, True),
         ({}, {"early_stopping_patience": 3}, True),
         ({}, {"learning_rate": 0.1}, False),

@@ -54,6 +54,7 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
         ("0-00001", 1, "complete", 0.5, 1e-3, 2, 16),
         ("0-00002", 1, "complete", 0.4, 2e-3, 3, None),
         ("0-00003", 1, "diverged", None, 9e-2, 1, 16),
+        # the same as 0-00002, whose width was not searched
         (
             "0-00004",
             1,
@@ -62,7 +63,7 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
             2e-3,
             3,
             64,
-        ),  # the same as 0-00002, whose width was not searched
+        ),
     ]
     found = configurations(
         [table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9)

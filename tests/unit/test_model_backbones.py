@@ -200,9 +200,8 @@ def test_windows_reach_no_farther_than_their_neighbours(inputs: ModelInputs) -> 
     batch = make_batch([64])
     order = curve_orders(geometry_of(network, batch), 1)[0, 0]
     moved = batch.features.clone()
-    moved[0, order[-1], 0] *= (
-        3  # momentum of the last element along the curve, in the ninth window of eight
-    )
+    # momentum of the last element along the curve, in the ninth window of eight
+    moved[0, order[-1], 0] *= 3
     with torch.no_grad():
         change = (
             (network(*batch[:2]).classes - network(moved, batch.element_type).classes)

@@ -138,9 +138,8 @@ def test_transforms_continue_below_their_domain() -> None:
 
 def test_statistics_by_blocks_equal_those_at_once() -> None:
     rng = np.random.default_rng(1)
-    features = (1e4 + rng.standard_normal((5000, 9))).astype(
-        np.float32
-    )  # mean >> std: naive sums of squares would fail
+    # mean >> std: naive sums of squares would fail
+    features = (1e4 + rng.standard_normal((5000, 9))).astype(np.float32)
     types = rng.integers(1, 3, 5000).astype(np.int8)
     features[types == 2, 4] = 3.5
     statistics = FeatureStatistics(ELEMENTS)

@@ -120,12 +120,10 @@ def test_electrons_lose_energy_to_photons_they_radiate() -> None:
     assert left[left > 0].mean() == pytest.approx(2 ** (-thickness / np.log(2)), abs=0.01)
     everything = np.bincount(entering.event, entering.energy, n)
     original = particles.energy[particles.generator_status == 1]
-    assert np.all(
-        everything < original + interactions.ELECTRON_MASS
-    )  # momentum is conserved, energy up to the mass
-    assert (
-        np.mean(everything > 0.999 * original) > 0.9
-    )  # the others lost soft electrons that circle in the tracker
+    # momentum is conserved, energy up to the mass
+    assert np.all(everything < original + interactions.ELECTRON_MASS)
+    # the others lost soft electrons that circle in the tracker
+    assert np.mean(everything > 0.999 * original) > 0.9
     assert np.all(flights.momentum_share <= 1)
 
 

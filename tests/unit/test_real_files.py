@@ -305,9 +305,8 @@ def test_tracks_of_simulated_hits_are_those_of_the_links():
 
     assert as_dict(found.track_links) == pytest.approx(as_dict(stored.track_links), abs=1e-6)
     hits, stored_hits = as_dict(found.hit_links), as_dict(stored.hit_links)
-    assert len(hits.keys() & stored_hits.keys()) > 0.998 * len(
-        stored_hits
-    )  # the rest: secondaries below its threshold
+    # the rest: secondaries below its threshold
+    assert len(hits.keys() & stored_hits.keys()) > 0.998 * len(stored_hits)
 
 
 def test_ids_follow_from_references_as_a_table_says(monkeypatch):

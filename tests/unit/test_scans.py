@@ -349,9 +349,8 @@ def test_the_exact_law_is_found_exactly() -> None:
 
 def test_a_law_without_a_floor_has_none() -> None:
     sizes = np.array([10, 30, 100, 300, 1000])
-    fit = fit_power_law(
-        sizes, 2 * sizes**-0.4 - 0.02
-    )  # bends down, so that the best floor is negative
+    # bends down, so that the best floor is negative
+    fit = fit_power_law(sizes, 2 * sizes**-0.4 - 0.02)
     assert isinstance(fit, PowerLaw)
     assert fit.floor_is_fixed
     assert fit.plain()["c"] == {"value": 0.0, "error": None}

@@ -282,9 +282,10 @@ def test_overlaps_equal_a_loop(
     events = synthetic_events(n, seed, mean_particles=mean)
     objects = events[collection]
     rng = np.random.default_rng(seed)
+    # many equals
     preference = ak.unflatten(
         rng.integers(0, 4, int(ak.sum(ak.num(objects)))).astype(np.float32), ak.num(objects)
-    )  # many equals
+    )
     objects = ak.with_field(objects, preference, "n_hits")
     overlap = OverlapConfig(
         name="a",
@@ -478,9 +479,8 @@ def test_a_damaged_file_is_refused_and_nothing_is_written(tmp_path: Path, damage
 
 
 def test_splits_have_the_configured_fractions() -> None:
-    ids = synthetic_events(1, 1).event_id.to_numpy()[0] + np.arange(
-        200_000, dtype=np.uint64
-    )  # neighbours must not correlate
+    # neighbours must not correlate
+    ids = synthetic_events(1, 1).event_id.to_numpy()[0] + np.arange(200_000, dtype=np.uint64)
     splits = split_of(
         ids, SelectionConfig(train_fraction=0.7, valid_fraction=0.2, test_fraction=0.1), 5
     )
@@ -498,9 +498,8 @@ def test_a_split_depends_on_identity_and_seed_only() -> None:
         np.concatenate([split_of(part, SelectionConfig(), 5) for part in np.split(ids, [7, 2000])]),
         splits,
     )
-    assert (
-        0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5
-    )  # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
+    # expected 1 - (0.8^2 + 2 * 0.1^2) = 0.34
+    assert 0.2 < np.mean(split_of(ids, SelectionConfig(), 6) != splits) < 0.5
 
 
 def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> None:
@@ -589,9 +588,8 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
 
     unweighted = json.loads(files[1].read_text())
     for cut in itertools.chain(*unweighted["cutflow"].values()):
-        cut["sum_of_weights"] = cut["sum_of_weights_squared"] = (
-            0.0  # as full-simulation files leave it
-        )
+        # as full-simulation files leave it
+        cut["sum_of_weights"] = cut["sum_of_weights_squared"] = 0.0
     (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
     gather_cutflows(
         CutflowSettings(samples=samples),

@@ -63,9 +63,8 @@ def test_every_event_once_and_within_budget(
 @pytest.mark.parametrize("at_least", [2, 8])
 def test_padding_is_below_a_tenth_at_realistic_lengths(at_least: int, budget: int) -> None:
     rng = np.random.default_rng(1)
-    lengths = [
-        np.clip(rng.gamma(6, 22, 1000), 5, 600).astype(np.int64) for _ in range(16)
-    ]  # mean 132, RMS 54
+    # mean 132, RMS 54
+    lengths = [np.clip(rng.gamma(6, 22, 1000), 5, 600).astype(np.int64) for _ in range(16)]
     window = shards_per_window(
         len(lengths), sum(int(shard.sum()) for shard in lengths), budget, at_least
     )
@@ -300,9 +299,8 @@ def test_ranks_share_each_batch_of_one_rank(manifest: Path, world_size: int) -> 
         assert sum(part[3] for part in parts) == n_events
         total = sum(part[2][0].features.double().sum().item() for part in parts)
         assert total == pytest.approx(batch.features.double().sum().item())
-        assert all(
-            part[2][0].element_type.numel() for part in parts
-        )  # a rank without events still takes part
+        # a rank without events still takes part
+        assert all(part[2][0].element_type.numel() for part in parts)
 
 
 @pytest.mark.parametrize(("world_size", "parts"), [(1, 4), (2, 3), (3, 20)])
@@ -319,9 +317,8 @@ def test_micro_batches_share_out_a_rank_s_events_by_length(
             assert len(found) == parts
             sizes = [len(batch.element_type) for batch in found]
             assert max(sizes) - min(sizes) <= 1
-            assert all(
-                batch.element_type.numel() for batch in found
-            )  # no event, one padding element
+            # no event, one padding element
+            assert all(batch.element_type.numel() for batch in found)
             lengths = [(batch.element_type > 0).sum(1).tolist() for batch in found]
             assert all(max(after) <= min(before) for before, after in itertools.pairwise(lengths))
             events = sorted(event for batch in found for event in signature(batch) if event[0])

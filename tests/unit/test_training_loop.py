@@ -256,9 +256,8 @@ def test_the_sequence_of_events_does_not_depend_on_who_consumes_it(
             for stream in streams:
                 epoch, batch, micro_batches, _ = next(stream)
                 for part in micro_batches:
-                    of_step += (
-                        part.features.double().sum((1, 2)).tolist()
-                    )  # unlike for any two events
+                    # unlike for any two events
+                    of_step += part.features.double().sum((1, 2)).tolist()
             found.append(sorted(value for value in of_step if value))
         return found, (epoch, batch)
 
@@ -327,9 +326,8 @@ def test_fine_tuning_starts_from_the_other_weights_and_averages_them(
     assert f"starting from {source}: " in caplog.text
     old, new = first.network.state_dict(), tuned.network.state_dict()
     for weights in (old, new):
-        used = weights.pop(
-            "encoder.project.weight"
-        )  # clusters have fewer features than tracks: columns that nothing reads
+        # clusters have fewer features than tracks: columns that nothing reads
+        used = weights.pop("encoder.project.weight")
         weights["used columns"] = torch.cat(
             (used[:, : len(TRACK) + len(CLUSTER) + 1], used[:, -1:]), 1
         )
@@ -381,10 +379,11 @@ def test_early_stopping_counts_regular_validations(manifest: Path, tmp_path: Pat
     )
     trainer = trainer_of(manifest, tmp_path, settings, 40)
     status, reason, _ = run(trainer)
+    # the first validation is the best, three more are not better
     assert (status, trainer.step) == (
         "complete",
         8,
-    )  # the first validation is the best, three more are not better
+    )
     assert "early stopping after 8 steps" in reason
     again = trainer_of(manifest, tmp_path, settings, 40)
     assert run(again, checkpoint.latest_state(tmp_path / "checkpoints"))[:2] == (status, reason)

@@ -131,12 +131,12 @@ def test_known_loss_is_recovered(settings: ValidateSettings, tmp_path: Path) -> 
     events = many_events(240, seed=3)
     found = visible(events)
     found = found[found.class_id != 3]  # no photon is found,
-    found = ak.with_field(
-        found, ak.where(found.class_id == 5, 1, found.class_id), "class_id"
-    )  # muons are called hadrons,
+    # muons are called hadrons,
+    found = ak.with_field(found, ak.where(found.class_id == 5, 1, found.class_id), "class_id")
+    # electrons have the wrong charge
     found = ak.with_field(
         found, ak.where(found.class_id == 4, -found.charge, found.charge), "charge"
-    )  # electrons have the wrong charge
+    )
     pair = write_pair(tmp_path, events, found)
     figures = compute_metrics(validate.fill_histograms(settings, [pair[0]], [pair[1]]), settings)
     particles = {name: by_reco["mlpf"] for name, by_reco in figures["particles"].items()}
@@ -184,9 +184,8 @@ def test_counts_agree_across_histograms(results: Results, settings: ValidateSett
 
 def test_join_is_by_identity(settings: ValidateSettings, tmp_path: Path) -> None:
     events = many_events(90, seed=5)
-    selected, reconstructed = write_pair(
-        tmp_path, events, visible(events)
-    )  # the reconstructed file is in reverse order
+    # the reconstructed file is in reverse order
+    selected, reconstructed = write_pair(tmp_path, events, visible(events))
     for batch in read_pair(selected, reconstructed):
         assert ak.all(
             abs(batch.views["mlpf"].px - batch.views["truth"].px)

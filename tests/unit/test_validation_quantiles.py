@@ -35,9 +35,8 @@ def test_bootstrap_error_is_that_of_the_median() -> None:
         n_bootstrap=400,
         generator=np.random.default_rng(2),
     )
-    assert made["median"]["error"] == pytest.approx(
-        1.2533 * 0.1 / np.sqrt(5000), rel=0.2
-    )  # asymptotic error of a median
+    # asymptotic error of a median
+    assert made["median"]["error"] == pytest.approx(1.2533 * 0.1 / np.sqrt(5000), rel=0.2)
     assert made["resolution"]["value"] == pytest.approx(0.1349, rel=0.05)
     assert made["n"] == 5000
 
@@ -57,8 +56,7 @@ def test_too_few_entries_give_null() -> None:
 def test_wilson_interval() -> None:
     value, low, high = wilson([0, 5, 10], [10, 10, 10])
     np.testing.assert_allclose(value, [0, 0.5, 1])
-    np.testing.assert_allclose(
-        low, [0, 0.5 - 0.15076, 1 - 1 / 11], atol=1e-5
-    )  # solutions of |p - k/n| = sqrt(p (1 - p) / n)
+    # solutions of |p - k/n| = sqrt(p (1 - p) / n)
+    np.testing.assert_allclose(low, [0, 0.5 - 0.15076, 1 - 1 / 11], atol=1e-5)
     np.testing.assert_allclose(high, [1 / 11, 0.5 + 0.15076, 1], atol=1e-5)
     assert proportion(0, 0) == {"value": None, "low": None, "high": None, "passed": 0, "total": 0}

@@ -58,13 +58,26 @@ def expected(
 
 def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
     """Write the model; ``metadata`` replaces what it says about itself."""
+    # fmt: skip
     constants = {
-        "zero": np.float32(0), "one": np.float32(1), "two": np.int64(2), "pad": np.int64(0), "five": np.float32(5),
-        "share": np.float32(0.9), "small": np.float32(1e-3), "axis": np.array([1]), "last": np.array([2]),
-        "plus": np.int64(1), "minus": np.int64(-1), "neutral": np.int64(0),
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "two": np.int64(2),
+        "pad": np.int64(0),
+        "five": np.float32(5),
+        "share": np.float32(0.9),
+        "small": np.float32(1e-3),
+        "axis": np.array([1]),
+        "last": np.array([2]),
+        "plus": np.int64(1),
+        "minus": np.int64(-1),
+        "neutral": np.int64(0),
         "none_only": np.array([1, 0, 0, 0], np.float32),
-        "depth": np.array([4]), "off_on": np.array([0, 1], np.float32), "class_track": np.int64(1), "class_electron": np.int64(3),
-    }  # fmt: skip
+        "depth": np.array([4]),
+        "off_on": np.array([0, 1], np.float32),
+        "class_track": np.int64(1),
+        "class_electron": np.int64(3),
+    }
     columns = ("pt", "sin", "cos", "eta", "energy")
     nodes = [
         helper.make_node("Gather", ["features", f"column{i}"], [name], axis=2)

@@ -94,9 +94,8 @@ def test_the_chain_starts_from_files_and_a_new_one_is_a_new_shard(chain, start):
         for path in [*rest.glob("0000[01].parquet"), *(new.results / "files").rglob("*.root")]
     }
     assert len(kept) == 4
-    shutil.copyfile(
-        chain.results / "sim/ww/00000.root", new.folder / "data/ttbar/0000.root"
-    )  # before the others by name
+    # before the others by name
+    shutil.copyfile(chain.results / "sim/ww/00000.root", new.folder / "data/ttbar/0000.root")
     second = planned_jobs(run(new, "select", "check_data"))
     assert (second["build_dataset"], second["select_events"], second["check_dataset"]) == (1, 1, 1)
     assert "fetch_file" not in second

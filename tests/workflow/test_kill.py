@@ -80,9 +80,8 @@ def compared(results, names):
                 "model_card.md",
                 "report.html",
             )
-            hidden = any(
-                part.startswith(".") for part in file.relative_to(results).parts
-            )  # temporary names
+            # temporary names
+            hidden = any(part.startswith(".") for part in file.relative_to(results).parts)
             if file.is_file() and not hidden and not any(part in relative for part in volatile):
                 found[relative] = digest(file)
     return found

@@ -22,9 +22,8 @@ def declared(chain):
     """
     text = chain.run("--detailed-summary")
     table = text[text.index("output_file\t") :]
-    rows = [
-        row for row in csv.DictReader(io.StringIO(table), delimiter="\t") if row["rule"]
-    ]  # not what Snakemake says besides
+    # not what Snakemake says besides
+    rows = [row for row in csv.DictReader(io.StringIO(table), delimiter="\t") if row["rule"]]
     return {
         row["output_file"]: (row["rule"], set(filter(None, row["input-file(s)"].split(","))))
         for row in rows

@@ -121,9 +121,8 @@ def test_a_new_sample_and_more_shards_leave_existing_files_alone(chain, tmp_path
     copy = chain.copy(tmp_path / "run")
     before = shard_files(copy)
     edit_detector(copy, grow)
-    larger = (
-        "simulation={events_per_sample: 36}",
-    )  # a third shard of ttbar, one of the new sample
+    # a third shard of ttbar, one of the new sample
+    larger = ("simulation={events_per_sample: 36}",)
     done = planned_jobs(copy.run("select", config=larger))
     assert done == {
         "simulate_events": 2,
@@ -259,8 +258,7 @@ def test_status_of_three_detectors_fits_one_screen_and_needs_no_results(chain, t
     shutil.copytree(chain.folder / "config", tmp_path / "config")
     new = type(chain)(tmp_path)
     text = status(new, detector="clic,cld,cms_like")
-    assert (
-        len(text.splitlines()) <= 38
-    )  # five more for logs of failures and a lock still make one screen
+    # five more for logs of failures and a lock still make one screen
+    assert len(text.splitlines()) <= 38
     assert max(map(len, text.splitlines())) <= 120
     assert [path.name for path in tmp_path.iterdir()] == ["config"]

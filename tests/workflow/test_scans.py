@@ -56,9 +56,8 @@ def scanned(chain, tmp_path_factory):
         shutil.copytree(
             copy.results / stage, copy.folder / "results/twin" / stage, copy_function=shutil.copy2
         )
-    copy.run(
-        "fine_tuning", "--rerun-triggers", "mtime", config=(TINY, "detector=twin")
-    )  # nothing is recorded of copied files
+    # nothing is recorded of copied files
+    copy.run("fine_tuning", "--rerun-triggers", "mtime", config=(TINY, "detector=twin"))
     return copy
 
 

@@ -157,9 +157,8 @@ def _kept(record: Path, digest: str, path: Path, layout: Any) -> dict[str, Any]:
             record,
             {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, layout)},
         )
-        kept = json.loads(
-            record.read_text(encoding="utf-8")
-        )  # what was kept and what is new come in one order
+        # what was kept and what is new come in one order
+        kept = json.loads(record.read_text(encoding="utf-8"))
     return dict(kept["statistics"])
 
 

@@ -33,11 +33,12 @@ def checks_table(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
     """
     rows = []
     for name, check in checks.items():
+        # 0: all are alike
         place = (
             (check["shard"], check["column"])
             if check["value"] or check["failed"]
             else (NOTHING, NOTHING)
-        )  # 0: all are alike
+        )
         compared, value = number(check["compared"]), number(check["value"])
         rows.append(
             (

@@ -13,9 +13,8 @@ def _is_empty(values: Sized) -> bool:
     return not values
 
 
-Names = (
-    str | tuple[str, ...]
-)  # of a collection: alternatives of which the first found wins; 'A + B' are read together
+# of a collection: alternatives of which the first found wins; 'A + B' are read together
+Names = str | tuple[str, ...]
 
 
 def alternatives(names: Names) -> tuple[tuple[str, ...], ...]:

@@ -277,6 +277,7 @@ class SelectBestSettings(HpoSettings):
         return super().of(run, detector, hpo=run.hpo, **own)
 
 
+# keys of hpo that no slot reads
 _CHOICE = (
     "pick",
     "pick_loss_tolerance",
@@ -284,7 +285,7 @@ _CHOICE = (
     "confirm_seeds",
     "confirm_trials",
     "warm_start",
-)  # keys of hpo that no slot reads
+)
 
 
 def _searched(training: TrainingConfig) -> TrainingConfig:

@@ -313,9 +313,10 @@ def check_space(
     first = {path: parameter.values()[0] for path, parameter in space.items()}
     outside = {path for parameter in space.values() for path in parameter.when} - set(space)
     configured = {path: value_at(path, model, training) for path in outside}
+    # blocks are validated apart
     pairs = [
         pair for pair in combinations(space, 2) if pair[0].split(".")[0] == pair[1].split(".")[0]
-    ]  # blocks are validated apart
+    ]
     for paths in [*((path,) for path in space), *pairs]:
         needed = _needed(space, paths)
         tried = [needed.get(path, space[path].values()) for path in paths]

@@ -30,9 +30,8 @@ import numpy as np
 from particleforge.edm4hep.records import BoolArray, FloatArray, IntArray, Pairs, Table
 
 _STABLE = 1
-_TOLERANCE = (
-    1e-4  # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
-)
+# of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)

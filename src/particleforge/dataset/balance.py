@@ -51,9 +51,8 @@ class Balance:
     faint: float = 0.0
     visible: float = 0.0
     target: float = 0.0
-    merged: float = (
-        0.0  # part of target: added to the owner of a shared cluster, as no element was free
-    )
+    # part of target: added to the owner of a shared cluster, as no element was free
+    merged: float = 0.0
     dropped: float = 0.0
     dropped_unusable: float = 0.0
     dropped_shared_track: float = 0.0

@@ -34,9 +34,8 @@ def _elements(events: RawEvents) -> IntArray:
     event = events.candidates.events()
     element = np.full(n_candidates, -1, np.int64)
     clusters = events.candidate_clusters
-    order = np.lexsort(
-        (-clusters.right, events.clusters["energy"][clusters.right])
-    )  # the last to be written wins
+    # the last to be written wins
+    order = np.lexsort((-clusters.right, events.clusters["energy"][clusters.right]))
     owner, row = clusters.left[order], clusters.right[order]
     element[owner] = (
         row - events.clusters.offsets[event[owner]] + events.tracks.counts[event[owner]]

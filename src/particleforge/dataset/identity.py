@@ -45,9 +45,8 @@ def content_of(particles: Table) -> NDArray[np.uint64]:
             for name in ("px", "py", "pz")
         )
     mixed = _splitmix64(_splitmix64(code ^ (x << _WORD)) ^ (y << _WORD | z))
-    total = np.concatenate(
-        [np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)]
-    )  # sums modulo 2^64
+    # sums modulo 2^64
+    total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
     return np.asarray(total[particles.offsets[1:]] - total[particles.offsets[:-1]])
 
 

@@ -57,9 +57,8 @@ def track_links(chunk: Chunk, tracks: Group, particles: Group) -> Pairs:
     of_hits = joined(links, combined(made_by), simulated.table.n_rows)
     track_hits = chunk.relation("Track", "trackerHits", tracks, hits)
     in_tracks = joined(track_hits, _shares(of_hits, hits.table.n_rows), hits.table.n_rows)
-    n_hits = np.maximum(
-        tracks.table["n_hits"], 1
-    )  # of the track, not only those that are in the file
+    # of the track, not only those that are in the file
+    n_hits = np.maximum(tracks.table["n_hits"], 1)
     return grouped(
         Pairs(in_tracks.left, in_tracks.right, in_tracks.weight / n_hits[in_tracks.left]),
         tracks.table.n_rows,

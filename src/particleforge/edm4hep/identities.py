@@ -29,10 +29,11 @@ _TABLES = (
     ("events___CollectionTypeInfo", "name", "collectionID"),
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
+# RNTuples before podio 1.1 have the names and IDs as such
 _LISTS = (
     "events_collectionNames",
     "events___idTable",
-)  # RNTuples before podio 1.1 have the names and IDs as such
+)
 _MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
     "MCParticle": ("generatorStatus",),
     "Track": ("trackStates_begin",),

@@ -23,11 +23,12 @@ from uproot.source.file import MultithreadedFileSource
 
 from particleforge.edm4hep.records import Array, IntArray
 
+# as uproot.open takes it: no threads, no copies
 LOCAL_FILE = {
     "handler": MultithreadedFileSource,
     "use_threads": False,
     "array_cache": None,
-}  # as uproot.open takes it: no threads, no copies
+}
 
 
 class NotAListError(Exception):
@@ -169,9 +170,8 @@ class NTupleLeaves(Leaves):
     def _column(self, number: int, start: int, stop: int) -> Array:
         first, last = np.searchsorted(self._first, [start, stop])
         offset = int(self._first[first]) if first < len(self._first) else 0
-        absent = max(
-            int(self._ntuple.column_records[number].first_element_index) - offset, 0
-        )  # of columns that were added late
+        # of columns that were added late
+        absent = max(int(self._ntuple.column_records[number].first_element_index) - offset, 0)
         column: Array = self._ntuple.read_cluster_range(
             number, first, last, missing_element_padding=absent
         )

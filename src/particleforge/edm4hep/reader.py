@@ -59,10 +59,11 @@ STATE_COLUMNS = {
     "z": ("referencePoint.z",),
 }
 _POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
+# first entries of Pandora's subdetectorEnergies; the rest is "other"
 _SUBDETECTORS = (
     "energy_ecal",
     "energy_hcal",
-)  # first entries of Pandora's subdetectorEnergies; the rest is "other"
+)
 
 
 def read_chunks(
@@ -326,9 +327,8 @@ class Chunk:
         if stem is not None and (leaf := self.layout.member(stem, "value")) is not None:
             quantities = self.leaves({"value": leaf})
             owner, member = self.ranges(name, "dxQuantities", tracks, quantities.offsets)
-            values[owner[::-1]] = quantities["value"][
-                member[::-1]
-            ]  # in reverse, so that a track's first stays
+            # in reverse, so that a track's first stays
+            values[owner[::-1]] = quantities["value"][member[::-1]]
             return values
         of_this = Group.of({name: tracks}, tracks)
         for beside in self.names.dqdx:
@@ -387,9 +387,8 @@ class Chunk:
         unplaced = (table["x"] == 0) & (table["y"] == 0) & (table["z"] == 0)
         if np.any(unplaced) and len(cluster_hits.left):
             energy = hits.table["energy"][cluster_hits.right].astype(np.float64)
-            energy = np.where(
-                np.isfinite(energy) & (energy > 0), energy, 1e-9
-            )  # Delphes' hits have none
+            # Delphes' hits have none
+            energy = np.where(np.isfinite(energy) & (energy > 0), energy, 1e-9)
             total = summed(cluster_hits.left, energy, table.n_rows)
             columns = dict(table.columns)
             for axis in "xyz":

@@ -181,9 +181,8 @@ class RawEvents:
     """
 
     run_number: Array
-    event_number: (
-        Array  # that of the file; where events share theirs or have none, their position in it
-    )
+    # that of the file; where events share theirs or have none, their position in it
+    event_number: Array
     own_number: Array  # that of the file in any case, 0 where it has none
     weight: FloatArray
     particles: Table  # pdg, status, charge, px, py, pz, energy
@@ -191,9 +190,8 @@ class RawEvents:
     tracks: Table  # chi2, ndf, n_hits, dedx, radius_innermost_hit
     states: Table  # location, d0, phi, omega, z0, tan_lambda, x, y, z
     track_states: Pairs  # track -> state
-    clusters: (
-        Table  # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
-    )
+    # energy, x, y, z, and energy_ecal, energy_hcal, energy_other where the file tells
+    clusters: Table
     hits: Table  # energy, x, y, z, time, system (0 ECAL, 1 HCAL, 2 other)
     cluster_hits: Pairs  # cluster -> hit
     hit_links: Pairs  # hit -> particle, weight

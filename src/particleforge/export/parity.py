@@ -67,9 +67,8 @@ def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Ev
     """Return events of the test split, spread evenly over its lengths, plus one of a single element
     and one of none.
     """
-    loader = ShardLoader(
-        manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0
-    )  # one event per batch
+    # one event per batch
+    loader = ShardLoader(manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0)
     lengths = np.concatenate(loader.lengths)
     order = np.argsort(lengths, kind="stable")
     chosen = set(

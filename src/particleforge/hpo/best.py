@@ -119,9 +119,8 @@ def best_config(
 ) -> BestConfig:
     """Return the content of ``best.yaml``; ``candidates`` in order of preference."""
     hpo = settings.hpo
-    apply_parameters(
-        winner.params, settings.model, settings.training
-    )  # refuses what the final training would
+    # refuses what the final training would
+    apply_parameters(winner.params, settings.model, settings.training)
     by_number = {t.number: t for t in trials}
     done = [
         (t, by_number.get(-1 if t.parent is None else t.parent))

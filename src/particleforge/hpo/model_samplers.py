@@ -176,9 +176,8 @@ def _asked(request: Request, sampler: BaseSampler, view: Sequence[FrozenTrial]) 
     study.add_trials(view)
     where = distributions(request.hpo)
     for _ in range(_ASKS):
-        asked = [
-            dict(study.ask(where).params)
-        ]  # through the cube and back: inactive parameters are dropped, steps rounded
+        # through the cube and back: inactive parameters are dropped, steps rounded
+        asked = [dict(study.ask(where).params)]
         yield from unit_points_to_params(
             request.space, encode(request.space, asked, request.defaults), request.defaults
         )

@@ -45,9 +45,8 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
 
     inputs, split = ModelInputs.from_manifest(manifest), read_manifest(manifest)["splits"]["train"]
     n = max(1, round(split["n_elements"] / max(1, split["n_events"])))
-    fused = (
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    )  # the one kernel that torch has no formula for
+    # the one kernel that torch has no formula for
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={fused: attention})
     with torch.random.fork_rng(devices=[]), torch.inference_mode(), counter:
         SetTransformer(model, inputs).eval()(

@@ -484,9 +484,8 @@ def _running_line(trial: RunningTrial) -> str:
         else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
     )
     place = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
-    to = (
-        f"to {trial.steps} steps, " if trial.steps else ""
-    )  # budgets in epochs or events are counted when the training begins
+    # budgets in epochs or events are counted when the training begins
+    to = f"to {trial.steps} steps, " if trial.steps else ""
     return (
         f"trial {trial.trial}, configuration {trial.config} ({place}): {to}begun"
         f" {_duration(trial.since_start_s)} ago{at}"

@@ -67,9 +67,8 @@ def distributions(hpo: HpoConfig) -> dict[str, BaseDistribution]:
 def contains(where: BaseDistribution, value: Any) -> bool:
     """Return whether a value can be a point of a distribution."""
     try:
-        return bool(
-            where._contains(where.to_internal_repr(value))
-        )  # Optuna has no public form of this question
+        # Optuna has no public form of this question
+        return bool(where._contains(where.to_internal_repr(value)))
     except ValueError:
         return False
 
@@ -220,8 +219,7 @@ def _from_unit(parameter: ParameterConfig, unit: FloatArray) -> NDArray[Any]:
     if step:
         levels = np.clip(np.rint((values - parameter.low) / step), 0, parameter.n_levels - 1)
         decimals = [Decimal(str(number)).as_tuple().exponent for number in (parameter.low, step)]
-        values = np.round(
-            parameter.low + levels * step, -min(0, *map(int, decimals))
-        )  # 0.3, not 0.30000000000000004
+        # 0.3, not 0.30000000000000004
+        values = np.round(parameter.low + levels * step, -min(0, *map(int, decimals)))
     values = np.clip(values, parameter.low, parameter.high)
     return values.astype(np.int64) if parameter.type == "int" else values

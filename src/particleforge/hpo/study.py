@@ -70,11 +70,12 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         ) from error
     hpo = settings.hpo
     final = settings.training
+    # steps depend on the trial
     lengths = (
         None
         if hpo.min_steps is not None
         else Lengths((1,), final.schedule_length or final.max_steps)
-    )  # steps depend on the trial
+    )
     default = trial_settings(settings, {}, lengths=lengths)
     immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {
         "max_steps",
@@ -163,9 +164,8 @@ class Study:
                     "parent": parent.number,
                     "params": dict(parent.params),
                 }
-            steps = (
-                dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0
-            )  # the trial's first job counts them
+            # the trial's first job counts them
+            steps = dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0
             attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": steps}
             self._add(attrs)
         return self.trial_of(bracket, rung, slot)

@@ -230,9 +230,8 @@ def _loss(
     except np.linalg.LinAlgError:
         return 1e10, np.zeros_like(hyper)
     weights = cho_solve(factor, y)
-    inner = cho_solve(factor, np.eye(len(y))) - np.outer(
-        weights, weights
-    )  # d(loss)/d(covariance), times 2
+    # d(loss)/d(covariance), times 2
+    inner = cho_solve(factor, np.eye(len(y))) - np.outer(weights, weights)
     inner_f, inner_g = inner * np.outer(k.r, k.r), inner * np.outer(k.s, k.s)
 
     def by_scales(part: Array, scales: Array) -> Array:

@@ -75,9 +75,8 @@ def config_name(bracket: int, slot: int) -> str:
     return f"{bracket}-{slot:05d}"
 
 
-DEFAULT_CONFIG = config_name(
-    0, 0
-)  # the settings as configured, where ``hpo.include_default`` asks for them
+# the settings as configured, where ``hpo.include_default`` asks for them
+DEFAULT_CONFIG = config_name(0, 0)
 
 
 def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:

@@ -25,14 +25,15 @@ from particleforge.config.model import ModelConfig
 from particleforge.model.feedforward import feed_forward
 from particleforge.model.windows import distances
 
-MASKED_SCORE = (
-    -3e4
-)  # vanishes in softmax in every precision, and stays finite when all keys are masked
+# vanishes in softmax in every precision, and stays finite when all keys are masked
+MASKED_SCORE = -3e4
 _PLAIN_LENGTH_MAX = 1024  # elements; the scores of one event and head then take 2 MB
+# angular distance over which a head's score falls by one, of the narrowest and the widest local
+# head
 _RANGES = (
     0.02,
     0.5,
-)  # angular distance over which a head's score falls by one, of the narrowest and the widest local head
+)
 
 
 def range_slopes(config: ModelConfig) -> Tensor:
@@ -64,9 +65,8 @@ def attention_mask(config: ModelConfig, position: Tensor, real: Tensor, slopes: 
     mask has its type, so that no layer converts it again.
     """
     dtype = score_dtype(real.device)
-    mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(
-        -1, -1, real.shape[1], -1
-    )  # ONNX wants a row per query
+    # ONNX wants a row per query
+    mask = torch.where(real, 0.0, MASKED_SCORE)[:, None, None, :].expand(-1, -1, real.shape[1], -1)
     mask = mask.to(dtype)
     if config.local_attention:
         distance = distances(position, position).to(dtype)
@@ -111,9 +111,8 @@ class Block(nn.Module):
         width = config.width
         self.n_heads, self.dropout = config.n_heads, config.dropout
         self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(
-            width, 3 * width, bias=False
-        )  # softmax is blind to a bias of the keys
+        # softmax is blind to a bias of the keys
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.attention_output = nn.Linear(width, width)
         self.feedforward = feed_forward(config)
 
@@ -128,9 +127,8 @@ class Block(nn.Module):
         qkv = self.query_key_value(self.attention_norm(x)).unflatten(
             -1, (-1, 3, width // self.n_heads)
         )
-        query, key, value = (
-            part.transpose(1, 2) for part in qkv.unbind(-2)
-        )  # the way back gathers the parts in one pass
+        # the way back gathers the parts in one pass
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(-2))
         mixed = attend(
             query, key, value, mask.to(query.dtype), self.dropout if self.training else 0.0
         )

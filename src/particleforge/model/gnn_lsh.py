@@ -60,9 +60,8 @@ class HighwayConvolution(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.transform = nn.Linear(
-            config.width, 3 * config.width
-        )  # for the neighbours, for itself, gate
+        # for the neighbours, for itself, gate
+        self.transform = nn.Linear(config.width, 3 * config.width)
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:

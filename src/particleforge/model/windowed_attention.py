@@ -74,9 +74,8 @@ class WindowedBlock(Block):
         qkv = self.query_key_value(self.attention_norm(take(x, order))).unflatten(
             -1, (-1, 3, width // self.n_heads)
         )
-        query, key, value = into_windows(qkv, self.size).unbind(
-            -2
-        )  # [B, W, size, heads, width / heads]
+        # [B, W, size, heads, width / heads]
+        query, key, value = into_windows(qkv, self.size).unbind(-2)
         query, key, value = (
             part.flatten(0, 1).transpose(1, 2)
             for part in (query, with_neighbours(key), with_neighbours(value))

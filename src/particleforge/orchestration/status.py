@@ -140,10 +140,11 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     with _planned(snakefile, overrides) as dag:
         status, to_run = Status(locked=dag.workflow.persistence.locked), set(dag.needrun_jobs())
         rules = {rule.name: number for number, rule in enumerate(dag.workflow.rules)}
+        # the report may show a scan that starts from another detector
         order = [
             *run.detector,
             run.scans.fine_tuning.from_detector,
-        ]  # the report may show a scan that starts from another detector
+        ]
         jobs = [
             (order.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job)
             for job in dag.jobs

@@ -48,9 +48,8 @@ def n_features(elements: ElementsConfig) -> int:
 def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatures:
     """Return type and raw features of each element of each event."""
     collections = [events[COLLECTION_OF[name].name] for name in elements.types]
-    counts = np.stack(
-        [ak.to_numpy(ak.num(collection)) for collection in collections], axis=1
-    )  # [n_events, n_types]
+    # [n_events, n_types]
+    counts = np.stack([ak.to_numpy(ak.num(collection)) for collection in collections], axis=1)
     per_event = counts.sum(axis=1)
     # the elements of event i and type t start where all elements before them end
     starts = (np.cumsum(counts.ravel()) - counts.ravel()).reshape(counts.shape)

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from particleforge.config.detector import ElementsConfig
 
 LOG_FLOOR = 1e-6
-STD_FLOOR = (
-    1e-5  # a feature that varies less is constant, up to float32 rounding; its std becomes 1
-)
+# a feature that varies less is constant, up to float32 rounding; its std becomes 1
+STD_FLOOR = 1e-5
 
 
 def transform(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -68,9 +68,8 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
             folder / manifest_file.name,
             {**_description(settings, samples), "splits": splits, "provenance": made.plain()},
         )
-        manifest_file.unlink(
-            missing_ok=True
-        )  # a kill while the folders are swapped must not leave the old manifest alone
+        # a kill while the folders are swapped must not leave the old manifest alone
+        manifest_file.unlink(missing_ok=True)
     checksums = {
         split: {Path(shard["file"]).name: shard["sha256"] for shard in index["shards"]}
         for split, index in splits.items()

@@ -32,9 +32,8 @@ def write_particles(
     masses = np.array([c.get("mass_gev", 0.0) for c in classes])
 
     def chunks() -> Iterator[Chunk]:
-        yield _chunk(
-            from_arrow(RECONSTRUCTED_SCHEMA.empty_table()), collection, masses
-        )  # makes the collections of an empty file
+        # makes the collections of an empty file
+        yield _chunk(from_arrow(RECONSTRUCTED_SCHEMA.empty_table()), collection, masses)
         for events in iter_events(reconstructed):
             yield _chunk(events, collection, masses)
 

@@ -138,9 +138,8 @@ def _draw_particles(axes: Axes, particles: ak.Array) -> None:
     """
     particles = particles[ak.argsort(particles.energy, ascending=False)]
     colours = np.array(_COLOURS)[(ak.to_numpy(particles.class_id) - 1) % len(_COLOURS)]
-    filled = np.where(
-        ak.to_numpy(particles.charge) != 0, colours, "#ffffff00"
-    )  # "none" would turn black where alpha is set
+    # "none" would turn black where alpha is set
+    filled = np.where(ak.to_numpy(particles.charge) != 0, colours, "#ffffff00")
     axes.scatter(
         ak.to_numpy(particles.eta),
         ak.to_numpy(particles.phi),

@@ -64,9 +64,8 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[ScanPoint]:
     scan = run.scans.scaling_batch
     for optimiser, rate in scan.learning_rates.items():
         for factor in scan.factors:
-            rules = (
-                scan.learning_rate_scalings if factor > 1 else scan.learning_rate_scalings[:1]
-            )  # all rules agree there
+            # all rules agree there
+            rules = scan.learning_rate_scalings if factor > 1 else scan.learning_rate_scalings[:1]
             for rule in rules:
                 own = {
                     "optimiser": optimiser,
@@ -74,9 +73,8 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[ScanPoint]:
                     "learning_rate_scaling": rule if factor > 1 else "none",
                     "elements_per_batch": factor * scan.elements_per_batch,
                     "reference_elements_per_batch": scan.elements_per_batch,
-                    "accumulation_steps": (
-                        factor * run.training.accumulation_steps
-                    ),  # memory stays that of x1
+                    # memory stays that of x1
+                    "accumulation_steps": (factor * run.training.accumulation_steps),
                 }
                 labels: Labels = {
                     "optimiser": optimiser,

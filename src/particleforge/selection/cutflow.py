@@ -169,9 +169,8 @@ def _draw(rows: Sequence[CutflowRow], labels: Mapping[str, str], plot: Path) -> 
         )[0]
         for panel, (name, shown) in zip(axes, panels.items(), strict=True):
             for number, sample in enumerate(samples):
-                shift = 0.1 * (
-                    number - (len(samples) - 1) / 2
-                )  # side by side, so that equal values stay visible
+                # side by side, so that equal values stay visible
+                shift = 0.1 * (number - (len(samples) - 1) / 2)
                 _points(
                     panel,
                     [row for row in shown if row.sample == sample],

@@ -28,9 +28,9 @@ NO_ELEMENT = -1
 class Left(NamedTuple):
     """What the object cuts leave of one kind of object."""
 
-    masks: list[
-        ak.Array
-    ]  # what is left before any cut and after each cut or removal of overlaps, boolean [n_events, n_objects]
+    # what is left before any cut and after each cut or removal of overlaps, boolean [n_events,
+    # n_objects]
+    masks: list[ak.Array]
     # index of the object that stays in place of an overlapping one, else -1, [n_events, n_objects]
     stand_in: ak.Array
 
@@ -127,9 +127,8 @@ def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
     """
     flat_keep = ak.to_numpy(ak.flatten(keep)).astype(np.bool_)
     n_objects, n_indices = ak.to_numpy(ak.num(keep)), ak.to_numpy(ak.num(index))
-    before = np.concatenate(
-        [[0], np.cumsum(flat_keep)]
-    )  # kept objects before each object of the block
+    # kept objects before each object of the block
+    before = np.concatenate([[0], np.cumsum(flat_keep)])
     first = np.cumsum(n_objects) - n_objects
     position, local = _positions(index, n_objects)
     valid = local >= 0

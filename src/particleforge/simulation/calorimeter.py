@@ -201,9 +201,8 @@ def _collect(row, cell, energy, event_of_row):  # type: ignore[no-untyped-def]
         size *= 2
     stamp, slot_hit = np.full(size, -1, np.int64), np.empty(size, np.int64)
     hit_event, hit_cell, hit_energy = np.empty(n, np.int32), np.empty(n, np.uint64), np.zeros(n)
-    newest = np.empty(
-        n, np.int64
-    )  # newest contribution of a hit; rows come in order, so an older one is of another particle
+    # newest contribution of a hit; rows come in order, so an older one is of another particle
+    newest = np.empty(n, np.int64)
     c_hit, c_row, c_energy = np.empty(n, np.int64), np.empty(n, np.int64), np.zeros(n)
     n_hits, n_contributions = 0, 0
     for k in range(n):

@@ -279,9 +279,8 @@ def cell_centres(
     size = np.array([*volumes[:, CELL], muon.cell_size_mm])[collection]
     chamber = collection == HitCollection.MUON
     first[chamber] = np.where(side[chamber] == BARREL, muon.inner_radius_mm, muon.endcap_z_min_mm)
-    depth = (
-        first + (layer + np.where(chamber, 0.0, 0.5)) * pitch
-    )  # chambers are planes, layers have a thickness
+    # chambers are planes, layers have a thickness
+    depth = first + (layer + np.where(chamber, 0.0, 0.5)) * pitch
     n_phi = np.maximum(np.floor(2 * np.pi * depth / size), 1)
     phi = (i + 0.5) / n_phi * 2 * np.pi
     barrel = side == BARREL

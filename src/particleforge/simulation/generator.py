@@ -26,10 +26,11 @@ from particleforge.simulation.records import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
 SPEED_OF_LIGHT = 299.792458  # mm / ns
+# Pythia's status codes of primary hadrons: their mothers are a range
 _RANGE_OF_MOTHERS = (
     *range(81, 87),
     *range(101, 107),
-)  # Pythia's status codes of primary hadrons: their mothers are a range
+)
 _BEAM_STATUS = 12
 _ATTEMPTS = 20
 

@@ -32,9 +32,8 @@ KINETIC_MIN_GEV = 0.5  # hadrons below do not break nuclei up
 _PIONS = np.array([211, -211, 111])
 _PIONS_MAX = 8
 _MEAN_PT_GEV = 0.35
-_SIN_THETA_MIN = (
-    0.26  # beyond |eta| = 2 layers end one by one, which makes up for the longer way through each
-)
+# beyond |eta| = 2 layers end one by one, which makes up for the longer way through each
+_SIN_THETA_MIN = 0.26
 
 
 def depth(state: State, tracker: TrackerConfig) -> Values:
@@ -154,11 +153,12 @@ def _around(
     ux, uy, uz = axis.px / axis.p, axis.py / axis.p, axis.pz / axis.p
     phi = np.arctan2(uy, ux)
     ax, ay = -np.sin(phi), np.cos(phi)  # unit vector across, horizontal
+    # and the third of the right-handed frame: u x a
     bx, by, bz = (
         -uz * ay,
         uz * ax,
         np.hypot(ux, uy),
-    )  # and the third of the right-handed frame: u x a
+    )
     first, second = across * np.cos(azimuth), across * np.sin(azimuth)
     return (
         along * ux + first * ax + second * bx,

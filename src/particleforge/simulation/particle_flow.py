@@ -49,9 +49,8 @@ MASS_GEV = {
     CHARGED_HADRON: 0.139570,
     NEUTRAL_HADRON: 0.497611,
 }
-_MUON_SPREAD = (
-    0.25  # relative fluctuation of what a muon leaves, path lengths at all angles included
-)
+# relative fluctuation of what a muon leaves, path lengths at all angles included
+_MUON_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -249,10 +248,11 @@ def _is_bad(
     rules = settings.particle_flow
     on_cluster = expected.per_cluster(cluster_of_track, np.ones(len(tracks), np.bool_), len(found))
     matched = cluster_of_track >= 0
+    # a track on no cluster lacks all
     lacks, sigma = (
         expected.energy.copy(),
         np.sqrt(expected.variance),
-    )  # a track on no cluster lacks all
+    )
     lacks[matched] = (on_cluster.energy - found)[cluster_of_track[matched]]
     sigma[matched] = np.sqrt(on_cluster.variance)[cluster_of_track[matched]]
     empty = links.tube_total < rules.bad_track_energy_fraction * tracks.p

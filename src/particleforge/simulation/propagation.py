@@ -332,9 +332,8 @@ class _Record:
     def __init__(self, generated: Particles) -> None:
         self.generated = generated
         self.columns = {name: np.array(getattr(generated, name)) for name in _COLUMNS}
-        self.parent = [
-            np.full(len(generated), -1, np.int64)
-        ]  # of secondaries; the generator's rows have lists of their own
+        # of secondaries; the generator's rows have lists of their own
+        self.parent = [np.full(len(generated), -1, np.int64)]
 
     def generation(self, rows: Rows) -> _Generation:
         """Return these rows as particles ready to fly."""

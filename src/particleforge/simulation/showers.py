@@ -38,9 +38,8 @@ from particleforge.simulation.calorimeter_geometry import (
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_PROFILE_ENERGY_MIN_GEV = (
-    0.05  # the parametrisation is not meant for less; its profile is used below, too
-)
+# the parametrisation is not meant for less; its profile is used below, too
+_PROFILE_ENERGY_MIN_GEV = 0.05
 _GROOM_EXPONENT = 0.82
 _MOYAL_MEAN = np.euler_gamma + np.log(2.0)
 
@@ -141,9 +140,8 @@ def electromagnetic_showers(
     peak, shape = _longitudinal(profile_energy, material, rng)
     count = np.maximum((material.spots_per_gev * energy).astype(np.int64), 4)
     shower = np.repeat(np.arange(len(row)), count)
-    tau = (
-        rng.standard_gamma(shape[shower]) / (shape - 1)[shower]
-    )  # depth in units of the shower maximum
+    # depth in units of the shower maximum
+    tau = rng.standard_gamma(shape[shower]) / (shape - 1)[shower]
     radius = _radius(tau, shower, profile_energy, material, rng) * material.moliere_mm[shower]
     ray = row[shower]
     distance, slot = distance_at_depth(
@@ -168,9 +166,8 @@ def _longitudinal(
         offset, slope = (
             np.where(sampling, a, b) for a, b in zip(sampling_terms, homogeneous_terms, strict=True)
         )
-        return np.asarray(
-            1 / np.maximum(offset + slope * log_y, 2.0)
-        )  # at most 0.5: the fit diverges at low energy
+        # at most 0.5: the fit diverges at low energy
+        return np.asarray(1 / np.maximum(offset + slope * log_y, 2.0))
 
     peak_width, shape_width = width((-2.5, 1.25), (-1.4, 1.26)), width((-0.82, 0.79), (-0.58, 0.86))
     correlation = np.clip(np.where(sampling, 0.784, 0.705) - 0.023 * log_y, 0.0, 1.0)
@@ -300,9 +297,8 @@ def _hadronic_part(
     tilt = 0.3 * rng.standard_normal((2, int(n_branches.sum())))
     tilt[:, offset] /= 3.0  # the leading branch keeps the direction
     branch = offset[shower] + (n_branches[shower] * rng.random(shower.size) ** 2).astype(np.int64)
-    lateral_mm = 0.06 / np.maximum(
-        rays.interaction[ray, np.maximum(slot, 0)], 1e-9
-    )  # in interaction lengths of the volume
+    # in interaction lengths of the volume
+    lateral_mm = 0.06 / np.maximum(rays.interaction[ray, np.maximum(slot, 0)], 1e-9)
     u, v = _around(_ansatz(lateral_mm, rng), rng)
     path = np.where(slot >= 0, distance - interaction[shower], 0.0)
     return Spots(

@@ -35,9 +35,8 @@ from particleforge.simulation.to_edm4hep import Batch, to_chunk, types_of
 
 log = logging.getLogger(__name__)
 
-EVENTS_PER_BATCH = (
-    50  # without pile-up: small enough for 1 GB, large enough that array operations dominate
-)
+# without pile-up: small enough for 1 GB, large enough that array operations dominate
+EVENTS_PER_BATCH = 50
 _PARTICLES_OF_INTERACTION = 0.2  # of those of a hard e+e- or pp event, for the size of batches
 
 

@@ -21,9 +21,8 @@ NEUTRINOS = (12, 14, 16)
 
 @cache
 def _table() -> Any:
-    generator = pythia8mc.Pythia(
-        "", False
-    )  # owns the table; without init() only the data are loaded
+    # owns the table; without init() only the data are loaded
+    generator = pythia8mc.Pythia("", False)
     return generator.particleData, generator
 
 

@@ -56,12 +56,13 @@ ELEMENT_TYPES = (
     "cluster",
 )  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
 PADDING = 0
+# computed by preprocessing.features
 DERIVED_FEATURES = (
     "sin_phi",
     "cos_phi",
     "sin_phi_calo",
     "cos_phi_calo",
-)  # computed by preprocessing.features
+)
 # What the model starts from, always among the features: transverse momentum, energy,
 # pseudorapidity, sine and cosine of the azimuth
 _HOST_OF_CALORIMETER = ("et", "energy", "eta", "sin_phi", "cos_phi")
@@ -309,6 +310,5 @@ def member_of(feature: str, element_type: str) -> str:
     if feature not in DERIVED_FEATURES:
         return feature
     angle = feature.partition("_")[2]
-    return (
-        angle if element_type == "track" else "phi"
-    )  # a cluster or hit is in the calorimeter already
+    # a cluster or hit is in the calorimeter already
+    return angle if element_type == "track" else "phi"

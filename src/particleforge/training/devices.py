@@ -16,11 +16,12 @@ import torch
 
 from particleforge.errors import UserError
 
+# kinds on which several ranks can train, and what they talk by
 _COLLECTIVES = {
     "cuda": "nccl",
     "xpu": "xccl",
     "hpu": "hccl",
-}  # kinds on which several ranks can train, and what they talk by
+}
 _COMPILERS = ("g++", "clang++")
 
 

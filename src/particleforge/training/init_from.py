@@ -28,9 +28,8 @@ from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, SetTransformer
 from particleforge.model.saved import check_format, deserialise
 
-_Labels = Sequence[
-    tuple[str, ...] | None
-]  # what a row or column of a weight stands for; None for nothing
+# what a row or column of a weight stands for; None for nothing
+_Labels = Sequence[tuple[str, ...] | None]
 _KEY = "training.init_from"
 
 

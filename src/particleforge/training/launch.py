@@ -223,9 +223,8 @@ def _run_workers(
         pass_fds=(lock,),
         start_new_session=True,
     )
-    stop_signal = (
-        slurm_job.STOP_SIGNAL if command[0] == "srun" else signal.SIGTERM
-    )  # SIGUSR1 would kill torchrun
+    # SIGUSR1 would kill torchrun
+    stop_signal = slurm_job.STOP_SIGNAL if command[0] == "srun" else signal.SIGTERM
     signalled = False
 
     def forward(_number: int, _frame: FrameType | None) -> None:
@@ -281,9 +280,8 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     else:
         marker = spec.work_dir / _KILLED_FILE
         again = marker.exists() and int(marker.read_text(encoding="utf-8")) == step
-        write_text(
-            marker, f"{step:<4096}"
-        )  # a UserError if it was a full disk that kept the workers from saying why
+        # a UserError if it was a full disk that kept the workers from saying why
+        write_text(marker, f"{step:<4096}")
         status, reason = (
             ("failed", "killed from outside again")
             if again

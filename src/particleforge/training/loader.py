@@ -49,10 +49,11 @@ from particleforge.training.plan import (
 )
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
+# all others are stored as int8 and become int64 in a batch
 _TYPES = {
     "features": torch.float32,
     "target_p4": torch.float32,
-}  # all others are stored as int8 and become int64 in a batch
+}
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 
@@ -91,9 +92,8 @@ class Window:
             else self._allocated(int(ends[-1]))
         )
         self._columns = {name: column[: ends[-1]] for name, column in self.memory.items()}
-        self._empty = np.ones(
-            ends[-1], dtype=bool
-        )  # rows that no element was copied to: padding, once all shards are read
+        # rows that no element was copied to: padding, once all shards are read
+        self._empty = np.ones(ends[-1], dtype=bool)
         # where each event of the window goes, -1 if to another rank or behind this position
         self._lengths, self._read = lengths, 0
         self._places = np.full(len(lengths), -1)

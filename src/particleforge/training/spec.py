@@ -105,9 +105,8 @@ class TrainingSpec:
         training["schedule_steps"] = self.settings.training.schedule_length
         training["init_from"] = checksum_of_source(self.settings.training)
         settings["training"] = training
-        parent = (
-            self.parent_checkpoint.name if self.parent_checkpoint else None
-        )  # the name carries a checksum
+        # the name carries a checksum
+        parent = self.parent_checkpoint.name if self.parent_checkpoint else None
         return {**settings, "manifest": sha256(self.manifest)[:16], "parent": parent}
 
     def identity(self) -> str:

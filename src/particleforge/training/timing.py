@@ -22,9 +22,11 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# torch.distributed has it, but hides it from type checkers
 from torch._C._distributed_c10d import (
     GradBucket,
-)  # torch.distributed has it, but hides it from type checkers
+)
 from torch.futures import Future
 
 

@@ -137,9 +137,8 @@ class Trainer:
         self.execution: list[
             dict[str, Any]
         ] = []  # from which step on with how many ranks, micro-batches, and on what device
-        self.sums = torch.zeros(
-            len(TERMS) + 4, dtype=torch.float64
-        )  # since the last row: terms, loss, gradient norm, elements, padded
+        # since the last row: terms, loss, gradient norm, elements, padded
+        self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
         self._clock, self._row_shares, self._epoch_shares = StepClock(), Shares(), Shares()
 
@@ -207,10 +206,11 @@ class Trainer:
             and state.get("elements_per_batch", self.training.elements_per_batch)
             != self.training.elements_per_batch
         ):
+            # the position is one among batches that this training does not have
             self.epoch, self.batch = (
                 self.epoch + 1,
                 0,
-            )  # the position is one among batches that this training does not have
+            )
 
     def _note_execution(self) -> None:
         """Take down how steps are computed from here on, and say so if they were computed otherwise
@@ -347,9 +347,8 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         if self.averaged:
-            decay = min(
-                self.training.ema_decay, (1 + self.step) / (10 + self.step)
-            )  # a young average follows quickly
+            # a young average follows quickly
+            decay = min(self.training.ema_decay, (1 + self.step) / (10 + self.step))
             averaged, current = (
                 [local_part(p) for p in network.parameters()]
                 for network in (self.averaged, self.network)

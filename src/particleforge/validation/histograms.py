@@ -52,9 +52,8 @@ def category(name: str, values: Sequence[str], label: str) -> Any:
 def book(settings: ValidateSettings) -> Hists:
     """Return all histograms, empty."""
     plots = settings.plots
-    sample = category(
-        "process", sorted(settings.samples), "sample"
-    )  # hist keeps the name "sample" for itself
+    # hist keeps the name "sample" for itself
+    sample = category("process", sorted(settings.samples), "sample")
     reco = category("reco", RECONSTRUCTIONS, "reconstruction")
     view = category("view", VIEWS, "truth or reconstruction")
     outcome = category("outcome", OUTCOMES, "match")
@@ -76,9 +75,8 @@ def book(settings: ValidateSettings) -> Hists:
         5, 0, plots.met_max_gev, name="true_met", label="truth missing transverse momentum [GeV]"
     )
     response = hist.axis.Regular(100, 0, 2, name="response", label="reconstructed / truth")
-    close = hist.axis.Regular(
-        101, 0.5, 1.5, name="response", label="over generator"
-    )  # the middle bin is centred on one
+    # the middle bin is centred on one
+    close = hist.axis.Regular(101, 0.5, 1.5, name="response", label="over generator")
     residual = hist.axis.Regular(
         81,
         -0.4 * plots.met_max_gev,

@@ -134,9 +134,10 @@ class _Figures:
 
     def closure(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev
+        # above the first edge
         counts = {
             stage: self.counts("closure_jet_response_fine", stage=stage)[1:] for stage in CLOSURE
-        }  # above the first edge
+        }
         return {
             "inclusive": {
                 stage: self.summary("closure_jet_response", found.sum(axis=0), stage)
@@ -157,9 +158,10 @@ class _Figures:
 
     def met(self) -> Tree:
         edges = self.hists["met_residual"].axes["true_met"].edges
+        # no underflow: a norm
         residuals = {
             reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in RECONSTRUCTIONS
-        }  # no underflow: a norm
+        }
         for counts in residuals.values():
             counts[-2] += counts[-1]  # the last bin takes what lies beyond
         return {

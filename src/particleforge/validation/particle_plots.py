@@ -102,9 +102,8 @@ def particle_response(results: Results, particle_class: ParticleClassConfig) -> 
         panels[1, column].set_xlabel(r"truth $p_T$ [GeV]")
     panels[0, 0].set_ylabel("median response")
     panels[1, 0].set_ylabel("IQR / median")
-    panels[1, 0].set_ylim(
-        0, max(panels[1, 0].get_ylim()[1], 0.01)
-    )  # no room for rounding errors alone
+    # no room for rounding errors alone
+    panels[1, 0].set_ylim(0, max(panels[1, 0].get_ylim()[1], 0.01))
     for axes in panels.flat:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")

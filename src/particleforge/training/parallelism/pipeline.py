@@ -133,9 +133,8 @@ class PipelineParallelism(ModelParallelism):
             self.stages,
             self.workers.device,
             input_args=received,
-            output_args=(
-                (sent,) * len(Outputs._fields) if self.is_last else sent
-            ),  # of the last one only the number counts
+            # of the last one only the number counts
+            output_args=((sent,) * len(Outputs._fields) if self.is_last else sent),
             group=self.model_group,
         )
         schedule = Schedule1F1B if micro_batches >= self.stages else ScheduleGPipe
