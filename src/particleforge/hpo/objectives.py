@@ -9,7 +9,7 @@ rule prefers them.
 forward pass over one event with the train split's mean number of elements (torch's
 ``FlopCounterMode``; a multiplication and an addition are two). It is no time: what is not a matrix
 product is free. But it is the same on every machine and in every run, while measured times of one
-network differ by more than those of neighbouring configurations do (docs/hpo.md).
+network differ by more than those of neighbouring configurations do (benchmarks/LOG.md).
 
 Samplers and promotions see the loss alone, whatever the objectives: cost chooses among those that
 got to the top.

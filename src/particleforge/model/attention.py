@@ -80,7 +80,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: flo
     ``key`` and ``value`` [B, heads, M, D]; ``mask`` [B, 1 or heads, N, M].
 
     bfloat16 on CPUs: torch's fused kernel has no matrix instructions for the gradient there
-    (docs/performance.md), so that three plain products win as long as the scores are small. Longer
+    (benchmarks/LOG.md), so that three plain products win as long as the scores are small. Longer
     events and all else take the fused kernel, which never stores the scores.
     """
     b, heads, n, d = query.shape
