@@ -13,8 +13,8 @@ Rules:
   where none can be). The maximum itself is not searched for: it tends to lie in corners of the
   space, where the model knows least, and again in the same ones;
 * a promotion is the candidate that is expected to end lowest: what is uncertain about it is no
-  reason to promote it (benchmarks/LOG.md gives figures), and its own training has not failed so far,
-  which says more than its neighbours' failures;
+  reason to promote it (benchmarks/LOG.md gives figures), and its own training has not failed so
+  far, which says more than its neighbours' failures;
 * failures are no losses: they enter the probability of failing alone, a second process over all
   configurations that ended.
 """
