@@ -15,12 +15,9 @@ from
   in permil.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from particleforge.edm4hep.chunk import Chunk
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
 from particleforge.edm4hep.records import (
@@ -34,9 +31,6 @@ from particleforge.edm4hep.records import (
     summed,
 )
 from particleforge.errors import UserError
-
-if TYPE_CHECKING:
-    from particleforge.edm4hep.reader import Chunk
 
 _PACKED = 10000  # by which RecoMCTruthLinker multiplies a share in permil to put it beside another
 

@@ -22,17 +22,17 @@ read, are left out and counted. A history with a cycle is a UserError.
 Invariant: after ``read`` every row number of every relation lies within its table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from particleforge.config.collections import CollectionsConfig
-from particleforge.edm4hep import fallbacks, kernels
+from particleforge.edm4hep import fallbacks
+from particleforge.edm4hep.chunk import Chunk
 from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
-from particleforge.edm4hep.layout import Reference
 from particleforge.edm4hep.records import (
     Array,
     BoolArray,
@@ -40,7 +40,6 @@ from particleforge.edm4hep.records import (
     Pairs,
     RawEvents,
     Table,
-    combined,
     summed,
     whole_charge,
 )
@@ -77,7 +76,7 @@ def read_chunks(
         total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
         for start, stop in file.ranges(n_events, total):
             try:
-                events = Chunk(file, start, stop).events()
+                events = _EventChunk(file, start, stop).events()
             except UserError:
                 raise
             except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -85,14 +84,8 @@ def read_chunks(
             yield events
 
 
-class Chunk:
-    """Reads one range of events."""
-
-    def __init__(self, file: EventFile, start: int, stop: int) -> None:
-        self.file, self.layout, self.names = file, file.layout, file.names
-        self.start, self.stop = start, stop
-        self.n_events = stop - start
-        self.counts = {"references_dropped": 0}
+class _EventChunk(Chunk):
+    """Reads what the collections of one range of events mean."""
 
     def events(self) -> RawEvents:
         """Read everything."""
@@ -112,34 +105,9 @@ class Chunk:
         candidate_clusters = self.relation(
             "ReconstructedParticle", "clusters", candidates, clusters
         )
-        hit_links = self.links(names.hit_links, hits, particles)
-        track_links = self.links(names.track_links, tracks, particles)
-        cluster_links = self.links(names.cluster_links, clusters, particles)
-        if not names.hit_links and names.hit_sim_links:
-            hit_links = fallbacks.hit_links(self, hits, particles)
-        if not names.track_links and names.tracker_hit_sim_links:
-            track_links = fallbacks.track_links(self, tracks, particles)
-        tracks_wait = (
-            not names.track_links
-            and not names.tracker_hit_sim_links
-            and len(candidate_tracks.left) > 0
+        hit_links, track_links, cluster_links = self.truth_links(
+            particles, tracks, clusters, hits, candidates, candidate_tracks, candidate_clusters
         )
-        clusters_wait = (
-            not names.cluster_links and not names.linked_hits and len(candidate_clusters.left) > 0
-        )
-        if names.candidate_links and (tracks_wait or clusters_wait):
-            candidate_links = self.links(names.candidate_links, candidates, particles)
-            if tracks_wait:
-                track_links = fallbacks.through_candidates(
-                    candidate_tracks, candidate_links, candidates.table.n_rows
-                )
-            if clusters_wait:
-                cluster_links = fallbacks.through_candidates(
-                    candidate_clusters,
-                    candidate_links,
-                    candidates.table.n_rows,
-                    particles.table["energy"],
-                )
         return RawEvents(
             run_number=run_event[0][self.start : self.stop],
             event_number=run_event[1][self.start : self.stop],
@@ -165,47 +133,45 @@ class Chunk:
             counts=self.counts,
         )
 
-    def table(
-        self, collection: str, columns: Mapping[str, tuple[str, ...]], optional: Sequence[str] = ()
-    ) -> Table:
-        """Read members of a collection.
-
-        Columns in ``optional`` are left out where the file lacks them.
-        """
-        if not self.layout.has(collection):
-            return Table.empty(
-                self.n_events, {name: float for name in columns if name not in optional}
-            )
-        leaves = {
-            name: (
-                self.layout.member(collection, *members)
-                if name in optional
-                else self.layout.require(collection, *members)
-            )
-            for name, members in columns.items()
-        }
-        return self.leaves({name: leaf for name, leaf in leaves.items() if leaf is not None})
-
-    def leaves(self, leaves: dict[str, str]) -> Table:
-        """Read leaves of one collection; they must agree on the number of entries."""
-        offsets: IntArray | None = None
-        columns = {}
-        for name, leaf in leaves.items():
-            counts, columns[name] = self.file.jagged(leaf, self.start, self.stop)
-            found = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            if offsets is not None and not np.array_equal(offsets, found):
-                raise UserError(
-                    f"{self.file.path}: branch {leaf} and its collection differ in length; the file"
-                    " is damaged"
+    def truth_links(
+        self,
+        particles: Group,
+        tracks: Group,
+        clusters: Group,
+        hits: Group,
+        candidates: Group,
+        candidate_tracks: Pairs,
+        candidate_clusters: Pairs,
+    ) -> tuple[Pairs, Pairs, Pairs]:
+        """Return the links from hits, tracks and clusters to particles, derived where missing."""
+        names = self.names
+        hit_links = self.links(names.hit_links, hits, particles)
+        track_links = self.links(names.track_links, tracks, particles)
+        cluster_links = self.links(names.cluster_links, clusters, particles)
+        if not names.hit_links and names.hit_sim_links:
+            hit_links = fallbacks.hit_links(self, hits, particles)
+        if not names.track_links and names.tracker_hit_sim_links:
+            track_links = fallbacks.track_links(self, tracks, particles)
+        tracks_wait = (
+            not names.track_links
+            and not names.tracker_hit_sim_links
+            and len(candidate_tracks.left) > 0
+        )
+        clusters_wait = (
+            not names.cluster_links and not names.linked_hits and len(candidate_clusters.left) > 0
+        )
+        if names.candidate_links and (tracks_wait or clusters_wait):
+            candidate_links = self.links(names.candidate_links, candidates, particles)
+            n_candidates = candidates.table.n_rows
+            if tracks_wait:
+                track_links = fallbacks.through_candidates(
+                    candidate_tracks, candidate_links, n_candidates
                 )
-            offsets = found
-        assert offsets is not None
-        if len(offsets) != self.n_events + 1:
-            raise UserError(
-                f"{self.file.path}: branch {leaf} has {len(offsets) - 1} of {self.n_events} events;"
-                " the file is damaged"
-            )
-        return Table(offsets, columns)
+            if clusters_wait:
+                cluster_links = fallbacks.through_candidates(
+                    candidate_clusters, candidate_links, n_candidates, particles.table["energy"]
+                )
+        return hit_links, track_links, cluster_links
 
     def weights(self) -> Array:
         """Return the events' weights, 1 where the file has none."""
@@ -425,95 +391,6 @@ class Chunk:
             {name: self.table(name, columns) for name in self.names.candidates},
             Table.empty(self.n_events, dict.fromkeys(columns, float)),
         )
-
-    def links(self, collections: Sequence[str], origin: Group, target: Group) -> Pairs:
-        """Read link collections as weighted pairs of rows."""
-        return combined([self.links_of(name, origin, target) for name in collections])
-
-    def links_of(self, name: str, origin: Group, target: Group) -> Pairs:
-        """Read one link collection; pairs that point nowhere are left out and counted."""
-        ends = self.layout.link_end(name, "from"), self.layout.link_end(name, "to")
-        if ends[0] is None or ends[1] is None:
-            raise UserError(
-                f"{self.file.path}: link {name} lacks its ends (_{name}_from.index,"
-                f" _{name}_to.index); the file is damaged"
-            )
-        weight = self.leaves({"weight": self.layout.require(name, "weight")})["weight"]
-        left, right = self.rows(ends[0], origin), self.rows(ends[1], target)
-        if not len(left) == len(right) == len(weight):
-            raise UserError(
-                f"{self.file.path}: link {name} disagrees with its ends on the number of entries;"
-                " the file is damaged"
-            )
-        return self.kept(Pairs.of(left, right, weight))
-
-    def relation(
-        self,
-        kind: str,
-        name: str,
-        owners: Group,
-        targets: Group,
-        collections: Sequence[str] | None = None,
-    ) -> Pairs:
-        """Read a one-to-many relation as pairs (row of the owners, row of the targets)."""
-        found = []
-        for collection in owners.members if collections is None else collections:
-            reference, table = (
-                self.layout.relation(kind, collection, name),
-                owners.members[collection][1],
-            )
-            if reference is None or table.n_rows == 0 or not targets.members:
-                continue
-            counts = self.file.jagged(reference.index, self.start, self.stop)[0]
-            rows = self.rows(reference, targets)
-            owner, member = self.ranges(
-                collection, name, table, np.concatenate([[0], np.cumsum(counts)])
-            )
-            found.append(self.kept(Pairs.of(owners.rows_of(collection)[owner], rows[member])))
-        return combined(found)
-
-    def rows(self, reference: Reference, targets: Group) -> IntArray:
-        """Turn references into row numbers of the target table; -1 where they point nowhere."""
-        table = self.leaves({"index": reference.index, "id": reference.collection_id})
-        for name, leaf in (("index", reference.index), ("id", reference.collection_id)):
-            if table[name].dtype.kind not in "iu":
-                raise UserError(
-                    f"{self.file.path}: branch {leaf} holds {table[name].dtype}, expected integers;"
-                    " the file is damaged"
-                )
-        return targets.resolve(table, self.file.collection_ids)
-
-    def ranges(
-        self, collection: str, name: str, owners: Table, offsets: IntArray
-    ) -> tuple[IntArray, IntArray]:
-        """Expand ``name_begin`` ...
-
-        ``name_end`` of every owner into (owner row, row of the member list).
-        """
-        leaves = {
-            edge: self.layout.require(collection, f"{name}_{edge}") for edge in ("begin", "end")
-        }
-        edges = self.leaves(leaves)
-        begin, end = edges["begin"].astype(np.int64), edges["end"].astype(np.int64)
-        event = owners.events()
-        if (
-            edges.n_rows != owners.n_rows
-            or np.any(begin > end)
-            or np.any(end > np.diff(offsets)[event])
-        ):
-            raise UserError(
-                f"{self.file.path}: {leaves['end']} points beyond its list; the file is damaged"
-            )
-        owner, member = kernels.expand(begin, end, owners.offsets, offsets)
-        return owner, member
-
-    def kept(self, pairs: Pairs) -> Pairs:
-        """Leave out, and count, pairs that point nowhere or have a weight that is not a finite
-        number.
-        """
-        keep = (pairs.left >= 0) & (pairs.right >= 0) & np.isfinite(pairs.weight)
-        self.counts["references_dropped"] += int(np.sum(~keep))
-        return pairs.where(keep)
 
 
 def _first_at(location: Array, owner: IntArray, n_owners: int, wanted: Sequence[int]) -> BoolArray:
