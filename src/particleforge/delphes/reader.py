@@ -32,7 +32,7 @@ every relation lies within its table.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,9 @@ import numpy as np
 from particleforge.config.collections import spelled
 from particleforge.config.delphes import DelphesConfig
 from particleforge.config.geometry import SamplingConfig
-from particleforge.delphes.references import keys, resolve, sharing
+from particleforge.delphes.chunk import Chunk, all_of, merged, one_per_event
+from particleforge.delphes.directions import ETA_MAX, momentum_of, on_face
+from particleforge.delphes.references import keys, sharing
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
 from particleforge.edm4hep.records import (
@@ -59,7 +61,6 @@ log = logging.getLogger(__name__)
 
 _GEV_PER_TESLA_MM = 0.299792458e-3
 _PHOTON, _NEUTRAL_HADRON = 22, 130
-_ETA_MAX = 20.0  # along the beam; Delphes writes 999.9
 _CANDIDATE = {"pdg": int, "charge": float, "px": float, "py": float, "pz": float, "energy": float}
 
 
@@ -81,7 +82,7 @@ def read_chunks(
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
             for start in range(0, total, n_events):
                 stop = min(start + n_events, total)
-                events = _Chunk(file, branches, start, stop).events(
+                events = _EventChunk(file, branches, start, stop).events(
                     numbers[0][start:stop], numbers[1][start:stop], b_field_tesla, ecal
                 )
                 yield events
@@ -111,7 +112,7 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
     leaf = file.member(branches.event, "Number")
     if leaf is None:
         return position, np.zeros_like(position)
-    numbers = _one_per_event(file, leaf, 0, file.n_events)
+    numbers = one_per_event(file, leaf, 0, file.n_events)
     own = numbers.astype(np.int64).astype(np.uint64)
     if np.any(numbers < 0) or len(np.unique(numbers)) < file.n_events:
         log.warning(
@@ -122,22 +123,8 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
     return own, own
 
 
-def _one_per_event(file: DelphesFile, leaf: str, start: int, stop: int) -> Array:
-    counts, values = file.jagged(leaf, start, stop)
-    if len(counts) != stop - start or np.any(counts != 1) or not np.all(np.isfinite(values)):
-        raise UserError(
-            f"{file.path}: {leaf} must hold one finite number per event; the file is damaged"
-        )
-    return values
-
-
-class _Chunk:
-    """Reads one range of events; keeps the keys that references are resolved by."""
-
-    def __init__(self, file: DelphesFile, branches: DelphesConfig, start: int, stop: int) -> None:
-        self.file, self.branches, self.start, self.stop = file, branches, start, stop
-        self.n_events = stop - start
-        self.dropped = 0
+class _EventChunk(Chunk):
+    """Reads what the branches of one range of events mean."""
 
     def events(
         self, numbers: Array, own_numbers: Array, b_field_tesla: float, ecal: SamplingConfig
@@ -178,45 +165,11 @@ class _Chunk:
             counts={"references_dropped": self.dropped},
         )
 
-    def table(self, branch: str, columns: Mapping[str, tuple[str, ...]]) -> Table:
-        """Read members of a branch, each under the first of its names that the file knows."""
-        return self.leaves(
-            {column: self.file.require(branch, *names) for column, names in columns.items()}
-        )
-
-    def leaves(self, leaves: Mapping[str, str]) -> Table:
-        """Read leaves of one branch; they must agree on the number of objects."""
-        offsets: IntArray | None = None
-        columns = {}
-        for column, leaf in leaves.items():
-            counts, columns[column] = self.file.jagged(leaf, self.start, self.stop)
-            offsets = self.agreed(leaf, counts, offsets)
-        assert offsets is not None
-        return Table(offsets, columns)
-
-    def agreed(self, leaf: str, counts: IntArray, offsets: IntArray | None) -> IntArray:
-        """Return the offsets of ``counts``.
-
-        Where they are not ``offsets``, or events are missing, the file is damaged.
-        """
-        found = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        if len(counts) != self.n_events:
-            raise UserError(
-                f"{self.file.path}: branch {leaf} has {len(counts)} of {self.n_events} events; the"
-                " file is damaged"
-            )
-        if offsets is not None and not np.array_equal(offsets, found):
-            raise UserError(
-                f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is"
-                " damaged"
-            )
-        return found
-
     def weights(self) -> FloatArray:
         leaf = self.file.member(self.branches.event, "Weight")
         if leaf is None:
             return np.ones(self.n_events)
-        return _one_per_event(self.file, leaf, self.start, self.stop).astype(np.float64)
+        return one_per_event(self.file, leaf, self.start, self.stop).astype(np.float64)
 
     def particles(self) -> tuple[Table, IntArray]:
         """Read the particles, and the keys that references to them have."""
@@ -230,7 +183,7 @@ class _Chunk:
         names |= {f"p{axis}": f"P{axis}" for axis in "xyz"}
         found = self.file.found(self.branches.particles)
         members = {column: (name,) for column, name in names.items()}
-        read, _ = _merged(
+        read, _ = merged(
             [self.table(branch, members) for branch in found],
             self.n_events,
             dict.fromkeys(names, float),
@@ -259,12 +212,12 @@ class _Chunk:
         """Read the tracks, two states for each, and (track, key of its particle)."""
         parts = [self.tracks_of(branch) for branch in self.file.found(self.branches.tracks)]
         columns = ("pt", "phi", "charge", "d0", "z0", "x", "y", "z", "slope")
-        read, row = _merged(
-            [table for table, _ in parts], self.n_events, dict.fromkeys(columns, float)
+        read, row = merged(
+            [part for part, _ in parts], self.n_events, dict.fromkeys(columns, float)
         )
         zeros = ("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit")
         tracks = Table(read.offsets, {name: np.zeros(read.n_rows) for name in zeros})
-        return tracks, self.states(read, b_field_tesla), _all_of(parts, row)
+        return tracks, self.states(read, b_field_tesla), all_of(parts, row)
 
     def tracks_of(self, branch: str) -> tuple[Table, Pairs]:
         """Read the tracks of one branch, and (track, key of its particle)."""
@@ -284,7 +237,7 @@ class _Chunk:
         read = self.table(branch, names)
         columns = {name: column.astype(np.float64) for name, column in read.columns.items()}
         if self.file.member(branch, "CtgTheta") is None:
-            columns["slope"] = np.sinh(np.clip(columns["slope"], -_ETA_MAX, _ETA_MAX))
+            columns["slope"] = np.sinh(np.clip(columns["slope"], -ETA_MAX, ETA_MAX))
         d0, columns["d0"] = columns["d0"], -columns["d0"]
         if (
             self.file.member(branch, "Xd") is not None
@@ -346,15 +299,15 @@ class _Chunk:
         """
         parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
         names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
-        merged, row = _merged([table for table, _ in parts], self.n_events, names)
-        columns = dict(merged.columns)
+        table, row = merged([part for part, _ in parts], self.n_events, names)
+        columns = dict(table.columns)
         columns["energy_other"] = np.where(
             columns["energy_ecal"] + columns["energy_hcal"] > 0, 0.0, columns["energy"]
         )
         columns |= dict(
-            zip("xyz", _on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True)
+            zip("xyz", on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True)
         )
-        return Table(merged.offsets, columns), _all_of(parts, row)
+        return Table(table.offsets, columns), all_of(parts, row)
 
     def towers(self, branch: str) -> tuple[Table, Pairs]:
         """Read objects of class Tower, and (object, key of a particle in it)."""
@@ -370,31 +323,6 @@ class _Chunk:
             read.offsets, {name: column.astype(np.float64) for name, column in read.columns.items()}
         )
         return read, self.reference_lists(branch, read)
-
-    def reference_lists(self, branch: str, table: Table) -> Pairs:
-        """Read (object, key of a particle in it)."""
-        leaf = self.file.require(branch, "Particles")
-        counts, lengths, references = self.file.reference_lists(leaf, self.start, self.stop)
-        self.agreed(leaf, counts, table.offsets)
-        owner = np.repeat(np.arange(table.n_rows), lengths)
-        return Pairs.of(owner, keys(table.events()[owner], references))
-
-    def references(self, branch: str, table: Table) -> Pairs:
-        """Read (track, key of its particle)."""
-        leaf = self.file.require(branch, "Particle")
-        counts, references = self.file.references(leaf, self.start, self.stop)
-        self.agreed(leaf, counts, table.offsets)
-        return Pairs.of(np.arange(table.n_rows), keys(table.events(), references))
-
-    def links(self, references: Pairs, particle_keys: IntArray, weight: FloatArray) -> Pairs:
-        """Turn references to particles into weighted pairs.
-
-        Leave out, and count, what points nowhere.
-        """
-        row = resolve(references.right, particle_keys)
-        found = row >= 0
-        self.dropped += int(np.sum(~found))
-        return Pairs.of(references.left[found], row[found], weight[row[found]])
 
     def candidates(
         self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs
@@ -414,9 +342,9 @@ class _Chunk:
         ]
         if not parts and self.file.has(names.eflow_candidates):
             parts.append(self.eflow_candidates(names.eflow_candidates))
-        merged, row = _merged([table for table, _ in parts], self.n_events, _CANDIDATE)
-        refs = _all_of(parts, row)
-        charged, photon = merged["charge"] != 0, merged["pdg"] == _PHOTON
+        table, row = merged([part for part, _ in parts], self.n_events, _CANDIDATE)
+        refs = all_of(parts, row)
+        charged, photon = table["charge"] != 0, table["pdg"] == _PHOTON
         to_clusters = [
             sharing(
                 refs.where(kind[refs.left]),
@@ -427,7 +355,7 @@ class _Chunk:
                 (~charged & ~photon, "energy_hcal"),
             )
         ]
-        return merged, sharing(refs.where(charged[refs.left]), track_refs), combined(to_clusters)
+        return table, sharing(refs.where(charged[refs.left]), track_refs), combined(to_clusters)
 
     def eflow_tracks(self, branch: str) -> tuple[Table, Pairs]:
         """Read the charged candidates, and (candidate, key of its particle)."""
@@ -452,7 +380,7 @@ class _Chunk:
                 f"{self.file.path}: branch {leaf} and its neighbours differ in length; the file is"
                 " damaged"
             )
-        momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
+        momentum = momentum_of(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
         energy = np.sqrt(sum(component**2 for component in momentum.values()) + mass**2)
         columns = {"pdg": read["pid"], "charge": read["charge"], **momentum, "energy": energy}
         return Table(read.offsets, columns), self.references(branch, read)
@@ -472,7 +400,7 @@ class _Chunk:
             "hadronic": "Ehad",
         }
         read = self.table(branch, {column: (name,) for column, name in names.items()})
-        momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
+        momentum = momentum_of(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
         neutral = np.where(read["hadronic"] > 0, _NEUTRAL_HADRON, _PHOTON)
         pdg = np.where(read["charge"] != 0, read["pid"], neutral)
         columns = {
@@ -487,8 +415,8 @@ class _Chunk:
         """Read the neutral candidates of one kind, and (candidate, key of a particle in its tower)."""
         read, refs = self.towers(branch)
         energy = read["energy"]
-        momentum = _momentum(
-            energy / np.cosh(np.clip(read["eta"], -_ETA_MAX, _ETA_MAX)), read["eta"], read["phi"]
+        momentum = momentum_of(
+            energy / np.cosh(np.clip(read["eta"], -ETA_MAX, ETA_MAX)), read["eta"], read["phi"]
         )
         columns = {
             "pdg": np.full(read.n_rows, pdg),
@@ -497,63 +425,3 @@ class _Chunk:
             "energy": energy,
         }
         return Table(read.offsets, columns), refs
-
-
-def _momentum(pt: FloatArray, eta: FloatArray, phi: FloatArray) -> dict[str, FloatArray]:
-    """Return px, py, pz in GeV."""
-    return {
-        "px": pt * np.cos(phi),
-        "py": pt * np.sin(phi),
-        "pz": pt * np.sinh(np.clip(eta, -_ETA_MAX, _ETA_MAX)),
-    }
-
-
-def _on_face(
-    eta: FloatArray, phi: FloatArray, ecal: SamplingConfig
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the points in mm where lines from the origin meet the inner face of barrel or endcap."""
-    eta = np.clip(eta, -_ETA_MAX, _ETA_MAX)
-    sin_theta, cos_theta = 1 / np.cosh(eta), np.tanh(eta)
-    barrel, endcap = (
-        ecal.barrel_inner_radius_mm / sin_theta,
-        ecal.endcap_z_min_mm / np.maximum(np.abs(cos_theta), 1e-9),
-    )
-    distance = np.minimum(barrel, endcap)
-    return (
-        distance * sin_theta * np.cos(phi),
-        distance * sin_theta * np.sin(phi),
-        distance * cos_theta,
-    )
-
-
-def _merged(
-    tables: Sequence[Table], n_events: int, columns: Mapping[str, type]
-) -> tuple[Table, IntArray]:
-    """Return several tables as one, event by event, and the new row of each row of the tables in
-    turn.
-    """
-    event = np.concatenate([np.zeros(0, np.int64), *(table.events() for table in tables)])
-    order = np.argsort(event, kind="stable")
-    row = np.empty(len(order), np.int64)
-    row[order] = np.arange(len(order))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(event, minlength=n_events))]).astype(
-        np.int64
-    )
-    found = {
-        name: np.concatenate([np.zeros(0, dtype), *(table[name] for table in tables)])[order]
-        for name, dtype in columns.items()
-    }
-    return Table(offsets, found), row
-
-
-def _all_of(parts: Sequence[tuple[Table, Pairs]], row: IntArray) -> Pairs:
-    """Return the references of several tables that ``_merged`` made one of, null references
-    included.
-    """
-    firsts = np.cumsum([0, *(table.n_rows for table, _ in parts)])
-    return combined(
-        [
-            Pairs.of(row[refs.left + first], refs.right)
-            for first, (_, refs) in zip(firsts, parts, strict=False)
-        ]
-    )
