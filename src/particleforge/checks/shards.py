@@ -178,35 +178,14 @@ def _judge_content(
         _count(wrong, "lists not as long as n_elements says:", short)
         if any(short.values()):
             continue
-        values = {
-            column: block[column].combine_chunks().flatten().to_numpy()
-            for column in ("element_type", "target_class", "target_charge")
-        }
-        features = block["features"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-        p4 = block["target_p4"].combine_chunks().flatten().to_numpy().reshape(-1, _P4)
+        values, features, p4 = _arrays(block, width)
         kinds = _kinds(described)
         columns = {
             f"{kind}.{f['name']}": features[values["element_type"] == 1 + i, j]
             for i, kind in enumerate(kinds)
             for j, f in enumerate(described["elements"][kind])
         }
-        finite = {
-            column: int(np.sum(~np.isfinite(value)))
-            for column, value in {**columns, "target_p4": p4}.items()
-        }
-        _count(wrong, "values not finite:", finite)
-        outside = {
-            "element_type": _outside(values["element_type"], 1, len(kinds)),
-            "target_class": _outside(values["target_class"], 0, len(described["classes"]) - 1),
-            "target_charge": _outside(values["target_charge"], -1, 1),
-        }
-        _count(wrong, "values out of range:", outside)
-        _count(
-            wrong,
-            "momenta of elements without a class:",
-            {"target_p4": int(np.any(p4[values["target_class"] == 0] != 0, axis=1).sum())},
-        )
-        if any(finite.values()) or any(outside.values()):
+        if not _judge_values(wrong, values, p4, columns, described):
             continue
         for quantity, value in _quantities(counts, values, p4, columns, kinds):
             quantities.setdefault(quantity, []).append(Histogram.of(value))
@@ -222,6 +201,46 @@ def _judge_content(
     found.quantities[name] = {
         quantity: Histogram.total(parts) for quantity, parts in quantities.items()
     }
+
+
+def _arrays(
+    block: pa.Table, width: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any]]:
+    """Return the columns of one number per element, the features and the targets' momenta."""
+    values = {
+        column: block[column].combine_chunks().flatten().to_numpy()
+        for column in ("element_type", "target_class", "target_charge")
+    }
+    features = block["features"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    p4 = block["target_p4"].combine_chunks().flatten().to_numpy().reshape(-1, _P4)
+    return values, features, p4
+
+
+def _judge_values(
+    wrong: dict[tuple[str, str], int],
+    values: Mapping[str, NDArray[Any]],
+    p4: NDArray[Any],
+    columns: Mapping[str, NDArray[Any]],
+    described: Mapping[str, Any],
+) -> bool:
+    """Count what no element may have; return whether all values can be used."""
+    finite = {
+        column: int(np.sum(~np.isfinite(value)))
+        for column, value in {**columns, "target_p4": p4}.items()
+    }
+    _count(wrong, "values not finite:", finite)
+    outside = {
+        "element_type": _outside(values["element_type"], 1, len(_kinds(described))),
+        "target_class": _outside(values["target_class"], 0, len(described["classes"]) - 1),
+        "target_charge": _outside(values["target_charge"], -1, 1),
+    }
+    _count(wrong, "values out of range:", outside)
+    _count(
+        wrong,
+        "momenta of elements without a class:",
+        {"target_p4": int(np.any(p4[values["target_class"] == 0] != 0, axis=1).sum())},
+    )
+    return not any(finite.values()) and not any(outside.values())
 
 
 def _kinds(described: Mapping[str, Any]) -> tuple[str, str]:

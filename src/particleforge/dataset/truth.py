@@ -67,26 +67,27 @@ def build_truth(
     """
     own = deposits(events)
     strong = own.on_tracks.where(own.on_tracks.weight >= rules.visible_track_share_min)
-    made = np.zeros(events.particles.n_rows, bool)
-    made[strong.right] = True
     ancestry = trace(
-        events.particles, events.parents, own.energy, made, _largest(own.on_tracks, events)
+        events.particles,
+        events.parents,
+        own.energy,
+        _named(strong, events.particles.n_rows),
+        _largest(own.on_tracks, events),
     )
     particles, row = events.particles.select(ancestry.selected)
     heir = np.where(ancestry.heir >= 0, row[ancestry.heir], -1)
     left = inherited(own, heir, events.clusters.n_rows, particles.n_rows)
     left = Deposits(left.energy, left.in_clusters, own.on_tracks.renumber(right=row))
+    strong = strong.renumber(right=row)
+    made_track = _named(strong, particles.n_rows)
     p4 = ancestry.p4[ancestry.selected]
     eta = absolute_eta(p4[:, 0], p4[:, 1], p4[:, 2])
     accepted = eta <= abs_eta_max
-    visible = _visible(particles, p4, left, rules, accepted)
+    visible = _visible(particles, p4, left.energy, made_track, rules, accepted)
     order = np.lexsort((np.arange(particles.n_rows), -p4[:, 3]))
     fate, track, cluster = _assign(
         order[visible[order]],
-        *_by_particle(
-            left.on_tracks.where(left.on_tracks.weight >= rules.visible_track_share_min),
-            particles.n_rows,
-        ),
+        *_by_particle(strong, particles.n_rows),
         *_by_particle(left.in_clusters, particles.n_rows),
         events.tracks.n_rows,
         events.clusters.n_rows,
@@ -99,24 +100,36 @@ def build_truth(
             "pdg": particles["pdg"],
             "charge": particles["charge"],
             **dict(zip(_P4, p4.T, strict=True)),
-        }
-        | {
             "class_id": class_of(classes, particles["pdg"], particles["charge"] != 0, eta),
             "fate": fate,
             "element": element,
-        }
-        | {"deposited_energy": left.energy},
+            "deposited_energy": left.energy,
+        },
     )
     spoilt = np.zeros(particles.n_rows, bool)
     spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
-    made_track = np.isin(
-        np.arange(particles.n_rows),
-        left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min],
+    balance = _balance(table, targets, spoilt, accepted, made_track)
+    balance.orphan_deposits = float(own.energy[heir < 0].sum())
+    balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split
+    return Truth(
+        table,
+        targets,
+        _links(left.on_tracks, events.tracks, particles, "track", "weight"),
+        _links(left.in_clusters, events.clusters, particles, "cluster", "energy"),
+        balance,
     )
+
+
+def _balance(
+    particles: Table, targets: Table, spoilt: BoolArray, accepted: BoolArray, made_track: BoolArray
+) -> Balance:
+    """Return the balance of truth particles that made an unusable element (``spoilt``), fly within
+    the acceptance, made a track.
+    """
     rest = np.ones(particles.n_rows, bool)
-    balance = balance_of(
-        p4[:, 3],
-        fate,
+    return balance_of(
+        particles["energy"],
+        particles["fate"],
         targets["energy"],
         invisible={
             "neutrinos": is_neutrino(particles["pdg"]),
@@ -130,15 +143,13 @@ def build_truth(
             "dropped_no_cluster": rest,
         },
     )
-    balance.orphan_deposits = float(own.energy[heir < 0].sum())
-    balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split
-    return Truth(
-        table,
-        targets,
-        _links(left.on_tracks, events.tracks, particles, "track", "weight"),
-        _links(left.in_clusters, events.clusters, particles, "cluster", "energy"),
-        balance,
-    )
+
+
+def _named(pairs: Pairs, n_right: int) -> BoolArray:
+    """Tell which right rows occur in the pairs."""
+    named = np.zeros(n_right, bool)
+    named[pairs.right] = True
+    return named
 
 
 def _largest(on_tracks: Pairs, events: RawEvents) -> BoolArray:
@@ -151,14 +162,19 @@ def _largest(on_tracks: Pairs, events: RawEvents) -> BoolArray:
 
 
 def _visible(
-    particles: Table, p4: FloatArray, left: Deposits, rules: DatasetConfig, accepted: BoolArray
+    particles: Table,
+    p4: FloatArray,
+    left: FloatArray,
+    made_track: BoolArray,
+    rules: DatasetConfig,
+    accepted: BoolArray,
 ) -> BoolArray:
-    seen = left.energy > rules.visible_fraction_min * p4[:, 3]
-    seen |= (particles["charge"] != 0) & (left.energy > rules.visible_charged_energy_gev)
+    seen = left > rules.visible_fraction_min * p4[:, 3]
+    seen |= (particles["charge"] != 0) & (left > rules.visible_charged_energy_gev)
     # What flies past the calorimeters and sheds a little into them cannot be reconstructed from
     # that.
-    seen &= accepted | (left.energy > rules.visible_fraction_outside_min * p4[:, 3])
-    seen[left.on_tracks.right[left.on_tracks.weight >= rules.visible_track_share_min]] = True
+    seen &= accepted | (left > rules.visible_fraction_outside_min * p4[:, 3])
+    seen |= made_track
     return seen & (p4[:, 3] > 0) & ~is_neutrino(particles["pdg"])
 
 

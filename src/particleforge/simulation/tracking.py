@@ -63,32 +63,20 @@ def make_tracks(
     found, n_hits, innermost = found[enough], crossings.n_hits[enough], crossings.innermost[enough]
     particle, start, eta = flights.particle[found], start.take(found), eta[found]
     lever = _lever_arm(start, flights.path[found], tracker, b_field)
-    fitted = _smear(
-        start,
-        flights.momentum_share[found],
-        resolution_of(start.pt, eta, tracker) / lever**2,
-        tracker,
-        b_field,
-        rng,
-    )
+    resolution = resolution_of(start.pt, eta, tracker) / lever**2
+    fitted = _smear(start, flights.momentum_share[found], resolution, tracker, b_field, rng)
     at_face = _extrapolate(fitted.state, tracker, b_field)
     dedx = ionisation(start.p / np.maximum(particles.mass[particle], _ELECTRON_MASS))
     event = particles.event[particle]
     state = fitted.state
-    links = _share_hits(
-        event,
-        np.arcsinh(state.pz / state.pt),
-        particle,
-        n_hits,
-        tracker.shared_hit_probability,
-        rng,
-    )
+    eta = np.arcsinh(state.pz / state.pt)
+    links = _share_hits(event, eta, particle, n_hits, tracker.shared_hit_probability, rng)
     return Tracks(
         event=event,
         particle=particle,
         charge=state.charge.astype(np.int8),
         pt=state.pt,
-        eta=np.arcsinh(state.pz / state.pt),
+        eta=eta,
         phi0=fitted.phi0,
         p=state.p,
         omega=state.charge * CURVATURE_PER_TESLA * b_field / state.pt,

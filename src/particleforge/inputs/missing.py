@@ -1,0 +1,107 @@
+"""What a file of simulated events lacks, and what that costs, a line for each thing."""
+
+import numpy as np
+
+from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
+from particleforge.edm4hep.mapping import BranchMap
+from particleforge.edm4hep.records import RawEvents
+from particleforge.edm4hep.rootfile import TreeFile
+
+
+def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | None) -> list[str]:
+    """Return a line for each thing that is not there, with what that costs."""
+    layout = file.layout
+    lines = []
+    if not layout.has("EventHeader"):
+        lines.append("no EventHeader: events are numbered by their position, weights are 1")
+    if not chosen.tracks:
+        lines.append("no tracks: every target stands on a cluster")
+    elif not chosen.track_links:
+        instead = (
+            "tracker hits"
+            if chosen.tracker_hit_sim_links
+            else "candidates' links"
+            if chosen.candidate_links
+            else ""
+        )
+        lines.append(
+            f"no track links: track truth from {instead}"
+            if instead
+            else "no track links: no track gets a target"
+        )
+    if not chosen.clusters:
+        lines.append("no clusters: neutral particles find no element")
+    if not chosen.hits:
+        lines.append(
+            "no calorimeter hits: n_hits, widths and depth of clusters are 0;"
+            " dataset.calorimeter_elements: hits is not possible"
+        )
+    elif not chosen.hit_links and chosen.hit_sim_links:
+        lines.append("no hit links: hit truth from the contributions to simulated hits")
+    if chosen.clusters and not chosen.linked_hits:
+        instead = (
+            "cluster links"
+            if chosen.cluster_links
+            else "candidates' links"
+            if chosen.candidate_links
+            else ""
+        )
+        lines.append(
+            "no hits with links:"
+            f" {f'cluster truth from {instead}' if instead else 'no cluster gets a target'}"
+        )
+    if not chosen.candidates:
+        lines.append("no candidates: no baseline to compare with")
+    return (
+        lines
+        if events is None
+        else lines + _missing_values(chosen, events) + references_dropped(events)
+    )
+
+
+def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
+    """Return a line for each thing that has a place but no values."""
+    lines = []
+    if events.tracks.n_rows:
+        at_ip = events.track_states.left[
+            events.states["location"][events.track_states.right] == AT_IP
+        ]
+        if without := events.tracks.n_rows - len(np.unique(at_ip)):
+            lines.append(
+                f"{without} tracks have no state at the interaction point: they are left out"
+                " (collections.track_state_at_ip)"
+            )
+        if not np.any(events.tracks["dedx"]):
+            lines.append("no dE/dx: feature dedx is 0")
+        if not np.any(events.states["location"] == AT_CALORIMETER):
+            lines.append(
+                "no track states at the calorimeter: eta_calo and phi_calo repeat eta and phi"
+            )
+        if not np.any(events.tracks["n_hits"]):
+            lines.append("tracks name no hits: feature n_hits is 0")
+    place = np.stack([np.nan_to_num(events.clusters[axis]) for axis in "xyz"])
+    if unplaced := int(np.sum(~np.any(place != 0, axis=0))):
+        lines.append(
+            f"{unplaced} clusters have no position: they take the direction of a neutral candidate"
+            " made of them, or are left out"
+        )
+    if events.clusters.n_rows and "energy_ecal" not in events.clusters and not chosen.hits:
+        lines.append(
+            "no sub-detector energies: energy_ecal, energy_hcal and energy_other of clusters are 0"
+        )
+    if events.hits.n_rows and not np.any(events.hits["energy"] > 0):
+        lines.append("hits have no energy: they give clusters a position, no truth and no shape")
+    return lines
+
+
+def references_dropped(events: RawEvents | None) -> list[str]:
+    """Return a line about references that could not be followed, if there are any."""
+    number = events.counts.get("references_dropped", 0) if events is not None else 0
+    return (
+        [
+            f"{number} references point nowhere or at what is not read: what they tell is lost"
+            " (pile-up, or hits left out)"
+        ]
+        if number
+        else []
+    )
