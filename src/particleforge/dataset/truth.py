@@ -94,18 +94,12 @@ def build_truth(
     )
     element = _elements(events, particles, track, cluster)
     targets = _targets(events, particles, p4, fate, track, cluster, classes)
-    table = Table(
-        particles.offsets,
-        {
-            "pdg": particles["pdg"],
-            "charge": particles["charge"],
-            **dict(zip(_P4, p4.T, strict=True)),
-            "class_id": class_of(classes, particles["pdg"], particles["charge"] != 0, eta),
-            "fate": fate,
-            "element": element,
-            "deposited_energy": left.energy,
-        },
-    )
+    columns = {name: particles[name] for name in ("pdg", "charge")}
+    columns |= dict(zip(_P4, p4.T, strict=True))
+    class_id = class_of(classes, particles["pdg"], particles["charge"] != 0, eta)
+    columns |= {"class_id": class_id, "fate": fate, "element": element}
+    columns["deposited_energy"] = left.energy
+    table = Table(particles.offsets, columns)
     spoilt = np.zeros(particles.n_rows, bool)
     spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
     balance = _balance(table, targets, spoilt, accepted, made_track)

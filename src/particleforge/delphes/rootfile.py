@@ -9,7 +9,6 @@ References are read as what Delphes wrote, ``TRef`` (member ``Particle``) and ``
 (``Particles``), whatever type the file claims for them.
 """
 
-import errno
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +23,10 @@ from uproot.models.TRef import Model_TRef, Model_TRefArray
 
 from particleforge.config.collections import Names, alternatives
 from particleforge.edm4hep.records import Array, IntArray
+from particleforge.edm4hep.rootfile import unreadable
 from particleforge.errors import UserError
 
 TREE = "Delphes"
-_FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
 class DelphesFile:
@@ -149,10 +148,4 @@ class DelphesFile:
 
         A failing disk or server is not the file's fault and is raised.
         """
-        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
-            raise error
-        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        return UserError(
-            f"{self.path}: not a readable Delphes ROOT file ({said[0][:120]}); fetch or simulate it"
-            " again"
-        )
+        return unreadable(self.path, "Delphes", error)

@@ -34,6 +34,19 @@ log = logging.getLogger(__name__)
 _FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
+def unreadable(path: str, kind: str, error: Exception) -> UserError:
+    """Return the UserError for whatever reading a file of this kind raised.
+
+    A failing disk or server is not the file's fault and is raised.
+    """
+    if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+        raise error
+    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return UserError(
+        f"{path}: not a readable {kind} ROOT file ({said[0][:120]}); fetch or simulate it again"
+    )
+
+
 class TreeFile:
     """An open ROOT file with an ``events`` tree, whatever that holds; a context manager."""
 
@@ -144,13 +157,7 @@ class TreeFile:
 
         A failing disk or server is not the file's fault and is raised.
         """
-        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
-            raise error
-        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        return UserError(
-            f"{self.path}: not a readable EDM4hep ROOT file ({said[0][:120]}); fetch or simulate it"
-            " again"
-        )
+        return unreadable(self.path, "EDM4hep", error)
 
 
 class EventFile(TreeFile):

@@ -18,8 +18,9 @@ from particleforge.hpo import dag
 from particleforge.hpo.drawing import (
     DEFAULT_COLOUR,
     LOSS,
-    WINNER_COLOUR,
     Budgets,
+    legend_beside,
+    mark_best,
     note,
     scale_losses,
 )
@@ -148,17 +149,7 @@ def _draw_bought(
             ls="--",
             label=f"configured settings, {budgets.label(last.rung)}",
         )
-    axes.plot(
-        [spent[winner.number]],
-        [winner.loss],
-        marker="*",
-        ms=15,
-        color=WINNER_COLOUR,
-        mec="white",
-        ls="",
-        label="best",
-        zorder=5,
-    )
+    mark_best(axes, [spent[winner.number]], [winner.loss])
     axes.set(xlim=(0, end * 1.03))
     scale_losses(axes, drawn)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    legend_beside(axes)

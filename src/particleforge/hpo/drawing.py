@@ -7,6 +7,7 @@ what colours say, for prints in grey.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -47,6 +48,33 @@ class Budgets:
     def label(self, rung: int) -> str:
         """Return the budget of a rung as text."""
         return f"{dag.budget_text(self._hpo, rung)} {self._hpo.budget_unit}"
+
+
+def mark_best(axes: Axes, x: Sequence[float], y: Sequence[float], zorder: float = 5) -> None:
+    """Mark the winner with a star."""
+    axes.scatter(
+        x,
+        y,
+        marker="*",
+        s=220,
+        color=WINNER_COLOUR,
+        edgecolors="white",
+        zorder=zorder,
+        label="best",
+    )
+
+
+def mark_default(axes: Axes, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
+    """Ring the trials of the configured settings."""
+    style = {"s": 130, "label": "configured settings", **style}
+    axes.scatter(
+        x, y, facecolors="none", edgecolors=DEFAULT_COLOUR, linewidths=1.8, zorder=4, **style
+    )
+
+
+def legend_beside(axes: Axes) -> None:
+    """Put the legend to the right of the plot."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
 def plain_names(paths: Iterable[str]) -> dict[str, str]:

@@ -126,32 +126,35 @@ def draw_parallel(
     }
     heights |= {t.config: [*_heights(t.params, paths, scales), np.nan, np.nan] for t in failed}
     offsets = _offsets(list(heights))
-    shades, worst = colormaps["viridis"].reversed(), max(1, len(order) - 1)
     for t in failed:
         line = _spread(heights[t.config], scales, offsets[t.config])
         axes.plot(line, color=FAILED_COLOUR, lw=0.9, ls=":", alpha=0.7, zorder=2)
-    for place, t in reversed(list(enumerate(order))):
-        line, good = (
-            _spread(heights[t.config], scales, offsets[t.config]),
-            place < max(3, len(order) / 10),
-        )
+    _draw_lines(axes, [_spread(heights[t.config], scales, offsets[t.config]) for t in order])
+    _draw_special(
+        axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed)
+    )
+    return figure
+
+
+def _draw_lines(axes: Axes, lines: Sequence[Sequence[float]]) -> None:
+    """Draw the lines of the configurations, best first and best on top, coloured by their place."""
+    shades, worst = colormaps["viridis"].reversed(), max(1, len(lines) - 1)
+    for place, line in reversed(list(enumerate(lines))):
         style: dict[str, Any] = (
             {"lw": 1.8, "alpha": 0.9}
-            if good
-            else {"lw": 1.0, "alpha": 0.4 if len(order) > 60 else 0.8}
+            if place < max(3, len(lines) / 10)
+            else {"lw": 1.0, "alpha": 0.4 if len(lines) > 60 else 0.8}
         )
         axes.plot(
             line, color=shades(1 - 0.9 * place / worst), zorder=4 - place / (worst + 1), **style
         )
-    _draw_special(
-        axes, heights, scales, offsets, winner, settings.hpo.include_default, bool(failed)
-    )
     tones = ScalarMappable(Normalize(1, worst + 1), shades.reversed())
     tones.set_array([])
-    bar = figure.colorbar(tones, ax=axes, pad=0.01, fraction=0.03, ticks=MaxNLocator(integer=True))
+    bar = axes.figure.colorbar(
+        tones, ax=axes, pad=0.01, fraction=0.03, ticks=MaxNLocator(integer=True)
+    )
     bar.set_label("place of the configuration (1: best)")
     bar.ax.invert_yaxis()
-    return figure
 
 
 def _scale_of(path: str, settings: HpoSettings, trials: Sequence[SearchTrial]) -> Scale:

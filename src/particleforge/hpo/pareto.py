@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
 from particleforge.hpo.drawing import (
-    DEFAULT_COLOUR,
     LOSS,
-    WINNER_COLOUR,
     Budgets,
+    mark_best,
+    mark_default,
     note,
     scale_losses,
 )
@@ -55,24 +55,8 @@ def draw_pareto(
         label="Pareto front of the last rung",
     )
     default = [t for t in done if t.config == DEFAULT_CONFIG and settings.hpo.include_default]
-    axes.scatter(
-        *points(default),
-        s=110,
-        facecolors="none",
-        edgecolors=DEFAULT_COLOUR,
-        lw=1.8,
-        zorder=4,
-        label="as configured",
-    )
-    axes.scatter(
-        *points([winner]),
-        marker="*",
-        s=220,
-        color=WINNER_COLOUR,
-        edgecolors="white",
-        zorder=5,
-        label="best",
-    )
+    mark_default(axes, *points(default), s=110, label="as configured")
+    mark_best(axes, *points([winner]))
     scale_losses(axes, [t.loss for t in done])
     axes.set(
         xlabel="cost of the network on an event of mean length [GFLOP]", ylabel=LOSS, xscale="log"

@@ -11,7 +11,6 @@ the trials alone.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -25,12 +24,13 @@ from particleforge.config.settings import HpoSettings
 from particleforge.config.space import active_parameters
 from particleforge.hpo.cost import draw_cost
 from particleforge.hpo.drawing import (
-    DEFAULT_COLOUR,
     FAILED_COLOUR,
     LOSS,
-    WINNER_COLOUR,
     Budgets,
+    legend_beside,
     loss_limit,
+    mark_best,
+    mark_default,
     note,
     plain_names,
     scale_losses,
@@ -144,55 +144,37 @@ def _history(trials: Sequence[SearchTrial], settings: HpoSettings, winner: Searc
         label=f"best of {budgets.label(winner.rung)}",
     )
     _mark_default(axes, [t.number for t in done if t.config == DEFAULT_CONFIG], done, settings)
-    axes.scatter(
-        [winner.number],
-        [winner.loss],
-        marker="*",
-        s=220,
-        color=WINNER_COLOUR,
-        edgecolors="white",
-        zorder=5,
-        label="best",
-    )
-    failed = [t.number for t in trials if t.value is None]
-    if failed:
+    mark_best(axes, [winner.number], [winner.loss])
+    _mark_failed(axes, [t.number for t in trials if t.value is None])
+    axes.set(xlabel="trial, in order of start", ylabel=LOSS, title="Optimisation history")
+    scale_losses(axes, [t.loss for t in done])
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_beside(axes)
+    return figure
+
+
+def _mark_failed(axes: Axes, numbers: Sequence[int]) -> None:
+    """Mark failed trials at the top of the axes: they have no loss."""
+    if numbers:
         axes.plot(
-            failed,
-            [0.985] * len(failed),
+            numbers,
+            [0.985] * len(numbers),
             "x",
             color=FAILED_COLOUR,
             ms=6,
             transform=axes.get_xaxis_transform(),
             label="failed",
         )
-    axes.set(xlabel="trial, in order of start", ylabel=LOSS, title="Optimisation history")
-    scale_losses(axes, [t.loss for t in done])
-    axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_beside(axes)
-    return figure
 
 
 def _mark_default(
     axes: Axes, x: Sequence[float], done: Sequence[SearchTrial], settings: HpoSettings
 ) -> None:
-    """Ring the trials of the configured settings."""
+    """Ring the trials of the configured settings, where they are part of the search."""
     losses = [t.loss for t in done if t.config == DEFAULT_CONFIG]
     if settings.hpo.include_default and losses:
-        axes.scatter(
-            x,
-            losses,
-            s=130,
-            facecolors="none",
-            edgecolors=DEFAULT_COLOUR,
-            linewidths=1.8,
-            zorder=4,
-            label="configured settings",
-        )
-
-
-def _legend_beside(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+        mark_default(axes, x, losses)
 
 
 def _importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> Figure:
@@ -223,24 +205,7 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     axes, budgets = figure.add_subplot(), Budgets(trials, settings.hpo)
     by_number = {t.number: t for t in trials}
     many = len(trials) >= 100
-    drawn: list[float] = []
-    for trial in sorted(trials, key=lambda t: (t.rung, t.number)):
-        curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
-        width, alpha, order = (
-            (2.6, 1.0, 4)
-            if trial.config == winner.config
-            else (0.8, 0.55, 2)
-            if many
-            else (1.2, 0.9, 3)
-        )
-        style: dict[str, Any] = {
-            "color": budgets.colour(trial.rung),
-            "lw": width,
-            "alpha": alpha,
-            "zorder": order,
-        }
-        axes.plot(list(curve), list(curve.values()), marker="" if many else ".", ms=4, **style)
-        drawn += curve.values()
+    drawn = _draw_curves(axes, budgets, trials, by_number, winner, many)
     promoted = [
         by_number[n]
         for n in sorted({t.parent for t in trials if t.parent is not None})
@@ -261,16 +226,7 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     )
     own = [t for t in trials if t.config == DEFAULT_CONFIG and t.value is not None]
     _mark_default(axes, [t.steps for t in own], own, settings)
-    axes.scatter(
-        [winner.steps],
-        [winner.loss],
-        marker="*",
-        s=220,
-        color=WINNER_COLOUR,
-        edgecolors="white",
-        zorder=6,
-        label="best",
-    )
+    mark_best(axes, [winner.steps], [winner.loss], zorder=6)
     for rung in budgets.rungs:
         axes.plot([], [], color=budgets.colour(rung), label=f"to {budgets.label(rung)}")
         ends_at = {t.steps for t in trials if t.rung == rung}
@@ -282,8 +238,41 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
         xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log"
     )
     scale_losses(axes, drawn)
-    _legend_beside(axes)
+    legend_beside(axes)
     return figure
+
+
+def _draw_curves(
+    axes: Axes,
+    budgets: Budgets,
+    trials: Sequence[SearchTrial],
+    by_number: Mapping[int, SearchTrial],
+    winner: SearchTrial,
+    many: bool,
+) -> list[float]:
+    """Draw each trial's own part of its training, the winner's thicker; return all losses drawn."""
+    drawn: list[float] = []
+    for trial in sorted(trials, key=lambda t: (t.rung, t.number)):
+        curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
+        width, alpha, order = (
+            (2.6, 1.0, 4)
+            if trial.config == winner.config
+            else (0.8, 0.55, 2)
+            if many
+            else (1.2, 0.9, 3)
+        )
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            marker="" if many else ".",
+            ms=4,
+            color=budgets.colour(trial.rung),
+            lw=width,
+            alpha=alpha,
+            zorder=order,
+        )
+        drawn += curve.values()
+    return drawn
 
 
 def _own_curve(trial: SearchTrial, parent: SearchTrial | None) -> dict[int, float]:

@@ -96,17 +96,21 @@ def _straight_to_cylinder(state: State, radius: Values | float) -> Values:
     return np.where(state.pt > 0, transverse * state.p / state.pt, np.inf)
 
 
+def _circle(state: State, b_field_tesla: float) -> tuple[Values, Values, Values, Values]:
+    """Return turning, signed radius and centre (x, y) of the helix's circle."""
+    turning = state.turning(b_field_tesla)
+    signed_radius = state.pt / state.p / turning
+    phi = np.arctan2(state.py, state.px)
+    centre_x = state.x - signed_radius * np.sin(phi)
+    centre_y = state.y + signed_radius * np.cos(phi)
+    return turning, signed_radius, centre_x, centre_y
+
+
 def _curved_to_cylinder(state: State, radius: Values | float, b_field_tesla: float) -> Values:
     """Intersect the circle of the helix with the cylinder's: the angle, seen from the circle's
     centre, fixes the turn.
     """
-    turning = state.turning(b_field_tesla)
-    signed_radius = state.pt / state.p / turning
-    phi = np.arctan2(state.py, state.px)
-    centre_x, centre_y = (
-        state.x - signed_radius * np.sin(phi),
-        state.y + signed_radius * np.cos(phi),
-    )
+    turning, signed_radius, centre_x, centre_y = _circle(state, b_field_tesla)
     distance = np.hypot(centre_x, centre_y)
     cosine = (radius**2 - distance**2 - signed_radius**2) / (2 * distance * np.abs(signed_radius))
     crossing = np.arccos(cosine)  # nan where the circles do not meet
@@ -148,15 +152,10 @@ def perigee(state: State, b_field_tesla: float) -> tuple[Values, Values, Values]
     The point of closest approach is ``d0 (-sin phi0, cos phi0)`` (LCIO track parameters,
     LC-DET-2006-004).
     """
-    turning = state.turning(b_field_tesla)
-    signed_radius = state.pt / state.p / turning
-    phi = np.arctan2(state.py, state.px)
-    centre_x, centre_y = (
-        state.x - signed_radius * np.sin(phi),
-        state.y + signed_radius * np.cos(phi),
-    )
+    turning, signed_radius, centre_x, centre_y = _circle(state, b_field_tesla)
     sense = np.sign(turning)
     d0 = sense * np.hypot(centre_x, centre_y) - signed_radius
     phi0 = np.arctan2(-sense * centre_x, sense * centre_y)
+    phi = np.arctan2(state.py, state.px)
     turn = np.mod(phi0 - phi + np.pi, 2 * np.pi) - np.pi
     return d0, phi0, state.z + turn / turning * state.pz / state.p

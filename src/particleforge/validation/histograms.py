@@ -16,11 +16,13 @@ import hist
 import numpy as np
 import numpy.typing as npt
 
+from particleforge.config.detector import PlotConfig
 from particleforge.config.settings import ValidateSettings
 from particleforge.validation.events import GENERATOR, RECONSTRUCTIONS, TRUTH, VIEWS
 
 Histogram = Any  # hist.Hist, whose annotations know no category axes
 Hists = dict[str, Histogram]
+_Axes = tuple[Any, ...]
 OUTCOMES = ("none", "other", "same")  # no match; match of another class; match of the same class
 CLOSURE = (TRUTH, "target")  # what is compared with all generated particles
 ELEMENTS = ("tracks", "clusters", "elements with a target", "visible particles")
@@ -51,86 +53,106 @@ def category(name: str, values: Sequence[str], label: str) -> Any:
 
 def book(settings: ValidateSettings) -> Hists:
     """Return all histograms, empty."""
-    plots = settings.plots
     # hist keeps the name "sample" for itself
     sample = category("process", sorted(settings.samples), "sample")
-    reco = category("reco", RECONSTRUCTIONS, "reconstruction")
-    view = category("view", VIEWS, "truth or reconstruction")
-    outcome = category("outcome", OUTCOMES, "match")
-    classes = ["none", *(c.name for c in settings.particle_classes)]
-    true_class, found_class = (
-        category("true_class", classes, "truth class"),
-        category("found_class", classes, "candidate class"),
+    classes = category(
+        "true_class", ["none", *(c.name for c in settings.particle_classes)], "truth class"
     )
-    jet_pt = hist.axis.Variable(plots.jet_pt_edges_gev, name="pt", label="jet $p_T$ [GeV]")
-    true_jet_pt = hist.axis.Variable(
-        plots.jet_pt_edges_gev, name="true_pt", label="truth jet $p_T$ [GeV]"
-    )
-    pt = hist.axis.Variable(plots.particle_pt_edges_gev, name="pt", label="particle $p_T$ [GeV]")
-    eta = hist.axis.Variable(plots.eta_edges, name="eta", label=r"$\eta$")
-    met = hist.axis.Regular(
-        30, 0, plots.met_max_gev, name="met", label="missing transverse momentum [GeV]"
-    )
-    true_met = hist.axis.Regular(
-        5, 0, plots.met_max_gev, name="true_met", label="truth missing transverse momentum [GeV]"
-    )
-    response = hist.axis.Regular(100, 0, 2, name="response", label="reconstructed / truth")
-    # the middle bin is centred on one
-    close = hist.axis.Regular(101, 0.5, 1.5, name="response", label="over generator")
-    residual = hist.axis.Regular(
-        81,
-        -0.4 * plots.met_max_gev,
-        0.4 * plots.met_max_gev,
-        name="residual",
-        label="reconstructed - truth [GeV]",
-    )
-    ratio_fine = hist.axis.Variable(
-        fine_edges(1, 1e-3, 9), name="response", label="reconstructed / truth"
-    )
-    residual_fine = hist.axis.Variable(
-        fine_edges(0, 1e-2, 1e4), name="residual", label="reconstructed - truth [GeV]"
-    )
-    matched = category("matched", ("no", "yes"), "matched")
-    stage, closure = (
-        category("stage", (GENERATOR, *CLOSURE), "stage"),
-        category("stage", CLOSURE, "stage"),
+    pt = hist.axis.Variable(
+        settings.plots.particle_pt_edges_gev, name="pt", label="particle $p_T$ [GeV]"
     )
     number = hist.axis.Variable(count_edges(1e5), name="number", label="number per event")
-    axes: dict[str, tuple[Any, ...]] = {
+    stage = category("stage", (GENERATOR, *CLOSURE), "stage")
+    axes: dict[str, _Axes] = {
         "events": (sample,),
-        "closure_jet_response": (sample, closure, true_jet_pt, close),
-        "closure_jet_response_fine": (sample, closure, true_jet_pt, ratio_fine),
-        "class_pt": (sample, stage, true_class, pt),
+        "class_pt": (sample, stage, classes, pt),
         "elements": (sample, category("kind", ELEMENTS, "counted"), number),
-        "jet_pt": (sample, view, jet_pt),
-        "jet_truth": (sample, reco, jet_pt, matched),
-        "jet_reco": (sample, reco, jet_pt, matched),
-        "jet_response": (sample, reco, true_jet_pt, response),
-        "jet_response_fine": (sample, reco, true_jet_pt, ratio_fine),
-        "met": (sample, view, met),
+        **_axes_of_jets(settings.plots, sample),
+        **_axes_of_events(settings.plots, sample),
+        **_axes_of_particles(settings, sample, classes, pt),
+    }
+    return {name: hist.Hist(*of_one, storage=hist.storage.Int64()) for name, of_one in axes.items()}
+
+
+def _reconstructions() -> Any:
+    return category("reco", RECONSTRUCTIONS, "reconstruction")
+
+
+def _views() -> Any:
+    return category("view", VIEWS, "truth or reconstruction")
+
+
+def _responses() -> tuple[Any, Any]:
+    """Return the plotted and the fine axis of reconstructed over true quantities."""
+    label = "reconstructed / truth"
+    return (
+        hist.axis.Regular(100, 0, 2, name="response", label=label),
+        hist.axis.Variable(fine_edges(1, 1e-3, 9), name="response", label=label),
+    )
+
+
+def _axes_of_jets(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
+    reco, (response, ratio_fine) = _reconstructions(), _responses()
+    pt = hist.axis.Variable(plots.jet_pt_edges_gev, name="pt", label="jet $p_T$ [GeV]")
+    true_pt = hist.axis.Variable(
+        plots.jet_pt_edges_gev, name="true_pt", label="truth jet $p_T$ [GeV]"
+    )
+    matched = category("matched", ("no", "yes"), "matched")
+    closure = category("stage", CLOSURE, "stage")
+    # the middle bin is centred on one
+    close = hist.axis.Regular(101, 0.5, 1.5, name="response", label="over generator")
+    return {
+        "closure_jet_response": (sample, closure, true_pt, close),
+        "closure_jet_response_fine": (sample, closure, true_pt, ratio_fine),
+        "jet_pt": (sample, _views(), pt),
+        "jet_truth": (sample, reco, pt, matched),
+        "jet_reco": (sample, reco, pt, matched),
+        "jet_response": (sample, reco, true_pt, response),
+        "jet_response_fine": (sample, reco, true_pt, ratio_fine),
+    }
+
+
+def _axes_of_events(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
+    reco, (response, ratio_fine) = _reconstructions(), _responses()
+    met_max = plots.met_max_gev
+    met = hist.axis.Regular(30, 0, met_max, name="met", label="missing transverse momentum [GeV]")
+    true_met = hist.axis.Regular(
+        5, 0, met_max, name="true_met", label="truth missing transverse momentum [GeV]"
+    )
+    label = "reconstructed - truth [GeV]"
+    residual = hist.axis.Regular(81, -0.4 * met_max, 0.4 * met_max, name="residual", label=label)
+    residual_fine = hist.axis.Variable(fine_edges(0, 1e-2, 1e4), name="residual", label=label)
+    return {
+        "met": (sample, _views(), met),
         "met_residual": (sample, reco, true_met, residual),
         "met_residual_fine": (sample, reco, true_met, residual_fine),
         "met_component_residual": (sample, reco, residual),
         "met_component_residual_fine": (sample, reco, residual_fine),
         "visible_energy_response": (sample, reco, response),
         "visible_energy_response_fine": (sample, reco, ratio_fine),
+    }
+
+
+def _axes_of_particles(
+    settings: ValidateSettings, sample: Any, true_class: Any, pt: Any
+) -> dict[str, _Axes]:
+    reco, (response, ratio_fine) = _reconstructions(), _responses()
+    found_class = category("found_class", list(true_class), "candidate class")
+    eta = hist.axis.Variable(settings.plots.eta_edges, name="eta", label=r"$\eta$")
+    outcome = category("outcome", OUTCOMES, "match")
+    sign = category("charge", ("wrong", "right"), "sign of the charge")
+    return {
         "truth_by_pt": (sample, reco, true_class, pt, outcome),
         "truth_by_eta": (sample, reco, true_class, eta, outcome),
         "candidates_by_pt": (sample, reco, found_class, pt, outcome),
         "candidates_by_eta": (sample, reco, found_class, eta, outcome),
         "confusion": (sample, reco, true_class, found_class),
-        "charge": (
-            sample,
-            reco,
-            true_class,
-            category("charge", ("wrong", "right"), "sign of the charge"),
-        ),
+        "charge": (sample, reco, true_class, sign),
         "particle_pt_response": (sample, reco, true_class, response),
         "particle_pt_response_fine": (sample, reco, true_class, pt, ratio_fine),
         "particle_energy_response": (sample, reco, true_class, response),
         "particle_energy_response_fine": (sample, reco, true_class, pt, ratio_fine),
     }
-    return {name: hist.Hist(*of_one, storage=hist.storage.Int64()) for name, of_one in axes.items()}
 
 
 def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **where: Any) -> None:
