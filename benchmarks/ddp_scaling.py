@@ -274,8 +274,8 @@ def print_modelled(
     return found
 
 
-def main() -> None:
-    """Measure, model and print."""
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", default="clic")
     parser.add_argument("--width", type=int, default=256)
@@ -294,11 +294,21 @@ def main() -> None:
     parser.add_argument("--network-gbit", type=float, default=200.0)
     parser.add_argument("--network-latency-us", type=float, default=5.0)
     parser.add_argument("--all-reduce", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.all_reduce:
-        print_all_reduce()
-        return
-    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Trainings by budget, on one rank and on two; and what a step is made of without its link."""
+
+    n_parameters: int
+    alone: dict[int, dict[str, float]]
+    two: dict[int, dict[str, float]]
+    terms: Terms
+
+
+def measured(options: argparse.Namespace) -> Measured:
+    """Train and load on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_shards(Path(folder), options.detector, train=options.events, valid=20)
         network = SetTransformer(
@@ -313,67 +323,77 @@ def main() -> None:
         two = {
             budget: measured_training(manifest, options, 2, budget) for budget in (middle, large)
         }
-        decode_s, copy_s, elements_per_event = measured_loading(manifest, options.budget)
-    points = measured_all_reduce()
-    link = fitted_link(points)
+        loading = measured_loading(manifest, options.budget)
     element_s, step_s = np.polyfit(
         [run["elements"] for run in alone.values()], [run["step_s"] for run in alone.values()], 1
     )
-    terms = Terms(
-        max(0.0, float(step_s)),
-        float(element_s),
-        4 * n_parameters,
-        decode_s,
-        copy_s,
-        elements_per_event,
-    )
+    terms = Terms(max(0.0, float(step_s)), float(element_s), 4 * n_parameters, *loading)
+    return Measured(n_parameters, alone, two, terms)
 
-    print(f"\nMEASURED: network of {n_parameters / 1e6:.2f} M parameters, fp32, one core per rank")
+
+def print_measured(found: Measured, budget: int, link: Link) -> dict[str, float]:
+    """Print the trainings; return the efficiency of two ranks by kind of scaling."""
     print(
-        f"{'ranks':>6}{'budget':>8}{'step s':>9}{'events/s':>10}{'loading':>9}{'communication':>15}{'efficiency':>12}{'modelled':>10}"
+        f"\nMEASURED: network of {found.n_parameters / 1e6:.2f} M parameters, fp32, one core per"
+        " rank"
+    )
+    print(
+        f"{'ranks':>6}{'budget':>8}{'step s':>9}{'events/s':>10}{'loading':>9}{'communication':>15}"
+        f"{'efficiency':>12}{'modelled':>10}"
     )
     efficiency = {}
-    for ranks, runs in ((1, alone), (2, two)):
-        for budget, run in runs.items():
-            line = f"{ranks:>6}{budget:>8}{run['step_s']:>9.3f}{run['events_per_s']:>10.1f}{run['loading_share']:>9.1%}"
-            line += f"{run['communication_share']:>15.1%}"
+    for ranks, runs in ((1, found.alone), (2, found.two)):
+        for elements, run in runs.items():
+            line = f"{ranks:>6}{elements:>8}{run['step_s']:>9.3f}{run['events_per_s']:>10.1f}"
+            line += f"{run['loading_share']:>9.1%}{run['communication_share']:>15.1%}"
             if ranks == 2:
-                kind = "strong" if budget == options.budget else "weak"
-                efficiency[kind] = (
-                    run["elements_per_s"] / 2 / alone[options.budget]["elements_per_s"]
-                )
-                modelled = alone[options.budget]["elements_per_s"]
-                modelled = run["elements"] / terms.step(2, run["elements"] / 2, link) / 2 / modelled
-                line += f"{efficiency[kind]:>12.3f}{modelled:>10.3f}  {kind}"
+                kind = "strong" if elements == budget else "weak"
+                alone = found.alone[budget]["elements_per_s"]
+                efficiency[kind] = run["elements_per_s"] / 2 / alone
+                step = found.terms.step(2, run["elements"] / 2, link)
+                line += f"{efficiency[kind]:>12.3f}{run['elements'] / step / 2 / alone:>10.3f}"
+                line += f"  {kind}"
             print(line)
+    return efficiency
+
+
+def main() -> None:
+    """Measure, model and print."""
+    options = arguments()
+    if options.all_reduce:
+        print_all_reduce()
+        return
+    torch.set_num_threads(1)
+    found, points = measured(options), measured_all_reduce()
+    terms, link = found.terms, fitted_link(points)
+    efficiency = print_measured(found, options.budget, link)
     print(f"\nMEASURED: {'gloo all-reduce, 2 ranks, bytes':>34}{'ms':>10}{'GB/s':>8}")
     for size, seconds in points:
         print(f"{size:>44}{1e3 * seconds:>10.3f}{size / seconds / 1e9:>8.2f}")
     print(
-        f"\nMEASURED: loading takes {1e6 * decode_s:.1f} us per event of the global batch and"
-        f" {1e6 * copy_s:.1f} us per event of a rank"
+        f"\nMEASURED: loading takes {1e6 * terms.decode_s:.1f} us per event of the global batch and"
+        f" {1e6 * terms.copy_s:.1f} us per event of a rank"
     )
     links = {"gloo between processes here": link}
     links[f"a network of {options.network_gbit:g} Gbit/s"] = Link(
         options.network_latency_us * 1e-6, options.network_gbit / 8 * 1e9
     )
-    modelled = print_modelled(
-        terms, links, alone[options.budget]["elements"], options.strong_elements
-    )
+    one = found.alone[options.budget]
+    modelled = print_modelled(terms, links, one["elements"], options.strong_elements)
     figures = {
         "measured": {
-            "events_per_s_1_rank": round(alone[options.budget]["events_per_s"], 2),
-            "events_per_s_2_ranks_strong": round(two[options.budget]["events_per_s"], 2),
-            "events_per_s_2_ranks_weak": round(two[2 * options.budget]["events_per_s"], 2),
+            "events_per_s_1_rank": round(one["events_per_s"], 2),
+            "events_per_s_2_ranks_strong": round(found.two[options.budget]["events_per_s"], 2),
+            "events_per_s_2_ranks_weak": round(found.two[2 * options.budget]["events_per_s"], 2),
             "efficiency_2_ranks_strong": round(efficiency["strong"], 3),
             "efficiency_2_ranks_weak": round(efficiency["weak"], 3),
             "gloo_latency_us": round(1e6 * link.latency_s, 1),
             "gloo_gb_per_s": round(link.bytes_per_s / 1e9, 3),
-            "decode_us_per_event": round(1e6 * decode_s, 2),
-            "copy_us_per_event": round(1e6 * copy_s, 2),
+            "decode_us_per_event": round(1e6 * terms.decode_s, 2),
+            "copy_us_per_event": round(1e6 * terms.copy_s, 2),
         },
         "modelled_efficiency": modelled,
-        "parameters": n_parameters,
+        "parameters": found.n_parameters,
     }
     print(json.dumps(figures))
 

@@ -94,8 +94,8 @@ def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:
     return float(np.mean(found))
 
 
-def main() -> None:
-    """Compare."""
+def arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("manifest", type=Path, help="manifest.json of the preset's training shards")
     parser.add_argument(
@@ -111,10 +111,13 @@ def main() -> None:
     parser.add_argument(
         "--hpo", type=json.loads, default={}, help="changes of the preset's block hpo, as JSON"
     )
-    options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run = load_run(options.config, {"preset": options.preset, "hpo": {"ranks": 1, **options.hpo}})
-    shipped = HpoSettings.of(run, load_detector(options.config, options.detector))
+    return parser.parse_args()
+
+
+def compared(
+    settings: HpoSettings, options: argparse.Namespace
+) -> tuple[dict[str, Any], list[SearchTrial]]:
+    """Search with one seed; return the row of figures and the trainings of random search."""
     none = {
         "scheduler": "none",
         "sampler": "random",
@@ -122,40 +125,46 @@ def main() -> None:
         "first_rung_slots": 1000,
         "include_default": False,
     }
+
+    def trained(name: str, changes: dict[str, Any], seconds_max: float) -> list[SearchTrial]:
+        return run_slots(
+            settings.model_copy(update={"hpo": settings.hpo.model_copy(update=changes)}),
+            options.manifest,
+            options.work / f"{settings.seed}-{name}",
+            options.workers,
+            seconds_max,
+        )
+
+    found = trained("search", {}, float("inf"))
+    default = trained(
+        "default", {**none, "first_rung_slots": 1, "include_default": True}, float("inf")
+    )
+    random = trained("random", none, spent(found))
+    row = {
+        "seed": settings.seed,
+        "default": best(default).loss,
+        "search": best(found).loss,
+        "random": best(random).loss,
+        "search_core_h": spent(found) / 3600,
+        "random_core_h": spent(random) / 3600,
+        "search_trials": len(found),
+        "random_trials": len(random),
+        "winner": dict(best(found).params),
+    }
+    return row, random
+
+
+def main() -> None:
+    """Compare."""
+    options = arguments()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    run = load_run(options.config, {"preset": options.preset, "hpo": {"ranks": 1, **options.hpo}})
+    shipped = HpoSettings.of(run, load_detector(options.config, options.detector))
     rows: list[dict[str, Any]] = []
     all_random: list[SearchTrial] = []
     for seed in range(1, options.seeds + 1):
-        settings = shipped.model_copy(update={"seed": seed})
-
-        def trained(
-            name: str, changes: dict[str, Any], seconds_max: float, settings: HpoSettings = settings
-        ) -> list[SearchTrial]:
-            own = settings.model_copy(update={"hpo": settings.hpo.model_copy(update=changes)})
-            return run_slots(
-                own,
-                options.manifest,
-                options.work / f"{settings.seed}-{name}",
-                options.workers,
-                seconds_max,
-            )
-
-        found = trained("search", {}, float("inf"))
-        default = trained(
-            "default", {**none, "first_rung_slots": 1, "include_default": True}, float("inf")
-        )
-        random = trained("random", none, spent(found))
+        row, random = compared(shipped.model_copy(update={"seed": seed}), options)
         all_random += [trial for trial in random if trial.finished]
-        row = {
-            "seed": seed,
-            "default": best(default).loss,
-            "search": best(found).loss,
-            "random": best(random).loss,
-            "search_core_h": spent(found) / 3600,
-            "random_core_h": spent(random) / 3600,
-            "search_trials": len(found),
-            "random_trials": len(random),
-            "winner": dict(best(found).params),
-        }
         rows.append(row)
         print(json.dumps(row), flush=True)
     summary: dict[str, Any] = {}

@@ -222,7 +222,13 @@ def main() -> None:
             for ranks in (1, 4)
             for ahead in (0, 1)
         }
-    best = {name: min(values) for name, values in seconds.items()}
+    print_speed(seen, {name: min(values) for name, values in seconds.items()}, size, memory)
+
+
+def print_speed(
+    seen: dict[str, int], best: dict[str, float], size: int, memory: dict[str, float]
+) -> None:
+    """Print the tables and the figures of an epoch of ``size`` bytes."""
     print(
         f"{seen['events']} events, {seen['elements'] / seen['events']:.0f} elements each,"
         f" {size / seen['events']:.0f} bytes each on disk"

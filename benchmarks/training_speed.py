@@ -312,6 +312,31 @@ def main() -> None:
     print(json.dumps(result))
 
 
+def print_table(
+    rounds: list[dict[tuple[str, str], Any]],
+    rates: dict[tuple[str, str], float],
+    fractions: dict[str, float],
+    parameters: dict[str, int],
+) -> None:
+    """Print what was timed, a line per network and type of numbers."""
+    print(
+        f"{'':14s} {'':5s} {'parameters':>10s} {'events/s':>9s} {'real/padded':>11s}"
+        f" {'of GEMM peak':>12s}"
+    )
+    for name, dtype in rates:
+        last: Timing = rounds[-1][name, dtype]
+        fraction = f"{fractions[dtype]:12.2f}" if name == "particleforge" else ""
+        print(
+            f"{name:14s} {dtype:5s} {parameters[name]:10d} {rates[name, dtype]:9.1f}"
+            f" {last.elements / last.padded:11.3f} {fraction}"
+        )
+    for dtype in DTYPES:
+        print(
+            f"matrix products of {GEMM_SIZE}, {dtype}:"
+            f" {statistics.median([one['gemm', dtype] for one in rounds]) / 1e9:.0f} GFLOP/s"
+        )
+
+
 def summary(
     rounds: list[dict[tuple[str, str], Any]], flops: float, parameters: dict[str, int]
 ) -> dict[str, Any]:
@@ -337,22 +362,7 @@ def summary(
         )
         for dtype in DTYPES
     }
-    print(
-        f"{'':14s} {'':5s} {'parameters':>10s} {'events/s':>9s} {'real/padded':>11s}"
-        f" {'of GEMM peak':>12s}"
-    )
-    for name, dtype in rates:
-        last: Timing = rounds[-1][name, dtype]
-        fraction = f"{fractions[dtype]:12.2f}" if name == "particleforge" else ""
-        print(
-            f"{name:14s} {dtype:5s} {parameters[name]:10d} {rates[name, dtype]:9.1f}"
-            f" {last.elements / last.padded:11.3f} {fraction}"
-        )
-    for dtype in DTYPES:
-        print(
-            f"matrix products of {GEMM_SIZE}, {dtype}:"
-            f" {median([one['gemm', dtype] for one in rounds]) / 1e9:.0f} GFLOP/s"
-        )
+    print_table(rounds, rates, fractions, parameters)
     best = {
         name: max(
             (d for n, d in rates if n == name), key=lambda dtype, name=name: rates[name, dtype]
