@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from particleforge.errors import UserError, explained
 
 
@@ -122,9 +120,13 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def write_yaml(path: str | Path, content: Any) -> None:
-    """Write YAML atomically."""
-    write_text(path, yaml.safe_dump(content, sort_keys=False))
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted path."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        leaves |= dotted(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return leaves
 
 
 def sha256(path: str | Path) -> str:

@@ -24,7 +24,8 @@ from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
-from particleforge.tables.parquet import HITS_DATASET_SCHEMA, HITS_SELECTED_SCHEMA, read_table
+from particleforge.tables import schema
+from particleforge.tables.parquet import HITS_DATASET_SCHEMA, arrow_schema, read_table
 from particleforge.tables.schema import Fate
 
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
@@ -84,9 +85,8 @@ def test_cuts_on_clusters_leave_hits_alone(folder):
     assert pq.read_schema(folder / "dataset.parquet").equals(
         HITS_DATASET_SCHEMA, check_metadata=False
     )
-    assert pq.read_schema(folder / "selected.parquet").equals(
-        HITS_SELECTED_SCHEMA, check_metadata=False
-    )
+    selected = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS)
+    assert pq.read_schema(folder / "selected.parquet").equals(selected, check_metadata=False)
     assert (
         pq.read_schema(folder / "selected.parquet")
         .field("clusters")

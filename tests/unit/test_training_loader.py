@@ -278,7 +278,8 @@ def test_a_rank_holds_its_own_events_only(manifest: Path) -> None:
             loader(manifest, rank=rank, world_size=world_size, shards=3, budget=250)
             for rank in range(world_size)
         )
-        return [next(found._windows([0], 0, []))[2].n_bytes for found in ranks]
+        windows = [next(found._windows([0], 0, []))[2] for found in ranks]
+        return [sum(column.nbytes for column in one._columns.values()) for one in windows]
 
     (whole,) = held(1)
     table = pq.read_table(

@@ -2,16 +2,9 @@
 written.
 """
 
-from collections.abc import Sized
-
 from pydantic import Field
 
-from particleforge.config.base import Block
-
-
-def _is_empty(values: Sized) -> bool:
-    return not values
-
+from particleforge.config.base import Block, is_empty
 
 # of a collection: alternatives of which the first found wins; 'A + B' are read together
 Names = str | tuple[str, ...]
@@ -63,7 +56,7 @@ class CollectionsConfig(Block):
     )
     dqdx: Names = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "specific ionisation beside the tracks, where they carry none; empty: <tracks>_dQdx"
         ),
@@ -88,21 +81,21 @@ class CollectionsConfig(Block):
     )
     hit_sim_links: tuple[str, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "links of calorimeter hits to simulated ones; all are read, where no hit_links exist"
         ),
     )
     tracker_hit_sim_links: tuple[str, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "links of tracker hits to simulated ones; all are read, where no track_links exist"
         ),
     )
     candidate_links: tuple[str, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "alternatives; links of candidates to particles, where their tracks or clusters have"
             " none"

@@ -6,18 +6,17 @@ before any job runs.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from particleforge.config.base import Block
+from particleforge.config.base import Block, Name
 from particleforge.config.expressions import check_calorimeter, parse_condition, parse_number
 from particleforge.errors import UserError, did_you_mean
 from particleforge.tables import schema
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TOTAL = "all"  # the row of the cutflow before any cut
-_MOMENTUM = {"tracks": "pt", "clusters": "et"}
+MOMENTUM = {"tracks": "pt", "clusters": "et"}
 
 
 def _not_the_total(name: str) -> str:
@@ -143,7 +142,7 @@ class OverlapConfig(Block):
         """What objects must be to stay, in words for the cutflow."""
         near = [f"dR <= {self.delta_r_max:g}"]
         if self.relative_difference_max is not None:
-            near.append(f"{_MOMENTUM[self.collection]} within {self.relative_difference_max:.3g}")
+            near.append(f"{MOMENTUM[self.collection]} within {self.relative_difference_max:.3g}")
         return (
             f"no other with larger {self.prefer} and"
             f" {', '.join([*near, *(f'same {member}' for member in self.same)])}"

@@ -2,12 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Sized
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from particleforge.config.base import Block
+from particleforge.config.base import Block, Name, is_empty
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.delphes import DelphesConfig
@@ -20,14 +19,7 @@ from particleforge.config.geometry import (
 from particleforge.errors import UserError, did_you_mean
 from particleforge.tables import schema
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-
-
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
-
-
-def _is_empty(values: Sized) -> bool:
-    return not values
 
 
 def _is_none(value: object) -> bool:
@@ -67,7 +59,7 @@ class SampleConfig(Block):
     label: str = Field(description="text for plots")
     pythia: tuple[str, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "Pythia8 settings that define the process; needed with simulation.backend parametric"
         ),
@@ -80,7 +72,7 @@ class SampleConfig(Block):
     )
     files: tuple[str, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description=(
             "with simulation.backend files: paths, globs, folders (their *.root), http(s)://,"
             " root://, zenodo://record/<id>/<glob>"
@@ -88,7 +80,7 @@ class SampleConfig(Block):
     )
     checksums: dict[str, str] = Field(
         {},
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description="by name of a file, sha256:<hex> or md5:<hex> that it must have",
     )
     events_per_file_max: int | None = Field(
@@ -144,12 +136,12 @@ class ElementsConfig(Block):
     )
     cluster: tuple[FeatureConfig, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description="et, energy, eta, sin_phi and cos_phi must be among them",
     )
     hit: tuple[FeatureConfig, ...] = Field(
         (),
-        exclude_if=_is_empty,
+        exclude_if=is_empty,
         description="et, energy, eta, sin_phi and cos_phi must be among them; needed for hits only",
     )
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from particleforge.config.base import Block
-from particleforge.config.detector import Name, SampleConfig
+from particleforge.config.base import Block, Name
+from particleforge.config.detector import SampleConfig
 
 
 class PublishedConfig(Block):

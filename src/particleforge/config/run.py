@@ -6,10 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from particleforge.config.base import Block
+from particleforge.config.base import Block, Name
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.dataset import DatasetConfig
-from particleforge.config.detector import Name
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.parallelism import parallelism_conflict

@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from particleforge.config.base import Block
-from particleforge.config.detector import Name
+from particleforge.config.base import Block, Name
 
 ScanName = Literal["scaling_batch", "fine_tuning", "scaling_law"]
 

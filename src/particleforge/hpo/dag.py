@@ -118,13 +118,6 @@ def budget_steps(hpo: HpoConfig, rung: int) -> int:
     return int(budget(hpo, rung))
 
 
-def top_steps(hpo: HpoConfig) -> int:
-    """Return the optimiser steps after which a trial of the top rung has ended, where budgets are
-    given in steps.
-    """
-    return budget_steps(hpo, n_rungs(hpo) - 1)
-
-
 def schedule_steps(hpo: HpoConfig) -> int:
     """Return the length of the learning-rate schedule in optimiser steps, where budgets are given
     in steps.

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from particleforge.artefacts import dotted
 from particleforge.config.best import BestConfig
 from particleforge.config.load import read_yaml, validate
 from particleforge.config.settings import HpoSettings
@@ -107,7 +108,7 @@ def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
     """Return the settings of a file's configurations by dotted path, best first."""
     if path.suffix in (".yaml", ".yml"):
         best = validate(BestConfig, read_yaml(path), str(path))
-        return [_flat({"model": best.model, "training": best.training})]
+        return [dotted({"model": best.model, "training": best.training})]
     import pandas as pd
 
     try:
@@ -147,11 +148,3 @@ def _own(row: Mapping[str, Any], settings: HpoSettings) -> Params | str:
     except ValidationError as error:
         return error.errors()[0]["msg"].removeprefix("Value error, ")
     return params
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Params:
-    leaves: Params = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        leaves |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return leaves

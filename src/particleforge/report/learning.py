@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from particleforge.artefacts import dotted
 from particleforge.pages.figures import new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
 
@@ -96,7 +97,8 @@ def gather_learning(
     found = pd.read_parquet(metrics)
     return Learning(
         best=Rows(
-            ("setting", "value"), [(path, number(value)) for path, value in _flat(searched).items()]
+            ("setting", "value"),
+            [(path, number(value)) for path, value in dotted(searched).items()],
         ),
         best_text=(
             f"Configuration {best['config']}, trial {best['trial']}: validation loss"
@@ -297,17 +299,8 @@ def _training(found: pd.DataFrame) -> Rows:
     return Rows(("training", "value"), rows)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by dotted path."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        leaves |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return leaves
-
-
 def _parity(found: Mapping[str, Any]) -> Rows:
-    leaves = _flat({key: value for key, value in found.items() if key != "provenance"})
+    leaves = dotted({key: value for key, value in found.items() if key != "provenance"})
     shown = {
         key: number(value)
         for key, value in leaves.items()

@@ -13,9 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from particleforge.config.cuts import OverlapConfig
-
-_MOMENTUM = {"tracks": "pt", "clusters": "et"}
+from particleforge.config.cuts import MOMENTUM, OverlapConfig
 
 
 def without_overlaps(
@@ -33,20 +31,20 @@ def without_overlaps(
     """
     counts = ak.to_numpy(ak.num(objects)).astype(np.int64)
     event = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((np.arange(len(event)), -_flat(preference), event))
+    order = np.lexsort((np.arange(len(event)), -_doubles(preference), event))
     same = np.zeros((len(event), len(overlap.same)))
     for column, member in enumerate(overlap.same):
-        same[:, column] = _flat(objects[member])
-    left = _flat(keep).astype(np.bool_)
-    stands_in = _flat(stand_in).astype(np.int64)
+        same[:, column] = _doubles(objects[member])
+    left = _doubles(keep).astype(np.bool_)
+    stands_in = _doubles(stand_in).astype(np.int64)
     _remove(
         np.concatenate([[0], np.cumsum(counts)]),
         order,
         left,
         stands_in,
-        _flat(objects.eta),
-        _flat(objects.phi),
-        _flat(objects[_MOMENTUM[overlap.collection]]),
+        _doubles(objects.eta),
+        _doubles(objects.phi),
+        _doubles(objects[MOMENTUM[overlap.collection]]),
         same,
         overlap.delta_r_max,
         np.inf if overlap.relative_difference_max is None else overlap.relative_difference_max,
@@ -54,7 +52,7 @@ def without_overlaps(
     return ak.unflatten(left, counts), ak.unflatten(stands_in, counts)
 
 
-def _flat(values: ak.Array) -> NDArray[np.float64]:
+def _doubles(values: ak.Array) -> NDArray[np.float64]:
     found: NDArray[np.float64] = ak.to_numpy(ak.flatten(values)).astype(np.float64)
     return found
 

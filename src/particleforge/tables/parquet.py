@@ -61,7 +61,6 @@ def _arrow_field(field: schema.Field) -> pa.Field:
 DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)
 HITS_DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET_OF_HITS)
 SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET)
-HITS_SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET_OF_HITS)
 RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 

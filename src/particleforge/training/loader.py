@@ -113,11 +113,6 @@ class Window:
             for name in _COLUMNS
         }
 
-    @property
-    def n_bytes(self) -> int:
-        """Memory of the events."""
-        return sum(column.nbytes for column in self._columns.values())
-
     def _trailing(self, name: str) -> tuple[int, ...]:
         return (self._width[name],) if name in self._width else ()
 
@@ -129,7 +124,7 @@ class Window:
         for table in iter_tables(path, _COLUMNS):
             events = slice(self._read, self._read + table.num_rows)
             lengths, places = self._lengths[events], self._places[events]
-            values = {name: _flat(table[name]) for name in _COLUMNS}
+            values = {name: _values_of(table[name]) for name in _COLUMNS}
             self._check(path, values, int(lengths.sum()))
             starts = np.cumsum(lengths) - lengths
             target = np.repeat(places - starts, lengths) + np.arange(int(lengths.sum()))
@@ -349,7 +344,7 @@ def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
     return values.reshape(-1).view(np.dtype((np.void, width * values.itemsize)))
 
 
-def _flat(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+def _values_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return the values of a list column, without a copy if it is in one piece."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     values: npt.NDArray[Any] = array.flatten().to_numpy()

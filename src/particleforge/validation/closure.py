@@ -17,7 +17,7 @@ import awkward as ak
 import numpy as np
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.validation.events import GENERATOR, TRUTH, EventBatch
+from particleforge.validation.events import GENERATOR, TRUTH, EventBatch, flat
 from particleforge.validation.histograms import CLOSURE, Hists, fill_response
 from particleforge.validation.jets import cluster
 from particleforge.validation.matching import match
@@ -33,8 +33,8 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
         hists["class_pt"].fill(
             process=batch.sample,
             stage=name,
-            true_class=names[_flat(view.class_id)],
-            pt=_flat(view.pt),
+            true_class=names[flat(view.class_id)],
+            pt=flat(view.pt),
         )
         if name == GENERATOR:
             continue
@@ -42,8 +42,8 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
         partner, _ = match(generated, jets, settings.jets.match_radius)
         found = central & (partner >= 0)
         response = jets.pt[partner[found]] / generated.pt[found]
-        where = {"process": batch.sample, "stage": name, "true_pt": _flat(generated.pt[found])}
-        fill_response(hists, "closure_jet_response", _flat(response), **where)
+        where = {"process": batch.sample, "stage": name, "true_pt": flat(generated.pt[found])}
+        fill_response(hists, "closure_jet_response", flat(response), **where)
     targets = batch.views["target"]
     counts = {
         **batch.n_elements,
@@ -52,8 +52,3 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
     }
     for kind, numbers in counts.items():
         hists["elements"].fill(process=batch.sample, kind=kind, number=ak.to_numpy(numbers))
-
-
-def _flat(values: ak.Array) -> np.ndarray:
-    flat: np.ndarray = ak.to_numpy(ak.flatten(values))
-    return flat

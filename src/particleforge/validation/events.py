@@ -156,3 +156,9 @@ def _check_identity(selected: Path, reconstructed: Path, known: pa.Table, found:
             f"{reconstructed}: {int(missing.sum())} events of the same splits in {selected} are"
             f" missing; {remedy}"
         )
+
+
+def flat(values: ak.Array) -> np.ndarray:
+    """Return the values of all events in one array."""
+    found: np.ndarray = ak.to_numpy(ak.flatten(values))
+    return found

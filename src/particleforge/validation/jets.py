@@ -21,7 +21,7 @@ import fastjet
 import numpy as np
 
 from particleforge.config.detector import JetConfig
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch
+from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch, flat
 from particleforge.validation.histograms import Hists, fill_response
 from particleforge.validation.matching import match
 
@@ -62,7 +62,7 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
     """Cluster, match and count the jets of a batch."""
     truth = cluster(batch.views[TRUTH], settings)
     central = abs(truth.eta) < settings.abs_eta_max
-    hists["jet_pt"].fill(process=batch.sample, view=TRUTH, pt=_flat(truth.pt[central]))
+    hists["jet_pt"].fill(process=batch.sample, view=TRUTH, pt=flat(truth.pt[central]))
     for name in RECONSTRUCTIONS:
         jets = cluster(batch.views[name], settings)
         partner, reverse = match(truth, jets, settings.match_radius)
@@ -70,23 +70,16 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
         where = {"process": batch.sample, "reco": name}
         both = central & found
         response = jets.pt[partner[both]] / truth.pt[both]
-        fill_response(
-            hists, "jet_response", _flat(response), **where, true_pt=_flat(truth.pt[both])
-        )
+        fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(truth.pt[both]))
         hists["jet_truth"].fill(
             **where,
-            pt=_flat(truth.pt[central]),
-            matched=_MATCHED[_flat(found[central]).astype(int)],
+            pt=flat(truth.pt[central]),
+            matched=_MATCHED[flat(found[central]).astype(int)],
         )
         inside = abs(jets.eta) < settings.abs_eta_max
         hists["jet_reco"].fill(
             **where,
-            pt=_flat(jets.pt[inside]),
-            matched=_MATCHED[_flat(reverse[inside] >= 0).astype(int)],
+            pt=flat(jets.pt[inside]),
+            matched=_MATCHED[flat(reverse[inside] >= 0).astype(int)],
         )
-        hists["jet_pt"].fill(process=batch.sample, view=name, pt=_flat(jets.pt[inside]))
-
-
-def _flat(values: ak.Array) -> np.ndarray:
-    flat: np.ndarray = ak.to_numpy(ak.flatten(values))
-    return flat
+        hists["jet_pt"].fill(process=batch.sample, view=name, pt=flat(jets.pt[inside]))

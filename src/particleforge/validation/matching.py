@@ -29,11 +29,11 @@ def match(a: ak.Array, b: ak.Array, radius: float) -> tuple[ak.Array, ak.Array]:
     counts_a, counts_b = ak.to_numpy(ak.num(a)), ak.to_numpy(ak.num(b))
     partner_a, partner_b = _match_all(
         _offsets(counts_a),
-        _flat(a.eta),
-        _flat(a.phi),
+        _doubles(a.eta),
+        _doubles(a.phi),
         _offsets(counts_b),
-        _flat(b.eta),
-        _flat(b.phi),
+        _doubles(b.eta),
+        _doubles(b.phi),
         radius,
     )
     return ak.unflatten(partner_a, counts_a), ak.unflatten(partner_b, counts_b)
@@ -43,7 +43,7 @@ def _offsets(counts: Any) -> Indices:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _flat(values: ak.Array) -> npt.NDArray[np.float64]:
+def _doubles(values: ak.Array) -> npt.NDArray[np.float64]:
     return np.ascontiguousarray(ak.to_numpy(ak.flatten(values)), dtype=np.float64)
 
 

@@ -27,7 +27,7 @@ import awkward as ak
 import numpy as np
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch
+from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch, flat
 from particleforge.validation.histograms import OUTCOMES, Hists, fill_response
 from particleforge.validation.matching import match
 
@@ -38,14 +38,14 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     """Match and count the particles of a batch."""
     names = np.array(["none", *(c.name for c in settings.particle_classes)])
     truth = batch.views[TRUTH]
-    true = {key: _flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+    true = {key: flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
     first_truth = _starts(truth)
     for reco in RECONSTRUCTIONS:
         view = batch.views[reco]
-        found = {key: _flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+        found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
         partner, reverse = match(truth, view, settings.validation.match_radius)
-        to_found, to_true = _flat(partner + _starts(view)), _flat(reverse + first_truth)
-        has_found, has_true = _flat(partner) >= 0, _flat(reverse) >= 0
+        to_found, to_true = flat(partner + _starts(view)), flat(reverse + first_truth)
+        has_found, has_true = flat(partner) >= 0, flat(reverse) >= 0
         class_of_match = np.where(has_found, _take(found["class_id"], to_found), 0)
         true_of_match = np.where(has_true, _take(true["class_id"], to_true), 0)
         where = {"process": batch.sample, "reco": reco}
@@ -101,11 +101,6 @@ def _starts(view: ak.Array) -> np.ndarray:
     counts = ak.to_numpy(ak.num(view))
     first: np.ndarray = np.cumsum(counts) - counts
     return first
-
-
-def _flat(values: ak.Array) -> np.ndarray:
-    flat: np.ndarray = ak.to_numpy(ak.flatten(values))
-    return flat
 
 
 def _take(values: np.ndarray, indices: np.ndarray) -> np.ndarray:
