@@ -58,7 +58,10 @@ def run_slots(
                 waiting.remove(slot)
                 output = work / "slots" / f"{'-'.join(map(str, slot))}.json"
                 output.parent.mkdir(parents=True, exist_ok=True)
-                running[pool.submit(run_hpo_slot, settings, manifest, work, *slot, output)] = slot
+                future = pool.submit(
+                    run_hpo_slot, settings, slot, manifest=manifest, work_dir=work, output=output
+                )
+                running[future] = slot
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     future.result()

@@ -65,9 +65,9 @@ def prepared(folder: Path, detector_name: str, sample: str, n_events: int) -> tu
     build_dataset(dataset_settings(run, detector, sample), [simulated], dataset)
     select_events(
         SelectSettings.of(run, detector, sample_name=sample),
-        dataset,
-        selected,
-        folder / "cutflow.json",
+        dataset=dataset,
+        output=selected,
+        cutflow=folder / "cutflow.json",
     )
     write_shards(ShardSettings.of(run, detector), [selected], folder / "shards")
     return dataset, folder / "shards/manifest.json"

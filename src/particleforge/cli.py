@@ -147,7 +147,10 @@ def check_dataset(
 
     run, chosen = _load(detector, preset, set_, config_dir)
     run_stage(
-        stage.CheckDatasetSettings.of(run, chosen, sample_name=sample), inputs, work_dir, output
+        stage.CheckDatasetSettings.of(run, chosen, sample_name=sample),
+        shards=inputs,
+        work_dir=work_dir,
+        output=output,
     )
 
 
@@ -165,7 +168,12 @@ def compare_samples(
     from particleforge.checks.dataset import compare_samples as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    run_stage(stage.CompareSamplesSettings.of(run, chosen), inputs, work_dir, output)
+    run_stage(
+        stage.CompareSamplesSettings.of(run, chosen),
+        verdicts=inputs,
+        work_dir=work_dir,
+        output=output,
+    )
 
 
 @app.command()
@@ -183,7 +191,12 @@ def select_events(
     from particleforge.selection.select import select_events as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    run_stage(stage.SelectSettings.of(run, chosen, sample_name=sample), events, output, cutflow)
+    run_stage(
+        stage.SelectSettings.of(run, chosen, sample_name=sample),
+        dataset=events,
+        output=output,
+        cutflow=cutflow,
+    )
 
 
 @app.command()
@@ -223,10 +236,10 @@ def check_shards(
     run, chosen = _load(detector, preset, set_, config_dir)
     run_stage(
         stage.CheckShardsSettings.of(run, chosen),
-        manifest,
-        manifest.with_name("normalisation.json"),
-        work_dir,
-        output,
+        manifest=manifest,
+        normalisation=manifest.with_name("normalisation.json"),
+        work_dir=work_dir,
+        output=output,
     )
 
 
@@ -255,13 +268,13 @@ def train_model(
     run, chosen = _load(detector, preset, set_, config_dir)
     run_stage(
         stage.TrainSettings.of(run, chosen),
-        manifest,
-        output_dir / "work",
-        output_dir / "best.pt",
-        output_dir / "last.pt",
-        output_dir / "metrics.parquet",
-        output_dir / "tensorboard",
-        settings,
+        manifest=manifest,
+        best_settings=settings,
+        work_dir=output_dir / "work",
+        model=output_dir / "best.pt",
+        last=output_dir / "last.pt",
+        metrics=output_dir / "metrics.parquet",
+        tensorboard=output_dir / "tensorboard",
     )
 
 
@@ -288,8 +301,14 @@ def export_onnx(
     from particleforge.export.onnx_model import export_onnx as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    files = (output_dir / name for name in ("model.onnx", "parity.json", "model_card.md"))
-    run_stage(stage.ExportSettings.of(run, chosen), checkpoint, manifest, *files)
+    run_stage(
+        stage.ExportSettings.of(run, chosen),
+        checkpoint=checkpoint,
+        manifest=manifest,
+        onnx=output_dir / "model.onnx",
+        parity=output_dir / "parity.json",
+        model_card=output_dir / "model_card.md",
+    )
 
 
 @app.command()
@@ -315,13 +334,14 @@ def reconstruct_events(
 
     run, chosen = _load(detector, preset, set_, config_dir)
     settings = stage.ReconstructSettings.of(run, chosen)
+    files = {"model": model, "output": output, "edm4hep": edm4hep}
     if events.suffix == ".parquet":
-        run_stage(settings, events, model, output, edm4hep)
+        run_stage(settings, events=events, **files)
         return
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{events.stem}.parquet"
         build(stage.dataset_settings(run, chosen, sample), [events], table)
-        run_stage(settings, table, model, output, edm4hep, built_from=events)
+        run_stage(settings, events=table, **files, built_from=events)
 
 
 @app.command()
@@ -346,8 +366,14 @@ def validate_model(
     from particleforge.validation.validate import validate_model as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
-    files = (output_dir / name for name in ("metrics.json", "histograms.json", "plots"))
-    run_stage(stage.ValidateSettings.of(run, chosen), selected, reconstructed, *files)
+    run_stage(
+        stage.ValidateSettings.of(run, chosen),
+        selected=selected,
+        reconstructed=reconstructed,
+        metrics=output_dir / "metrics.json",
+        histograms=output_dir / "histograms.json",
+        plots=output_dir / "plots",
+    )
 
 
 @app.command()

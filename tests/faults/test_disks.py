@@ -67,7 +67,10 @@ def dataset(folder: Path) -> Stage:
 def select(folder: Path) -> Stage:
     source = write_dataset(folder / "in.parquet", synthetic_events(400, 1))
     return lambda output: select_events(
-        select_settings(), source, output / "select/00000.parquet", output / "select/00000.json"
+        select_settings(),
+        dataset=source,
+        output=output / "select/00000.parquet",
+        cutflow=output / "select/00000.json",
     )
 
 
@@ -274,8 +277,16 @@ def test_full_disk_during_a_training(tmp_path: Path, make_disk: MakeDisk) -> Non
     manifest = write_synthetic(tmp_path / "shards")
 
     def train(folder: Path) -> None:
-        files = (folder / name for name in ("best.pt", "last.pt", "metrics.parquet", "tensorboard"))
-        train_model(settings, manifest, folder / "work", *files, None)
+        train_model(
+            settings,
+            manifest=manifest,
+            best_settings=None,
+            work_dir=folder / "work",
+            model=folder / "best.pt",
+            last=folder / "last.pt",
+            metrics=folder / "metrics.parquet",
+            tensorboard=folder / "tensorboard",
+        )
 
     train(tmp_path / "whole")
     disk = make_disk(1024)

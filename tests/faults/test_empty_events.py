@@ -84,7 +84,9 @@ class Stages:
         settings = SelectSettings.of(RUN, DETECTOR, sample_name="gun").model_copy(
             update={"cuts": self.cuts}
         )
-        select_events(settings, dataset, selected, self.folder / f"{name}.cutflow.json")
+        select_events(
+            settings, dataset=dataset, output=selected, cutflow=self.folder / f"{name}.cutflow.json"
+        )
         return selected
 
     def shards(self, files: Sequence[Path]) -> Path:
@@ -101,7 +103,11 @@ class Stages:
             reconstruction=ReconstructionConfig(splits=("train", "valid", "test"))
         )
         reconstruct_events(
-            settings, selected, self.model, output, selected.with_suffix(".reco.root")
+            settings,
+            events=selected,
+            model=self.model,
+            output=output,
+            edm4hep=selected.with_suffix(".reco.root"),
         )
         found = parquet.read_table(output)
         return dict(zip(found.event_id.to_list(), found.candidates.to_list(), strict=True))

@@ -41,8 +41,8 @@ def export(folder: Path, name: str, **changes: object) -> Path:
     out = folder / name
     export_onnx(
         ExportSettings(export=changes),
-        folder / "best.pt",
-        folder / "shards" / "manifest.json",
+        checkpoint=folder / "best.pt",
+        manifest=folder / "shards" / "manifest.json",
         onnx=out / "model.onnx",
         parity=out / "parity.json",
         model_card=out / "model_card.md",

@@ -83,9 +83,9 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     selected, cutflow = tmp_path / "selected.parquet", tmp_path / "cutflow.json"
     select_events(
         SelectSettings.of(run, detector, sample_name=SAMPLE),
-        tmp_path / "dataset.parquet",
-        selected,
-        cutflow,
+        dataset=tmp_path / "dataset.parquet",
+        output=selected,
+        cutflow=cutflow,
     )
     write_shards(ShardSettings.of(run, detector), [selected], tmp_path / "shards")
     manifest = tmp_path / "shards/manifest.json"
@@ -94,13 +94,13 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     settings = TrainSettings.of(run, detector)
     train_model(
         settings,
-        manifest,
-        tmp_path / "work",
-        best,
-        tmp_path / "last.pt",
-        metrics,
-        tmp_path / "tensorboard",
-        None,
+        manifest=manifest,
+        work_dir=tmp_path / "work",
+        model=best,
+        last=tmp_path / "last.pt",
+        metrics=metrics,
+        tensorboard=tmp_path / "tensorboard",
+        best_settings=None,
     )
     losses = [
         row["value"]
@@ -111,17 +111,33 @@ def test_hits_go_through_the_whole_chain(tmp_path):
 
     model, card = tmp_path / "model.onnx", tmp_path / "model_card.md"
     export_onnx(
-        ExportSettings.of(run, detector), best, manifest, model, tmp_path / "parity.json", card
+        ExportSettings.of(run, detector),
+        checkpoint=best,
+        manifest=manifest,
+        onnx=model,
+        parity=tmp_path / "parity.json",
+        model_card=card,
     )
     assert "0 padding, 1 track, 2 hit" in card.read_text()
     reco = tmp_path / "reco.parquet"
     reconstruct_events(
-        ReconstructSettings.of(run, detector), selected, model, reco, tmp_path / "reco.root"
+        ReconstructSettings.of(run, detector),
+        events=selected,
+        model=model,
+        output=reco,
+        edm4hep=tmp_path / "reco.root",
     )
     found = read_table(reco)
     assert len(found) > 0
     assert ak.all(np.isfinite(found.candidates.energy))
 
-    files = tmp_path / "validate.json", tmp_path / "histograms.json", tmp_path / "plots"
-    validate_model(ValidateSettings.of(run, detector), [selected], [reco], *files)
-    assert json.loads(files[0].read_text())["n_events"] == len(found)
+    metrics = tmp_path / "validate.json"
+    validate_model(
+        ValidateSettings.of(run, detector),
+        selected=[selected],
+        reconstructed=[reco],
+        metrics=metrics,
+        histograms=tmp_path / "histograms.json",
+        plots=tmp_path / "plots",
+    )
+    assert json.loads(metrics.read_text())["n_events"] == len(found)

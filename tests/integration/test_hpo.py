@@ -64,7 +64,11 @@ def search(tmp_path_factory: pytest.TempPathFactory, manifest: Path, settings: H
     folder = tmp_path_factory.mktemp("hpo")
     for bracket, rung, slot in dag.all_slots(settings.hpo):
         run_hpo_slot(
-            settings, manifest, folder / "work", bracket, rung, slot, folder / f"{rung}-{slot}.json"
+            settings,
+            (bracket, rung, slot),
+            manifest=manifest,
+            work_dir=folder / "work",
+            output=folder / f"{rung}-{slot}.json",
         )
     return folder
 
@@ -101,7 +105,11 @@ def test_workers_double_and_the_same_checkpoint_goes_on(
     rasda = settings.model_copy(update={"hpo": HpoConfig(**block, space=settings.hpo.space)})
     for place in dag.all_slots(rasda.hpo):
         run_hpo_slot(
-            rasda, manifest, tmp_path / "work", *place, tmp_path / f"{place[1]}-{place[2]}.json"
+            rasda,
+            place,
+            manifest=manifest,
+            work_dir=tmp_path / "work",
+            output=tmp_path / f"{place[1]}-{place[2]}.json",
         )
     promoted = json.loads((tmp_path / "1-0.json").read_text())
     assert promoted["status"] == "complete", promoted["reason"]
@@ -153,7 +161,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(
     job.kill()
     job.wait()
     assert not output.exists()
-    run_hpo_slot(often, manifest, work, 0, 0, 1, output)
+    run_hpo_slot(often, (0, 0, 1), manifest=manifest, work_dir=work, output=output)
     again, whole = json.loads(output.read_text()), json.loads((search / "0-1.json").read_text())
     assert (again["params"], again["value"]) == (whole["params"], whole["value"])
     assert again["trial"] == 0, "the killed job's own trial was gone on with"
@@ -166,12 +174,12 @@ def test_best_feeds_the_final_training(
     slots = [search / f"{rung}-{slot}.json" for _, rung, slot in dag.all_slots(settings.hpo)]
     select_best_trial(
         settings,
-        slots,
-        search / "work",
-        manifest,
-        best,
-        tmp_path / "trials.csv",
-        {"rungs": tmp_path / "rungs.png"},
+        slots=slots,
+        work_dir=search / "work",
+        manifest=manifest,
+        best=best,
+        trials=tmp_path / "trials.csv",
+        plots={"rungs": tmp_path / "rungs.png"},
     )
     winner = json.loads((search / "1-0.json").read_text())
     assert yaml.safe_load(best.read_text())["value"] == winner["value"]

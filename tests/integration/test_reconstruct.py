@@ -48,9 +48,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decoder, P
     dataset = write_dataset(folder / "dataset.parquet", synthetic_events(300, 1), row_group_size=50)
     select_events(
         SelectSettings.of(RUN, DETECTOR, sample_name="ttbar"),
-        dataset,
-        folder / "selected.parquet",
-        folder / "cutflow.json",
+        dataset=dataset,
+        output=folder / "selected.parquet",
+        cutflow=folder / "cutflow.json",
     )
     write_shards(ShardSettings.of(RUN, DETECTOR), [folder / "selected.parquet"], folder / "shards")
     torch.manual_seed(1)
@@ -70,7 +70,13 @@ def test_reconstruction_equals_the_network_event_by_event(
     exported: tuple[Path, Decoder, Path], tmp_path: Path
 ) -> None:
     selected, decoder, model = exported
-    reconstruct_events(SETTINGS, selected, model, tmp_path / "reco.parquet", tmp_path / "reco.root")
+    reconstruct_events(
+        SETTINGS,
+        events=selected,
+        model=model,
+        output=tmp_path / "reco.parquet",
+        edm4hep=tmp_path / "reco.root",
+    )
     found = parquet.read_table(tmp_path / "reco.parquet")
     events = parquet.read_table(selected)
     events = events[events.split.to_numpy() == "test"]
@@ -103,7 +109,11 @@ def test_a_real_file_is_reconstructed(exported: tuple[Path, Decoder, Path], tmp_
     source, dataset = real_file("cld_hbb_full_rec_1ev.edm4hep.root"), tmp_path / "dataset.parquet"
     build_dataset(DatasetSettings.of(RUN, DETECTOR, sample_name="files"), [source], dataset)
     reconstruct_events(
-        SETTINGS, dataset, exported[2], tmp_path / "reco.parquet", tmp_path / "reco.root"
+        SETTINGS,
+        events=dataset,
+        model=exported[2],
+        output=tmp_path / "reco.parquet",
+        edm4hep=tmp_path / "reco.root",
     )
     elements = parquet.read_table(dataset)
     found = parquet.read_table(tmp_path / "reco.parquet")

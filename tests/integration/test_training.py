@@ -249,7 +249,16 @@ def test_train_model_hands_over_all_files_and_stores_its_result(
     ]
 
     def train() -> list[bytes]:
-        train_model(settings_of(), manifest, tmp_path / "work", *outputs, best_settings)
+        train_model(
+            settings_of(),
+            manifest=manifest,
+            best_settings=best_settings,
+            work_dir=tmp_path / "work",
+            model=outputs[0],
+            last=outputs[1],
+            metrics=outputs[2],
+            tensorboard=outputs[3],
+        )
         return [path.read_bytes() for path in outputs[:3]]
 
     first = train()

@@ -152,9 +152,11 @@ def test_a_poisoned_model_is_refused(manifest: Path, tmp_path: Path, as_torch: b
     with pytest.raises(UserError) as caught:
         export_onnx(
             ExportSettings(export={}),
-            model,
-            manifest,
-            *(tmp_path / name for name in ("model.onnx", "parity.json", "card.md")),
+            checkpoint=model,
+            manifest=manifest,
+            onnx=tmp_path / "model.onnx",
+            parity=tmp_path / "parity.json",
+            model_card=tmp_path / "card.md",
         )
     assert str(caught.value).startswith(
         f"{model}: refused: it holds other things than tensors and plain values, which could run"
@@ -187,13 +189,26 @@ def search(manifest: Path, folder: Path, **space: Any) -> dict[tuple[int, int], 
     results = {}
     for bracket, rung, slot in dag.all_slots(hpo):
         output = folder / f"{rung}-{slot}.json"
-        run_hpo_slot(settings, manifest, folder / "work", bracket, rung, slot, output)
+        run_hpo_slot(
+            settings,
+            (bracket, rung, slot),
+            manifest=manifest,
+            work_dir=folder / "work",
+            output=output,
+        )
         results[rung, slot] = json.loads(output.read_text())
     return results
 
 
-def hand_over_of(folder: Path) -> tuple[Path, ...]:
-    return tuple(folder / name for name in ("best.pt", "last.pt", "metrics.parquet", "tensorboard"))
+def outputs_of(folder: Path) -> dict[str, Path]:
+    """Return the outputs of ``train_model`` by its arguments."""
+    return {
+        "work_dir": folder / "work",
+        "model": folder / "best.pt",
+        "last": folder / "last.pt",
+        "metrics": folder / "metrics.parquet",
+        "tensorboard": folder / "tensorboard",
+    }
 
 
 @pytest.mark.fault("divergent training")
@@ -215,7 +230,7 @@ def test_a_divergent_final_training_names_the_remedy(manifest: Path, tmp_path: P
         match=r"training diverged: loss .*, gradient norm .*lower training\.learning_rate",
     ):
         train_model(
-            settings_of(**DIVERGING), manifest, tmp_path / "work", *hand_over_of(tmp_path), None
+            settings_of(**DIVERGING), manifest=manifest, best_settings=None, **outputs_of(tmp_path)
         )
 
 
@@ -247,7 +262,7 @@ def test_a_final_training_without_memory_names_the_remedy(
             r"training failed: out of memory: .*lower training\.elements_per_batch or model\.width"
         ),
     ):
-        train_model(settings, manifest, tmp_path / "work", *hand_over_of(tmp_path), None)
+        train_model(settings, manifest=manifest, best_settings=None, **outputs_of(tmp_path))
 
 
 @pytest.mark.fault("training that takes too long")
@@ -259,7 +274,13 @@ def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(
         scheduler="none", first_rung_slots=1, n_rungs=1, min_steps=10**6, slot_minutes_max=0.05
     )
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
-    run_hpo_slot(settings, manifest, tmp_path / "work", 0, 0, 0, tmp_path / "slot.json")
+    run_hpo_slot(
+        settings,
+        (0, 0, 0),
+        manifest=manifest,
+        work_dir=tmp_path / "work",
+        output=tmp_path / "slot.json",
+    )
     slot = json.loads((tmp_path / "slot.json").read_text())
     assert slot["status"] == "failed"
     assert re.fullmatch(r"timed out: \d+ of 1000000 steps in 3 s", slot["reason"])

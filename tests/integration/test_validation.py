@@ -25,7 +25,14 @@ def test_validation_writes_everything_and_the_same_twice(tmp_path: Path) -> None
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         files = folder / "metrics.json", folder / "histograms.json", folder / "plots"
-        validate_model(settings, [pair[0] for pair in pairs], [pair[1] for pair in pairs], *files)
+        validate_model(
+            settings,
+            selected=[pair[0] for pair in pairs],
+            reconstructed=[pair[1] for pair in pairs],
+            metrics=files[0],
+            histograms=files[1],
+            plots=files[2],
+        )
     made = sorted(
         path.relative_to(folders[0])
         for path in folders[0].rglob("*.*")

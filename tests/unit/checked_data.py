@@ -69,7 +69,10 @@ def judge_sample(folder: Path, shards: Sequence[Path], **checks: Any) -> dict[st
     sample = shards[0].parent.name
     output = folder / f"checks/dataset/{sample}.json"
     check_dataset(
-        dataset_settings(sample, **checks), shards, folder / "checks/work/dataset", output
+        dataset_settings(sample, **checks),
+        shards=shards,
+        work_dir=folder / "checks/work/dataset",
+        output=output,
     )
     found: dict[str, Any] = json.loads(output.read_text())
     return found
@@ -81,7 +84,10 @@ def judge_samples(folder: Path, verdicts: Sequence[Path], **checks: Any) -> Path
         load_run(CONFIG, {"checks": checks}), load_detector(CONFIG, "clic")
     )
     compare_samples(
-        settings, verdicts, folder / "checks/work/samples", folder / "checks/dataset.json"
+        settings,
+        verdicts=verdicts,
+        work_dir=folder / "checks/work/samples",
+        output=folder / "checks/dataset.json",
     )
     return folder / "checks/dataset.json"
 
@@ -156,10 +162,10 @@ def judge_shards(manifest: Path, **checks: Any) -> Path:
     folder = manifest.parents[1] / "checks"
     check_shards(
         settings,
-        manifest,
-        manifest.parent / "normalisation.json",
-        folder / "work/shards",
-        folder / "shards.json",
+        manifest=manifest,
+        normalisation=manifest.parent / "normalisation.json",
+        work_dir=folder / "work/shards",
+        output=folder / "shards.json",
     )
     return folder / "shards.json"
 

@@ -151,7 +151,12 @@ class Search:
     def run(self, rung: int, slot: int, bracket: int = 0) -> dict[str, Any]:
         output = self.output(bracket, rung, slot)
         run_hpo_slot(
-            self.settings, self.manifest, self.work, bracket, rung, slot, output, self.train
+            self.settings,
+            (bracket, rung, slot),
+            manifest=self.manifest,
+            work_dir=self.work,
+            output=output,
+            train=self.train,
         )
         return json.loads(output.read_text())
 

@@ -54,9 +54,9 @@ def write_report_inputs(
     run, detector = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
     gather_cutflows(
         CutflowSettings.of(run, detector),
-        [shard[3] for shard in shards],
-        folder / "select/cutflow.csv",
-        folder / "select/cutflow.png",
+        cutflows=[shard[3] for shard in shards],
+        table=folder / "select/cutflow.csv",
+        plot=folder / "select/cutflow.png",
     )
     manifest = folder / "shards/manifest.json"
     splits = {
@@ -117,7 +117,12 @@ def _write_shard(
         metadata,
     )
     cutflow = folder / f"select/{sample}/00000.cutflow.json"
-    select_events(SelectSettings.of(run, detector, sample_name=sample), dataset, selected, cutflow)
+    select_events(
+        SelectSettings.of(run, detector, sample_name=sample),
+        dataset=dataset,
+        output=selected,
+        cutflow=cutflow,
+    )
     chosen = parquet.read_table(selected)
     chosen = chosen[chosen.split == "test"]
     found = ak.with_field(chosen, smeared(chosen, seed, width=0.03, efficiency=0.98), "candidates")

@@ -46,9 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         selected.append(folder / f"results/clic/select/{sample}/00000.parquet")
         select_events(
             SelectSettings.of(RUN, DETECTOR, sample_name=sample),
-            source,
-            selected[-1],
-            selected[-1].with_suffix(".cutflow.json"),
+            dataset=source,
+            output=selected[-1],
+            cutflow=selected[-1].with_suffix(".cutflow.json"),
         )
     write_shards(ShardSettings.of(RUN, DETECTOR), selected, folder / "results/clic/shards")
     return folder

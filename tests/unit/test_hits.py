@@ -76,7 +76,10 @@ def folder(tmp_path_factory):
 def select(folder, cuts, name="selected"):
     settings = SelectSettings.of(HITS, DETECTOR, sample_name="qq", cuts=cuts)
     select_events(
-        settings, folder / "dataset.parquet", folder / f"{name}.parquet", folder / f"{name}.json"
+        settings,
+        dataset=folder / "dataset.parquet",
+        output=folder / f"{name}.parquet",
+        cutflow=folder / f"{name}.json",
     )
 
 

@@ -41,12 +41,12 @@ def select(search: Search, name: str = "out", plot_names: tuple[str, ...] = ()) 
     plots = {plot: folder / f"{plot}.png" for plot in plot_names}
     select_best_trial(
         search.settings,
-        search.outputs(),
-        search.work,
-        search.manifest,
-        folder / "best.yaml",
-        folder / "trials.csv",
-        plots,
+        slots=search.outputs(),
+        work_dir=search.work,
+        manifest=search.manifest,
+        best=folder / "best.yaml",
+        trials=folder / "trials.csv",
+        plots=plots,
     )
     return folder
 

@@ -76,18 +76,25 @@ def choose(search: Search, train: Any, **hpo: Any) -> dict[str, Any]:
     files = [search.folder / f"confirm/{place}-{seed}.json" for place, seed in further]
     for (place, seed), path in zip(further, files, strict=True):
         confirm_trial(
-            settings, search.outputs(), search.work, search.manifest, place, seed, path, train
+            settings,
+            slots=search.outputs(),
+            work_dir=search.work,
+            manifest=search.manifest,
+            place=place,
+            seed=seed,
+            output=path,
+            train=train,
         )
     best = search.folder / "best.yaml"
     select_best_trial(
         settings,
-        search.outputs(),
-        search.work,
-        search.manifest,
-        best,
-        search.folder / "trials.csv",
-        {},
-        files,
+        slots=search.outputs(),
+        work_dir=search.work,
+        manifest=search.manifest,
+        best=best,
+        trials=search.folder / "trials.csv",
+        plots={},
+        confirmations=files,
     )
     return dict(yaml.safe_load(best.read_text()))
 

@@ -35,13 +35,11 @@ def table(path: Path, rows: list[tuple[Any, ...]]) -> Path:
 def run_first(search: Search, slot: int, files: list[Path]) -> dict[str, Any]:
     run_hpo_slot(
         search.settings,
-        search.manifest,
-        search.work,
-        0,
-        0,
-        slot,
-        search.output(0, 0, slot),
-        search.train,
+        (0, 0, slot),
+        manifest=search.manifest,
+        work_dir=search.work,
+        output=search.output(0, 0, slot),
+        train=search.train,
         warm_start=files,
     )
     return dict(yaml.safe_load(search.output(0, 0, slot).read_text())["params"])
@@ -135,12 +133,12 @@ def test_a_study_begins_with_the_winners_of_another_and_trains_for_itself(tmp_pa
     choice = SelectBestSettings(**dict(other.settings))
     select_best_trial(
         choice,
-        other.outputs(),
-        other.work,
-        other.manifest,
-        tmp_path / "other/best.yaml",
-        files[0],
-        {},
+        slots=other.outputs(),
+        work_dir=other.work,
+        manifest=other.manifest,
+        best=tmp_path / "other/best.yaml",
+        trials=files[0],
+        plots={},
     )
     before = {path: path.read_bytes() for path in other.folder.rglob("*") if path.is_file()}
     own = Search(

@@ -25,7 +25,11 @@ def test_quarantined_files_are_listed_and_counted(tmp_path):
         metadata,
     )
     found = gather_data(
-        inputs.dataset, inputs.selected, inputs.manifest, inputs.cutflow_table, inputs.cutflow_plot
+        dataset=inputs.dataset,
+        selected=inputs.selected,
+        manifest=inputs.manifest,
+        cutflow_table=inputs.cutflow_table,
+        cutflow_plot=inputs.cutflow_plot,
     )
     assert found.quarantined == Rows(
         ("sample", "shard", "file", "why it was left out"),

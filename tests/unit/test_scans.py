@@ -235,7 +235,14 @@ def test_a_result_says_what_was_trained(manifest: Path, tmp_path: Path) -> None:
         "scaling_law",
     )["events_20_0"]
     trained = Trained(tmp_path)
-    run_scan_training(point, manifest, None, tmp_path / "work", tmp_path / "point.json", trained)
+    run_scan_training(
+        point,
+        manifest=manifest,
+        source=None,
+        work_dir=tmp_path / "work",
+        output=tmp_path / "point.json",
+        train=trained,
+    )
     (spec, ranks), content = trained.specs[0], json.loads((tmp_path / "point.json").read_text())
     assert ranks == 1
     assert content["steps"] == spec.until_step == spec.settings.training.max_steps
@@ -271,11 +278,11 @@ def test_fine_tuned_trainings_have_the_sources_architecture_and_start_from_it(
     for point in points_of(run, "fine_tuning").values():
         run_scan_training(
             point,
-            manifest,
-            tmp_path / "best.pt",
-            tmp_path / "work",
-            tmp_path / f"{point.name}.json",
-            trained,
+            manifest=manifest,
+            source=tmp_path / "best.pt",
+            work_dir=tmp_path / "work",
+            output=tmp_path / f"{point.name}.json",
+            train=trained,
         )
     scratch, tuned = (spec.settings for spec, _ in trained.specs)
     assert scratch.model == tuned.model == other
@@ -290,18 +297,23 @@ def test_divergence_is_a_result_and_interruption_is_not(manifest: Path, tmp_path
         run_with(scaling_batch={"events_seen": 50, "factors": [1, 8]}), "scaling_batch"
     )["adamw_x8_linear_0"]
     run_scan_training(
-        point, manifest, None, tmp_path, tmp_path / "point.json", Trained(tmp_path, "diverged")
+        point,
+        manifest=manifest,
+        source=None,
+        work_dir=tmp_path,
+        output=tmp_path / "point.json",
+        train=Trained(tmp_path, "diverged"),
     )
     found = PointResult.read(tmp_path / "point.json")
     assert (found.status, found.loss, found.train_loss) == ("diverged", None, None)
     with pytest.raises(UserError, match="training interrupted: because; run it again"):
         run_scan_training(
             point,
-            manifest,
-            None,
-            tmp_path,
-            tmp_path / "other.json",
-            Trained(tmp_path, "interrupted"),
+            manifest=manifest,
+            source=None,
+            work_dir=tmp_path,
+            output=tmp_path / "other.json",
+            train=Trained(tmp_path, "interrupted"),
         )
     assert not (tmp_path / "other.json").exists()
 
@@ -313,7 +325,12 @@ def test_more_events_than_there_are_is_refused(manifest: Path, tmp_path: Path) -
         match=r"scans\.scaling_law\.train_events: 121, but .*manifest\.json has 120 events",
     ):
         run_scan_training(
-            point, manifest, None, tmp_path, tmp_path / "point.json", Trained(tmp_path)
+            point,
+            manifest=manifest,
+            source=None,
+            work_dir=tmp_path,
+            output=tmp_path / "point.json",
+            train=Trained(tmp_path),
         )
 
 
@@ -521,7 +538,7 @@ def test_a_scan_is_gathered_and_shown(
         tmp_path / f"{scan}.csv",
         tmp_path / scan / "plots",
     )
-    gather_scan(settings, scan, files, output, rows, plots)
+    gather_scan(settings, scan, points=files, summary=output, table=rows, plots=plots)
     first = output.read_bytes(), rows.read_bytes()
     expected = sorted(f"{name}.{kind}" for name in SCAN_PLOTS[scan] for kind in ("png", "pdf"))
     assert sorted(path.name for path in plots.glob("*.p*")) == expected
@@ -532,5 +549,5 @@ def test_a_scan_is_gathered_and_shown(
     for word in words:
         assert word in shown.text
     assert all(len(row) == len(shown.rows.heads) for row in shown.rows.rows)
-    gather_scan(settings, scan, files, output, rows, plots)
+    gather_scan(settings, scan, points=files, summary=output, table=rows, plots=plots)
     assert (output.read_bytes(), rows.read_bytes()) == first

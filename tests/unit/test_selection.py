@@ -144,7 +144,12 @@ def test_an_index_outside_its_event_is_refused(tmp_path: Path) -> None:
     )
     source = write_dataset(tmp_path / "broken.parquet", broken)
     with pytest.raises(UserError, match=r"broken.parquet: inconsistent dataset.*rebuild"):
-        select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+        select_events(
+            stage_settings(),
+            dataset=source,
+            output=tmp_path / "out.parquet",
+            cutflow=tmp_path / "out.json",
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["broken.parquet"]
 
 
@@ -155,14 +160,19 @@ def test_an_energy_balance_that_does_not_close_is_refused(tmp_path: Path) -> Non
     )
     source = write_dataset(tmp_path / "broken.parquet", broken)
     with pytest.raises(UserError, match=r"broken.parquet: visible energy .* differs"):
-        select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+        select_events(
+            stage_settings(),
+            dataset=source,
+            output=tmp_path / "out.parquet",
+            cutflow=tmp_path / "out.json",
+        )
 
 
 def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     events = synthetic_events(400, 3)
     source = write_dataset(tmp_path / "00003.parquet", events, row_group_size=64)
     output, cutflow = tmp_path / "out.parquet", tmp_path / "out.json"
-    select_events(stage_settings(), source, output, cutflow)
+    select_events(stage_settings(), dataset=source, output=output, cutflow=cutflow)
 
     kept = remove_objects(with_targets_handed_over(events), *final_masks(events))
     assert 0 < ak.sum(ak.num(kept.tracks)) < ak.sum(ak.num(events.tracks))
@@ -192,7 +202,7 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
     assert energy["target"] == pytest.approx(ak.sum(found.targets.energy))
 
     again = tmp_path / "again.parquet"
-    select_events(stage_settings(), source, again, tmp_path / "again.json")
+    select_events(stage_settings(), dataset=source, output=again, cutflow=tmp_path / "again.json")
     assert again.read_bytes() == output.read_bytes()
     assert (tmp_path / "again.json").read_bytes() == cutflow.read_bytes()
 
@@ -200,7 +210,12 @@ def test_selected_file_and_its_cutflow(tmp_path: Path) -> None:
 def test_the_cutflow_counts_objects_after_each_of_their_cuts(tmp_path: Path) -> None:
     events = synthetic_events(300, 4, mean_particles=20)
     source = write_dataset(tmp_path / "in.parquet", events, row_group_size=70)
-    select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    select_events(
+        stage_settings(),
+        dataset=source,
+        output=tmp_path / "out.parquet",
+        cutflow=tmp_path / "out.json",
+    )
     found = json.loads((tmp_path / "out.json").read_text())["cutflow"]
     expected = {
         kind: np.zeros((len(left.masks), 3)) for kind, left in cut_objects(events, CUTS).items()
@@ -427,7 +442,12 @@ def test_a_duplicate_without_target_takes_over_that_of_the_removed_track(tmp_pat
             name,
         )
     source = write_dataset(tmp_path / "in.parquet", doubled)
-    select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    select_events(
+        stage_settings(cuts),
+        dataset=source,
+        output=tmp_path / "out.parquet",
+        cutflow=tmp_path / "out.json",
+    )
     found = parquet.read_table(tmp_path / "out.parquet")
     assert (
         parquet.read_metadata(tmp_path / "out.parquet")["energy_gev"]["dropped_by_object_cuts"] == 0
@@ -440,7 +460,12 @@ def test_a_duplicate_without_target_takes_over_that_of_the_removed_track(tmp_pat
 def test_the_targets_of_overlapping_objects_are_accounted_as_dropped(tmp_path: Path) -> None:
     cuts = DetectorCutsConfig(overlaps=CUTS.overlaps)
     source = write_dataset(tmp_path / "in.parquet", synthetic_events(100, 5, mean_particles=20))
-    select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    select_events(
+        stage_settings(cuts),
+        dataset=source,
+        output=tmp_path / "out.parquet",
+        cutflow=tmp_path / "out.json",
+    )
     energy = parquet.read_metadata(tmp_path / "out.parquet")["energy_gev"]
     assert energy["dropped_by_object_cuts"] > 0
     assert energy["visible"] == pytest.approx(energy["target"] + energy["dropped"], rel=1e-9)
@@ -450,13 +475,23 @@ def test_cuts_that_the_file_has_no_columns_for_are_refused(tmp_path: Path) -> No
     source = write_dataset(tmp_path / "in.parquet", synthetic_events(5, 5))
     cuts = DetectorCutsConfig(events=(CutConfig(name="late", expression="max(hits.time) < 10"),))
     with pytest.raises(UserError, match=r"in.parquet: cuts.events: late: there are no hits"):
-        select_events(stage_settings(cuts), source, tmp_path / "out.parquet", tmp_path / "out.json")
+        select_events(
+            stage_settings(cuts),
+            dataset=source,
+            output=tmp_path / "out.parquet",
+            cutflow=tmp_path / "out.json",
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
 def test_an_empty_file_stays_a_table(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "empty.parquet", synthetic_events(0, 1))
-    select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+    select_events(
+        stage_settings(),
+        dataset=source,
+        output=tmp_path / "out.parquet",
+        cutflow=tmp_path / "out.json",
+    )
     assert len(parquet.read_table(tmp_path / "out.parquet")) == 0
     assert json.loads((tmp_path / "out.json").read_text())["cutflow"]["events"][0]["number"] == 0
 
@@ -474,7 +509,12 @@ def test_a_damaged_file_is_refused_and_nothing_is_written(tmp_path: Path, damage
             r"damaged.parquet: (not a readable Parquet file|damaged Parquet file) .*rerun the stage"
         ),
     ):
-        select_events(stage_settings(), source, tmp_path / "out.parquet", tmp_path / "out.json")
+        select_events(
+            stage_settings(),
+            dataset=source,
+            output=tmp_path / "out.parquet",
+            cutflow=tmp_path / "out.json",
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.parquet"]
 
 
@@ -513,9 +553,9 @@ def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> N
             )
             select_events(
                 stage_settings(),
-                source,
-                tmp_path / f"{number}.parquet",
-                tmp_path / f"{number}.json",
+                dataset=source,
+                output=tmp_path / f"{number}.parquet",
+                cutflow=tmp_path / f"{number}.json",
             )
             part = parquet.read_table(tmp_path / f"{number}.parquet")
             splits |= dict(zip(part.event_id.to_list(), part.split.to_list(), strict=True))
@@ -532,7 +572,10 @@ def cutflow_files(folder: Path) -> list[Path]:
         )
         files.append(folder / f"{number}.json")
         select_events(
-            stage_settings(sample=sample), source, folder / f"out{number}.parquet", files[-1]
+            stage_settings(sample=sample),
+            dataset=source,
+            output=folder / f"out{number}.parquet",
+            cutflow=files[-1],
         )
     return files
 
@@ -544,9 +587,9 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     for name in ("a", "b"):
         gather_cutflows(
             CutflowSettings(samples=samples),
-            files,
-            tmp_path / name / "cutflow.csv",
-            tmp_path / name / "cutflow.png",
+            cutflows=files,
+            table=tmp_path / name / "cutflow.csv",
+            plot=tmp_path / name / "cutflow.png",
         )
         written.append(
             [
@@ -593,9 +636,9 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
     gather_cutflows(
         CutflowSettings(samples=samples),
-        [tmp_path / "unweighted.json"],
-        tmp_path / "u.csv",
-        tmp_path / "u.png",
+        cutflows=[tmp_path / "unweighted.json"],
+        table=tmp_path / "u.csv",
+        plot=tmp_path / "u.png",
     )
     with open(tmp_path / "u.csv", encoding="utf-8") as handle:
         last = [row for row in csv.DictReader(handle) if row["quantity"] == "events"][-1]
@@ -606,7 +649,10 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     files[2].write_text(json.dumps(other))
     with pytest.raises(UserError, match=r"2.json: made with other cuts"):
         gather_cutflows(
-            CutflowSettings(samples=samples), files, tmp_path / "c.csv", tmp_path / "c.png"
+            CutflowSettings(samples=samples),
+            cutflows=files,
+            table=tmp_path / "c.csv",
+            plot=tmp_path / "c.png",
         )
 
 

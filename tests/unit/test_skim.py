@@ -62,9 +62,9 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
         selected, reconstructed = folder / "selected.parquet", folder / "reconstructed.parquet"
         select_events(
             SelectSettings.of(run, DETECTOR, sample_name="qq"),
-            source,
-            selected,
-            folder / "cutflow.json",
+            dataset=source,
+            output=selected,
+            cutflow=folder / "cutflow.json",
         )
         write_shards(ShardSettings.of(run, DETECTOR), [selected], folder / "shards")
         shards.append(

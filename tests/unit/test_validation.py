@@ -221,12 +221,16 @@ def test_unknown_sample_and_unpaired_files_are_refused(
 ) -> None:
     events = many_events(6, seed=7, mean_particles=3)
     pair = write_pair(tmp_path, events, visible(events), sample="mystery")
-    nowhere = (tmp_path / "m.json", tmp_path / "h.json", tmp_path / "plots")
+    nowhere = {
+        "metrics": tmp_path / "m.json",
+        "histograms": tmp_path / "h.json",
+        "plots": tmp_path / "plots",
+    }
     with pytest.raises(UserError, match=r"mystery.*not configured"):
-        validate.validate_model(settings, [pair[0]], [pair[1]], *nowhere)
+        validate.validate_model(settings, selected=[pair[0]], reconstructed=[pair[1]], **nowhere)
     with pytest.raises(UserError, match="1 selected but 0"):
-        validate.validate_model(settings, [pair[0]], [], *nowhere)
-    assert not any(path.exists() for path in nowhere)
+        validate.validate_model(settings, selected=[pair[0]], reconstructed=[], **nowhere)
+    assert not any(path.exists() for path in nowhere.values())
 
 
 def test_zero_events_give_nulls_with_counts(settings: ValidateSettings, tmp_path: Path) -> None:

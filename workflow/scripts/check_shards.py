@@ -9,8 +9,8 @@ from particleforge.logs import job_log
 with job_log(snakemake.log[0]):
     check_shards(
         CheckShardsSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input.manifest),
-        Path(snakemake.input.normalisation),
-        Path(snakemake.params.work),
-        Path(snakemake.output[0]),
+        manifest=Path(snakemake.input.manifest),
+        normalisation=Path(snakemake.input.normalisation),
+        work_dir=Path(snakemake.params.work),
+        output=Path(snakemake.output[0]),
     )

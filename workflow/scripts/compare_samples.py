@@ -9,7 +9,7 @@ from particleforge.logs import job_log
 with job_log(snakemake.log[0]):
     compare_samples(
         CompareSamplesSettings.model_validate(snakemake.params.settings),
-        list(map(Path, snakemake.input)),
-        Path(snakemake.params.work),
-        Path(snakemake.output[0]),
+        verdicts=list(map(Path, snakemake.input)),
+        work_dir=Path(snakemake.params.work),
+        output=Path(snakemake.output[0]),
     )

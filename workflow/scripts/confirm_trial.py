@@ -11,11 +11,11 @@ from particleforge.training.launch import Placement, run_training
 with job_log(snakemake.log[0]):
     confirm_trial(
         SelectBestSettings.model_validate(snakemake.params.settings),
-        list(map(Path, snakemake.input.slots)),
-        Path(snakemake.params.work),
-        Path(snakemake.input.manifest),
-        int(snakemake.wildcards.place),
-        int(snakemake.wildcards.seed),
-        Path(snakemake.output[0]),
-        partial(run_training, placement=Placement.of(snakemake.resources)),
+        slots=list(map(Path, snakemake.input.slots)),
+        work_dir=Path(snakemake.params.work),
+        manifest=Path(snakemake.input.manifest),
+        place=int(snakemake.wildcards.place),
+        seed=int(snakemake.wildcards.seed),
+        output=Path(snakemake.output[0]),
+        train=partial(run_training, placement=Placement.of(snakemake.resources)),
     )

@@ -9,9 +9,9 @@ from particleforge.logs import job_log
 with job_log(snakemake.log[0]):
     export_onnx(
         ExportSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input.model),
-        Path(snakemake.input.manifest),
-        Path(snakemake.output.onnx),
-        Path(snakemake.output.parity),
-        Path(snakemake.output.card),
+        checkpoint=Path(snakemake.input.model),
+        manifest=Path(snakemake.input.manifest),
+        onnx=Path(snakemake.output.onnx),
+        parity=Path(snakemake.output.parity),
+        model_card=Path(snakemake.output.card),
     )

@@ -9,7 +9,7 @@ from particleforge.selection.cutflow import gather_cutflows
 with job_log(snakemake.log[0]):
     gather_cutflows(
         CutflowSettings.model_validate(snakemake.params.settings),
-        list(map(Path, snakemake.input)),
-        Path(snakemake.output.table),
-        Path(snakemake.output.plot),
+        cutflows=list(map(Path, snakemake.input)),
+        table=Path(snakemake.output.table),
+        plot=Path(snakemake.output.plot),
     )

@@ -10,8 +10,8 @@ with job_log(snakemake.log[0]):
     gather_scan(
         ScanSettings.model_validate(snakemake.params.settings),
         snakemake.wildcards.scan,
-        list(map(Path, snakemake.input)),
-        Path(snakemake.output.summary),
-        Path(snakemake.output.table),
-        Path(snakemake.output.plots),
+        points=list(map(Path, snakemake.input)),
+        summary=Path(snakemake.output.summary),
+        table=Path(snakemake.output.table),
+        plots=Path(snakemake.output.plots),
     )

@@ -9,8 +9,8 @@ from particleforge.reconstruction.reconstruct import reconstruct_events
 with job_log(snakemake.log[0]):
     reconstruct_events(
         ReconstructSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input.events),
-        Path(snakemake.input.model),
-        Path(snakemake.output.events),
-        Path(snakemake.output.edm4hep),
+        events=Path(snakemake.input.events),
+        model=Path(snakemake.input.model),
+        output=Path(snakemake.output.events),
+        edm4hep=Path(snakemake.output.edm4hep),
     )

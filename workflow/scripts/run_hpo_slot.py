@@ -11,13 +11,15 @@ from particleforge.training.launch import Placement, run_training
 with job_log(snakemake.log[0]):
     run_hpo_slot(
         HpoSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input.manifest),
-        Path(snakemake.params.work),
-        int(snakemake.wildcards.bracket),
-        int(snakemake.wildcards.rung),
-        int(snakemake.wildcards.slot),
-        Path(snakemake.output[0]),
-        partial(run_training, placement=Placement.of(snakemake.resources)),
-        list(map(Path, snakemake.input.parents)),
-        list(map(Path, snakemake.input.warm_start)),
+        (
+            int(snakemake.wildcards.bracket),
+            int(snakemake.wildcards.rung),
+            int(snakemake.wildcards.slot),
+        ),
+        manifest=Path(snakemake.input.manifest),
+        work_dir=Path(snakemake.params.work),
+        output=Path(snakemake.output[0]),
+        train=partial(run_training, placement=Placement.of(snakemake.resources)),
+        parents=list(map(Path, snakemake.input.parents)),
+        warm_start=list(map(Path, snakemake.input.warm_start)),
     )

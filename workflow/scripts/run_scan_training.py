@@ -11,9 +11,9 @@ from particleforge.training.launch import Placement, run_training
 with job_log(snakemake.log[0]):
     run_scan_training(
         ScanPoint.model_validate(snakemake.params.point),
-        Path(snakemake.input.manifest),
-        next(map(Path, snakemake.input.source), None),
-        Path(snakemake.params.work),
-        Path(snakemake.output[0]),
-        partial(run_training, placement=Placement.of(snakemake.resources)),
+        manifest=Path(snakemake.input.manifest),
+        source=next(map(Path, snakemake.input.source), None),
+        work_dir=Path(snakemake.params.work),
+        output=Path(snakemake.output[0]),
+        train=partial(run_training, placement=Placement.of(snakemake.resources)),
     )

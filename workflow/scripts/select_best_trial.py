@@ -9,15 +9,15 @@ from particleforge.logs import job_log
 with job_log(snakemake.log[0]):
     select_best_trial(
         SelectBestSettings.model_validate(snakemake.params.settings),
-        list(map(Path, snakemake.input.slots)),
-        Path(snakemake.params.work),
-        Path(snakemake.input.manifest),
-        Path(snakemake.output.best),
-        Path(snakemake.output.trials),
-        {
+        slots=list(map(Path, snakemake.input.slots)),
+        work_dir=Path(snakemake.params.work),
+        manifest=Path(snakemake.input.manifest),
+        best=Path(snakemake.output.best),
+        trials=Path(snakemake.output.trials),
+        plots={
             name: Path(file)
             for name, file in snakemake.output.items()
             if name not in ("best", "trials")
         },
-        list(map(Path, snakemake.input.confirmations)),
+        confirmations=list(map(Path, snakemake.input.confirmations)),
     )

@@ -9,7 +9,7 @@ from particleforge.selection.select import select_events
 with job_log(snakemake.log[0]):
     select_events(
         SelectSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input[0]),
-        Path(snakemake.output.events),
-        Path(snakemake.output.cutflow),
+        dataset=Path(snakemake.input[0]),
+        output=Path(snakemake.output.events),
+        cutflow=Path(snakemake.output.cutflow),
     )

@@ -10,12 +10,12 @@ from particleforge.training.train import train_model
 with job_log(snakemake.log[0]):
     train_model(
         TrainSettings.model_validate(snakemake.params.settings),
-        Path(snakemake.input.manifest),
-        Path(snakemake.params.work),
-        Path(snakemake.output.model),
-        Path(snakemake.output.last),
-        Path(snakemake.output.metrics),
-        Path(snakemake.output.tensorboard),
-        Path(snakemake.input.best),
-        Placement.of(snakemake.resources),
+        manifest=Path(snakemake.input.manifest),
+        work_dir=Path(snakemake.params.work),
+        model=Path(snakemake.output.model),
+        last=Path(snakemake.output.last),
+        metrics=Path(snakemake.output.metrics),
+        tensorboard=Path(snakemake.output.tensorboard),
+        best_settings=Path(snakemake.input.best),
+        placement=Placement.of(snakemake.resources),
     )

@@ -9,9 +9,9 @@ from particleforge.validation.validate import validate_model
 with job_log(snakemake.log[0]):
     validate_model(
         ValidateSettings.model_validate(snakemake.params.settings),
-        list(map(Path, snakemake.input.selected)),
-        list(map(Path, snakemake.input.reconstructed)),
-        Path(snakemake.output.metrics),
-        Path(snakemake.output.histograms),
-        Path(snakemake.output.plots),
+        selected=list(map(Path, snakemake.input.selected)),
+        reconstructed=list(map(Path, snakemake.input.reconstructed)),
+        metrics=Path(snakemake.output.metrics),
+        histograms=Path(snakemake.output.histograms),
+        plots=Path(snakemake.output.plots),
     )

@@ -54,7 +54,7 @@ _NOT_NEGATIVE = (
 
 
 def check_dataset(
-    settings: CheckDatasetSettings, shards: Sequence[Path], work: Path, output: Path
+    settings: CheckDatasetSettings, *, shards: Sequence[Path], work_dir: Path, output: Path
 ) -> None:
     """Judge the shards of a sample and write the verdict.
 
@@ -66,7 +66,7 @@ def check_dataset(
         if settings.calorimeter_elements == "hits"
         else parquet.DATASET_SCHEMA
     )
-    folder = work / settings.sample_name
+    folder = work_dir / settings.sample_name
     statistics = {}
     for path, digest in zip(shards, made.inputs.values(), strict=True):
         statistics[_name(path)] = _kept(folder / f"{path.stem}.json", digest, path, layout)
@@ -102,7 +102,7 @@ def check_dataset(
 
 
 def compare_samples(
-    settings: CompareSamplesSettings, verdicts: Sequence[Path], work: Path, output: Path
+    settings: CompareSamplesSettings, *, verdicts: Sequence[Path], work_dir: Path, output: Path
 ) -> None:
     """Compare the samples, whose verdicts are given, with each other and write the verdict on all
     of the dataset.
@@ -140,7 +140,7 @@ def compare_samples(
         }
         for name, found in samples.items()
     }
-    conclude(verdict, "Between samples", {"samples": kept}, output, work, made)
+    conclude(verdict, "Between samples", {"samples": kept}, output, work_dir, made)
 
 
 def _name(path: Path) -> str:

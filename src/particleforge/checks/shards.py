@@ -48,7 +48,12 @@ class _Found:
 
 
 def check_shards(
-    settings: CheckShardsSettings, manifest: Path, normalisation: Path, work: Path, output: Path
+    settings: CheckShardsSettings,
+    *,
+    manifest: Path,
+    normalisation: Path,
+    work_dir: Path,
+    output: Path,
 ) -> None:
     """Judge the shards and write the verdict.
 
@@ -90,7 +95,7 @@ def check_shards(
             for name, index in described["splits"].items()
         }
     }
-    conclude(verdict, "Training shards", facts, output, work, made)
+    conclude(verdict, "Training shards", facts, output, work_dir, made)
     log.info("%d shards pass", len(found.ids))
 
 

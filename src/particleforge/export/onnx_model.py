@@ -49,6 +49,7 @@ _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
 
 def export_onnx(
     settings: ExportSettings,
+    *,
     checkpoint: Path,
     manifest: Path,
     onnx: Path,

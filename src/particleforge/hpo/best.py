@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 def select_best_trial(
     settings: SelectBestSettings,
+    *,
     slots: Sequence[Path],
     work_dir: Path,
     manifest: Path,

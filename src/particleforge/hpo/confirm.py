@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 def confirm_trial(
     settings: SelectBestSettings,
+    *,
     slots: Sequence[Path],
     work_dir: Path,
     manifest: Path,

@@ -23,6 +23,7 @@ from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo.budgets import lengths_of
+from particleforge.hpo.dag import Slot
 from particleforge.hpo.objectives import INFERENCE_GFLOP, inference_gflop
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import Study, open_study
@@ -42,17 +43,16 @@ LOST = "lost"  # how the reason of such a failure begins
 
 def run_hpo_slot(
     settings: HpoSettings,
+    slot: Slot,
+    *,
     manifest: Path,
     work_dir: Path,
-    bracket: int,
-    rung: int,
-    slot: int,
     output: Path,
-    train: Train = run_training,
     parents: Sequence[Path] = (),
     warm_start: Sequence[Path] = (),
+    train: Train = run_training,
 ) -> None:
-    """Run slot ``slot`` of rung ``rung`` of a bracket and write its result to ``output``.
+    """Run one slot of a search and write its result to ``output``.
 
     ``train`` is called as ``train(spec, ranks)``.
 
@@ -62,12 +62,13 @@ def run_hpo_slot(
     trials failed, and if the training was interrupted (a signal, the end of the job's time): the
     job is to be run again and goes on where it stopped.
     """
+    bracket, rung, number = slot
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
-        trial = study.claim(bracket, rung, slot, configurations(warm_start, settings))
+        trial = study.claim(bracket, rung, number, configurations(warm_start, settings))
         if trial is None:
             _check_failures(study, bracket, rung)
-            write_json(output, _empty_slot(study, bracket, rung, slot))
+            write_json(output, _empty_slot(study, bracket, rung, number))
         else:
             log.info("%s: configuration %s: %s", output, trial.config, dict(trial.params))
             if not trial.finished:
@@ -78,7 +79,7 @@ def run_hpo_slot(
         settings.plain(),
         [*index_files(manifest), *parents, *warm_start, *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
-        part={"bracket": bracket, "rung": rung, "slot": slot},
+        part={"bracket": bracket, "rung": rung, "slot": number},
     )
     made.record(output)
 

@@ -35,6 +35,7 @@ from particleforge.tables.parquet import (
 
 def reconstruct_events(
     settings: ReconstructSettings,
+    *,
     events: Path,
     model: Path,
     output: Path,

@@ -39,6 +39,7 @@ class Data:
 
 
 def gather_data(
+    *,
     dataset: Sequence[Path],
     selected: Sequence[Path],
     manifest: Path,

@@ -81,6 +81,7 @@ class Learning:
 
 
 def gather_learning(
+    *,
     hpo_best: Path,
     hpo_trials: Path,
     hpo_plots: Mapping[str, Path],

@@ -18,7 +18,7 @@ from particleforge.pages.figures import save_figure, styled
 from particleforge.paths import SCAN_PLOTS
 from particleforge.provenance.record import Provenance
 from particleforge.scans import fine_tuning, scaling_batch, scaling_law
-from particleforge.scans.results import PointResult, table
+from particleforge.scans.results import PointResult, table_of
 
 log = logging.getLogger(__name__)
 
@@ -34,34 +34,35 @@ _SCANS: dict[str, tuple[_Summarise, _Draw]] = {
 def gather_scan(
     settings: ScanSettings,
     scan: ScanName,
+    *,
     points: Sequence[Path],
-    output: Path,
-    rows: Path,
+    summary: Path,
+    table: Path,
     plots: Path,
 ) -> None:
     """Write summary, table and plots of a scan from the results of its trainings."""
     summarise, draw = _SCANS[scan]
     results = [PointResult.read(path) for path in points]
-    summary = summarise(results)
+    found = summarise(results)
     n_diverged = sum(r.loss is None for r in results)
     made = Provenance.of("gather_scan", settings.plain(), points, part={"scan": scan})
     with styled():
-        figures = draw(summary, results, settings.title)
+        figures = draw(found, results, settings.title)
         assert tuple(figures) == SCAN_PLOTS[scan]
         with atomic_directory(plots) as folder:
             for name, figure in figures.items():
                 save_figure(figure, folder / name)
-    with atomic_output(rows) as temporary:
-        table(results).to_csv(temporary, index=False)
+    with atomic_output(table) as temporary:
+        table_of(results).to_csv(temporary, index=False)
     write_json(
-        output,
+        summary,
         {
             "scan": scan,
             "n_trainings": len(results),
             "n_diverged": n_diverged,
-            **summary,
+            **found,
             "provenance": made.plain(),
         },
     )
-    made.record(output, rows, plots)
+    made.record(summary, table, plots)
     log.info("%s: %d trainings, %d diverged", scan, len(results), n_diverged)

@@ -43,7 +43,7 @@ class PointResult:
         return cls(**{name: content[name] for name in cls.__dataclass_fields__})
 
 
-def table(results: Sequence[PointResult]) -> pd.DataFrame:
+def table_of(results: Sequence[PointResult]) -> pd.DataFrame:
     """Return one row per training: its labels, then its sizes and losses."""
     shown = [
         name

@@ -37,6 +37,7 @@ Train = Callable[[TrainingSpec, int], TrainingResult]
 
 def run_scan_training(
     point: ScanPoint,
+    *,
     manifest: Path,
     source: Path | None,
     work_dir: Path,

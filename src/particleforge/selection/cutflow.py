@@ -57,7 +57,7 @@ class CutflowRow:
 
 
 def gather_cutflows(
-    settings: CutflowSettings, cutflows: Sequence[Path], table: Path, plot: Path
+    settings: CutflowSettings, *, cutflows: Sequence[Path], table: Path, plot: Path
 ) -> None:
     """Write the cutflow of all samples as CSV, PNG (``plot``) and PDF (beside it).
 

@@ -42,7 +42,7 @@ from particleforge.tables.schema import Fate
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
 
-def select_events(settings: SelectSettings, dataset: Path, output: Path, cutflow: Path) -> None:
+def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutflow: Path) -> None:
     """Write the selected events of one dataset file and their cutflow.
 
     An inconsistent dataset is a UserError.

@@ -17,7 +17,7 @@ from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance.record import Provenance
-from particleforge.training.launch import Placement, TrainingResult, TrainingSpec, run_training
+from particleforge.training.launch import Placement, TrainingSpec, run_training
 from particleforge.training.spec import OUT_OF_MEMORY, sources_of
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,14 @@ log = logging.getLogger(__name__)
 
 def train_model(
     settings: TrainSettings,
+    *,
     manifest: Path,
+    best_settings: Path | None,
     work_dir: Path,
-    output: Path,
+    model: Path,
     last: Path,
     metrics: Path,
     tensorboard: Path,
-    best_settings: Path | None,
     placement: Placement | None = None,
 ) -> None:
     """Train to ``settings.training.max_steps`` and hand over the files.
@@ -53,7 +54,9 @@ def train_model(
             OUT_OF_MEMORY if result.reason.startswith(OUT_OF_MEMORY) else result.status
         ]
         raise UserError(f"{work_dir}: training {result.status}: {result.reason}; {remedy}")
-    _hand_over(result, output, last, metrics)
+    _hand_over(
+        (result.best_checkpoint, model), (result.checkpoint, last), (result.metrics, metrics)
+    )
     if not any(
         tensorboard.glob("events.out.tfevents.*")
     ):  # a stored result, and the folder was removed meanwhile
@@ -70,7 +73,7 @@ def train_model(
         ],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
-    made.record(output, last, metrics, tensorboard)
+    made.record(model, last, metrics, tensorboard)
     log.info("trained %d steps, best validation loss %s", result.step, result.best_valid_loss)
 
 
@@ -96,12 +99,8 @@ def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSet
     )
 
 
-def _hand_over(result: TrainingResult, output: Path, last: Path, metrics: Path) -> None:
-    for source, target in (
-        (result.best_checkpoint, output),
-        (result.checkpoint, last),
-        (result.metrics, metrics),
-    ):
+def _hand_over(*files: tuple[Path | None, Path]) -> None:
+    for source, target in files:
         assert source is not None, "a complete training has written all its files"
         with atomic_output(target) as temporary:
             shutil.copyfile(source, temporary)

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 def validate_model(
     settings: ValidateSettings,
+    *,
     selected: Sequence[Path],
     reconstructed: Sequence[Path],
     metrics: Path,
