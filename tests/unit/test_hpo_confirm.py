@@ -165,7 +165,7 @@ def test_places_without_a_configuration_stay_empty_and_interruptions_are_told(
     assert len(best["seeds"]) == 1, "one trial reached the top rung"
     told = json.loads((tmp_path / "confirm/2-1.json").read_text())
     assert (told["status"], told["reason"]) == (
-        "no_candidate",
+        "no_contender",
         "configurations that reached the last budget: 1",
     )
 

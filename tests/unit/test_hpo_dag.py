@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.hpo import dag
-from particleforge.hpo.promotion import candidates, promote
+from particleforge.hpo.promotion import contenders, promote
 from particleforge.hpo.trials import SearchTrial, config_name, failed_fraction, succeeded
 
 
@@ -221,7 +221,7 @@ class Cluster:
     A slot may start once its parents have ended.
 
     A killed job leaves its trial running, and its slot starts again; with ``any_rule`` a random
-    candidate is promoted, as a rule that predicts may.
+    contender is promoted, as a rule that predicts may.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ class Cluster:
         return self.trials[-1]
 
     def _promoted(self, bracket: int, rung: int) -> SearchTrial | None:
-        found = candidates(self.trials, bracket, rung)
+        found = contenders(self.trials, bracket, rung)
         if self.any_rule:
             return self.order.choice(found) if found else None
         best = promote(self.hpo, 0, {}, self.trials, bracket, rung)
@@ -294,7 +294,7 @@ class Cluster:
         if self._claim(place) is not None:
             self.running.append(place)
             return
-        assert self.failing, "without failures there is always a candidate"
+        assert self.failing, "without failures there is always a contender"
         self.empty.add(place)
         self.ended.add(place)
 

@@ -10,11 +10,11 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.hpo.objectives import (
     INFERENCE_GFLOP,
-    Candidate,
+    Contender,
     inference_gflop,
     pareto_front,
     preferred,
-    top_candidates,
+    top_contenders,
     with_costs,
 )
 from particleforge.hpo.trials import SearchTrial
@@ -35,12 +35,12 @@ def trial(number: int, value: float | None, rung: int = 2, **params: Any) -> Sea
     return SearchTrial(number, f"0-{number:05d}", rung, number, None, 20, params, status, value)
 
 
-def candidate(number: int, loss: float, gflop: float | None = None, failures: int = 0) -> Candidate:
-    return Candidate(trial(number, loss), gflop, failures=failures)
+def contender(number: int, loss: float, gflop: float | None = None, failures: int = 0) -> Contender:
+    return Contender(trial(number, loss), gflop, failures=failures)
 
 
-def numbers(candidates: list[Candidate]) -> list[int]:
-    return [c.trial.number for c in candidates]
+def numbers(contenders: list[Contender]) -> list[int]:
+    return [c.trial.number for c in contenders]
 
 
 def by_hand(model: ModelConfig, n: int, n_classes: int) -> float:
@@ -99,53 +99,53 @@ def test_costs_are_filled_in_for_trials_made_before_cost_was_an_objective(manife
     )
     assert not found[2].objectives, "its settings make no network"
     assert with_costs(trials, make_settings(), manifest) == trials
-    assert [c.gflop for c in top_candidates(found)] == [
+    assert [c.gflop for c in top_contenders(found)] == [
         t.objectives[INFERENCE_GFLOP] for t in (found[1], found[0])
     ]
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
-    candidates = [
-        candidate(0, 0.10, 5),
-        candidate(1, 0.12, 2),
-        candidate(2, 0.13, 3),
-        candidate(3, 0.2, 1),
-        candidate(4, 0.12, 2),
+    contenders = [
+        contender(0, 0.10, 5),
+        contender(1, 0.12, 2),
+        contender(2, 0.13, 3),
+        contender(3, 0.2, 1),
+        contender(4, 0.12, 2),
     ]
-    assert numbers(pareto_front(candidates)) == [0, 1, 3]
-    assert numbers(pareto_front(candidates[::-1])) == [0, 1, 3]
-    assert numbers(pareto_front([candidate(0, 0.2), candidate(1, 0.1)])) == [1]
+    assert numbers(pareto_front(contenders)) == [0, 1, 3]
+    assert numbers(pareto_front(contenders[::-1])) == [0, 1, 3]
+    assert numbers(pareto_front([contender(0, 0.2), contender(1, 0.1)])) == [1]
     assert pareto_front([]) == []
-    for one in candidates:
+    for one in contenders:
         beaten = any(
             c.loss <= one.loss
             and c.gflop <= one.gflop
             and (c.loss, c.gflop) != (one.loss, one.gflop)
-            for c in candidates
+            for c in contenders
         )
         assert beaten == (one.trial.number == 2)
 
 
 def test_rules_of_choice() -> None:
-    candidates = [
-        candidate(0, 0.1000, 5),
-        candidate(1, 0.1019, 2),
-        candidate(2, 0.1021, 1),
-        candidate(3, 0.1015, 3),
+    contenders = [
+        contender(0, 0.1000, 5),
+        contender(1, 0.1019, 2),
+        contender(2, 0.1021, 1),
+        contender(3, 0.1015, 3),
     ]
-    assert numbers(preferred(candidates, HpoConfig())) == [0, 3, 1, 2]
+    assert numbers(preferred(contenders, HpoConfig())) == [0, 3, 1, 2]
     cheapest = HpoConfig(objectives=BOTH, pick="cheapest")
-    assert numbers(preferred(candidates, cheapest)) == [
+    assert numbers(preferred(contenders, cheapest)) == [
         1,
         3,
         0,
         2,
     ], "within 2 % of the lowest, by cost"
     wider = HpoConfig(objectives=BOTH, pick="cheapest", pick_loss_tolerance=0.05)
-    assert numbers(preferred(candidates, wider))[0] == 2
-    below_zero = [candidate(0, -1.0, 5), candidate(1, -0.99, 1), candidate(2, -0.9, 1)]
+    assert numbers(preferred(contenders, wider))[0] == 2
+    below_zero = [contender(0, -1.0, 5), contender(1, -0.99, 1), contender(2, -0.9, 1)]
     assert numbers(preferred(below_zero, cheapest)) == [1, 0, 2]
-    assert numbers(preferred([candidate(0, 0.1, failures=1), candidate(1, 0.2)], HpoConfig())) == [
+    assert numbers(preferred([contender(0, 0.1, failures=1), contender(1, 0.2)], HpoConfig())) == [
         1,
         0,
     ], "failed from another seed"

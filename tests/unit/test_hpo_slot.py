@@ -184,7 +184,7 @@ def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Pat
     )
     patient = Search(tmp_path / "1", make_settings(failed_fraction_max=0.8), fails)
     results = {(r["rung"], r["slot"]): r for r in patient.run_all()}
-    assert results[1, 1]["status"] == "no_candidate"
+    assert results[1, 1]["status"] == "no_contender"
     assert results[1, 1]["trial"] is None
     assert "1 ended well" in results[1, 1]["reason"]
     assert results[2, 0]["config"] == "0-00000"

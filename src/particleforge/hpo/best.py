@@ -37,10 +37,10 @@ from particleforge.hpo import dag
 from particleforge.hpo.confirm import with_further_seeds
 from particleforge.hpo.objectives import (
     INFERENCE_GFLOP,
-    Candidate,
+    Contender,
     pareto_front,
     preferred,
-    top_candidates,
+    top_contenders,
     with_costs,
 )
 from particleforge.hpo.plots import write_plots
@@ -76,13 +76,13 @@ def select_best_trial(
     check_slots([*slots, *confirmations], study.name)
     found = with_costs([t for t in study.trials() if t.finished], settings, manifest)
     _check_failures(found, settings)
-    candidates = preferred(with_further_seeds(top_candidates(found), confirmations), settings.hpo)
+    contenders = preferred(with_further_seeds(top_contenders(found), confirmations), settings.hpo)
     winner, why = (
-        _pinned(found, settings, candidates)
+        _pinned(found, settings, contenders)
         if settings.hpo.pin_trial is not None
-        else _chosen(candidates, settings)
+        else _chosen(contenders, settings)
     )
-    content = best_config(study.name, found, candidates, winner, why, settings)
+    content = best_config(study.name, found, contenders, winner, why, settings)
     told = {
         key: value
         for key, value in content.model_dump(mode="json").items()
@@ -113,12 +113,12 @@ def select_best_trial(
 def best_config(
     study: str,
     trials: Sequence[SearchTrial],
-    candidates: Sequence[Candidate],
+    contenders: Sequence[Contender],
     winner: SearchTrial,
     why: str,
     settings: SelectBestSettings,
 ) -> BestConfig:
-    """Return the content of ``best.yaml``; ``candidates`` in order of preference."""
+    """Return the content of ``best.yaml``; ``contenders`` in order of preference."""
     hpo = settings.hpo
     # refuses what the final training would
     apply_parameters(winner.params, settings.model, settings.training)
@@ -157,14 +157,14 @@ def best_config(
                 standard_deviation=c.spread,
                 failures=c.failures,
             )
-            for c in candidates
+            for c in contenders
             if c.losses
         ),
         pareto_front=tuple(
             FrontConfig(
                 trial=c.trial.number, config=c.trial.config, value=c.loss, inference_gflop=c.gflop
             )
-            for c in pareto_front(candidates)
+            for c in pareto_front(contenders)
             if c.gflop is not None
         ),
         **nested(winner.params),
@@ -277,10 +277,10 @@ def _check_failures(trials: Sequence[SearchTrial], settings: SelectBestSettings)
 
 
 def _chosen(
-    candidates: Sequence[Candidate], settings: SelectBestSettings
+    contenders: Sequence[Contender], settings: SelectBestSettings
 ) -> tuple[SearchTrial, str]:
     """Return the trial that the rule prefers, and why."""
-    hpo, first = settings.hpo, candidates[0]
+    hpo, first = settings.hpo, contenders[0]
     rung, top = first.trial.rung, dag.n_rungs(hpo) - 1
     if rung < top:
         log.warning(
@@ -294,10 +294,10 @@ def _chosen(
     reached = (
         "trained from further seeds" if first.losses else f"that reached {first.trial.steps} steps"
     )
-    all_of = f"{len(candidates)} configurations {reached}"
+    all_of = f"{len(contenders)} configurations {reached}"
     if hpo.pick == "lowest_loss":
         return first.trial, f"lowest {loss} of the {all_of}"
-    lowest = min(c.loss for c in candidates)
+    lowest = min(c.loss for c in contenders)
     within = f"{loss} is within {hpo.pick_loss_tolerance:.3g} of the lowest, {lowest:.6g}"
     return (
         first.trial,
@@ -306,7 +306,7 @@ def _chosen(
 
 
 def _pinned(
-    trials: Sequence[SearchTrial], settings: SelectBestSettings, candidates: Sequence[Candidate]
+    trials: Sequence[SearchTrial], settings: SelectBestSettings, contenders: Sequence[Contender]
 ) -> tuple[SearchTrial, str]:
     """Return the trial that the user names: by number, or the one of the largest budget of a
     configuration.
@@ -330,7 +330,7 @@ def _pinned(
             " pin one that ended well"
         )
     pinned = max(done, key=lambda t: t.rung)
-    rule = candidates[0].trial
+    rule = contenders[0].trial
     if pinned.rung < rule.rung:
         log.warning(
             "hpo.pin_trial: trial %d was trained for %d steps only, the best for %d",

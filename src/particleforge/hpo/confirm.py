@@ -3,7 +3,7 @@ full budget.
 
 Inputs -> outputs: the study, once all slots have run -> one training per (place, seed) in the order
 that ``hpo.pick`` prefers, and a JSON file that says what came of it; :func:`with_further_seeds`
-adds these files' losses to the candidates.
+adds these files' losses to the contenders.
 
 A training is kept in a folder named after configuration and seed, so a search that has grown trains
 only what newly is among the best. Nothing of it enters the study: samplers and promotions never see
@@ -22,8 +22,8 @@ from particleforge.config.settings import SelectBestSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.budgets import lengths_of
-from particleforge.hpo.objectives import Candidate, preferred, top_candidates, with_costs
-from particleforge.hpo.slot import NO_CANDIDATE, Train, check_slots
+from particleforge.hpo.objectives import Contender, preferred, top_contenders, with_costs
+from particleforge.hpo.slot import NO_CONTENDER, Train, check_slots
 from particleforge.hpo.space import trial_settings
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import SearchTrial
@@ -56,12 +56,12 @@ def confirm_trial(
     study = open_study(settings, manifest, work_dir)
     check_slots(slots, study.name)
     finished = with_costs([t for t in study.trials() if t.finished], settings, manifest)
-    ranked = preferred(top_candidates(finished), settings.hpo)
+    ranked = preferred(top_contenders(finished), settings.hpo)
     told = {"study": study.name, "place": place, "seed": seed}
     if place >= len(ranked):
         reason = f"configurations that reached the last budget: {len(ranked)}"
         log.warning("%s stays empty: %s", output, reason)
-        told |= {"status": NO_CANDIDATE, "reason": reason}
+        told |= {"status": NO_CONTENDER, "reason": reason}
         write_json(output, told | dict.fromkeys(("config", "steps", "value", "seconds")))
     else:
         trial = ranked[place].trial
@@ -122,8 +122,8 @@ def further_seed(seed: int, number: int) -> int:
     return seed_of(seed, "hpo", "confirm", number) % 2**31
 
 
-def with_further_seeds(candidates: Sequence[Candidate], files: Sequence[Path]) -> list[Candidate]:
-    """Return the candidates that were trained from further seeds, with their losses.
+def with_further_seeds(contenders: Sequence[Contender], files: Sequence[Path]) -> list[Contender]:
+    """Return the contenders that were trained from further seeds, with their losses.
 
     All, unchanged, if there are no files.
     """
@@ -133,16 +133,16 @@ def with_further_seeds(candidates: Sequence[Candidate], files: Sequence[Path]) -
         if found["config"] is not None:
             told.setdefault(found["config"], {})[found["seed"]] = found
     if not told:
-        return list(candidates)
+        return list(contenders)
     confirmed = []
-    for candidate in candidates:
-        runs = [run for _, run in sorted(told.get(candidate.trial.config, {}).items())]
+    for contender in contenders:
+        runs = [run for _, run in sorted(told.get(contender.trial.config, {}).items())]
         if runs:
             values = [run["value"] for run in runs if run["value"] is not None]
             confirmed.append(
                 replace(
-                    candidate,
-                    losses=(candidate.trial.loss, *values),
+                    contender,
+                    losses=(contender.trial.loss, *values),
                     failures=len(runs) - len(values),
                 )
             )

@@ -12,7 +12,7 @@ Rules:
   probability that its training does not fail (squared, as losses are extrapolated without bounds to
   where none can be). The maximum itself is not searched for: it tends to lie in corners of the
   space, where the model knows least, and again in the same ones;
-* a promotion is the candidate that is expected to end lowest: what is uncertain about it is no
+* a promotion is the contender that is expected to end lowest: what is uncertain about it is no
   reason to promote it (benchmarks/LOG.md gives figures), and its own training has not failed so
   far, which says more than its neighbours' failures;
 * failures are no losses: they enter the probability of failing alone, a second process over all
@@ -95,18 +95,18 @@ def most_promising(
     hpo: HpoConfig,
     defaults: Mapping[str, Any],
     trials: Sequence[SearchTrial],
-    candidates: Sequence[SearchTrial],
+    contenders: Sequence[SearchTrial],
     rng: np.random.Generator,
 ) -> SearchTrial | None:
-    """Return the candidate that is expected to end lowest, the first of equals.
+    """Return the contender that is expected to end lowest, the first of equals.
 
     None if there is none.
     """
-    seen = _Seen.of(hpo, defaults, trials, rng) if len(candidates) > 1 else None
+    seen = _Seen.of(hpo, defaults, trials, rng) if len(contenders) > 1 else None
     if seen is None:
-        return next(iter(candidates), None)
-    mean, _ = seen.model.predict(encode(hpo.space, [t.params for t in candidates], defaults))
-    return candidates[int(np.argmin(mean))]
+        return next(iter(contenders), None)
+    mean, _ = seen.model.predict(encode(hpo.space, [t.params for t in contenders], defaults))
+    return contenders[int(np.argmin(mean))]
 
 
 def standardised(losses: Array) -> Array:

@@ -44,10 +44,10 @@ _CHOICE = 4  # proposals from a population of which the farthest from pending tr
 _GP_TRIALS_MAX = 250  # what Optuna's Gaussian process learns from in a second
 _GENERATION = NSGAIISampler._get_generation_key()  # Optuna has no public name for it
 _TREES = 50
-_CANDIDATES = 1000  # of the forest: at random, and as many near the ten best trials
-# distance in the unit cube within which a pending trial makes a candidate of the forest less likely
+_POINTS = 1000  # of the forest: at random, and as many near the ten best trials
+# distance in the unit cube within which a pending trial makes a point of the forest less likely
 _REPELS = 0.15
-_KEPT = 0.7  # chance that a candidate near a trial has a parameter from it
+_KEPT = 0.7  # chance that a point near a trial has a parameter from it
 
 
 def sample_tpe(request: Request) -> Iterator[Params]:
@@ -124,7 +124,7 @@ def sample_cmaes(request: Request) -> Iterator[Params]:
 
 
 def sample_forest(request: Request) -> Iterator[Params]:
-    """Yield candidates in order of their expected improvement by a forest of extremely randomised
+    """Yield points in order of their expected improvement by a forest of extremely randomised
     trees (Geurts et al. 2006).
 
     Near pending trials it counts less (local penalisation, Gonzalez et al. 2016).
@@ -140,11 +140,11 @@ def sample_forest(request: Request) -> Iterator[Params]:
     rng = np.random.default_rng(request.own_seed)
     rows, places = encode(request.space, request.points(known), request.defaults), scores(known)
     forest = ExtraTreesRegressor(_TREES, random_state=request.own_seed).fit(rows, places)
-    anywhere = one_hot(request.space, rng.random((_CANDIDATES, len(request.space))))
+    anywhere = one_hot(request.space, rng.random((_POINTS, len(request.space))))
     columns = [len(parameter.choices or (None,)) for _, parameter in sorted(request.space.items())]
-    kept = np.repeat(rng.random((_CANDIDATES, len(columns))) < _KEPT, columns, axis=1)
+    kept = np.repeat(rng.random((_POINTS, len(columns))) < _KEPT, columns, axis=1)
     near = rows[np.argsort(places, kind="stable")[:10]][
-        rng.integers(min(10, len(rows)), size=_CANDIDATES)
+        rng.integers(min(10, len(rows)), size=_POINTS)
     ]
     near = np.where(kept, near + 0.05 * rng.standard_normal(near.shape), anywhere)
     points = unit_points_to_params(

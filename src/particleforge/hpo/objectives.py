@@ -2,7 +2,7 @@
 network.
 
 Inputs -> outputs: a network's settings and the manifest -> its cost ``inference_gflop``;
-candidates, each with loss and cost -> their Pareto front, and the order in which the configured
+contenders, each with loss and cost -> their Pareto front, and the order in which the configured
 rule prefers them.
 
 ``inference_gflop`` counts the floating-point operations, in 10^9, of all matrix products of a
@@ -56,7 +56,7 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contender:
     """A trial that may win.
 
     ``losses``: its own value, then those from further seeds; ``failures``: how many further seeds
@@ -106,33 +106,33 @@ def with_costs(
     return found
 
 
-def top_candidates(trials: Sequence[SearchTrial]) -> list[Candidate]:
+def top_contenders(trials: Sequence[SearchTrial]) -> list[Contender]:
     """Return the trials that ended well in the highest rung where one did, lowest loss first."""
     rungs = [t.rung for t in trials if t.status == "complete"]
     return (
-        [Candidate(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
+        [Contender(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
         if rungs
         else []
     )
 
 
-def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return the candidates that no other beats in loss without costing more, or in cost without
+def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
+    """Return the contenders that no other beats in loss without costing more, or in cost without
     losing more; lowest loss first.
 
-    Of candidates equal in both, the first by name. Without costs that is the one of the lowest
+    Of contenders equal in both, the first by name. Without costs that is the one of the lowest
     loss.
     """
-    front: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.loss, _cost(c), c.trial.config)):
-        if not front or _cost(candidate) < _cost(front[-1]):
-            front.append(candidate)
+    front: list[Contender] = []
+    for contender in sorted(contenders, key=lambda c: (c.loss, _cost(c), c.trial.config)):
+        if not front or _cost(contender) < _cost(front[-1]):
+            front.append(contender)
     return front
 
 
-def preferred(candidates: Sequence[Candidate], hpo: HpoConfig) -> list[Candidate]:
-    """Return the candidates in the order in which ``hpo.pick`` prefers them: the first wins."""
-    by_loss = sorted(candidates, key=lambda c: c.rank_key)
+def preferred(contenders: Sequence[Contender], hpo: HpoConfig) -> list[Contender]:
+    """Return the contenders in the order in which ``hpo.pick`` prefers them: the first wins."""
+    by_loss = sorted(contenders, key=lambda c: c.rank_key)
     if hpo.pick == "lowest_loss" or not by_loss:
         return by_loss
     lowest = by_loss[0]
@@ -144,5 +144,5 @@ def preferred(candidates: Sequence[Candidate], hpo: HpoConfig) -> list[Candidate
     ]
 
 
-def _cost(candidate: Candidate) -> float:
-    return candidate.gflop or 0.0
+def _cost(contender: Contender) -> float:
+    return contender.gflop or 0.0

@@ -17,7 +17,7 @@ from particleforge.hpo.drawing import (
     note,
     scale_losses,
 )
-from particleforge.hpo.objectives import INFERENCE_GFLOP, pareto_front, top_candidates
+from particleforge.hpo.objectives import INFERENCE_GFLOP, pareto_front, top_contenders
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 from particleforge.pages.figures import new_figure
 
@@ -46,7 +46,7 @@ def draw_pareto(
             label=budgets.label(rung),
             zorder=3,
         )
-    front = [c.trial for c in pareto_front(top_candidates(done))]
+    front = [c.trial for c in pareto_front(top_contenders(done))]
     axes.plot(
         *points(front[::-1]),
         color="0.4",

@@ -34,7 +34,7 @@ def promote(
     ``defaults`` are the configured values: what trials had that were made before a parameter was
     added to the space.
     """
-    found = candidates(trials, bracket, rung)
+    found = contenders(trials, bracket, rung)
     if hpo.promotion == "predicted":
         n_promoted = sum((t.bracket, t.rung) == (bracket, rung) for t in trials)
         rng = np.random.default_rng(seed_of(seed, "hpo", "promote", bracket, rung, n_promoted))
@@ -42,7 +42,7 @@ def promote(
     return next(iter(found), None)
 
 
-def candidates(trials: Sequence[SearchTrial], bracket: int, rung: int) -> list[SearchTrial]:
+def contenders(trials: Sequence[SearchTrial], bracket: int, rung: int) -> list[SearchTrial]:
     """Return the trials that a slot of a rung may promote, best first."""
     own = [t for t in trials if t.bracket == bracket]
     promoted = {t.parent for t in own if t.rung == rung}

@@ -37,7 +37,7 @@ from particleforge.training.spec import last_saved, newest_step, sources_of
 log = logging.getLogger(__name__)
 
 Train = Callable[[TrainingSpec, int], TrainingResult]
-NO_CANDIDATE = "no_candidate"
+NO_CONTENDER = "no_contender"
 LOST = "lost"  # how the reason of such a failure begins
 
 
@@ -202,7 +202,7 @@ def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, A
     log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
     place = {"bracket": bracket, "rung": rung, "slot": slot}
-    return {"study": study.name, **place, "status": NO_CANDIDATE, "reason": reason, **absent}
+    return {"study": study.name, **place, "status": NO_CONTENDER, "reason": reason, **absent}
 
 
 def check_slots(slots: Sequence[Path], study: str) -> None:
