@@ -26,7 +26,7 @@ from particleforge.config.settings import simulate_settings
 from particleforge.edm4hep.writer import HEADER, Chunk, event_headers, write_edm4hep
 from particleforge.seeds import generator_of, pythia_seed_of
 from particleforge.simulation import generator
-from particleforge.simulation.records import Particles, lists_from_parents
+from particleforge.simulation.columns import Particles, lists_from_parents
 from particleforge.simulation.simulate import simulate_batch
 from particleforge.simulation.to_edm4hep import Batch, to_chunk, types_of
 

@@ -40,9 +40,9 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import ShardSettings
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import Batch
+from particleforge.preprocessing.events import _lists
 from particleforge.preprocessing.features import n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
-from particleforge.preprocessing.records import _lists
 from particleforge.preprocessing.shards import _description
 from particleforge.tables.parquet import SHARD_SCHEMA, write_shard
 from particleforge.training.loader import _COLUMNS, ShardLoader

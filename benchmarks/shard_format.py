@@ -73,7 +73,7 @@ def prepared(folder: Path, detector_name: str, sample: str, n_events: int) -> tu
     return dataset, folder / "shards/manifest.json"
 
 
-def encodings(layout: pa.Schema, default: Encoding) -> dict[str, Encoding]:
+def encodings(types: pa.Schema, default: Encoding) -> dict[str, Encoding]:
     """Return the package's encoding and its variations by what is varied."""
     compressions: dict[str, Encoding] = {
         name: {"compression": name} for name in ("none", "snappy", "lz4")
@@ -84,7 +84,7 @@ def encodings(layout: pa.Schema, default: Encoding) -> dict[str, Encoding]:
     }
     split = {
         "use_byte_stream_split": [
-            path for path, kind in column_types(layout).items() if pa.types.is_floating(kind)
+            path for path, kind in column_types(types).items() if pa.types.is_floating(kind)
         ]
     }
     return {

@@ -20,7 +20,7 @@ from particleforge.config.settings import SimulateSettings, simulate_settings
 from particleforge.seeds import generator_of
 from particleforge.simulation.calorimeter import simulate_hits
 from particleforge.simulation.clustering import cluster_hits
-from particleforge.simulation.records import Entering, HitCollection, Kind
+from particleforge.simulation.columns import Entering, HitCollection, Kind
 
 CONFIG = Path(__file__).parents[1] / "config"
 PARTICLES = {

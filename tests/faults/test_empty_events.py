@@ -28,7 +28,7 @@ from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.selection.select import select_events
 from particleforge.simulation import species
-from particleforge.simulation.records import Particles
+from particleforge.simulation.columns import Particles
 from particleforge.simulation.simulate import simulate_batch
 from particleforge.simulation.to_edm4hep import to_chunk, types_of
 from particleforge.tables import parquet

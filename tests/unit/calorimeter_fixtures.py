@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
-from particleforge.simulation.records import Clusters, Entering, Hits, Kind, SubDetector, Tracks
+from particleforge.simulation.columns import Clusters, Entering, Hits, Kind, SubDetector, Tracks
 
 KIND_OF = {
     22: Kind.ELECTROMAGNETIC,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import SimulateSettings, simulate_settings
 from particleforge.simulation import species
-from particleforge.simulation.records import Particles, lists_from_parents
+from particleforge.simulation.columns import Particles, lists_from_parents
 
 CONFIG = Path(__file__).parents[2] / "config"
 

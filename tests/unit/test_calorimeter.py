@@ -13,7 +13,7 @@ from particleforge.simulation.calorimeter_geometry import (
     trace_rays,
     volume_table,
 )
-from particleforge.simulation.records import HitCollection
+from particleforge.simulation.columns import HitCollection
 
 from .calorimeter_fixtures import at_face, beam, energy_per_event
 from .simulation_fixtures import make_settings

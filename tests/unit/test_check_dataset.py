@@ -259,24 +259,24 @@ def retype(table: pa.Table) -> pa.Table:
 COLUMNS = [
     (
         lambda table: table.drop_columns(["weight"]),
-        "weight (missing): columns unlike the layout: 1, allowed at most 0;",
+        "weight (missing): columns unlike the schema: 1, allowed at most 0;",
     ),
-    (retype, "tracks.pt (double instead of float): columns unlike the layout: 1,"),
+    (retype, "tracks.pt (double instead of float): columns unlike the schema: 1,"),
     (
         lambda table: table.set_column(
             0,
             pa.field("event_id", pa.int64(), nullable=False),
             table["event_id"].cast(pa.int64(), safe=False),
         ),
-        "event_id (int64 instead of uint64): columns unlike the layout: 1,",
+        "event_id (int64 instead of uint64): columns unlike the schema: 1,",
     ),
     (
         lambda table: table.set_column(3, "weight", pa.array([None] * len(table), pa.float64())),
-        "weight (double or null instead of double): columns unlike the layout: 1,",
+        "weight (double or null instead of double): columns unlike the schema: 1,",
     ),
     (
         lambda table: table.append_column("more", table["weight"]),
-        "more (not expected): columns unlike the layout: 1,",
+        "more (not expected): columns unlike the schema: 1,",
     ),
 ]
 
@@ -297,7 +297,7 @@ def test_a_collection_that_is_missing_is_named_with_its_members(
     rewrite(sample[1], lambda table: table.drop_columns(["clusters"]))
     line = refusal(tmp_path, sample)
     assert line.startswith("qq/00001.parquet: clusters (missing), clusters.energy (missing),")
-    assert "columns unlike the layout: 15, allowed at most 0;" in line
+    assert "columns unlike the schema: 15, allowed at most 0;" in line
 
 
 @pytest.mark.parametrize("keep", [0, 3, 0.2, 0.5, 0.99])

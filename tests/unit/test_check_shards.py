@@ -115,7 +115,7 @@ def test_momentum_without_a_class_is_refused(manifest: Path) -> None:
     [
         (
             lambda table: table.drop_columns(["target_p4"]),
-            "target_p4 (missing): columns unlike the layout: 1,",
+            "target_p4 (missing): columns unlike the schema: 1,",
         ),
         (
             lambda table: table.set_column(
@@ -123,7 +123,7 @@ def test_momentum_without_a_class_is_refused(manifest: Path) -> None:
                 pa.field("n_elements", pa.int64(), nullable=False),
                 table["n_elements"].cast(pa.int64()),
             ),
-            "n_elements (int64 instead of int32): columns unlike the layout: 1,",
+            "n_elements (int64 instead of int32): columns unlike the schema: 1,",
         ),
     ],
     ids=["missing", "type"],

@@ -5,7 +5,7 @@ import pytest
 
 from particleforge.simulation.calorimeter import simulate_hits
 from particleforge.simulation.clustering import cluster_hits
-from particleforge.simulation.records import Hits
+from particleforge.simulation.columns import Hits
 
 from .calorimeter_fixtures import at_face, beam
 from .simulation_fixtures import make_settings

@@ -9,8 +9,8 @@ import uproot
 
 from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep.identities import collection_id
+from particleforge.edm4hep.raw_events import Pairs, Table
 from particleforge.edm4hep.reader import read_chunks
-from particleforge.edm4hep.records import Pairs, Table
 from particleforge.errors import UserError
 
 from .edm4hep_events import HIT_COLLECTIONS, IDS, Event, leaves_of, random_event, write_leaves

@@ -11,7 +11,7 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import DatasetSettings, FilesSettings, dataset_settings
 from particleforge.dataset.build import build_dataset
 from particleforge.dataset.identity import content_of, event_ids
-from particleforge.edm4hep.records import Table
+from particleforge.edm4hep.raw_events import Table
 from particleforge.errors import UserError
 from particleforge.tables.parquet import read_metadata
 

@@ -17,7 +17,7 @@ from particleforge.edm4hep import kernels
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import on_cycle
 from particleforge.edm4hep.leaves import LOCAL_FILE, Leaves, NotAListError, leaves_of
-from particleforge.edm4hep.records import Pairs, Table, grouped, joined, joined_sums
+from particleforge.edm4hep.raw_events import Pairs, Table, grouped, joined, joined_sums
 
 BLOCKS = (3, 4, 1, 7)  # events
 

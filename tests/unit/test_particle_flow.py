@@ -7,6 +7,7 @@ import pytest
 
 from particleforge.simulation.calorimeter import SUBDETECTOR, simulate_hits
 from particleforge.simulation.clustering import cluster_hits
+from particleforge.simulation.columns import HitCollection, Hits
 from particleforge.simulation.particle_flow import (
     CHARGED_HADRON,
     ELECTRON,
@@ -15,7 +16,6 @@ from particleforge.simulation.particle_flow import (
     PHOTON,
     reconstruct,
 )
-from particleforge.simulation.records import HitCollection, Hits
 
 from .calorimeter_fixtures import at_face, beam, clusters_at, tracks_of
 from .simulation_fixtures import make_settings

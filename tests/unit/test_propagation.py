@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from particleforge.simulation import decays, interactions, propagation
-from particleforge.simulation.records import Kind, Particles
+from particleforge.simulation.columns import Kind, Particles
 
 from .simulation_fixtures import gun, make_settings, without_material
 

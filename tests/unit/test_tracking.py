@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from particleforge.simulation import propagation, tracking
+from particleforge.simulation.columns import Particles, Tracks
 from particleforge.simulation.helix import CURVATURE_PER_TESLA
-from particleforge.simulation.records import Particles, Tracks
 
 from .simulation_fixtures import gun, make_settings, without_material
 

@@ -8,7 +8,7 @@ rule check_data:
 
 
 rule check_dataset:
-    """All shards of one sample of the dataset: layout, values, references, energies, drift."""
+    """All shards of one sample of the dataset: schema, values, references, energies, drift."""
     input:
         RUN.files.shards_of_sample(PATHS.dataset),
     output:

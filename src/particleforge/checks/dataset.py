@@ -1,7 +1,7 @@
 """Stage ``check_data``, first half: judge the shards of a sample, then the samples of a detector.
 
 Shards of one sample (Parquet, ``parquet.DATASET_SCHEMA``) -> verdict as JSON with what the sample
-holds; verdicts of all samples -> one verdict. The checks: layout, counts, values that are not
+holds; verdicts of all samples -> one verdict. The checks: schema, counts, values that are not
 finite, ranges, references between collections, closure of the energy, events that occur twice,
 drift of a shard against its sample and of a sample against the others. docs/data-checks.md
 describes them.
@@ -61,7 +61,7 @@ def check_dataset(
     A UserError names the first value that is not allowed.
     """
     made = Provenance.of("check_dataset", settings.plain(), shards)
-    layout = (
+    expected = (
         parquet.HITS_DATASET_SCHEMA
         if settings.calorimeter_elements == "hits"
         else parquet.DATASET_SCHEMA
@@ -69,13 +69,13 @@ def check_dataset(
     folder = work_dir / settings.sample_name
     statistics = {}
     for path, digest in zip(shards, made.inputs.values(), strict=True):
-        statistics[_name(path)] = _kept(folder / f"{path.stem}.json", digest, path, layout)
+        statistics[_name(path)] = _kept(folder / f"{path.stem}.json", digest, path, expected)
     verdict = Verdict()
     whole = {}
     for name, found in statistics.items():
         unlike = found["schema_differences"]
         if verdict.at_most(
-            "columns unlike the layout:", name, ", ".join(unlike) or "all", len(unlike), 0, _REBUILD
+            "columns unlike the schema:", name, ", ".join(unlike) or "all", len(unlike), 0, _REBUILD
         ):
             whole[name] = found
             _judge(verdict, settings, name, found)
@@ -147,18 +147,18 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _kept(record: Path, digest: str, path: Path, layout: Any) -> dict[str, Any]:
+def _kept(file: Path, digest: str, path: Path, expected: Any) -> dict[str, Any]:
     """Return a shard's statistics: those kept from before if they are of these bytes and this code,
     else new ones.
     """
-    kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
         write_json(
-            record,
-            {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, layout)},
+            file,
+            {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, expected)},
         )
         # what was kept and what is new come in one order
-        kept = json.loads(record.read_text(encoding="utf-8"))
+        kept = json.loads(file.read_text(encoding="utf-8"))
     return dict(kept["statistics"])
 
 

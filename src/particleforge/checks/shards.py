@@ -2,7 +2,7 @@
 normalisation.
 
 ``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The
-checks: files against the manifest (names, checksums, layout, numbers of events and elements),
+checks: files against the manifest (names, checksums, schema, numbers of events and elements),
 lengths of the lists, values that are not finite, types, classes, charges, momenta of what has no
 class, events that occur twice or in two splits, the normalisation against the train split, drift of
 a shard against all others (events were shuffled, so every shard is a random sample of all).
@@ -139,12 +139,12 @@ def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str,
 
 
 def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
-    """Judge bytes and layout, and return whether the layout is right."""
+    """Judge bytes and schema, and return whether the schema is right."""
     parquet.read_metadata(path)  # a file that cannot be read is a UserError
     changed = sha256(path) != entry["sha256"]
     unlike = schema_differences(path, parquet.SHARD_SCHEMA)
     passed = verdict.at_most(
-        "columns unlike the layout:",
+        "columns unlike the schema:",
         entry["file"],
         ", ".join(unlike) or "all",
         len(unlike),

@@ -40,22 +40,22 @@ _REFERENCES = {
 }
 
 
-class _Records:
-    """A list-of-record column of a block: flat members, and the event of each record."""
+class _Collection:
+    """A list column of a block: flat members, and the event of each entry."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         lists = column.combine_chunks()
         offsets = lists.offsets.to_numpy().astype(np.int64)
-        records = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+        collections = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
         self.counts = np.diff(offsets)
         self.event = np.repeat(np.arange(len(self.counts)), self.counts)
         self.members: _Members = {
-            field.name: records.field(number).to_numpy(zero_copy_only=False)
-            for number, field in enumerate(records.type)
+            field.name: collections.field(number).to_numpy(zero_copy_only=False)
+            for number, field in enumerate(collections.type)
         }
 
     def sum(self, values: _Array) -> NDArray[np.float64]:
-        """Return the sum of values of the records, per event."""
+        """Return the sum of values of the entries, per event."""
         return np.bincount(self.event, weights=values, minlength=len(self.counts)).astype(
             np.float64
         )
@@ -89,9 +89,9 @@ class Extremes:
         }
 
 
-def schema_differences(path: Path, layout: pa.Schema) -> list[str]:
-    """Return what of a file's columns is not as in the layout, one text a column or member."""
-    found, wanted = _types(pq.read_schema(path)), _types(layout)
+def schema_differences(path: Path, expected: pa.Schema) -> list[str]:
+    """Return what of a file's columns is not as expected, one text a column or member."""
+    found, wanted = _types(pq.read_schema(path)), _types(expected)
     missing = [f"{name} (missing)" for name in wanted if name not in found]
     other = [
         f"{name} ({found[name]} instead of {dtype})"
@@ -101,10 +101,10 @@ def schema_differences(path: Path, layout: pa.Schema) -> list[str]:
     return missing + other + [f"{name} (not expected)" for name in found if name not in wanted]
 
 
-def _types(layout: pa.Schema) -> dict[str, str]:
+def _types(columns: pa.Schema) -> dict[str, str]:
     """Return the type of each column, and of each member of the records in it, as text."""
     types = {}
-    for column in layout:
+    for column in columns:
         listed = pa.types.is_list(column.type)
         element = column.type.value_field if listed else column
         nested = pa.types.is_struct(element.type)
@@ -117,13 +117,13 @@ def _types(layout: pa.Schema) -> dict[str, str]:
     return types
 
 
-def shard_statistics(path: Path, layout: pa.Schema) -> dict[str, Any]:
+def shard_statistics(path: Path, expected: pa.Schema) -> dict[str, Any]:
     """Return the statistics of a shard.
 
-    One that cannot be read is a UserError, one of another layout has nothing but the differences.
+    One that cannot be read is a UserError, one of another schema has nothing but the differences.
     """
     metadata = read_metadata(path)
-    if differences := schema_differences(path, layout):
+    if differences := schema_differences(path, expected):
         return {"schema_differences": differences}
     gathered = _Gathered()
     for block in iter_tables(path):
@@ -152,41 +152,41 @@ class _Gathered:
         self.events += block.num_rows
         for field in schema.EVENT:
             self.columns.setdefault(field.name, Extremes()).add(block[field.name].to_numpy())
-        records = {
-            collection.name: _Records(block[collection.name]) for collection in schema.DATASET
+        collections = {
+            collection.name: _Collection(block[collection.name]) for collection in schema.DATASET
         }
-        for name, found in records.items():
+        for name, found in collections.items():
             for member, values in found.members.items():
                 self.columns.setdefault(f"{name}.{member}", Extremes()).add(values)
-        self._add_references(records)
+        self._add_references(collections)
         with np.errstate(
             invalid="ignore", over="ignore"
         ):  # values that are not finite are counted above
-            self._add_energies(records)
-            self._add_quantities(records)
+            self._add_energies(collections)
+            self._add_quantities(collections)
 
-    def _add_references(self, records: dict[str, _Records]) -> None:
-        sizes = {name: records[name].counts for name in ("tracks", "clusters", "particles")}
+    def _add_references(self, collections: dict[str, _Collection]) -> None:
+        sizes = {name: collections[name].counts for name in ("tracks", "clusters", "particles")}
         sizes["elements"] = sizes["tracks"] + sizes["clusters"]
         for column, counted in _REFERENCES.items():
             name, _, member = column.partition(".")
-            values = records[name].members[member]
+            values = collections[name].members[member]
             optional = name in ("targets", "particles", "candidates")  # -1 means none
-            bad = (values >= sizes[counted][records[name].event]) | (values < -int(optional))
+            bad = (values >= sizes[counted][collections[name].event]) | (values < -int(optional))
             self.wrong[column] += int(bad.sum())
-        self.wrong["targets"] += int(np.sum(records["targets"].counts != sizes["elements"]))
+        self.wrong["targets"] += int(np.sum(collections["targets"].counts != sizes["elements"]))
         self.wrong["particles.fate"] += (
             0
             if self.wrong.total()
-            else _hosts_that_disagree(records["particles"], records["targets"])
+            else _hosts_that_disagree(collections["particles"], collections["targets"])
         )
 
-    def _add_energies(self, records: dict[str, _Records]) -> None:
-        particles, energy = records["particles"], records["particles"].members["energy"]
+    def _add_energies(self, collections: dict[str, _Collection]) -> None:
+        particles, energy = collections["particles"], collections["particles"].members["energy"]
         fate = particles.members["fate"]
         sums = {
             "visible": particles.sum(energy * (fate != Fate.INVISIBLE)),
-            "target": records["targets"].sum(records["targets"].members["energy"]),
+            "target": collections["targets"].sum(collections["targets"].members["energy"]),
             "dropped": particles.sum(energy * (fate == Fate.DROPPED)),
         }
         for name, values in sums.items():
@@ -200,24 +200,24 @@ class _Gathered:
         self._fill(
             RESPONSE,
             np.divide(
-                records["clusters"].sum(records["clusters"].members["energy"]),
+                collections["clusters"].sum(collections["clusters"].members["energy"]),
                 left,
                 where=left > 0,
                 out=left * np.nan,
             ),
         )
 
-    def _add_quantities(self, records: dict[str, _Records]) -> None:
+    def _add_quantities(self, collections: dict[str, _Collection]) -> None:
         for name in ("tracks", "clusters", "particles", "candidates"):
-            self._fill(f"{name} per event", records[name].counts)
+            self._fill(f"{name} per event", collections[name].counts)
         for name in ("tracks", "clusters"):
-            found = records[name]
+            found = collections[name]
             some = found.counts > 0
             for member, values in found.members.items():
                 self._fill(f"mean {name}.{member}", found.sum(values)[some] / found.counts[some])
         self._fill(
             "energy of candidates",
-            records["candidates"].sum(records["candidates"].members["energy"]),
+            collections["candidates"].sum(collections["candidates"].members["energy"]),
         )
 
     def _fill(self, quantity: str, values: _Array) -> None:
@@ -237,7 +237,7 @@ class _Gathered:
         }
 
 
-def _hosts_that_disagree(particles: _Records, targets: _Records) -> int:
+def _hosts_that_disagree(particles: _Collection, targets: _Collection) -> int:
     """Return how many hosted particles own an element whose target is another particle.
 
     References must be in bounds.

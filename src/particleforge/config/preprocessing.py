@@ -1,4 +1,4 @@
-"""Layout of the training shards."""
+"""Form of the training shards."""
 
 from pydantic import Field
 

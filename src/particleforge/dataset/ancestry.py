@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from particleforge.edm4hep.records import BoolArray, FloatArray, IntArray, Pairs, Table
+from particleforge.edm4hep.raw_events import BoolArray, FloatArray, IntArray, Pairs, Table
 
 _STABLE = 1
 # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below

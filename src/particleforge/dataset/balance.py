@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from particleforge.edm4hep.records import Array, BoolArray, FloatArray
+from particleforge.edm4hep.raw_events import Array, BoolArray, FloatArray
 from particleforge.tables.schema import Fate
 
 INVISIBLE = {

@@ -30,7 +30,7 @@ from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
 from particleforge.dataset.identity import content_of, event_ids
 from particleforge.dataset.truth import build_truth
-from particleforge.edm4hep.records import Array, RawEvents, Table
+from particleforge.edm4hep.raw_events import Array, RawEvents, Table
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.formats import read_chunks
@@ -83,13 +83,13 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
     made.record(output)
 
 
-def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
-    """Return event columns and tables as an Arrow table of ``layout``.
+def to_table(columns: dict[str, Table | Array], types: pa.Schema) -> pa.Table:
+    """Return event columns and tables as an Arrow table of ``types``.
 
     Values are cast to its types.
     """
     arrays = []
-    for field in layout:
+    for field in types:
         column = columns[field.name]
         if isinstance(column, Table):
             members = [
@@ -102,7 +102,7 @@ def to_table(columns: dict[str, Table | Array], layout: pa.Schema) -> pa.Table:
             )
         else:
             arrays.append(pa.array(column.astype(field.type.to_pandas_dtype())))
-    return pa.Table.from_arrays(arrays, schema=layout)
+    return pa.Table.from_arrays(arrays, schema=types)
 
 
 def _verify(
@@ -142,7 +142,7 @@ def _write(
             for path, reason in quarantined.items()
         ],
     }
-    parquet.write_table(output, _batches(settings, inputs, metadata), _layout(settings), metadata)
+    parquet.write_table(output, _batches(settings, inputs, metadata), _schema(settings), metadata)
     return made
 
 
@@ -253,10 +253,10 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
         "cluster_links": truth.cluster_links,
         "candidates": baseline_candidates(events, settings.particle_classes),
     }
-    return to_table(columns, _layout(settings)), truth.balance, events.counts
+    return to_table(columns, _schema(settings)), truth.balance, events.counts
 
 
-def _layout(settings: DatasetSettings) -> pa.Schema:
+def _schema(settings: DatasetSettings) -> pa.Schema:
     return (
         parquet.HITS_DATASET_SCHEMA
         if settings.dataset.calorimeter_elements == "hits"

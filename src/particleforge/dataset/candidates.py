@@ -11,7 +11,7 @@ import numpy as np
 
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.dataset.classes import absolute_eta, class_of
-from particleforge.edm4hep.records import IntArray, RawEvents, Table
+from particleforge.edm4hep.raw_events import IntArray, RawEvents, Table
 
 
 def baseline_candidates(events: RawEvents, classes: Sequence[ParticleClassConfig]) -> Table:

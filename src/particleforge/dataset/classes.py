@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.config.detector import ParticleClassConfig
-from particleforge.edm4hep.records import Array, BoolArray
+from particleforge.edm4hep.raw_events import Array, BoolArray
 from particleforge.tables import schema
 
 NEUTRINOS = (12, 14, 16, 18)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     FloatArray,
     IntArray,
     Pairs,

@@ -29,7 +29,7 @@ import numba
 import numpy as np
 
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
     FloatArray,

@@ -12,7 +12,7 @@ merged.
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.edm4hep.records import Array, Table
+from particleforge.edm4hep.raw_events import Array, Table
 from particleforge.seeds import seed_of
 
 _WORD = np.uint64(32)

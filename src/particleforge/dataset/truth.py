@@ -29,7 +29,7 @@ from particleforge.dataset.ancestry import trace
 from particleforge.dataset.balance import Balance, balance_of
 from particleforge.dataset.classes import absolute_eta, class_by_host, class_of, is_neutrino
 from particleforge.dataset.deposits import Deposits, deposits, inherited
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
     FloatArray,

@@ -12,7 +12,7 @@ import numpy as np
 from particleforge.config.delphes import DelphesConfig
 from particleforge.delphes.references import keys, resolve
 from particleforge.delphes.rootfile import DelphesFile
-from particleforge.edm4hep.records import Array, FloatArray, IntArray, Pairs, Table, combined
+from particleforge.edm4hep.raw_events import Array, FloatArray, IntArray, Pairs, Table, combined
 from particleforge.errors import UserError
 
 

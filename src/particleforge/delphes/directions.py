@@ -3,7 +3,7 @@
 import numpy as np
 
 from particleforge.config.geometry import SamplingConfig
-from particleforge.edm4hep.records import FloatArray
+from particleforge.edm4hep.raw_events import FloatArray
 
 ETA_MAX = 20.0  # along the beam; Delphes writes 999.9
 

@@ -45,7 +45,7 @@ from particleforge.delphes.directions import ETA_MAX, momentum_of, on_face
 from particleforge.delphes.references import keys, sharing
 from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     Array,
     FloatArray,
     IntArray,

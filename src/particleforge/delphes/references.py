@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.edm4hep.records import Array, IntArray, Pairs, joined
+from particleforge.edm4hep.raw_events import Array, IntArray, Pairs, joined
 
 _NUMBER_BITS = 24
 _NUMBER = (1 << _NUMBER_BITS) - 1

@@ -22,7 +22,7 @@ from uproot.interpretation.objects import AsObjects
 from uproot.models.TRef import Model_TRef, Model_TRefArray
 
 from particleforge.config.collections import Names, alternatives
-from particleforge.edm4hep.records import Array, IntArray
+from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.edm4hep.rootfile import unreadable
 from particleforge.errors import UserError
 

@@ -12,7 +12,7 @@ import numpy as np
 from particleforge.edm4hep import kernels
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import IntArray, Pairs, Table, combined
+from particleforge.edm4hep.raw_events import IntArray, Pairs, Table, combined
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 

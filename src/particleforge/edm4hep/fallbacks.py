@@ -20,7 +20,7 @@ import numpy as np
 from particleforge.edm4hep.chunk import Chunk
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.layout import Reference
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     FloatArray,
     Pairs,
     Table,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from particleforge.edm4hep import kernels
-from particleforge.edm4hep.records import IntArray, Table
+from particleforge.edm4hep.raw_events import IntArray, Table
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from particleforge.edm4hep import kernels
-from particleforge.edm4hep.records import BoolArray, Pairs, Table
+from particleforge.edm4hep.raw_events import BoolArray, Pairs, Table
 from particleforge.errors import UserError
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.utils import murmurhash3_32
 
 from particleforge.edm4hep.layout import Layout, Reference
-from particleforge.edm4hep.records import Array, IntArray
+from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.errors import UserError
 
 EVENTS_LOOKED_AT = 1000  # of a file without table

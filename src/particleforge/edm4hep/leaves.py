@@ -21,7 +21,7 @@ import numpy as np
 import uproot
 from uproot.source.file import MultithreadedFileSource
 
-from particleforge.edm4hep.records import Array, IntArray
+from particleforge.edm4hep.raw_events import Array, IntArray
 
 # as uproot.open takes it: no threads, no copies
 LOCAL_FILE = {

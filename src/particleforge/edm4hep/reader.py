@@ -1,6 +1,6 @@
 """Read EDM4hep ROOT files (TTree or RNTuple, 2021 to now) chunk by chunk into flat tables.
 
-Inputs -> outputs: a ROOT file and the detector's collection names -> ``records.RawEvents`` with the
+Inputs -> outputs: a ROOT file and the detector's collection names -> ``raw_events.RawEvents`` with the
 tables
 
 * ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and
@@ -33,7 +33,7 @@ from particleforge.edm4hep.chunk import Chunk
 from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
-from particleforge.edm4hep.records import (
+from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
     IntArray,

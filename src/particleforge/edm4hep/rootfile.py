@@ -26,7 +26,7 @@ from particleforge.edm4hep.identities import (
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
-from particleforge.edm4hep.records import Array, IntArray
+from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)

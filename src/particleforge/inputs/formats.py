@@ -14,7 +14,7 @@ from particleforge.config.settings import DatasetSettings
 from particleforge.delphes import reader as delphes
 from particleforge.delphes.rootfile import TREE
 from particleforge.edm4hep import reader as edm4hep
-from particleforge.edm4hep.records import RawEvents
+from particleforge.edm4hep.raw_events import RawEvents
 
 
 def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEvents]:

@@ -23,7 +23,7 @@ from particleforge.delphes.rootfile import DelphesFile
 from particleforge.edm4hep import reader as edm4hep
 from particleforge.edm4hep.identities import table_of_ids
 from particleforge.edm4hep.mapping import SYSTEMS, BranchMap
-from particleforge.edm4hep.records import RawEvents
+from particleforge.edm4hep.raw_events import RawEvents
 from particleforge.edm4hep.rootfile import TreeFile
 from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes

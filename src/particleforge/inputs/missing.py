@@ -4,7 +4,7 @@ import numpy as np
 
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
 from particleforge.edm4hep.mapping import BranchMap
-from particleforge.edm4hep.records import RawEvents
+from particleforge.edm4hep.raw_events import RawEvents
 from particleforge.edm4hep.rootfile import TreeFile
 
 

@@ -2,7 +2,7 @@
 
 Selected files (Parquet, tables.SELECTED_SCHEMA) -> ``{train,valid,test}/<nnnnn>.parquet``
 (schema.SHARD), ``normalisation.json`` and ``manifest.json``. First pass: events per split are
-counted. Second pass: events become records (``records``), which are shuffled across all files and
+counted. Second pass: events get the shards' form (``events``) and are shuffled across all files and
 samples on disk (``shuffle``); the order within a split is that of a keyed hash of the event's
 identity, so it depends neither on files nor on their order. Shards of a split differ by at most one
 event.
@@ -26,9 +26,9 @@ from particleforge.artefacts import atomic_directory, sha256, write_json
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
 from particleforge.paths import SHARD_FORMAT, SPLITS
+from particleforge.preprocessing.events import shard_events
 from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
-from particleforge.preprocessing.records import shard_records
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
@@ -115,17 +115,17 @@ def _shuffled(
     totals: dict[str, int],
     folder: Path,
 ) -> Buckets:
-    """Scatter the records of all files to buckets of about a shard each."""
+    """Scatter the events of all files to buckets of about a shard each."""
     folder.mkdir()
     buckets = Buckets(folder, [_n_shards(totals[split], settings) for split in SPLITS])
 
     def blocks() -> Iterator[pa.Table]:
         for number, (path, sample) in enumerate(zip(selected, samples, strict=True), start=1):
             for events in iter_events(path, _COLUMNS):
-                records = shard_records(events, settings, sample, path)
+                rows = shard_events(events, settings, sample, path)
                 key = hash_of(ak.to_numpy(events.event_id), settings.seed, "shuffle")
                 group = np.argmax(ak.to_numpy(events.split)[:, None] == np.array(SPLITS), axis=1)
-                yield records.append_column(KEY, pa.array(key)).append_column(
+                yield rows.append_column(KEY, pa.array(key)).append_column(
                     GROUP, pa.array(group.astype(np.int8))
                 )
             log.info("read %d of %d files", number, len(selected))
@@ -138,7 +138,7 @@ def _write_split(
     settings: ShardSettings,
     split: str,
     total: int,
-    records: Iterator[pa.Table],
+    events: Iterator[pa.Table],
     folder: Path,
     statistics: FeatureStatistics,
 ) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _write_split(
     ).plain()  # the manifest names the inputs, once for all shards
     described = {**_contents(settings), "split": split, "provenance": made}
     shards = []
-    for number, shard in enumerate(cut(records, sizes)):
+    for number, shard in enumerate(cut(events, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
         write_shard(folder / name, shard, described)
         if split == "train":

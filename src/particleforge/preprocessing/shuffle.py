@@ -1,12 +1,12 @@
-"""Shuffle records that do not fit into memory.
+"""Shuffle rows that do not fit into memory.
 
-Records in any order, each with a 64-bit key -> the same records in the order of their keys, in
-groups that are kept apart (here: the splits). Two passes: records are scattered to bucket files by
+Rows in any order, each with a 64-bit key -> the same rows in the order of their keys, in
+groups that are kept apart (here: the splits). Two passes: rows are scattered to bucket files by
 group and range of key, then each bucket is sorted in memory and emitted. With keys that are hashes
 the order of keys is a random permutation, and buckets are of similar size. (Distribution sort on
 external storage: Knuth, The Art of Computer Programming 3, section 5.4.)
 
-Memory is one bucket plus one buffer of records, whatever the number of inputs. Records with equal
+Memory is one bucket plus one buffer of rows, whatever the number of inputs. Rows with equal
 keys keep the order in which they came.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-KEY, GROUP = "shuffle_key", "shuffle_group"  # columns of the records: uint64, int8
+KEY, GROUP = "shuffle_key", "shuffle_group"  # columns of the rows: uint64, int8
 
 
 class Buckets:
@@ -29,34 +29,32 @@ class Buckets:
         self._files = [folder / f"{number:06d}.arrows" for number in range(sum(buckets_per_group))]
 
     def scatter(self, blocks: Iterable[pa.Table], buffer_bytes: int) -> None:
-        """Append each record to its bucket's file."""
-        for records in _buffered(blocks, buffer_bytes):
-            bucket = self._bucket_of(records)
+        """Append each row to its bucket's file."""
+        for rows in _buffered(blocks, buffer_bytes):
+            bucket = self._bucket_of(rows)
             order = np.argsort(bucket, kind="stable")
-            ordered = records.take(pa.array(order))
+            ordered = rows.take(pa.array(order))
             present, first = np.unique(bucket[order], return_index=True)
             for number, start, stop in zip(present, first, [*first[1:], len(order)], strict=True):
                 _append(self._files[number], ordered.slice(start, stop - start))
 
     def in_key_order(self, group: int) -> Iterator[pa.Table]:
-        """Yield a group's records, bucket by bucket, in the order of their keys.
+        """Yield a group's rows, bucket by bucket, in the order of their keys.
 
         A bucket's file is deleted once read.
         """
         first = self._first[group]
         for file in self._files[first : first + int(self._per_group[group])]:
             if file.exists():
-                records = _read(file)
+                rows = _read(file)
                 file.unlink()
-                order = np.argsort(records[KEY].to_numpy(), kind="stable")
-                yield records.take(pa.array(order)).drop_columns([KEY, GROUP])
+                order = np.argsort(rows[KEY].to_numpy(), kind="stable")
+                yield rows.take(pa.array(order)).drop_columns([KEY, GROUP])
 
-    def _bucket_of(self, records: pa.Table) -> NDArray[np.int64]:
-        """Return each record's bucket: the ranges of key of a group have equal width."""
-        group = records[GROUP].to_numpy()
-        place = ((records[KEY].to_numpy() >> np.uint64(32)) * self._per_group[group]) >> np.uint64(
-            32
-        )
+    def _bucket_of(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return each row's bucket: the ranges of key of a group have equal width."""
+        group = rows[GROUP].to_numpy()
+        place = ((rows[KEY].to_numpy() >> np.uint64(32)) * self._per_group[group]) >> np.uint64(32)
         bucket: NDArray[np.int64] = self._first[group] + place.astype(np.int64)
         return bucket
 
@@ -91,10 +89,10 @@ def _buffered(blocks: Iterable[pa.Table], buffer_bytes: int) -> Iterator[pa.Tabl
         yield pa.concat_tables(waiting)
 
 
-def _append(file: Path, records: pa.Table) -> None:
-    """Append records as a stream of their own, so that no bucket's file stays open."""
-    with open(file, "ab") as handle, pa.ipc.new_stream(handle, records.schema) as writer:
-        writer.write_table(records)
+def _append(file: Path, rows: pa.Table) -> None:
+    """Append rows as a stream of their own, so that no bucket's file stays open."""
+    with open(file, "ab") as handle, pa.ipc.new_stream(handle, rows.schema) as writer:
+        writer.write_table(rows)
 
 
 def _read(file: Path) -> pa.Table:

@@ -1,6 +1,6 @@
 """Evaluate cuts for all events at once.
 
-Checked syntax tree (``config.expressions``) and events (awkward records in the layout of
+Checked syntax tree (``config.expressions``) and events (awkward records with the columns of
 ``schema``) -> one boolean per event or per object. Numbers are float64. Reductions of no objects
 give their neutral element: num and sum 0, any False, all True, max -inf, min +inf; undefined
 results (0/0, log of a negative number) are NaN, with which every comparison but != is False.

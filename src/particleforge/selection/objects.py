@@ -1,7 +1,7 @@
 """Remove tracks, clusters and candidates from events and keep every index between the tables
 consistent.
 
-Events in the layout of ``schema.DATASET`` and one keep-mask per collection -> events without the
+Events with the columns of ``schema.DATASET`` and one keep-mask per collection -> events without the
 other objects. Elements are the tracks, then the clusters, of an event; targets go with their
 element, links with their track or cluster; every ``element``, ``track`` and ``cluster`` index is
 renumbered. An object that overlaps first hands its target over to the one that stays in its place,

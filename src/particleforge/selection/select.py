@@ -1,6 +1,6 @@
 """Select objects and events and fix each event's split.
 
-Dataset (Parquet, schema.DATASET) -> the same layout with fewer objects and events, without
+Dataset (Parquet, schema.DATASET) -> the same columns with fewer objects and events, without
 ``selection.drop_columns`` and with ``split``, and the shard's cutflow (JSON). Order: object cuts
 and removal of overlaps, then event cuts one after the other on the objects that are left, then the
 split of the survivors. The file is streamed by row group.
@@ -53,7 +53,7 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
     settings.cuts.check(calorimeter_elements, str(dataset))
     counts = _Counts(settings.cuts, calorimeter_elements)
     collections = schema.DATASET_OF_HITS if calorimeter_elements == "hits" else schema.DATASET
-    layout = arrow_schema(
+    types = arrow_schema(
         (*schema.EVENT, schema.SPLIT),
         kept_collections(settings.selection.drop_columns, collections),
     )
@@ -64,11 +64,11 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
 
     def batches() -> Iterator[pa.Table]:
         for events in iter_events(dataset):
-            yield to_arrow(_select(events, settings, counts, dataset), layout)
+            yield to_arrow(_select(events, settings, counts, dataset), types)
         metadata["energy_gev"] = counts.energy_gev
         _check_balance(counts.energy_gev, dataset)
 
-    write_table(output, batches(), layout, metadata)
+    write_table(output, batches(), types, metadata)
     write_json(
         cutflow,
         {

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation import calorimeter_geometry as geometry
-from particleforge.simulation.records import Entering, Hits, Ints, Kind, SubDetector
+from particleforge.simulation.columns import Entering, Hits, Ints, Kind, SubDetector
 from particleforge.simulation.showers import (
     Material,
     Spots,

@@ -20,7 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from particleforge.config.geometry import CalorimeterConfig, MuonSystemConfig, SamplingConfig
-from particleforge.simulation.records import HitCollection
+from particleforge.simulation.columns import HitCollection
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.calorimeter import SUBDETECTOR
-from particleforge.simulation.records import Clusters, Hits, Ints, SubDetector
+from particleforge.simulation.columns import Clusters, Hits, Ints, SubDetector
 
 _FRONT_MM = 100.0  # depth over which hits count for the front of a fragment
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from particleforge.config.detector import BeamConfig
 from particleforge.errors import UserError
 from particleforge.simulation import species
-from particleforge.simulation.records import Particles, lists_from_parents
+from particleforge.simulation.columns import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
 SPEED_OF_LIGHT = 299.792458  # mm / ns

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.calorimeter import SUBDETECTOR
-from particleforge.simulation.records import Candidates, Clusters, Hits, SubDetector, Tracks
+from particleforge.simulation.columns import Candidates, Clusters, Hits, SubDetector, Tracks
 from particleforge.simulation.track_matching import Links, absorb_fragments, assign_tracks, link
 
 Floats = NDArray[np.float64]

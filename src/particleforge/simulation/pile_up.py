@@ -13,9 +13,9 @@ import awkward as ak
 import numpy as np
 
 from particleforge.config.detector import BeamConfig, PileUpConfig
+from particleforge.simulation.columns import Particles, lists_from_parents, offsets_of
 from particleforge.simulation.generator import make_pythia, next_events, to_particles
 from particleforge.simulation.propagation import OVERLAY
-from particleforge.simulation.records import Particles, lists_from_parents, offsets_of
 
 _ROTATED = (("px", "py"), ("x", "y"), ("endpoint_x", "endpoint_y"))
 

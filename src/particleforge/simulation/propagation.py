@@ -1,6 +1,6 @@
 """Flight of all stable particles through the tracking volume to the calorimeters.
 
-Particles as the generator left them -> the full truth record with the secondaries that the detector
+Particles as the generator left them -> the full truth history with the secondaries that the detector
 made, the particles entering the calorimeters, and the flights that tracking needs. One pass per
 generation of secondaries (a handful), each over all particles of the batch at once: path to the
 calorimeter's face (``helix``), path to the decay (``decays``), path to an interaction
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation import decays, helix, interactions, species
-from particleforge.simulation.helix import State
-from particleforge.simulation.records import (
+from particleforge.simulation.columns import (
     Entering,
     Kind,
     Particles,
     concatenate,
     lists_from_parents,
 )
+from particleforge.simulation.helix import State
 
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -61,7 +61,7 @@ class Flights:
 
 @dataclass
 class _Generation:
-    """Particles that fly in one pass; ``row`` is the row in the record under construction."""
+    """Particles that fly in one pass; ``row`` is the row in the history under construction."""
 
     row: Rows
     event: Rows
@@ -88,27 +88,27 @@ def propagate(
 ) -> tuple[Particles, Entering, Flights]:
     """Fly the batch's stable particles out.
 
-    The returned records are ordered by event and refer to the returned Particles.
+    The returned collections are ordered by event and refer to the returned Particles.
     """
-    record = _Record(generated)
+    history = _History(generated)
     rows = np.flatnonzero(generated.generator_status == 1)
-    generation = record.generation(rows)
+    generation = history.generation(rows)
     entering, flights = [], []
     for number in range(MAX_GENERATIONS):
         if number and not len(
             generation.row
-        ):  # the first generation gives the records their columns, even if it is empty
+        ):  # the first generation gives the collections their columns, even if it is empty
             break
         made = _Secondaries()
         outcome = _fly(generation, settings, rng, made, last=number == MAX_GENERATIONS - 1)
-        record.finish(generation.row, outcome)
+        history.finish(generation.row, outcome)
         entering.append(_enter(generation, outcome))
         charged = np.flatnonzero(generation.state.charge != 0)
         flights.append(
             Flights(generation.row[charged], outcome.path[charged], outcome.momentum_share[charged])
         )
-        generation = record.append(generation, made)
-    return record.close(concatenate(entering), concatenate(flights))
+        generation = history.append(generation, made)
+    return history.close(concatenate(entering), concatenate(flights))
 
 
 def _fly(
@@ -324,8 +324,8 @@ class _Secondaries:
 _NEW_COLUMNS = ("parent", "pdg", "px", "py", "pz", "mass", "x", "y", "z", "time", "not_endpoint")
 
 
-class _Record:
-    """The truth record under construction: generator rows first, each generation of secondaries
+class _History:
+    """The truth history under construction: generator rows first, each generation of secondaries
     appended.
     """
 
@@ -405,7 +405,7 @@ _COLUMNS = tuple(
 
 
 def _renumbered(entering: Entering, place: Rows) -> Entering:
-    """Return the record with particles renumbered, in their new order."""
+    """Return the history with particles renumbered, in their new order."""
     particle = place[entering.particle]
     order = np.argsort(particle, kind="stable")
     columns = {f.name: getattr(entering, f.name)[order] for f in fields(Entering)}

@@ -30,7 +30,7 @@ from particleforge.simulation import (
     propagation,
     tracking,
 )
-from particleforge.simulation.records import Particles
+from particleforge.simulation.columns import Particles
 from particleforge.simulation.to_edm4hep import Batch, to_chunk, types_of
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def simulate_batch(
     settings: SimulateSettings,
     rng: np.random.Generator,
 ) -> Batch:
-    """Return the records of a batch of generated events after detector simulation and
+    """Return a batch of generated events after detector simulation and
     reconstruction.
     """
     n_events = len(event_numbers)

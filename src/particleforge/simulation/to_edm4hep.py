@@ -1,4 +1,4 @@
-"""The simulation's records as EDM4hep collections.
+"""The simulation's columns as EDM4hep collections.
 
 Records of a batch of events -> the collections of one chunk of the file, named as the configuration
 says. Units stay GeV, mm, ns.
@@ -21,8 +21,7 @@ from particleforge.config.collections import CollectionsConfig, first_name
 from particleforge.edm4hep import datamodel
 from particleforge.edm4hep.writer import HEADER, Chunk, Collection, Relation, Vector, event_headers
 from particleforge.simulation import helix
-from particleforge.simulation.helix import State
-from particleforge.simulation.records import (
+from particleforge.simulation.columns import (
     Candidates,
     Clusters,
     HitCollection,
@@ -30,13 +29,14 @@ from particleforge.simulation.records import (
     Particles,
     Tracks,
 )
+from particleforge.simulation.helix import State
 
 Ints = NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All records of a batch of events."""
+    """Everything of a batch of events."""
 
     event_numbers: Ints
     particles: Particles

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation.calorimeter import SUBDETECTOR
-from particleforge.simulation.records import Clusters, Hits, Tracks, offsets_of
+from particleforge.simulation.columns import Clusters, Hits, Tracks, offsets_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -54,8 +54,7 @@ def link(
     """Return how close tracks and clusters of each event are."""
     rules, calorimeter = settings.particle_flow, settings.calorimeter
     track_offsets, cluster_offsets, hit_offsets = (
-        offsets_of(np.bincount(record.event, minlength=n_events))
-        for record in (tracks, clusters, hits)
+        offsets_of(np.bincount(one.event, minlength=n_events)) for one in (tracks, clusters, hits)
     )
     cells = np.array([calorimeter.ecal.cell_size_mm, calorimeter.hcal.cell_size_mm])
     reach = np.append(rules.match_distance_mm + cells / 2, rules.muon_match_mm)

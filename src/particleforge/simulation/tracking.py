@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from particleforge.config.geometry import TrackerConfig
 from particleforge.config.settings import SimulateSettings
 from particleforge.simulation import helix
+from particleforge.simulation.columns import Particles, Tracks
 from particleforge.simulation.helix import CURVATURE_PER_TESLA, State
 from particleforge.simulation.propagation import Flights
-from particleforge.simulation.records import Particles, Tracks
 
 Values = NDArray[np.float64]
 

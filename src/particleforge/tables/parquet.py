@@ -1,7 +1,7 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with
 provenance inside.
 
-Inputs -> outputs: awkward records (or Arrow tables) in the layout of ``schema`` -> Parquet (zstd;
+Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet (zstd;
 training shards lz4). Each field, also the members of records, has ``description`` and ``unit``
 (where it has one) as Arrow metadata; the file's key-value metadata carries schema version and what
 shaped the file (``provenance``).
@@ -65,12 +65,12 @@ RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
 
-def column_types(layout: pa.Schema) -> dict[str, pa.DataType]:
+def column_types(types: pa.Schema) -> dict[str, pa.DataType]:
     """Return the types of all columns, also the members of records, by their paths in Parquet
     (``tracks.list.element.pt``).
     """
     found: dict[str, pa.DataType] = {}
-    for field in layout:
+    for field in types:
         is_list = pa.types.is_list(field.type)
         path, kind = (
             (f"{field.name}.list.element", field.type.value_type)
@@ -85,25 +85,25 @@ def column_types(layout: pa.Schema) -> dict[str, pa.DataType]:
     return found
 
 
-def to_arrow(events: ak.Array, layout: pa.Schema) -> pa.Table:
-    """Cast awkward records to an Arrow table of the given layout.
+def to_arrow(events: ak.Array, types: pa.Schema) -> pa.Table:
+    """Cast awkward records to an Arrow table of the given types.
 
     A missing column is a KeyError.
     """
     columns = []
-    for field in layout:
+    for field in types:
         column = events[field.name]
         if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
             column = ak.zip({m.name: column[m.name] for m in field.type.value_type}, depth_limit=2)
         array = ak.to_arrow(column, extensionarray=False, list_to32=True)
         columns.append(array.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=layout)
+    return pa.Table.from_arrays(columns, schema=types)
 
 
 def write_table(
     path: str | Path,
     batches: Iterable[pa.Table],
-    layout: pa.Schema,
+    types: pa.Schema,
     metadata: dict[str, Any],
     *,
     row_group_size: int = 500,
@@ -120,16 +120,16 @@ def write_table(
     (benchmarks/shard_format.py).
     """
     dictionaries = [
-        path for path, kind in column_types(layout).items() if not pa.types.is_floating(kind)
+        path for path, kind in column_types(types).items() if not pa.types.is_floating(kind)
     ]
     encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
     rows = 0
     with (
         atomic_output(path) as temporary,
-        pq.ParquetWriter(temporary, layout, **encoding) as writer,
+        pq.ParquetWriter(temporary, types, **encoding) as writer,
     ):
         for batch in batches:
-            writer.write_table(batch.cast(layout), row_group_size=row_group_size)
+            writer.write_table(batch.cast(types), row_group_size=row_group_size)
             rows += batch.num_rows
         stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
         writer.add_key_value_metadata(
@@ -210,6 +210,6 @@ def _decoding(path: str | Path) -> Iterator[None]:
 def from_arrow(table: pa.Table) -> ak.Array:
     """Return an Arrow table as awkward records.
 
-    The layouts forbid nulls, so no option types appear.
+    The schemas forbid nulls, so no option types appear.
     """
     return ak.from_arrow(table)

@@ -1,11 +1,11 @@
-"""The record of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet
+"""The metrics of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet
 table at the end.
 
 Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder,
 event files, and a Parquet table with one row per value: ``step``, ``epoch``, ``split`` (train or
 valid), ``name``, ``value``.
 
-Invariant: after a restart from step s the record holds what was recorded up to s and nothing later;
+Invariant: after a restart from step s they hold what was told up to s and nothing later;
 TensorBoard's folder holds one run.
 """
 
@@ -42,7 +42,7 @@ class MetricsLog:
             self._write_event(row)
 
     def add(self, step: int, epoch: int, split: str, values: dict[str, float]) -> None:
-        """Record values of one step of one split."""
+        """Note values of one step of one split."""
         row = {"step": step, "epoch": epoch, "split": split, "values": values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -61,7 +61,7 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a record; a last line that a kill cut off is left out."""
+    """Return the complete rows of a training's metrics; a last line that a kill cut off is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""Turn selected events into the records of training shards.
+"""Turn selected events into the events of training shards.
 
 Events (awkward records, tables.SELECTED_SCHEMA) -> Arrow table with the columns of
 ``schema.SHARD``: raw features and targets of each event's elements as flat lists. The target's
@@ -30,8 +30,8 @@ from particleforge.tables.parquet import SHARD_SCHEMA
 _P4 = ("px", "py", "pz", "energy")
 
 
-def shard_records(events: ak.Array, settings: ShardSettings, sample: str, source: Path) -> pa.Table:
-    """Return the shard records of a block of events in their order.
+def shard_events(events: ak.Array, settings: ShardSettings, sample: str, source: Path) -> pa.Table:
+    """Return a block of events as the shards hold them, in their order.
 
     ``source`` is named in errors.
     """

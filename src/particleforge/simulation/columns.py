@@ -1,8 +1,7 @@
-r"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of
-events.
+r"""Columns that the steps of the simulation exchange: flat arrays over a batch of events.
 
-Units: GeV (c = 1), mm, ns, radians. Every record has ``event``, the index of the event within the
-batch, ascending; references to other records are row numbers within the batch (not within the
+Units: GeV (c = 1), mm, ns, radians. Every collection has ``event``, the index of the event within the
+batch, ascending; references to others are row numbers within the batch (not within the
 event), -1 for none. Nothing here computes physics.
 
     Particles -> Entering -> Hits -> Clusters -> Candidates
@@ -48,16 +47,14 @@ class SubDetector(IntEnum):
 
 
 class Rows:
-    """Base of the records: all members are arrays, those whose first axis is the record's length
-    are its columns.
-    """
+    """Base of the collections: all members are arrays, columns if the first axis has their length."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.event)  # type: ignore[attr-defined]
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
-        """Return the record with these rows; only for records whose members are all columns."""
+        """Return these rows; only for collections whose members are all columns."""
         return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})  # type: ignore[arg-type]
 
 
@@ -234,15 +231,15 @@ def lists_from_parents(child: Ints, parent: Ints, n: int) -> dict[str, Any]:
     }
 
 
-Record = TypeVar("Record")
+Some = TypeVar("Some")
 
 
-def concatenate(records: Sequence[Record]) -> Record:
-    """Return records of one type, whose members are all columns, as one."""
-    kind = type(records[0])
+def concatenate(parts: Sequence[Some]) -> Some:
+    """Return collections of one type, whose members are all columns, as one."""
+    kind = type(parts[0])
     return kind(
         **{
-            field.name: np.concatenate([getattr(r, field.name) for r in records])
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
             for field in fields(kind)  # type: ignore[arg-type]
         }
     )
