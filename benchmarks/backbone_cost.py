@@ -33,7 +33,7 @@ from particleforge.config.settings import TrainSettings
 from particleforge.config.training import TrainingConfig
 from particleforge.model.backbones import BACKBONES
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.tables.schema import ELEMENT_TYPES, REQUIRED_FEATURES
 from particleforge.training.distributed import Workers
 from particleforge.training.spec import TrainingSpec
@@ -45,7 +45,7 @@ ELEMENTS = 8192
 STORED_PER_PAIR = 20
 
 
-def random_network(backbone: str) -> SetTransformer:
+def random_network(backbone: str) -> ParticleFlowNetwork:
     """Return a network of the default size over elements that have only the features each model
     needs.
     """
@@ -62,11 +62,13 @@ def random_network(backbone: str) -> SetTransformer:
         *({"name": str(i), "pdg": i, "charged": i < 3, "mass_gev": 0.0} for i in range(5)),
     ]
     torch.manual_seed(0)
-    return SetTransformer(ModelConfig(backbone=backbone), ModelInputs(features, moments, classes))
+    return ParticleFlowNetwork(
+        ModelConfig(backbone=backbone), ModelInputs(features, moments, classes)
+    )
 
 
 def random_events(
-    network: SetTransformer, n_events: int, n: int
+    network: ParticleFlowNetwork, n_events: int, n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return features and types of events of ``n`` elements, even in eta (-3 to 3) and phi."""
     generator = torch.Generator().manual_seed(n)

@@ -54,7 +54,7 @@ from loader_speed import batches_of_epoch, cpu_seconds, load, make_loader, write
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.training.distributed import joined_workers
 from particleforge.training.launch import TrainingSpec, run_training
 
@@ -311,7 +311,7 @@ def measured(options: argparse.Namespace) -> Measured:
     """Train and load on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_shards(Path(folder), options.detector, train=options.events, valid=20)
-        network = SetTransformer(
+        network = ParticleFlowNetwork(
             settings_of(options, 1, options.budget).model, ModelInputs.from_manifest(manifest)
         )
         n_parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -25,7 +25,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.hpo.objectives import inference_gflop
 from particleforge.model.backbones import BACKBONES
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.tables.schema import ELEMENT_TYPES, REQUIRED_FEATURES, SCHEMA_VERSION
 
 # width, layers, factor
@@ -69,7 +69,7 @@ def write_manifest(folder: Path, n: int) -> Path:
     return folder / "manifest.json"
 
 
-def best_time(network: SetTransformer, n: int, repeats: int) -> float:
+def best_time(network: ParticleFlowNetwork, n: int, repeats: int) -> float:
     """Return the seconds of the fastest of ``repeats`` forward passes over about ``ELEMENTS``
     elements, per event.
     """
@@ -95,7 +95,8 @@ def compare(backbone: str, n: int, repeats: int) -> dict[str, float]:
         ]
         counts = [inference_gflop(model, manifest) for model in models]
         networks = [
-            SetTransformer(model, ModelInputs.from_manifest(manifest)).eval() for model in models
+            ParticleFlowNetwork(model, ModelInputs.from_manifest(manifest)).eval()
+            for model in models
         ]
     times = np.array([[best_time(network, n, repeats) for _ in range(2)] for network in networks])
     one, two = times.T

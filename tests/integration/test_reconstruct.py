@@ -22,7 +22,7 @@ from particleforge.dataset.build import build_dataset
 from particleforge.export.onnx_model import convert
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.preprocessing.features import element_features
 from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.reconstruct import reconstruct_events
@@ -54,7 +54,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decoder, P
     )
     write_shards(ShardSettings.of(RUN, DETECTOR), [folder / "selected.parquet"], folder / "shards")
     torch.manual_seed(1)
-    network = SetTransformer(
+    network = ParticleFlowNetwork(
         ModelConfig(width=16, n_layers=1, n_heads=2),
         ModelInputs.from_manifest(folder / "shards" / "manifest.json"),
     )

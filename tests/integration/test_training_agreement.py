@@ -18,7 +18,7 @@ from torch import Tensor
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.training.checkpoint import list_checkpoints, read_checkpoint
 from particleforge.training.distributed import Workers
 from particleforge.training.metrics import MetricsLog, read_rows
@@ -131,7 +131,7 @@ def test_a_compiled_network_trains_alike(tmp_path: Path, monkeypatch: pytest.Mon
         return graph.forward
 
     monkeypatch.setattr(
-        SetTransformer, "compile", partialmethod(SetTransformer.compile, backend=backend)
+        ParticleFlowNetwork, "compile", partialmethod(ParticleFlowNetwork.compile, backend=backend)
     )
     curves = []
     for on in (False, True):

@@ -151,7 +151,7 @@ def test_a_poisoned_model_is_refused(manifest: Path, tmp_path: Path, as_torch: b
     poison.written(model, as_torch=as_torch)
     with pytest.raises(UserError) as caught:
         export_onnx(
-            ExportSettings(export={}),
+            ExportSettings(export={}, title="a detector", origin="made up"),
             checkpoint=model,
             manifest=manifest,
             onnx=tmp_path / "model.onnx",

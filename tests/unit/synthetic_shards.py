@@ -16,7 +16,7 @@ import torch
 
 from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.tables import parquet
 
 TRACK = [
@@ -105,10 +105,10 @@ def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
     )
 
 
-def random_network(inputs: ModelInputs, config: ModelConfig, seed: int = 0) -> SetTransformer:
+def random_network(inputs: ModelInputs, config: ModelConfig, seed: int = 0) -> ParticleFlowNetwork:
     """Return a network whose outputs differ much from element to element, as a trained one's do."""
     torch.manual_seed(seed)
-    network = SetTransformer(config, inputs).eval()
+    network = ParticleFlowNetwork(config, inputs).eval()
     for block in network.blocks:
         torch.nn.init.normal_(block.query_key_value.weight, std=0.4)
     for head, std in ((network.identity_head, 1.5), (network.momentum_head, 0.3)):

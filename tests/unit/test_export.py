@@ -9,6 +9,8 @@ import torch
 
 from particleforge.config.model import ModelConfig
 from particleforge.config.reconstruction import ExportConfig
+from particleforge.config.settings import ExportSettings
+from particleforge.config.simulation import SimulationConfig
 from particleforge.errors import UserError
 from particleforge.export.model_card import render_card
 from particleforge.export.onnx_model import check
@@ -138,8 +140,14 @@ def test_card_states_interface_data_and_quality(
         "valid_loss": 0.25,
         "provenance": made,
     }
-    card = render_card(saved, decoder.network.inputs, read_manifest(manifest), found, 1234)
+    settings = ExportSettings(export={}, title="a detector", origin="read from given files")
+    card = render_card(
+        settings, saved, decoder.network.inputs, read_manifest(manifest), found, 1234
+    )
     for text in (
+        "Detector: a detector.",
+        ", read from given files; splits",
+        "`ParticleFlowNetwork` with backbone `attention`",
         "1234 parameters",
         "| cluster (2) | 4 | `energy` |",
         "| 3 | photon | 22 | no |",
@@ -147,3 +155,15 @@ def test_card_states_interface_data_and_quality(
         "0.25000, after 40 steps",
     ):
         assert text in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "generated with Pythia 8"),
+        ({"backend": "files"}, "read from given files"),
+        ({"backend": "files", "published": "a_set"}, "published data set a_set"),
+    ],
+)
+def test_the_card_is_told_where_events_come_from(changes: dict[str, str], words: str) -> None:
+    assert words in SimulationConfig(**changes).origin

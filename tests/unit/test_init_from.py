@@ -13,7 +13,7 @@ import torch
 from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.model.saved import save_model, serialise
 from particleforge.training.init_from import read_source, start_from
 
@@ -29,7 +29,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
     )
 
 
-def saved(path: Path, network: SetTransformer) -> Path:
+def saved(path: Path, network: ParticleFlowNetwork) -> Path:
     content = {
         "weights": network.state_dict(),
         "model": network.config.model_dump(mode="json"),

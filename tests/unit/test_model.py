@@ -14,7 +14,7 @@ from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import Batch, loss_sums
 from particleforge.model.momentum import to_corrections, to_p4
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.model.saved import load_model, save_model, serialise
 
 from .synthetic_shards import N_FEATURES, random_elements, random_network, write_synthetic
@@ -120,7 +120,9 @@ def test_scores_are_probabilities_and_charge_follows_class(decoder: Decoder) -> 
 
 
 def test_untrained_network_answers_with_the_host(inputs: ModelInputs) -> None:
-    decoder = Decoder(SetTransformer(ModelConfig(width=8, n_layers=1, n_heads=1), inputs).eval())
+    decoder = Decoder(
+        ParticleFlowNetwork(ModelConfig(width=8, n_layers=1, n_heads=1), inputs).eval()
+    )
     batch = make_batch([40])
     with torch.no_grad():
         _, _, p4 = decoder(batch.features, batch.element_type)
@@ -151,7 +153,7 @@ def test_momentum_corrections_invert(seed: int) -> None:
 
 
 def test_loss_of_perfect_outputs_is_zero_and_each_term_sees_its_output(inputs: ModelInputs) -> None:
-    network = SetTransformer(ModelConfig(width=8, n_layers=1, n_heads=1), inputs)
+    network = ParticleFlowNetwork(ModelConfig(width=8, n_layers=1, n_heads=1), inputs)
     batch = make_batch([30], padding=3)
     outputs = network(batch.features, batch.element_type)
     from particleforge.model.momentum import host_momentum

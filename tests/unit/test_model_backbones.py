@@ -18,7 +18,7 @@ from particleforge.model.curve import Geometry, _hilbert_index, curve_orders, in
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import Batch, loss_sums
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.model.windows import from_windows, into_windows, with_neighbours
 
 from .synthetic_shards import write_synthetic
@@ -42,10 +42,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
     )
 
 
-def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> SetTransformer:
+def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> ParticleFlowNetwork:
     """Return a network whose elements influence one another and differ much, as a trained one's do."""
     torch.manual_seed(0)
-    network = SetTransformer(ModelConfig(backbone=backbone, **{**SMALL, **changes}), inputs).eval()
+    network = ParticleFlowNetwork(
+        ModelConfig(backbone=backbone, **{**SMALL, **changes}), inputs
+    ).eval()
     for name, parameter in network.named_parameters():
         if "query_key_value.weight" in name or "coordinates.weight" in name:
             torch.nn.init.normal_(parameter, std=0.4)
@@ -159,7 +161,7 @@ def test_checkpointing_stores_less(inputs: ModelInputs) -> None:
     assert stored() < 0.7 * all_of_it
 
 
-def flops(network: SetTransformer, n: int) -> int:
+def flops(network: ParticleFlowNetwork, n: int) -> int:
     """Return the floating-point operations of the layers, forward and backward."""
     batch = make_batch([n])
     shared = network.share(batch.features, batch.element_type)
@@ -212,7 +214,7 @@ def test_windows_reach_no_farther_than_their_neighbours(inputs: ModelInputs) -> 
     assert (change[48:] > 0).all()
 
 
-def geometry_of(network: SetTransformer, batch: Batch) -> Geometry:
+def geometry_of(network: ParticleFlowNetwork, batch: Batch) -> Geometry:
     position = batch.features.gather(-1, network.position_columns[batch.element_type])
     return Geometry(position, batch.features[..., 4], batch.element_type > 0, network.slopes)
 

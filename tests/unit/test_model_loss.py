@@ -18,7 +18,7 @@ from particleforge.model.loss import (
     term_weights,
 )
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections
-from particleforge.model.network import Outputs, SetTransformer
+from particleforge.model.network import Outputs, ParticleFlowNetwork
 
 from .synthetic_shards import write_synthetic
 from .test_model import make_batch
@@ -42,20 +42,24 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
 
 
 @pytest.fixture
-def network(inputs: ModelInputs) -> SetTransformer:
+def network(inputs: ModelInputs) -> ParticleFlowNetwork:
     torch.manual_seed(0)
-    network = SetTransformer(ModelConfig(momentum_uncertainty=True, **SMALL), inputs)
+    network = ParticleFlowNetwork(ModelConfig(momentum_uncertainty=True, **SMALL), inputs)
     torch.nn.init.normal_(network.momentum_head[-1].weight, std=0.1)
     return network
 
 
 def term(
-    name: str, outputs: Outputs, batch: Batch, network: SetTransformer, config: LossConfig = JUDGED
+    name: str,
+    outputs: Outputs,
+    batch: Batch,
+    network: ParticleFlowNetwork,
+    config: LossConfig = JUDGED,
 ) -> torch.Tensor:
     return loss_sums(outputs, batch, network.host_columns, config)[TERMS.index(name)]
 
 
-def test_default_forms_are_those_of_torch(network: SetTransformer) -> None:
+def test_default_forms_are_those_of_torch(network: ParticleFlowNetwork) -> None:
     batch = make_batch([30, 4], padding=3)
     outputs = network(*batch[:2])
     real, particle = batch.element_type > 0, batch.target_class > 0
@@ -86,7 +90,7 @@ def test_default_forms_are_those_of_torch(network: SetTransformer) -> None:
             )
 
 
-def test_focal_forms_weigh_each_element_by_its_miss(network: SetTransformer) -> None:
+def test_focal_forms_weigh_each_element_by_its_miss(network: ParticleFlowNetwork) -> None:
     batch = make_batch([40])
     outputs = network(*batch[:2])
     particle = batch.target_class[0] > 0
@@ -108,7 +112,7 @@ def test_focal_forms_weigh_each_element_by_its_miss(network: SetTransformer) -> 
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_forms_of_regression(network: SetTransformer) -> None:
+def test_forms_of_regression(network: ParticleFlowNetwork) -> None:
     batch = make_batch([12])
     outputs = network(*batch[:2])
     target = to_corrections(
@@ -122,7 +126,7 @@ def test_forms_of_regression(network: SetTransformer) -> None:
 
 
 def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
-    network: SetTransformer,
+    network: ParticleFlowNetwork,
 ) -> None:
     """Two particles of 10 GeV along x and y, of which the second is not found: py misses 10 GeV, E
     misses 10 of 20.
@@ -155,7 +159,7 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
     assert not gradient[1].any()
 
 
-def test_empty_padding_gives_the_event_term_no_gradient(network: SetTransformer) -> None:
+def test_empty_padding_gives_the_event_term_no_gradient(network: ParticleFlowNetwork) -> None:
     """Elements that are all zeros, as the loader pads with, where the network corrects nothing:
     their momentum is 0.
     """
@@ -177,7 +181,7 @@ def test_empty_padding_gives_the_event_term_no_gradient(network: SetTransformer)
     assert not momentum.grad[~real].any()
 
 
-def test_uncertainty_is_learnt_where_the_error_is(network: SetTransformer) -> None:
+def test_uncertainty_is_learnt_where_the_error_is(network: ParticleFlowNetwork) -> None:
     """At its minimum sigma is the error (beta 0).
 
     With beta 1 the mean's gradient is that of the squared error.
@@ -204,13 +208,13 @@ def test_uncertainty_is_learnt_where_the_error_is(network: SetTransformer) -> No
 
 
 def test_networks_without_uncertainty_have_no_such_term(inputs: ModelInputs) -> None:
-    network, batch = SetTransformer(ModelConfig(**SMALL), inputs), make_batch([9])
+    network, batch = ParticleFlowNetwork(ModelConfig(**SMALL), inputs), make_batch([9])
     outputs = network(*batch[:2])
     assert outputs.momentum.shape[-1] == N_CORRECTIONS
     assert term("uncertainty", outputs, batch, network, EVERYTHING) == 0
 
 
-def test_uncertainty_changes_no_decoded_momentum(network: SetTransformer) -> None:
+def test_uncertainty_changes_no_decoded_momentum(network: ParticleFlowNetwork) -> None:
     batch, decoder = make_batch([9]), Decoder(network)
     with torch.no_grad():
         before = decoder(*batch[:2])
@@ -228,7 +232,7 @@ def test_what_is_judged_has_the_default_weights_and_forms() -> None:
 
 @pytest.mark.parametrize("config", [LossConfig(), EVERYTHING], ids=["default", "every option"])
 def test_loss_and_gradient_do_not_depend_on_packing(
-    network: SetTransformer, config: LossConfig
+    network: ParticleFlowNetwork, config: LossConfig
 ) -> None:
     lengths = [7, 0, 19, 1, 12]
     whole = make_batch(lengths)
@@ -256,7 +260,7 @@ def test_loss_and_gradient_do_not_depend_on_packing(
     assert gradient.isfinite().all()
 
 
-def test_every_weight_and_form_changes_the_gradient(network: SetTransformer) -> None:
+def test_every_weight_and_form_changes_the_gradient(network: ParticleFlowNetwork) -> None:
     batch = make_batch([25])
 
     def gradient(config: LossConfig) -> torch.Tensor:

@@ -308,10 +308,17 @@ class ScanSettings(StageSettings):
 
 
 class ExportSettings(StageSettings):
-    """What shapes the exported model."""
+    """What shapes the exported model, and what its card says of detector and data."""
 
-    version: int = 2
+    version: int = 3
     export: ExportConfig
+    title: str
+    origin: str
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks; ``origin`` says in words where the events come from."""
+        return super().of(run, detector, origin=run.simulation.origin, **own)
 
 
 class ReconstructSettings(StageSettings):

@@ -59,3 +59,12 @@ class SimulationConfig(Block):
             " and reconstruction of it are one job each"
         ),
     )
+
+    @property
+    def origin(self) -> str:
+        """Where events come from, in words."""
+        if self.backend == "parametric":
+            return "generated with Pythia 8 and simulated by ParticleForge's parametric backend"
+        if self.published is None:
+            return "read from given files of simulated events"
+        return f"read from the files of the published data set {self.published}"

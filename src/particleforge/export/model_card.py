@@ -8,11 +8,13 @@ here.
 
 from typing import Any
 
+from particleforge.config.settings import ExportSettings
 from particleforge.export.parity import Parity
 from particleforge.model.inputs import ModelInputs
 
 
 def render_card(
+    settings: ExportSettings,
     saved: dict[str, Any],
     inputs: ModelInputs,
     manifest: dict[str, Any],
@@ -21,9 +23,9 @@ def render_card(
 ) -> str:
     """Return the card as Markdown."""
     sections = (
-        _summary(saved, inputs.element_types[1], n_parameters),
+        _summary(settings, saved, inputs.element_types[1], n_parameters),
         _interface(inputs),
-        _data(manifest),
+        _data(settings.origin, manifest),
         _quality(saved, parity),
         _limits(manifest),
         _provenance(saved),
@@ -31,15 +33,18 @@ def render_card(
     return "\n".join(sections)
 
 
-def _summary(saved: dict[str, Any], calorimeter_type: str, n_parameters: int) -> str:
+def _summary(
+    settings: ExportSettings, saved: dict[str, Any], calorimeter_type: str, n_parameters: int
+) -> str:
     model = saved["model"]
     return f"""# Particle-flow model
 
 Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for every element, whether it stands for a
 particle, of which class, with which charge and four-momentum.
 
-Masked set transformer with {n_parameters} parameters: width {model["width"]}, {model["n_layers"]} layers,
-{model["n_heads"]} heads. An event's output does not depend on padding, on other events of the batch, or on the order of elements.
+`ParticleFlowNetwork` with backbone `{model["backbone"]}` and {n_parameters} parameters: width {model["width"]},
+{model["n_layers"]} layers, {model["n_heads"]} heads. Detector: {settings.title}.
+An event's output does not depend on padding, on other events of the batch, or on the order of elements.
 """
 
 
@@ -83,14 +88,14 @@ def _codes(inputs: ModelInputs) -> str:
     return ", ".join(f"{code} {name}" for code, name in enumerate(inputs.element_types, start=1))
 
 
-def _data(manifest: dict[str, Any]) -> str:
+def _data(origin: str, manifest: dict[str, Any]) -> str:
     splits = "\n".join(
         f"| {name} | {split['n_events']} | {split['n_elements']} |"
         for name, split in manifest["splits"].items()
     )
     return f"""## Training data
 
-Simulated events of the samples {", ".join(manifest["samples"])}; splits are disjoint by event identity, the normalisation is from
+Events of the samples {", ".join(manifest["samples"])}, {origin}; splits are disjoint by event identity, the normalisation is from
 the train split alone.
 
 | split | events | elements |

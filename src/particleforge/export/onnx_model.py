@@ -91,9 +91,10 @@ def export_onnx(
     }
     write_json(parity, report)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    write_text(
-        model_card, render_card(saved, network.inputs, read_manifest(manifest), found, n_parameters)
+    card = render_card(
+        settings, saved, network.inputs, read_manifest(manifest), found, n_parameters
     )
+    write_text(model_card, card)
     made.record(onnx, parity, model_card)
 
 

@@ -38,7 +38,7 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    from particleforge.model.network import SetTransformer
+    from particleforge.model.network import ParticleFlowNetwork
 
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
         return sdpa_flop_count(query, key, value)  # type: ignore[no-untyped-call]
@@ -49,7 +49,7 @@ def inference_gflop(model: ModelConfig, manifest: Path) -> float:
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={fused: attention})
     with torch.random.fork_rng(devices=[]), torch.inference_mode(), counter:
-        SetTransformer(model, inputs).eval()(
+        ParticleFlowNetwork(model, inputs).eval()(
             torch.zeros(1, n, inputs.n_features), torch.ones(1, n, dtype=torch.int64)
         )
     return counter.get_total_flops() / 1e9

@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_p4
-from particleforge.model.network import Outputs, SetTransformer
+from particleforge.model.network import Outputs, ParticleFlowNetwork
 from particleforge.tables.schema import PADDING
 
 
@@ -23,7 +23,7 @@ class Decoder(nn.Module):
 
     is_charged: Tensor
 
-    def __init__(self, network: SetTransformer) -> None:
+    def __init__(self, network: ParticleFlowNetwork) -> None:
         super().__init__()
         self.network = network
         self.register_buffer(

@@ -109,7 +109,7 @@ def _head(config: ModelConfig, n_outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(config.width, n_outputs))
 
 
-class SetTransformer(nn.Module):
+class ParticleFlowNetwork(nn.Module):
     """The network; see the module's docstring for shapes and invariants.
 
     ``checkpointing``: forget what happens inside layers and compute it again on the way back (Chen

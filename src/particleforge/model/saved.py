@@ -19,7 +19,7 @@ from particleforge.artefacts import atomic_output
 from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 
 FORMAT = 2  # 1: rows of query_key_value by kind, then head; 2: by head, then kind
 
@@ -80,14 +80,16 @@ def check_format(content: dict[str, Any], path: Path) -> None:
         )
 
 
-def load_model(path: Path) -> tuple[SetTransformer, dict[str, Any]]:
+def load_model(path: Path) -> tuple[ParticleFlowNetwork, dict[str, Any]]:
     """Return the network in evaluation mode, on the CPU, and the file's other content.
 
     A broken file is a UserError.
     """
     try:
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
-        network = SetTransformer(ModelConfig(**content["model"]), ModelInputs(**content["inputs"]))
+        network = ParticleFlowNetwork(
+            ModelConfig(**content["model"]), ModelInputs(**content["inputs"])
+        )
         check_format(content, path)
         network.load_state_dict(content.pop("weights"))
     except FileNotFoundError:

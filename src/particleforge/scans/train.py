@@ -23,7 +23,7 @@ from particleforge.artefacts import write_json
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs, index_files, read_manifest, split_folders
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.provenance.record import Provenance
 from particleforge.scans.points import ScanPoint, with_steps
 from particleforge.training.budget import events_after_steps, train_loader
@@ -95,7 +95,7 @@ def run_scan_training(
 
 def n_parameters(settings: TrainSettings, manifest: Path) -> int:
     """Return the number of weights that are trained."""
-    network = SetTransformer(settings.model, ModelInputs.from_manifest(manifest))
+    network = ParticleFlowNetwork(settings.model, ModelInputs.from_manifest(manifest))
     return sum(weights.numel() for weights in network.parameters())
 
 

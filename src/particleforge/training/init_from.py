@@ -25,7 +25,7 @@ from torch import Tensor
 from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.network import N_CHARGES, SetTransformer
+from particleforge.model.network import N_CHARGES, ParticleFlowNetwork
 from particleforge.model.saved import check_format, deserialise
 
 # what a row or column of a weight stands for; None for nothing
@@ -72,7 +72,7 @@ def read_source(path: Path) -> Source:
         ) from error
 
 
-def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tensor], str]:
+def transferred(source: Source, network: ParticleFlowNetwork) -> tuple[dict[str, Tensor], str]:
     """Return new values of all of ``network``'s parameters, and one line that says what was copied
     and what is fresh.
 
@@ -104,7 +104,7 @@ def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tens
     return values, _summary(source, network, len(values))
 
 
-def start_from(network: SetTransformer, path: Path) -> str:
+def start_from(network: ParticleFlowNetwork, path: Path) -> str:
     """Overwrite the network's parameters with what a file holds of them and return the line of
     ``transferred``.
     """
@@ -176,7 +176,7 @@ def _misfit(source: Source, config: ModelConfig, misfits: Sequence[str]) -> str:
     )
 
 
-def _summary(source: Source, network: SetTransformer, n_copied: int) -> str:
+def _summary(source: Source, network: ParticleFlowNetwork, n_copied: int) -> str:
     """Return one line of what was copied, what is fresh, and what of the source is not used."""
     parts = []
     for what, labels in (("features", _columns), ("classes", _rows)):

@@ -43,7 +43,7 @@ from particleforge.model.loss import (
     loss_sums,
     term_weights,
 )
-from particleforge.model.network import Outputs, SetTransformer
+from particleforge.model.network import Outputs, ParticleFlowNetwork
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
 from particleforge.training.devices import check_compiler, check_precision
@@ -142,9 +142,9 @@ class Trainer:
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
         self._clock, self._row_shares, self._epoch_shares = StepClock(), Shares(), Shares()
 
-    def _make_network(self, inputs: ModelInputs) -> SetTransformer:
+    def _make_network(self, inputs: ModelInputs) -> ParticleFlowNetwork:
         """Return the network with fresh weights or those of another training."""
-        network = SetTransformer(self.settings.model, inputs)
+        network = ParticleFlowNetwork(self.settings.model, inputs)
         if self.training.init_from is not None:
             line = start_from(network, Path(self.training.init_from))
             if self.workers.is_main:
@@ -155,7 +155,7 @@ class Trainer:
     # ---- state
 
     @property
-    def scored(self) -> SetTransformer:
+    def scored(self) -> ParticleFlowNetwork:
         """The network that validation judges: the averaged one, if there is one."""
         return self.averaged or self.network
 

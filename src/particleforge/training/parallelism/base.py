@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.loss import TERMS, Batch
-from particleforge.model.network import Outputs, SetTransformer
+from particleforge.model.network import Outputs, ParticleFlowNetwork
 from particleforge.training.devices import autocast
 from particleforge.training.distributed import Workers
 from particleforge.training.optimiser import make_optimiser
@@ -64,7 +64,7 @@ class Parallelism:
 
     # ---- the network on this rank
 
-    def place(self, network: SetTransformer) -> SetTransformer:
+    def place(self, network: ParticleFlowNetwork) -> ParticleFlowNetwork:
         """Put this rank's part of a whole network on its device, in place."""
         if not self._names:
             self._names = list(network.state_dict())
@@ -77,7 +77,7 @@ class Parallelism:
             ]
         return self._place(network)
 
-    def _place(self, network: SetTransformer) -> SetTransformer:
+    def _place(self, network: ParticleFlowNetwork) -> ParticleFlowNetwork:
         return network.to(self.workers.device)
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -90,7 +90,7 @@ class Parallelism:
         replica.register_comm_hook(None, self._mean.reduce)
         return replica
 
-    def optimiser(self, network: SetTransformer) -> torch.optim.Optimizer:
+    def optimiser(self, network: ParticleFlowNetwork) -> torch.optim.Optimizer:
         """Return the optimiser of this rank's parameters.
 
         Sharded and whole ones are in groups of their own.
@@ -156,12 +156,12 @@ class Parallelism:
         """
         return self._mean.exposed(end)
 
-    def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
+    def evaluate(self, network: ParticleFlowNetwork, batch: Batch, sums: Sums) -> Tensor:
         """Return this rank's share of the sums of a batch."""
         batch = batch.to(self.workers.device)
         return sums(self.forward(network, batch), batch) * self.counted
 
-    def clip(self, network: SetTransformer, largest: float) -> Tensor:
+    def clip(self, network: ParticleFlowNetwork, largest: float) -> Tensor:
         """Scale the gradients so that the norm of all of them together is at most ``largest``.
 
         Return the norm before.
@@ -170,7 +170,7 @@ class Parallelism:
 
     # ---- state
 
-    def weights(self, network: SetTransformer) -> dict[str, Tensor]:
+    def weights(self, network: ParticleFlowNetwork) -> dict[str, Tensor]:
         """Return the whole network's weights on the CPU, on rank 0, others may get nothing.
 
         All ranks must ask for it.
@@ -182,7 +182,7 @@ class Parallelism:
         return {name: gathered[name] for name in self._names if name in gathered}
 
     def optimiser_state(
-        self, network: SetTransformer, optimiser: torch.optim.Optimizer
+        self, network: ParticleFlowNetwork, optimiser: torch.optim.Optimizer
     ) -> dict[str, Any]:
         """Return the optimiser's state as one rank would have it, on rank 0.
 
@@ -219,7 +219,7 @@ class Parallelism:
         """Return what this rank and those that hold other parts of the network have, on rank 0."""
         return own
 
-    def load_weights(self, network: SetTransformer, weights: dict[str, Tensor]) -> None:
+    def load_weights(self, network: ParticleFlowNetwork, weights: dict[str, Tensor]) -> None:
         """Take this rank's part of a whole network's weights.
 
         Those of another architecture are a RuntimeError of torch.
@@ -232,7 +232,7 @@ class Parallelism:
         )
 
     def load_optimiser_state(
-        self, network: SetTransformer, optimiser: torch.optim.Optimizer, state: dict[str, Any]
+        self, network: ParticleFlowNetwork, optimiser: torch.optim.Optimizer, state: dict[str, Any]
     ) -> None:
         """Take this rank's part of an optimiser's state of one rank."""
         index_of = self._indices()

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.loss import TERMS, Batch
-from particleforge.model.network import Outputs, SetTransformer
+from particleforge.model.network import Outputs, ParticleFlowNetwork
 from particleforge.training.devices import autocast
 from particleforge.training.distributed import Workers
 from particleforge.training.parallelism.base import Objective, Sums
@@ -35,7 +35,7 @@ from particleforge.training.parallelism.tensor import ModelParallelism, average
 class Stage(nn.Module):
     """The layers of one stage of ``network``; the first encodes, the last answers."""
 
-    def __init__(self, network: SetTransformer, layers: range, precision: str) -> None:
+    def __init__(self, network: ParticleFlowNetwork, layers: range, precision: str) -> None:
         super().__init__()
         self.network, self.layers, self.precision = network, layers, precision
 
@@ -78,7 +78,7 @@ class PipelineParallelism(ModelParallelism):
 
     # ---- the network on this rank
 
-    def _place(self, network: SetTransformer) -> SetTransformer:
+    def _place(self, network: ParticleFlowNetwork) -> ParticleFlowNetwork:
         self.dtypes = self._boundary_types(network)
         for index in range(len(network.blocks)):
             if index not in self.layers:
@@ -90,7 +90,7 @@ class PipelineParallelism(ModelParallelism):
         return network.to(self.workers.device)
 
     @torch.no_grad()
-    def _boundary_types(self, network: SetTransformer) -> tuple[torch.dtype, torch.dtype]:
+    def _boundary_types(self, network: ParticleFlowNetwork) -> tuple[torch.dtype, torch.dtype]:
         """Return the types of the embeddings that this stage receives and sends, found with one
         element.
         """
@@ -111,7 +111,11 @@ class PipelineParallelism(ModelParallelism):
         return types[self.layers.start], types[self.layers.stop]
 
     def _schedule(
-        self, network: SetTransformer, shape: Sequence[int], micro_batches: int, loss: Any = None
+        self,
+        network: ParticleFlowNetwork,
+        shape: Sequence[int],
+        micro_batches: int,
+        loss: Any = None,
     ) -> Schedule1F1B | ScheduleGPipe:
         """Return a schedule for micro-batches of a shape.
 
@@ -158,7 +162,7 @@ class PipelineParallelism(ModelParallelism):
             return loss
 
         events, length = batch.element_type.shape
-        assert isinstance(network, SetTransformer)
+        assert isinstance(network, ParticleFlowNetwork)
         schedule = self._schedule(
             network, (events // len(micro_batches), length), len(micro_batches), loss_of
         )
@@ -177,7 +181,7 @@ class PipelineParallelism(ModelParallelism):
         )
         return total
 
-    def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
+    def evaluate(self, network: ParticleFlowNetwork, batch: Batch, sums: Sums) -> Tensor:
         """Return this rank's share of the sums of a batch, which the last stage has."""
         batch = batch.to(self.workers.device)
         schedule = self._schedule(network, batch.element_type.shape, 1)
@@ -189,7 +193,7 @@ class PipelineParallelism(ModelParallelism):
             else torch.zeros(len(TERMS), device=self.workers.device)
         )
 
-    def clip(self, network: SetTransformer, largest: float) -> Tensor:
+    def clip(self, network: ParticleFlowNetwork, largest: float) -> Tensor:
         """Scale the gradients so that the norm of all of them together is at most ``largest``.
 
         Return the norm before.

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.loss import Batch
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.training.distributed import Workers
 from particleforge.training.parallelism.base import Parallelism, Sums, local_part
 
@@ -36,7 +36,7 @@ class FullyShardedParallelism(Parallelism):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self.mesh = init_device_mesh(workers.device.type, (workers.world_size,))
 
-    def _place(self, network: SetTransformer) -> SetTransformer:
+    def _place(self, network: ParticleFlowNetwork) -> ParticleFlowNetwork:
         for module in (*network.blocks, network):
             fully_shard(module, mesh=self.mesh, reshard_after_forward=self.reshard_after_forward)
         return network.to(self.workers.device)
@@ -45,7 +45,7 @@ class FullyShardedParallelism(Parallelism):
         """Return the network: its hooks do all."""
         return network
 
-    def evaluate(self, network: SetTransformer, batch: Batch, sums: Sums) -> Tensor:
+    def evaluate(self, network: ParticleFlowNetwork, batch: Batch, sums: Sums) -> Tensor:
         """Return this rank's share of the sums of a batch.
 
         Leave slices behind, as no backward pass follows that would.
@@ -56,7 +56,7 @@ class FullyShardedParallelism(Parallelism):
                 module.reshard()
         return result
 
-    def clip(self, network: SetTransformer, largest: float) -> Tensor:
+    def clip(self, network: ParticleFlowNetwork, largest: float) -> Tensor:
         """Scale the gradients so that the norm of all of them together is at most ``largest``.
 
         Return the norm before.

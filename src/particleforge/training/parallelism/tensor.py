@@ -24,7 +24,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from particleforge.config.settings import TrainSettings
-from particleforge.model.network import SetTransformer
+from particleforge.model.network import ParticleFlowNetwork
 from particleforge.training.distributed import Workers
 from particleforge.training.parallelism.base import Parallelism, local_part
 from particleforge.training.parallelism.sharded import clip_slices
@@ -57,7 +57,7 @@ class ModelParallelism(Parallelism):
 class TensorParallelism(ModelParallelism):
     """See the module's docstring."""
 
-    def _place(self, network: SetTransformer) -> SetTransformer:
+    def _place(self, network: ParticleFlowNetwork) -> ParticleFlowNetwork:
         network.to(self.workers.device)
         plan: dict[str, ParallelStyle] = {
             "query_key_value": ColwiseParallel(),
@@ -80,7 +80,7 @@ class TensorParallelism(ModelParallelism):
         # weights apart
         average(repeated, None, self.workers.world_size)
 
-    def clip(self, network: SetTransformer, largest: float) -> Tensor:
+    def clip(self, network: ParticleFlowNetwork, largest: float) -> Tensor:
         """Scale the gradients so that the norm of all of them together is at most ``largest``.
 
         Return the norm before.
