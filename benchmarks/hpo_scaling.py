@@ -51,10 +51,10 @@ def searches(options: argparse.Namespace, costs: Costs) -> Iterator[dict[str, An
             for workers in options.workers:
                 played = []
                 for seed in range(options.seeds):
-                    record = (Pool if name == "pool" else Search)(
+                    one = (Pool if name == "pool" else Search)(
                         hpo, costs, options, workers, seed
                     ).run()
-                    played.append({"jobs": len(record.trainings), **record.summary()})
+                    played.append({"jobs": len(one.trainings), **one.summary()})
                 means = {
                     key: (
                         None if played[0][key] is None else float(np.mean([p[key] for p in played]))

@@ -1,7 +1,7 @@
 """The discrete-event simulation behind ``hpo_scaling.py``: searches played on so many workers.
 
 Inputs -> outputs: the settings of a search, measured costs, the options of the benchmark, workers,
-seed -> ``Record``. ``Search`` plays the graph of jobs, ``Pool`` ASHA's long-lived workers.
+seed -> ``Played``. ``Search`` plays the graph of jobs, ``Pool`` ASHA's long-lived workers.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Clock:
 
 
 @dataclass
-class Record:
+class Played:
     """What a search did."""
 
     workers: int
@@ -90,7 +90,7 @@ class Search:
         self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int, seed: int
     ) -> None:
         self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
-        self.clock, self.record = Clock(), Record(workers)
+        self.clock, self.played = Clock(), Played(workers)
         self.dice = np.random.default_rng(seed)
         slots = dag.all_slots(hpo)
         self.waits = {slot: set(dag.parents_of(hpo, *slot)) for slot in slots}
@@ -103,16 +103,16 @@ class Search:
         self.queue: list[tuple[tuple[float, ...], dag.Slot]] = []
         self.free, self.lock_free_at, self.n_trials, self.submitted = workers, 0.0, 0, 0
 
-    def run(self) -> Record:
+    def run(self) -> Played:
         """Play the search to its end."""
         for slot, parents in self.waits.items():
             if not parents:
                 self.submit(slot)
         self.start_jobs()
         self.clock.run()
-        assert len(self.record.trainings) == len(self.waits), "a slot was never run"
-        self.record.end = self.clock.now
-        return self.record
+        assert len(self.played.trainings) == len(self.waits), "a slot was never run"
+        self.played.end = self.clock.now
+        return self.played
 
     def submit(self, slot: dag.Slot) -> None:
         """Put a job into the queue: first come, first served, or those most often promoted first."""
@@ -134,7 +134,7 @@ class Search:
             _, slot = heapq.heappop(self.queue)
             self.free -= self.ranks(slot[1])
             if not dag.parents_of(self.hpo, *slot):
-                self.record.last_new = self.clock.now
+                self.played.last_new = self.clock.now
             started = self.clock.now
             self.clock.after(
                 self.costs.start + self.costs.at("open", self.n_trials),
@@ -163,7 +163,7 @@ class Search:
         else:
             loss, factor = heapq.heappop(self.ended[bracket, rung - 1])
             load, trained = self.costs.load, dag.budget(self.hpo, rung - 1)
-            self.record.loads += 1
+            self.played.loads += 1
         ranks = self.ranks(rung)
         budget = (dag.budget(self.hpo, rung) - trained) / dag.budget(self.hpo, 0)
         seconds = (
@@ -173,7 +173,7 @@ class Search:
             / (ranks * self.options.efficiency ** math.log2(ranks))
         )
         begin = self.clock.now + load
-        self.record.trainings.append((begin, begin + seconds, ranks))
+        self.played.trainings.append((begin, begin + seconds, ranks))
         self.clock.after(
             load + seconds + self.costs.at("finish", self.n_trials),
             lambda: self.end(slot, started, (loss, factor)),
@@ -186,7 +186,7 @@ class Search:
         """
         ranks = self.ranks(slot[1])
         self.free += ranks
-        self.record.held += (self.clock.now - started) * ranks
+        self.played.held += (self.clock.now - started) * ranks
         heapq.heappush(self.ended.setdefault(slot[:2], []), outcome)
         self.start_jobs()
         if self.children[slot]:
@@ -208,21 +208,21 @@ class Pool:
         self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int, seed: int
     ) -> None:
         self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
-        self.clock, self.record, self.dice = Clock(), Record(workers), np.random.default_rng(seed)
+        self.clock, self.played, self.dice = Clock(), Played(workers), np.random.default_rng(seed)
         # (loss, factor) of what has ended there, best first
         self.rungs: list[list[tuple[float, float]]] = [[] for _ in range(RUNGS)]
         self.promoted: list[set[float]] = [set() for _ in range(RUNGS)]
         self.new, self.n_trials, self.lock_free_at = hpo.first_rung_slots, 0, 0.0
         self.idle: list[int] = []
 
-    def run(self) -> Record:
+    def run(self) -> Played:
         """Play the search to its end."""
         for worker in range(self.workers):
             self.clock.after(self.costs.start, lambda w=worker: self.next_job(w, None))
         self.clock.run()
-        self.record.end = max(end for _, end, _ in self.record.trainings)
-        self.record.held = self.workers * self.record.end
-        return self.record
+        self.played.end = max(end for _, end, _ in self.played.trainings)
+        self.played.held = self.workers * self.played.end
+        return self.played
 
     def next_job(self, worker: int, just_ended: float | None) -> None:
         """Promote from the highest rung that has something to promote, else take a new
@@ -243,7 +243,7 @@ class Pool:
                 return self.train(worker, rung + 1, chosen, loads=chosen[0] != just_ended)
         if self.new:
             self.new -= 1
-            self.record.last_new = self.clock.now
+            self.played.last_new = self.clock.now
             return self.train(
                 worker,
                 0,
@@ -259,13 +259,13 @@ class Pool:
             "claim", self.n_trials
         )
         self.n_trials += 1
-        self.record.loads += loads
+        self.played.loads += loads
         begin = self.lock_free_at + loads * self.costs.load
         budget = (
             dag.budget(self.hpo, rung) - (dag.budget(self.hpo, rung - 1) if rung else 0.0)
         ) / dag.budget(self.hpo, 0)
         end = begin + budget * self.options.first_rung_s * config[1]
-        self.record.trainings.append((begin, end, 1))
+        self.played.trainings.append((begin, end, 1))
         self.clock.after(
             end - self.clock.now + self.costs.at("finish", self.n_trials),
             lambda: self.end(worker, rung, config),

@@ -53,7 +53,7 @@ from particleforge.edm4hep.raw_events import (
     RawEvents,
     Table,
     combined,
-    whole_charge,
+    particle_columns,
 )
 from particleforge.errors import UserError
 
@@ -188,24 +188,7 @@ class _EventChunk(Chunk):
             self.n_events,
             dict.fromkeys(names, float),
         )
-        px, py, pz, mass = (read[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
-        energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
-        if not np.all(np.isfinite(energy)):
-            raise UserError(
-                f"{self.file.path}: {' or '.join(found)} holds momenta that are not finite;"
-                " simulate the file again"
-            )
-        columns: dict[str, Array] = {
-            "pdg": read["pdg"].astype(np.int32),
-            "status": read["status"].astype(np.int32),
-        }
-        columns |= {
-            "charge": whole_charge(read["charge"]),
-            "px": px,
-            "py": py,
-            "pz": pz,
-            "energy": energy,
-        }
+        columns = particle_columns(read, f"{self.file.path}: {' or '.join(found)}")
         return Table(read.offsets, columns), keys(read.events(), read["id"])
 
     def tracks(self, b_field_tesla: float) -> tuple[Table, Table, Pairs]:

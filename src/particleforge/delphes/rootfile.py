@@ -10,8 +10,7 @@ References are read as what Delphes wrote, ``TRef`` (member ``Particle``) and ``
 """
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -22,25 +21,28 @@ from uproot.interpretation.objects import AsObjects
 from uproot.models.TRef import Model_TRef, Model_TRefArray
 
 from particleforge.config.collections import Names, alternatives
+from particleforge.edm4hep.layout import missing_member
 from particleforge.edm4hep.raw_events import Array, IntArray
-from particleforge.edm4hep.rootfile import unreadable
+from particleforge.edm4hep.rootfile import RootFile
 from particleforge.errors import UserError
 
 TREE = "Delphes"
 
 
-class DelphesFile:
+class DelphesFile(RootFile):
     """An open Delphes file; a context manager."""
+
+    what = "Delphes"
 
     def __init__(self, path: str | Path) -> None:
         """Open the file and look at its leaves; what is no readable Delphes file is a UserError."""
         self.path = str(path)
         try:
-            self._file = uproot.open(path)
+            self.root = uproot.open(path)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise self.unreadable(error) from error
         try:
-            self._tree = self._file[TREE]
+            self._tree = self.root[TREE]
             if not isinstance(self._tree, uproot.TTree):
                 kind = getattr(self._tree, "classname", "folder")
                 raise UserError(
@@ -51,24 +53,11 @@ class DelphesFile:
             for name, leaf in self._tree.items(recursive=True, full_paths=False):
                 self._leaves[name.split("[")[0]] = leaf
         except UserError:
-            self._file.close()
+            self.root.close()
             raise
         except Exception as error:
-            self._file.close()
+            self.root.close()
             raise self.unreadable(error) from error
-
-    def __enter__(self) -> Self:
-        """Return the open file."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self._file.close()
 
     def has(self, branch: str) -> bool:
         """Tell whether the file has a branch."""
@@ -104,11 +93,7 @@ class DelphesFile:
         """Return the leaf of a member; a missing one is a UserError."""
         leaf = self.member(branch, *names)
         if leaf is None:
-            spelled = " or ".join(f"{branch}.{name}" for name in names)
-            raise UserError(
-                f"{self.path}: branch {spelled} is missing; check the file and the detector's"
-                " 'delphes'"
-            )
+            raise missing_member(self.path, branch, names, "delphes")
         return leaf
 
     def jagged(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
@@ -142,10 +127,3 @@ class DelphesFile:
             f"{self.path}: branch {leaf} has type {array.type}, expected a list of numbers per"
             " event"
         )
-
-    def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised.
-
-        A failing disk or server is not the file's fault and is raised.
-        """
-        return unreadable(self.path, "Delphes", error)

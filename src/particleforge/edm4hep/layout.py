@@ -18,7 +18,7 @@ own description (one-to-many relations first) and are written down once, in ``RE
 ``VECTOR_NUMBERS``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from particleforge.errors import UserError
@@ -77,11 +77,7 @@ class Layout:
         """Return the leaf of a member; a missing one is a UserError."""
         leaf = self.member(collection, *names)
         if leaf is None:
-            spelled = " or ".join(f"{collection}.{name}" for name in names)
-            raise UserError(
-                f"{self.path}: branch {spelled} is missing; check the file and the detector's"
-                " 'collections'"
-            )
+            raise missing_member(self.path, collection, names, "collections")
         return leaf
 
     def relation(self, kind: str, collection: str, name: str) -> Reference | None:
@@ -120,3 +116,11 @@ class Layout:
             if f"{stem}.index" in self.leaves and f"{stem}.collectionID" in self.leaves:
                 return Reference(f"{stem}.index", f"{stem}.collectionID")
         return None
+
+
+def missing_member(path: str, owner: str, names: Sequence[str], key: str) -> UserError:
+    """Return the UserError for a member that is under none of ``names``; ``key`` is the detector's."""
+    spelled = " or ".join(f"{owner}.{name}" for name in names)
+    return UserError(
+        f"{path}: branch {spelled} is missing; check the file and the detector's '{key}'"
+    )

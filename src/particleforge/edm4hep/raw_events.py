@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.edm4hep import kernels
+from particleforge.errors import UserError
 
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
@@ -129,6 +130,26 @@ class Pairs:
                 as_is if right is None else right,
             )
         )
+
+
+def particle_columns(read: Table, where: str) -> dict[str, Array]:
+    """Return the columns of the particles from those read: energy from momentum and mass.
+
+    UserError, which begins with ``where`` (file: collection), if momenta are not finite.
+    """
+    px, py, pz, mass = (read[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
+    energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
+    if not np.all(np.isfinite(energy)):
+        raise UserError(f"{where} holds momenta that are not finite; simulate the file again")
+    return {
+        "pdg": read["pdg"].astype(np.int32),
+        "status": read["status"].astype(np.int32),
+        "charge": whole_charge(read["charge"]),
+        "px": px,
+        "py": py,
+        "pz": pz,
+        "energy": energy,
+    }
 
 
 def combined(parts: Sequence[Pairs]) -> Pairs:

@@ -40,8 +40,8 @@ from particleforge.edm4hep.raw_events import (
     Pairs,
     RawEvents,
     Table,
+    particle_columns,
     summed,
-    whole_charge,
 )
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
@@ -195,27 +195,8 @@ class _EventChunk(Chunk):
         table = self.table(
             self.names.particles, {name: (member,) for name, member in columns.items()}
         )
-        pdg, status = (table[name].astype(np.int32) for name in ("pdg", "status"))
-        px, py, pz, mass = (table[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
-        energy = np.sqrt(px**2 + py**2 + pz**2 + mass**2)
-        if not np.all(np.isfinite(energy)):
-            raise UserError(
-                f"{self.file.path}: {self.names.particles} holds momenta that are not finite;"
-                " simulate the file again"
-            )
-        charge = whole_charge(table["charge"])
-        return Table(
-            table.offsets,
-            {
-                "pdg": pdg,
-                "status": status,
-                "charge": charge,
-                "px": px,
-                "py": py,
-                "pz": pz,
-                "energy": energy,
-            },
-        )
+        where = f"{self.file.path}: {self.names.particles}"
+        return Table(table.offsets, particle_columns(table, where))
 
     def tracks(self) -> tuple[Group, Table, Pairs]:
         """Read the tracks and their states, of all collections."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import uproot
@@ -34,21 +34,44 @@ log = logging.getLogger(__name__)
 _FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
-def unreadable(path: str, kind: str, error: Exception) -> UserError:
-    """Return the UserError for whatever reading a file of this kind raised.
+class RootFile:
+    """An open ROOT file; a context manager."""
 
-    A failing disk or server is not the file's fault and is raised.
-    """
-    if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
-        raise error
-    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return UserError(
-        f"{path}: not a readable {kind} ROOT file ({said[0][:120]}); fetch or simulate it again"
-    )
+    what: ClassVar[str]  # the format, for messages
+    path: str
+    root: Any
+
+    def __enter__(self) -> Self:
+        """Return the open file."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.root.close()
+
+    def unreadable(self, error: Exception) -> UserError:
+        """Return the UserError for whatever reading the file raised.
+
+        A failing disk or server is not the file's fault and is raised.
+        """
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+            raise error
+        said = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        return UserError(
+            f"{self.path}: not a readable {self.what} ROOT file ({said[0][:120]}); fetch or"
+            " simulate it again"
+        )
 
 
-class TreeFile:
+class TreeFile(RootFile):
     """An open ROOT file with an ``events`` tree, whatever that holds; a context manager."""
+
+    what = "EDM4hep"
 
     def __init__(self, path: str | Path) -> None:
         """Open the file and look at its branches.
@@ -65,19 +88,6 @@ class TreeFile:
         except BaseException:
             self.root.close()
             raise
-
-    def __enter__(self) -> Self:
-        """Return the open file."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file."""
-        self.root.close()
 
     def _open_tree(self) -> None:
         try:
@@ -151,13 +161,6 @@ class TreeFile:
         blocks end, if one does within.
         """
         return self._leaves.ranges(n_events, stop)
-
-    def unreadable(self, error: Exception) -> UserError:
-        """Return the UserError for whatever reading the file raised.
-
-        A failing disk or server is not the file's fault and is raised.
-        """
-        return unreadable(self.path, "EDM4hep", error)
 
 
 class EventFile(TreeFile):

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,6 +39,7 @@ _RECORD = re.compile(r"zenodo://record/(\d+)/(.+)")
 _PICKLE = re.compile(r"\.(pkl|pickle)(\.(bz2|gz|xz|zst))?$", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+|gz|bz2|xz|zst|7z)$", re.IGNORECASE)
 _REMEDY = "give a ROOT file, a folder of them, a glob or a URL"
+_RecordOf = Callable[[str], Sequence[RecordFile]]  # number of a Zenodo record -> its files
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,15 @@ def sample_files(
             " sample out"
         )
     records: dict[str, Sequence[RecordFile]] = dict(ledger.records)
+
+    def record_of(number: str) -> Sequence[RecordFile]:
+        if number not in records:
+            records[number] = record_files(zenodo_url, number, timeout_s)
+        return records[number]
+
     found: dict[str, Source] = {}
     for entry in sample.files:
-        for source in _expanded(entry, f"{key}.files", records, zenodo_url, timeout_s):
+        for source in _expanded(entry, f"{key}.files", record_of):
             found.setdefault(source.location, source)
     if sample.checksums:
         _check_names(found.values(), sample.checksums, key)
@@ -204,19 +211,13 @@ def _check_names(sources: Iterable[Source], checksums: Mapping[str, str], key: s
         )
 
 
-def _expanded(
-    entry: str,
-    key: str,
-    records: dict[str, Sequence[RecordFile]],
-    zenodo_url: str,
-    timeout_s: float,
-) -> list[Source]:
+def _expanded(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
     """Return the files that one entry names, in order."""
     scheme = _SCHEME.match(entry)
     if scheme is None:
         return [Source(path) for path in local_files(entry, key)]
     if scheme[1] == "zenodo":
-        return _of_record(entry, key, records, zenodo_url, timeout_s)
+        return _of_record(entry, key, record_of)
     if scheme[1] not in _REMOTE:
         raise UserError(
             f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or"
@@ -299,31 +300,19 @@ def _listed(folder: Path, entry: str, key: str) -> list[str]:
         raise UserError(f"{key}: {entry}: {folder}: {error.strerror}; {_REMEDY}") from error
 
 
-def _of_record(
-    entry: str,
-    key: str,
-    records: dict[str, Sequence[RecordFile]],
-    zenodo_url: str,
-    timeout_s: float,
-) -> list[Source]:
-    """Return the files of a Zenodo record that a glob names.
-
-    The record is asked for unless it is known.
-    """
+def _of_record(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
+    """Return the files of a Zenodo record that a glob names."""
     matched = _RECORD.fullmatch(entry)
     if not matched:
         raise UserError(f"{key}: {entry}: must read zenodo://record/<id>/<name or glob>")
     record, pattern = matched.groups()
-    if record not in records:
-        records[record] = record_files(zenodo_url, record, timeout_s)
-    found = [file for file in records[record] if fnmatchcase(file.name, pattern)]
+    listed = record_of(record)
+    found = [file for file in listed if fnmatchcase(file.name, pattern)]
     if not found:
-        there = (
-            ", ".join(sorted((file.name for file in records[record]), key=natural)[:3]) or "nothing"
-        )
+        there = ", ".join(sorted((file.name for file in listed), key=natural)[:3]) or "nothing"
         raise UserError(
             f"{key}: {entry}: the record has no such file; it has {there}"
-            + (" ..." if len(records[record]) > 3 else "")
+            + (" ..." if len(listed) > 3 else "")
         )
     for file in found:
         _check_kind(f"zenodo://record/{record}/{file.name}", key)
