@@ -139,9 +139,10 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(
     )
     script = (
         "import sys; from pathlib import Path; from particleforge.config.settings import"
-        " HpoSettings;from particleforge.hpo.slot import"
-        " run_hpo_slot;run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), *map(Path,"
-        " sys.argv[2:4]), 0, 0, 1, Path(sys.argv[4]))"
+        " HpoSettings; from particleforge.hpo.slot import run_hpo_slot;"
+        " manifest, work, output = map(Path, sys.argv[2:5]);"
+        " run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), (0, 0, 1), manifest=manifest,"
+        " work_dir=work, output=output)"
     )
     work, output = tmp_path / "work", tmp_path / "0-1.json"
     job = subprocess.Popen(

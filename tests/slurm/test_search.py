@@ -49,7 +49,10 @@ settings = HpoSettings.model_validate_json((folder / "settings.json").read_text(
 for place in sys.argv[3:]:
     output = folder / "slots" / f"{place}.json"
     if not output.exists():
-        run_hpo_slot(settings, manifest, folder / "work", *map(int, place.split("-")), output)
+        slot = tuple(map(int, place.split("-")))
+        run_hpo_slot(
+            settings, slot, manifest=manifest, work_dir=folder / "work", output=output
+        )
 """
 
 
