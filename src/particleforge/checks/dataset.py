@@ -97,7 +97,7 @@ def check_dataset(
         "shards": len(shards),
         **_merged(whole),
     }
-    conclude(verdict, f"Sample {settings.sample_name}", facts, output, folder, made)
+    conclude(verdict, f"Sample {settings.sample_name}", facts, made, output=output, work_dir=folder)
     log.info("%s: %d events in %d shards pass", settings.sample_name, events, len(shards))
 
 
@@ -140,7 +140,7 @@ def compare_samples(
         }
         for name, found in samples.items()
     }
-    conclude(verdict, "Between samples", {"samples": kept}, output, work_dir, made)
+    conclude(verdict, "Between samples", {"samples": kept}, made, output=output, work_dir=work_dir)
 
 
 def _name(path: Path) -> str:

@@ -95,7 +95,7 @@ def check_shards(
             for name, index in described["splits"].items()
         }
     }
-    conclude(verdict, "Training shards", facts, output, work_dir, made)
+    conclude(verdict, "Training shards", facts, made, output=output, work_dir=work_dir)
     log.info("%d shards pass", len(found.ids))
 
 

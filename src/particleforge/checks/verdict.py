@@ -156,16 +156,17 @@ def conclude(
     verdict: Verdict,
     title: str,
     facts: Mapping[str, Any],
-    output: Path,
-    work: Path,
     made: Provenance,
+    *,
+    output: Path,
+    work_dir: Path,
 ) -> None:
     """Write the verdict with further ``facts`` to ``output``.
 
-    One that failed goes to ``work``, JSON and HTML, and is a UserError.
+    One that failed goes to ``work_dir``, JSON and HTML, and is a UserError.
     """
     content = {**facts, **verdict.plain(), "provenance": made.plain()}
-    page, failed = work / "failed.html", work / "failed.json"
+    page, failed = work_dir / "failed.html", work_dir / "failed.json"
     if verdict.passed:
         for path in (page, failed):
             path.unlink(missing_ok=True)
