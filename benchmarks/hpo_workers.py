@@ -10,6 +10,7 @@ import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from hpo_costs import Costs
@@ -33,7 +34,8 @@ class Clock:
     """The loop of events."""
 
     def __init__(self) -> None:
-        self.now, self._events, self._number = 0.0, [], 0
+        self.now, self._number = 0.0, 0
+        self._events: list[Event] = []
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Do something later."""
@@ -115,7 +117,7 @@ class Search:
         return self.played
 
     def submit(self, slot: dag.Slot) -> None:
-        """Put a job into the queue: first come, first served, or those most often promoted first."""
+        """Put a job into the queue: in order of submission, or the most often promoted first."""
         self.submitted += 1
         order = (
             (slot[0] - slot[1], self.submitted)
@@ -138,7 +140,7 @@ class Search:
             started = self.clock.now
             self.clock.after(
                 self.costs.start + self.costs.at("open", self.n_trials),
-                lambda s=slot, t=started: self.claim(s, t),
+                partial(self.claim, slot, started),
             )
 
     def claim(self, slot: dag.Slot, started: float) -> None:
@@ -218,16 +220,14 @@ class Pool:
     def run(self) -> Played:
         """Play the search to its end."""
         for worker in range(self.workers):
-            self.clock.after(self.costs.start, lambda w=worker: self.next_job(w, None))
+            self.clock.after(self.costs.start, partial(self.next_job, worker, None))
         self.clock.run()
         self.played.end = max(end for _, end, _ in self.played.trainings)
         self.played.held = self.workers * self.played.end
         return self.played
 
     def next_job(self, worker: int, just_ended: float | None) -> None:
-        """Promote from the highest rung that has something to promote, else take a new
-        configuration.
-        """
+        """Promote from the highest rung that can, else take a new configuration."""
         for rung in range(RUNGS - 2, -1, -1):
             ended = self.rungs[rung]
             chosen = next(

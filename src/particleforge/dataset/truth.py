@@ -117,8 +117,9 @@ def build_truth(
 def _balance(
     particles: Table, targets: Table, spoilt: BoolArray, accepted: BoolArray, made_track: BoolArray
 ) -> Balance:
-    """Return the balance of truth particles that made an unusable element (``spoilt``), fly within
-    the acceptance, made a track.
+    """Return the balance of truth particles from what is known of each.
+
+    ``spoilt``: made an unusable element; ``accepted``: flies within the acceptance.
     """
     rest = np.ones(particles.n_rows, bool)
     return balance_of(

@@ -97,8 +97,9 @@ def one_per_event(file: DelphesFile, leaf: str, start: int, stop: int) -> Array:
 def merged(
     tables: Sequence[Table], n_events: int, columns: Mapping[str, type]
 ) -> tuple[Table, IntArray]:
-    """Return several tables as one, event by event, and the new row of each row of the tables in
-    turn.
+    """Return several tables as one, event by event, and the new row of each of their rows.
+
+    Rows are those of the tables in turn.
     """
     event = np.concatenate([np.zeros(0, np.int64), *(table.events() for table in tables)])
     order = np.argsort(event, kind="stable")
@@ -115,9 +116,7 @@ def merged(
 
 
 def all_of(parts: Sequence[tuple[Table, Pairs]], row: IntArray) -> Pairs:
-    """Return the references of several tables that ``merged`` made one of, null references
-    included.
-    """
+    """Return the references of several tables that ``merged`` joined, null ones included."""
     firsts = np.cumsum([0, *(table.n_rows for table, _ in parts)])
     return combined(
         [

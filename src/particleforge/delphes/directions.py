@@ -20,7 +20,7 @@ def momentum_of(pt: FloatArray, eta: FloatArray, phi: FloatArray) -> dict[str, F
 def on_face(
     eta: FloatArray, phi: FloatArray, ecal: SamplingConfig
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the points in mm where lines from the origin meet the inner face of barrel or endcap."""
+    """Return where lines from the origin meet the inner face of barrel or endcap, in mm."""
     eta = np.clip(eta, -ETA_MAX, ETA_MAX)
     sin_theta, cos_theta = 1 / np.cosh(eta), np.tanh(eta)
     barrel, endcap = (

@@ -150,9 +150,7 @@ class Chunk:
         return owner, member
 
     def kept(self, pairs: Pairs) -> Pairs:
-        """Leave out, and count, pairs that point nowhere or have a weight that is not a finite
-        number.
-        """
+        """Leave out, and count, pairs that point nowhere or have a weight that is not finite."""
         keep = (pairs.left >= 0) & (pairs.right >= 0) & np.isfinite(pairs.weight)
         self.counts["references_dropped"] += int(np.sum(~keep))
         return pairs.where(keep)

@@ -32,8 +32,9 @@ class RungProgress:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best trial of the highest rung, and the configured settings at the highest rung that both
-    have.
+    """The best trial of the highest rung, and the configured settings to compare.
+
+    These are at the highest rung that both have.
     """
 
     trial: int

@@ -1,8 +1,8 @@
 r"""Columns that the steps of the simulation exchange: flat arrays over a batch of events.
 
-Units: GeV (c = 1), mm, ns, radians. Every collection has ``event``, the index of the event within the
-batch, ascending; references to others are row numbers within the batch (not within the
-event), -1 for none. Nothing here computes physics.
+Units: GeV (c = 1), mm, ns, radians. Every collection has ``event``, the index of the event within
+the batch, ascending; references to others are row numbers within the batch (not within the event),
+-1 for none. Nothing here computes physics.
 
     Particles -> Entering -> Hits -> Clusters -> Candidates
         \------> Tracks ---------------------/
@@ -47,7 +47,10 @@ class SubDetector(IntEnum):
 
 
 class Rows:
-    """Base of the collections: all members are arrays, columns if the first axis has their length."""
+    """Base of the collections: all members are arrays.
+
+    Those whose first axis is the collection's length are its columns.
+    """
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -60,7 +63,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Particles(Rows):
-    """The truth record: all generator particles of an event in generator order, then what the
+    """The truth history: all generator particles of an event in generator order, then what the
     simulation made of them.
 
     ``parents_index[parents_offsets[i]:parents_offsets[i + 1]]`` are the parents of particle ``i``,
