@@ -6,9 +6,7 @@ SECRET = "secret"  # type of an error whose message must not repeat the value
 
 
 class Block(BaseModel):
-    """A block of the configuration: unknown keys are refused, values do not change after
-    validation.
-    """
+    """A block of the configuration: no unknown keys, and no changes after validation."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
