@@ -104,9 +104,7 @@ def check_dataset(
 def compare_samples(
     settings: CompareSamplesSettings, verdicts: Sequence[Path], work: Path, output: Path
 ) -> None:
-    """Compare the samples, whose verdicts are given, with each other and write the verdict on all
-    of the dataset.
-    """
+    """Compare the samples, given their verdicts, and write the verdict on the whole dataset."""
     made = Provenance.of("compare_samples", settings.plain(), verdicts)
     samples = {
         found["sample"]: found
@@ -148,9 +146,7 @@ def _name(path: Path) -> str:
 
 
 def _kept(record: Path, digest: str, path: Path, layout: Any) -> dict[str, Any]:
-    """Return a shard's statistics: those kept from before if they are of these bytes and this code,
-    else new ones.
-    """
+    """Return a shard's statistics, kept from before if its bytes and this code are the same."""
     kept = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
         write_json(
@@ -208,7 +204,7 @@ def _judge(
 
 
 def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, str]:
-    """Return the range of a column, and the key of the configuration that sets it if there is one."""
+    """Return a column's range, and the key of the configuration that sets it if there is one."""
     collection, _, member = column.rpartition(".")
     limits = settings.checks
     fields = {
