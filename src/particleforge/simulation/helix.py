@@ -97,8 +97,9 @@ def _straight_to_cylinder(state: State, radius: Values | float) -> Values:
 
 
 def _curved_to_cylinder(state: State, radius: Values | float, b_field_tesla: float) -> Values:
-    """Intersect the circle of the helix with the cylinder's: the angle, seen from the circle's
-    centre, fixes the turn.
+    """Intersect the circle of the helix with the cylinder's.
+
+    The angle, seen from the circle's centre, fixes the turn.
     """
     turning = state.turning(b_field_tesla)
     signed_radius = state.pt / state.p / turning

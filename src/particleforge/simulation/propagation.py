@@ -49,8 +49,9 @@ CREATED_IN_SIMULATION = 1 << 30
 
 @dataclass(frozen=True)
 class Flights:
-    """Charged particles in the tracking volume: how far each flew, and the momentum that a track
-    fit would see.
+    """Charged particles in the tracking volume: how far each flew, and its momentum.
+
+    The momentum is the one that a track fit would see.
     """
 
     particle: Rows  # row in Particles
@@ -325,8 +326,9 @@ _NEW_COLUMNS = ("parent", "pdg", "px", "py", "pz", "mass", "x", "y", "z", "time"
 
 
 class _Record:
-    """The truth record under construction: generator rows first, each generation of secondaries
-    appended.
+    """The truth record under construction: generator rows first, then the secondaries.
+
+    Each generation of secondaries is appended.
     """
 
     def __init__(self, generated: Particles) -> None:

@@ -1,5 +1,4 @@
-r"""Records that the steps of the simulation exchange: structures of flat arrays over a batch of
-events.
+r"""Records that the steps of the simulation exchange: flat arrays over a batch of events.
 
 Units: GeV (c = 1), mm, ns, radians. Every record has ``event``, the index of the event within the
 batch, ascending; references to other records are row numbers within the batch (not within the
@@ -48,8 +47,9 @@ class SubDetector(IntEnum):
 
 
 class Rows:
-    """Base of the records: all members are arrays, those whose first axis is the record's length
-    are its columns.
+    """Base of the records: all members are arrays.
+
+    Those whose first axis is the record's length are its columns.
     """
 
     def __len__(self) -> int:
@@ -63,8 +63,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Particles(Rows):
-    """The truth record: all generator particles of an event in generator order, then what the
-    simulation made of them.
+    """The truth record: all generator particles of an event, then what the simulation made.
+
+    Generator particles are in generator order.
 
     ``parents_index[parents_offsets[i]:parents_offsets[i + 1]]`` are the parents of particle ``i``,
     likewise the daughters. ``generator_status`` is 1 for what the generator left stable, 2 for what
