@@ -1,5 +1,4 @@
-"""The model card: what an exported model is, what it was trained on, how good it is, how it is
-used, where it ends.
+"""The model card: what an exported model is, its training, quality, use and limits.
 
 Inputs -> outputs: content of the checkpoint, the manifest and the parity report -> Markdown. After
 Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993), as far as its sections apply
@@ -35,11 +34,14 @@ def _summary(saved: dict[str, Any], calorimeter_type: str, n_parameters: int) ->
     model = saved["model"]
     return f"""# Particle-flow model
 
-Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for every element, whether it stands for a
+Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for \
+every element, whether it stands for a
 particle, of which class, with which charge and four-momentum.
 
-Masked set transformer with {n_parameters} parameters: width {model["width"]}, {model["n_layers"]} layers,
-{model["n_heads"]} heads. An event's output does not depend on padding, on other events of the batch, or on the order of elements.
+Masked set transformer with {n_parameters} parameters: width {model["width"]}, {model["n_layers"]} \
+layers,
+{model["n_heads"]} heads. An event's output does not depend on padding, on other events of the \
+batch, or on the order of elements.
 """
 
 
@@ -60,13 +62,16 @@ def _interface(inputs: ModelInputs) -> str:
 
 | name | type | shape | meaning |
 |---|---|---|---|
-| `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and normalisation are inside the model |
+| `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and \
+normalisation are inside the model |
 | `element_type` | int64 | [batch, elements] | 0 padding, {_codes(inputs)} |
-| `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 is "no particle" |
+| `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 \
+is "no particle" |
 | `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
 | `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
 
-Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, ...), charge 0, momentum 0.
+Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, \
+...), charge 0, momentum 0.
 
 | element type | column | feature | unit | transform inside |
 |---|---|---|---|---|
@@ -90,7 +95,8 @@ def _data(manifest: dict[str, Any]) -> str:
     )
     return f"""## Training data
 
-Simulated events of the samples {", ".join(manifest["samples"])}; splits are disjoint by event identity, the normalisation is from
+Simulated events of the samples {", ".join(manifest["samples"])}; splits are disjoint by event \
+identity, the normalisation is from
 the train split alone.
 
 | split | events | elements |
@@ -107,18 +113,22 @@ def _quality(saved: dict[str, Any], parity: Parity) -> str:
     )
     return f"""## Quality
 
-Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, missing momentum, efficiency,
+Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, \
+missing momentum, efficiency,
 fake rate) is a stage of its own; see its metrics and the report.
 
-Against the network in torch, on {parity.n_events} events of {parity.lengths[0]} to {parity.lengths[1]} elements, alone and in a padded
-batch: class scores differ by at most {parity.score_difference:.1e}, momenta by at most {parity.momentum_difference:.1e} of the energy.
+Against the network in torch, on {parity.n_events} events of {parity.lengths[0]} to \
+{parity.lengths[1]} elements, alone and in a padded
+batch: class scores differ by at most {parity.score_difference:.1e}, momenta by at most \
+{parity.momentum_difference:.1e} of the energy.
 """
 
 
 def _limits(manifest: dict[str, Any]) -> str:
     return f"""## Limits
 
-* Valid for events like those of the training samples ({", ".join(manifest["samples"])}), in the detector that recorded them; other
+* Valid for events like those of the training samples ({", ".join(manifest["samples"])}), in the \
+detector that recorded them; other
   detectors, energies or pile-up need a training of their own.
 * One particle per element: particles that share an element come out as one.
 * Trained on simulation only; nothing is known of its behaviour on recorded data.

@@ -1,5 +1,6 @@
-"""Fine-tuning: initial weights from a network that was trained elsewhere, on another detector or in
-another run.
+"""Fine-tuning: initial weights from a network that was trained elsewhere.
+
+It was trained on another detector or in another run.
 
 Inputs -> outputs: a new network and a ``best.pt`` (``model.saved``) or a checkpoint
 (``training.checkpoint``) of another training -> the network's weights with everything of the other
@@ -73,8 +74,9 @@ def read_source(path: Path) -> Source:
 
 
 def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tensor], str]:
-    """Return new values of all of ``network``'s parameters, and one line that says what was copied
-    and what is fresh.
+    """Return new values of all of ``network``'s parameters, and one line about them.
+
+    The line says what was copied and what is fresh.
 
     A UserError names the settings of ``model`` whose difference makes other shapes.
     """
@@ -105,8 +107,9 @@ def transferred(source: Source, network: SetTransformer) -> tuple[dict[str, Tens
 
 
 def start_from(network: SetTransformer, path: Path) -> str:
-    """Overwrite the network's parameters with what a file holds of them and return the line of
-    ``transferred``.
+    """Overwrite the network's parameters with what a file holds of them.
+
+    Return the line of ``transferred``.
     """
     values, line = transferred(read_source(path), network)
     with torch.no_grad():
@@ -116,8 +119,9 @@ def start_from(network: SetTransformer, path: Path) -> str:
 
 
 def _columns(inputs: ModelInputs) -> _Labels:
-    """Return what the columns of the input projection stand for: per element type its features,
-    then a bias.
+    """Return what the columns of the input projection stand for.
+
+    They are per element type its features, then a bias.
     """
     labels: list[tuple[str, ...] | None] = []
     for element_type in inputs.element_types:

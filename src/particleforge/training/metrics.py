@@ -1,5 +1,4 @@
-"""The record of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet
-table at the end.
+"""The record of a training: rows on disk while it runs, TensorBoard, a Parquet table at the end.
 
 Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder,
 event files, and a Parquet table with one row per value: ``step``, ``epoch``, ``split`` (train or
@@ -85,9 +84,7 @@ def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
-    """Write recorded rows as TensorBoard scalars, in place of any event files that the folder
-    holds.
-    """
+    """Write recorded rows as TensorBoard scalars, in place of event files that the folder holds."""
     writer = _event_writer(tensorboard)
     for row in rows:
         for name, value in row["values"].items():

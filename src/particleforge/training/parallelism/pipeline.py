@@ -40,8 +40,9 @@ class Stage(nn.Module):
         self.network, self.layers, self.precision = network, layers, precision
 
     def forward(self, x: Tensor, *, features: Tensor, element_type: Tensor) -> Any:
-        """Return embeddings of embeddings ``x`` [B, N, width], which the first stage ignores, or
-        the outputs as a tuple.
+        """Return embeddings of embeddings ``x`` [B, N, width], or the outputs as a tuple.
+
+        The first stage ignores ``x``.
         """
         network = self.network
         with autocast(features.device, self.precision):
@@ -91,8 +92,9 @@ class PipelineParallelism(ModelParallelism):
 
     @torch.no_grad()
     def _boundary_types(self, network: SetTransformer) -> tuple[torch.dtype, torch.dtype]:
-        """Return the types of the embeddings that this stage receives and sends, found with one
-        element.
+        """Return the types of the embeddings that this stage receives and sends.
+
+        They are found with one element.
         """
         features, element_type = (
             torch.ones(1, 1, network.inputs.n_features),
