@@ -1,5 +1,4 @@
-"""What a search is to find: a low validation loss, or a low loss at a low cost of the trained
-network.
+"""What a search is to find: a low validation loss, or a low loss at a low cost of the network.
 
 Inputs -> outputs: a network's settings and the manifest -> its cost ``inference_gflop``;
 candidates, each with loss and cost -> their Pareto front, and the order in which the configured
@@ -87,8 +86,9 @@ class Candidate:
 def with_costs(
     trials: Sequence[SearchTrial], settings: HpoSettings, manifest: Path
 ) -> list[SearchTrial]:
-    """Return the trials with the cost of their networks, if that is an objective, also those made
-    before it was one.
+    """Return the trials with the cost of their networks, if that is an objective.
+
+    That includes trials made before it was one.
     """
     if INFERENCE_GFLOP not in settings.hpo.objectives:
         return list(trials)
@@ -117,8 +117,9 @@ def top_candidates(trials: Sequence[SearchTrial]) -> list[Candidate]:
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return the candidates that no other beats in loss without costing more, or in cost without
-    losing more; lowest loss first.
+    """Return the candidates that none beats in loss or cost without being worse in the other.
+
+    The lowest loss comes first.
 
     Of candidates equal in both, the first by name. Without costs that is the one of the lowest
     loss.
