@@ -1,8 +1,9 @@
-"""How a search scales with workers: a discrete-event simulation of its graph of jobs over measured
-overheads.
+"""How a search scales with workers: its graph of jobs, simulated over measured overheads.
+
+The simulation is one of discrete events.
 
     python benchmarks/hpo_scaling.py [--slots 243 972] [--workers 1 2 4 8 16 24 48 96 1000]
-    [--figure docs/figures/hpo_scaling.png]
+        [--figure docs/figures/hpo_scaling.png]
 
 First it measures, in this process: what a slot's access to the study costs at several sizes of the
 study (a real study on a journal file in a temporary folder, filled by claims and results as slots
@@ -32,6 +33,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,8 @@ class Clock:
     """The loop of events."""
 
     def __init__(self) -> None:
-        self.now, self._events, self._number = 0.0, [], 0
+        self.now, self._number = 0.0, 0
+        self._events: list[Event] = []
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Do something later."""
@@ -142,7 +145,7 @@ class Search:
         return self.record
 
     def submit(self, slot: dag.Slot) -> None:
-        """Put a job into the queue: first come, first served, or those most often promoted first."""
+        """Put a job into the queue: in order of submission, or the most often promoted first."""
         self.submitted += 1
         order = (
             (slot[0] - slot[1], self.submitted)
@@ -165,7 +168,7 @@ class Search:
             started = self.clock.now
             self.clock.after(
                 self.costs.start + self.costs.at("open", self.n_trials),
-                lambda s=slot, t=started: self.claim(s, t),
+                partial(self.claim, slot, started),
             )
 
     def claim(self, slot: dag.Slot, started: float) -> None:
@@ -245,16 +248,14 @@ class Pool:
     def run(self) -> Record:
         """Play the search to its end."""
         for worker in range(self.workers):
-            self.clock.after(self.costs.start, lambda w=worker: self.next_job(w, None))
+            self.clock.after(self.costs.start, partial(self.next_job, worker, None))
         self.clock.run()
         self.record.end = max(end for _, end, _ in self.record.trainings)
         self.record.held = self.workers * self.record.end
         return self.record
 
     def next_job(self, worker: int, just_ended: float | None) -> None:
-        """Promote from the highest rung that has something to promote, else take a new
-        configuration.
-        """
+        """Promote from the highest rung that can, else take a new configuration."""
         for rung in range(RUNGS - 2, -1, -1):
             ended = self.rungs[rung]
             chosen = next(
