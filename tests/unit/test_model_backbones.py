@@ -43,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
 
 
 def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> SetTransformer:
-    """Return a network whose elements influence one another and differ much, as a trained one's do."""
+    """Return a network whose elements influence each other and differ much, as if trained."""
     torch.manual_seed(0)
     network = SetTransformer(ModelConfig(backbone=backbone, **{**SMALL, **changes}), inputs).eval()
     for name, parameter in network.named_parameters():
