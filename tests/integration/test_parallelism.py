@@ -1,4 +1,4 @@
-"""Every parallelism of a training gives DDP's curve on its ranks and continues any other's state."""
+"""Every parallelism of a training gives DDP's curve on its ranks, and continues others' states."""
 
 import contextlib
 import os
