@@ -216,7 +216,7 @@ def _run(profile: Path, folder: Path, jobs: Mapping[str, Any], timeout_s: float)
 
 
 def _queued(folder: Path, *fields: str) -> list[list[str]]:
-    """Return these fields of squeue for the jobs of this user whose working folder is ``folder``."""
+    """Return these fields of squeue for this user's jobs whose working folder is ``folder``."""
     lines = _said(
         "squeue",
         "--noheader",

@@ -1,8 +1,8 @@
 """The part of ``particleforge check-cluster`` that runs inside a job.
 
-``python -m particleforge.orchestration.cluster.probe KIND OUTPUT``: look at this node (``cpu``), its GPUs
-(``gpu``), or two nodes and the network between them (``nodes``), and write what was found as JSON.
-The jobs' own settings come from ``check.json`` beside OUTPUT.
+``python -m particleforge.orchestration.cluster.probe KIND OUTPUT``: look at this node (``cpu``),
+its GPUs (``gpu``), or two nodes and the network between them (``nodes``), and write what was found
+as JSON. The jobs' own settings come from ``check.json`` beside OUTPUT.
 """
 
 import json
