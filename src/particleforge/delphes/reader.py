@@ -296,8 +296,9 @@ class _Chunk:
         return Table(read.offsets, columns), self.references(branch, read)
 
     def states(self, read: Table, b_field_tesla: float) -> Table:
-        """Return the states of the tracks as read, those at the interaction point and at the
-        calorimeter in turn.
+        """Return the states of the tracks as read.
+
+        Those at the interaction point and at the calorimeter take turns.
         """
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
         with np.errstate(
@@ -341,8 +342,9 @@ class _Chunk:
         return Table(2 * read.offsets, interleaved)
 
     def clusters(self, ecal: SamplingConfig) -> tuple[Table, Pairs]:
-        """Read what stands for clusters as one table, event by event, and (cluster, key of a
-        particle in it).
+        """Read what stands for clusters as one table, and (cluster, key of a particle in it).
+
+        The table is laid out event by event.
         """
         parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
         names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
@@ -399,8 +401,9 @@ class _Chunk:
     def candidates(
         self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs
     ) -> tuple[Table, Pairs, Pairs]:
-        """Read the e-flow as one table, event by event, with the tracks and clusters that its
-        objects stand for.
+        """Read the e-flow as one table, with the tracks and clusters that its objects stand for.
+
+        The table is laid out event by event.
         """
         names = self.branches
         parts = [self.eflow_tracks(names.eflow_tracks)] if self.file.has(names.eflow_tracks) else []
@@ -484,7 +487,7 @@ class _Chunk:
         return Table(read.offsets, columns), self.reference_lists(branch, read)
 
     def eflow_towers(self, branch: str, pdg: int) -> tuple[Table, Pairs]:
-        """Read the neutral candidates of one kind, and (candidate, key of a particle in its tower)."""
+        """Read one kind of neutral candidates, and (candidate, key of a particle in its tower)."""
         read, refs = self.towers(branch)
         energy = read["energy"]
         momentum = _momentum(
@@ -511,7 +514,10 @@ def _momentum(pt: FloatArray, eta: FloatArray, phi: FloatArray) -> dict[str, Flo
 def _on_face(
     eta: FloatArray, phi: FloatArray, ecal: SamplingConfig
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the points in mm where lines from the origin meet the inner face of barrel or endcap."""
+    """Return the points in mm where lines from the origin meet the barrel's or endcap's face.
+
+    It is the inner face.
+    """
     eta = np.clip(eta, -_ETA_MAX, _ETA_MAX)
     sin_theta, cos_theta = 1 / np.cosh(eta), np.tanh(eta)
     barrel, endcap = (
@@ -529,8 +535,9 @@ def _on_face(
 def _merged(
     tables: Sequence[Table], n_events: int, columns: Mapping[str, type]
 ) -> tuple[Table, IntArray]:
-    """Return several tables as one, event by event, and the new row of each row of the tables in
-    turn.
+    """Return several tables as one, event by event, and the new row of each of their rows.
+
+    Rows are those of the tables in turn.
     """
     event = np.concatenate([np.zeros(0, np.int64), *(table.events() for table in tables)])
     order = np.argsort(event, kind="stable")
@@ -547,9 +554,7 @@ def _merged(
 
 
 def _all_of(parts: Sequence[tuple[Table, Pairs]], row: IntArray) -> Pairs:
-    """Return the references of several tables that ``_merged`` made one of, null references
-    included.
-    """
+    """Return the references of several tables that ``_merged`` joined, null ones included."""
     firsts = np.cumsum([0, *(table.n_rows for table, _ in parts)])
     return combined(
         [

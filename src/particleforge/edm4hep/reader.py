@@ -319,8 +319,9 @@ class Chunk:
         return tracks, states, Pairs.of(owner, member)
 
     def dedx(self, name: str, tracks: Table) -> Array:
-        """Return the specific ionisation: the track's first quantity, else that of a collection
-        beside the tracks, else zeros.
+        """Return the specific ionisation: the track's first quantity, else a collection's, else 0.
+
+        The collection lies beside the tracks.
         """
         values = np.zeros(tracks.n_rows)
         stem = self.layout.vector("Track", name, "dxQuantities")
@@ -508,18 +509,14 @@ class Chunk:
         return owner, member
 
     def kept(self, pairs: Pairs) -> Pairs:
-        """Leave out, and count, pairs that point nowhere or have a weight that is not a finite
-        number.
-        """
+        """Leave out, and count, pairs that point nowhere or have a weight that is not finite."""
         keep = (pairs.left >= 0) & (pairs.right >= 0) & np.isfinite(pairs.weight)
         self.counts["references_dropped"] += int(np.sum(~keep))
         return pairs.where(keep)
 
 
 def _first_at(location: Array, owner: IntArray, n_owners: int, wanted: Sequence[int]) -> BoolArray:
-    """Tell of each state whether its location is the first of ``wanted`` that its owner has a state
-    at.
-    """
+    """Tell of each state whether its location is the first of ``wanted`` that its owner has."""
     chosen, served = np.zeros(len(location), bool), np.zeros(n_owners, bool)
     for place in wanted:
         here = (location == place) & ~served[owner]
