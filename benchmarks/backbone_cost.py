@@ -1,9 +1,8 @@
-"""Cost of the backbones against the number of elements of an event, and their loss on the same
-events.
+"""Cost of the backbones against the number of elements, and their loss on the same events.
 
     python benchmarks/backbone_cost.py [--lengths 128 512 2048 8192 32768] [--precision fp32]
-    [--threads 1] [--memory-gb 8] python benchmarks/backbone_cost.py --train
-    results/clic/shards/manifest.json [--steps 300]
+        [--threads 1] [--memory-gb 8]
+    python benchmarks/backbone_cost.py --train results/clic/shards/manifest.json [--steps 300]
 
 Without ``--train``: the forward and backward pass of a network of the default size with each
 backbone, on random elements spread evenly in eta and phi, about 8192 at a time (one event where it
@@ -57,7 +56,7 @@ def random_network(backbone: str) -> ParticleFlowNetwork:
         name: {"mean": [0.0] * len(listed), "std": [1.0] * len(listed)}
         for name, listed in features.items()
     }
-    classes = [
+    classes: list[dict[str, Any]] = [
         {"name": "none"},
         *({"name": str(i), "pdg": i, "charged": i < 3, "mass_gev": 0.0} for i in range(5)),
     ]
@@ -117,8 +116,9 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Return the most memory used so far: by the process on CPUs (Linux counts it in kB), by
-    tensors on a device.
+    """Return the most memory used so far.
+
+    It is that of the process on CPUs (Linux counts it in kB), that of tensors on a device.
     """
     if device.type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,8 +1,9 @@
-"""Speed and memory of the dataset stage on events as long as those of a full simulation, from ROOT
-to Parquet.
+"""Speed and memory of the dataset stage on events as long as those of a full simulation.
+
+The stage leads from ROOT to Parquet.
 
     python benchmarks/dataset_speed.py [--detector clic] [--events 400] [--lengths 800 1600 3200]
-    [--chunk-events 25 50 100] [--profile]
+        [--chunk-events 25 50 100] [--profile]
 
 Makes events of about 8 000 hits, 100 clusters, 50 tracks and 2 000 particles (``full_simulation``),
 as RNTuple and as TTree, and measures, in CPU time of this process, so that other load on the
@@ -32,6 +33,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import uproot
@@ -76,17 +78,15 @@ def branches_read(settings: DatasetSettings, path: Path, output: Path) -> list[s
         names.add(leaf)
         return read(file, leaf, *entries)
 
-    EventFile.jagged = noting  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(EventFile, "jagged", noting):
         build_dataset(settings, [path], output)
-    finally:
-        EventFile.jagged = read  # type: ignore[method-assign]
     return sorted(names)
 
 
 def raw_read_s(path: Path, names: list[str]) -> float:
-    """Return the CPU time that uproot needs for these leaves of all events, opening the file
-    included.
+    """Return the CPU time that uproot needs for these leaves of all events.
+
+    Opening the file is included.
     """
     wanted = set(names)
 
@@ -166,14 +166,10 @@ def main() -> None:
                 settings_of(options.detector, chunk), [options.build], folder / "out.parquet"
             )
             # not getrusage, whose maximum includes that of the process which started this one
-            print(
-                int(
-                    re.search(
-                        r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii")
-                    )[1]
-                )
-                / 1024
-            )  # type: ignore[index]
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+            assert peak, "the system does not say how much memory was used"
+            print(int(peak[1]) / 1024)
             return
         measure(options, folder)
 
@@ -228,8 +224,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 
 def memory(options: argparse.Namespace, run: Any, detector: Any, folder: Path) -> dict[str, Any]:
-    """Return peak memory by length of the file and by size of the chunks, and what a file of 10 GB
-    would take.
+    """Return peak memory by length of the file and by size of the chunks, and that for 10 GB.
+
+    The latter is what a file of 10 GB would take.
     """
     if not options.lengths:
         return {}

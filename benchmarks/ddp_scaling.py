@@ -1,8 +1,9 @@
-"""Scaling of DDP: measured on one and two ranks of this machine, modelled from measured terms
-beyond.
+"""Scaling of DDP: measured on one and two ranks, modelled from measured terms beyond.
+
+The ranks are of this machine.
 
     python benchmarks/ddp_scaling.py [--width 256] [--layers 4] [--budget 2048] [--network-gbit 200]
-    [--network-latency-us 5]
+        [--network-latency-us 5]
 
 Measured, with one core per rank and real trainings (``launch.run_training``) on random events of
 realistic lengths:
@@ -15,8 +16,8 @@ realistic lengths:
 
 Modelled, and labelled so: a step of n ranks takes
 
-    compute(elements per rank) + exposed(n) + 2 all-reduces of the step's sums,   but at least the
-    time of loading
+    compute(elements per rank) + exposed(n) + 2 all-reduces of the step's sums,
+    but at least the time of loading
 
 * compute: a line through the measured steps of one rank;
 * an all-reduce of S bytes in a ring (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69 (2009)
@@ -93,15 +94,17 @@ class Terms:
     elements_per_event: float
 
     def loading(self, ranks: int, elements: float) -> float:
-        """Return the seconds that a rank's loader needs for a step in which each rank has so many
-        elements.
+        """Return the seconds that a rank's loader needs for a step.
+
+        Each rank has so many elements in it.
         """
         events = elements / self.elements_per_event
         return ranks * events * self.decode_s + events * self.copy_s
 
     def step(self, ranks: int, elements: float, link: Link) -> float:
         """Return the seconds of a step in which each rank has so many elements."""
-        sizes, left = [], self.gradient_bytes
+        sizes: list[float] = []
+        left = self.gradient_bytes
         while left > 0:
             sizes.append(min(left, BUCKETS[bool(sizes)]))
             left -= sizes[-1]
@@ -137,8 +140,9 @@ def settings_of(options: argparse.Namespace, ranks: int, budget: int) -> TrainSe
 def measured_training(
     manifest: Path, options: argparse.Namespace, ranks: int, budget: int
 ) -> dict[str, float]:
-    """Train, one core per rank, and return the medians of the rows after the first, and the seconds
-    of a step.
+    """Train, one core per rank, and return medians of the rows and the seconds of a step.
+
+    The first row does not count.
     """
     settings = settings_of(options, ranks, budget)
     with tempfile.TemporaryDirectory() as folder:
@@ -230,8 +234,9 @@ def measured_all_reduce() -> list[tuple[int, float]]:
 
 
 def fitted_link(points: list[tuple[int, float]]) -> Link:
-    """Return the ring's latency and bandwidth from times of two ranks: 2 latency + S / bandwidth,
-    by least relative squares.
+    """Return the ring's latency and bandwidth from times of two ranks.
+
+    A time is 2 latency + S / bandwidth, fitted by least relative squares.
     """
     sizes, times = np.array(points, dtype=np.float64).T
     latency, per_byte = np.linalg.lstsq(
@@ -256,7 +261,8 @@ def print_modelled(
             " GB/s per ring neighbour"
         )
         print(
-            f"{'ranks':>6}{'weak: step s':>14}{'efficiency':>12}{'loading s':>11}{'strong: step s':>16}{'efficiency':>12}"
+            f"{'ranks':>6}{'weak: step s':>14}{'efficiency':>12}{'loading s':>11}"
+            f"{'strong: step s':>16}{'efficiency':>12}"
         )
         for ranks in MANY_RANKS:
             step, step_strong = (

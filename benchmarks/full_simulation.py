@@ -1,5 +1,6 @@
-"""Events as long as those of a full simulation, from the parametric one, for measuring the data
-stages.
+"""Events as long as those of a full simulation, made from the parametric one.
+
+They serve to measure the data stages.
 
 Inputs -> outputs: a detector and a number of events -> an EDM4hep file (RNTuple), and the same
 content as a TTree.
@@ -63,8 +64,9 @@ def write_full_simulation(
 
 
 def write_as_tree(source: Path, target: Path) -> None:
-    """Write an RNTuple's leaves as the branches of a TTree, one basket each for every
-    ``EVENTS_PER_BATCH`` events.
+    """Write an RNTuple's leaves as the branches of a TTree.
+
+    There is one basket each for every ``EVENTS_PER_BATCH`` events.
     """
     with uproot.open(source) as read, uproot.recreate(target, compression=uproot.ZSTD(3)) as write:
         table = read["podio_metadata"]["events___idTable"].array()
@@ -101,7 +103,7 @@ def _chunks(
 
 
 def with_showers(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Return the batch with secondaries between particles and what they left in the calorimeters."""
+    """Return the batch with secondaries between particles and their traces in the calorimeters."""
     particles, hits = batch.particles, batch.hits
     order = np.lexsort((hits.contribution_hit, hits.contribution_particle))
     ancestor = hits.contribution_particle[order]
@@ -159,8 +161,9 @@ def _secondaries(
 def _appended(
     particles: Particles, parent: np.ndarray, more: dict[str, np.ndarray]
 ) -> tuple[Particles, np.ndarray]:
-    """Return the particles of each event followed by ``more`` of them, and the new row of each old
-    or appended one.
+    """Return each event's particles followed by ``more`` of them, and the rows' new numbers.
+
+    There is a new row for each old or appended one.
     """
     n = len(particles)
     columns = {}

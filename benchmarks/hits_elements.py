@@ -1,7 +1,7 @@
 """Speed and size of the data stages with clusters and with hits as elements, on one core.
 
     python benchmarks/hits_elements.py [--detector clic] [--sample ttbar] [--events 100]
-    [--thresholds-mev 0 10 30]
+        [--thresholds-mev 0 10 30]
 
 Simulates the events once, then builds the dataset, selects, and writes shards for clusters and for
 hits above each threshold. Times are CPU times of this process, so that other load on the machine
@@ -141,7 +141,8 @@ def main() -> None:
             for name in STAGES
         )
         print(
-            f"  {label:<18}{found['elements_per_event']:10.1f}{found['merged_share']:9.2%}{found['dropped_share']:9.2%}{rates}"
+            f"  {label:<18}{found['elements_per_event']:10.1f}{found['merged_share']:9.2%}"
+            f"{found['dropped_share']:9.2%}{rates}"
         )
     print(
         json.dumps(

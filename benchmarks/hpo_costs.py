@@ -1,7 +1,6 @@
-"""What a search costs beside its trainings, measured: access to the study, and reading a
-checkpoint.
+"""What a search costs beside its trainings: access to the study, and reading a checkpoint.
 
-For ``hpo_scaling``, which simulates searches with these costs.
+Both are measured, for ``hpo_scaling``, which simulates searches with these costs.
 """
 
 import json
@@ -145,9 +144,7 @@ def sync_seconds(folder: Path) -> float:
 
 
 def checkpoint_seconds() -> tuple[float, float]:
-    """Return the seconds that reading a checkpoint of the default network takes, and its size in
-    MB.
-    """
+    """Return the seconds to read a checkpoint of the default network, and its size in MB."""
     import torch
     from backbone_cost import random_network
 

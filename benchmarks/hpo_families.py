@@ -1,5 +1,6 @@
-"""Families of learning curves on which searches are compared: what a training of a configuration
-reaches after a budget.
+"""Families of learning curves on which searches are compared.
+
+A curve is what a training of a configuration reaches after a budget.
 
 A family is an object with
 
@@ -16,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ class PowerLaw:
         """Return the loss after a share of the full budget, without noise."""
         rate, layers = _unit(config, "learning_rate"), _unit(config, "n_layers")
         exponent = 0.3 + 0.5 * rate
-        return self.final(config) + (0.03 + 0.05 * layers) * share**-exponent
+        return self.final(config) + (0.03 + 0.05 * layers) * float(share**-exponent)
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
         """Return one noisy value."""
@@ -92,8 +93,9 @@ class PowerLaw:
 
 
 class Crossing(PowerLaw):
-    """Fast learners end worse: high learning rates and shallow networks fall at once and then stay
-    where they are.
+    """Fast learners end worse.
+
+    High learning rates and shallow networks fall at once and then stay where they are.
     """
 
     def final(self, config: Mapping[str, Any]) -> float:
@@ -117,7 +119,7 @@ class Crossing(PowerLaw):
             _unit(config, "n_layers"),
         )
         slowness = (1.0 - 0.8 * rate) * (0.4 + 0.6 * layers) * (0.7 + 0.6 * dropout)
-        return self.final(config) + 0.3 * slowness * (share**-0.6 - 1)
+        return self.final(config) + 0.3 * slowness * float(share**-0.6 - 1)
 
 
 class Plateau(PowerLaw):
@@ -134,9 +136,9 @@ class Plateau(PowerLaw):
             _unit(config, "n_layers"),
         )
         # as a share of the full budget
-        start = 0.01 * 60 ** (0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate)
+        start: float = 0.01 * 60 ** (0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate)
         learnt = 1 / (1 + (start / share) ** 4)
-        return 1.6 - (1.6 - self.final(config) - 0.03 * share**-0.3) * learnt
+        return 1.6 - (1.6 - self.final(config) - 0.03 * float(share**-0.3)) * learnt
 
 
 class Diverging(PowerLaw):
@@ -171,7 +173,7 @@ class Recorded:
         self.steps = np.array(table["steps"].iloc[0], dtype=float)
         self.max_budget = float(self.steps[-1])
         curves = np.log(np.stack(list(table["valid_loss"])))
-        features = self._features(table.to_dict("records"))
+        features = self._features(cast("list[dict[str, Any]]", table.to_dict("records")))
         self._forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=1).fit(
             features, curves
         )

@@ -1,5 +1,6 @@
-"""Families of learning curves that no part of a search was chosen on, for ``hpo_quality --family
-hpo_further_families:NAME``.
+"""Families of learning curves that no part of a search was chosen on.
+
+They are meant for ``hpo_quality --family hpo_further_families:NAME``.
 
 They have what the families of :mod:`hpo_families` lack: functions drawn at random, losses below
 zero and over decades, many parameters without effect, choices that decide where the best numbers
@@ -17,8 +18,9 @@ Space = dict[str, dict[str, Any]]
 
 
 class RandomFunctions:
-    """Final loss, amplitude and speed of a curve are smooth random functions of the configuration
-    (sums of random cosines).
+    """Curves whose parts are smooth random functions of the configuration.
+
+    The parts are final loss, amplitude and speed; the functions are sums of random cosines.
     """
 
     seed, noise = 3, 0.02
@@ -72,8 +74,9 @@ class Noisy(RandomFunctions):
 
 
 class Hartmann:
-    """Hartmann's function of six variables, biased at low budgets (as used for multi-fidelity
-    methods); losses are negative.
+    """Hartmann's function of six variables, biased at low budgets; losses are negative.
+
+    It is used so for multi-fidelity methods.
     """
 
     max_budget = 200.0
@@ -169,8 +172,9 @@ class ManyParameters:
 
 
 class LateDivergence(ManyParameters):
-    """The same, but large values of one parameter diverge, the larger the earlier, and most only
-    after the low budgets.
+    """The same, but large values of one parameter diverge, the larger the earlier.
+
+    Most diverge only after the low budgets.
     """
 
     def loss(self, config: Mapping[str, Any], budget: float, rng: np.random.Generator) -> float:
@@ -182,8 +186,9 @@ class LateDivergence(ManyParameters):
 
 
 class Interactions:
-    """Choices decide where the best learning rate lies, curves cross, fast trainings diverge, and
-    losses span decades.
+    """Choices decide where the best learning rate lies.
+
+    Curves cross, fast trainings diverge, and losses span decades.
     """
 
     max_budget = 100.0

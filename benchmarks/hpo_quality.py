@@ -1,5 +1,6 @@
-"""How good a search is: the mean final loss of what it finds, at equal budgets, against random
-search given more.
+"""How good a search is: the mean final loss of what it finds, against random search given more.
+
+Budgets are equal.
 
 Inputs -> outputs: families of learning curves (``hpo_families``, or ``--family module:name``) -> a
 table of mean final losses, one row per search, one column per family; last line: one JSON object.
@@ -63,8 +64,9 @@ def loss_of(family: Any, config: Params, budget: float, rng: np.random.Generator
 
 
 def final_loss(family: Any, config: Params, rng: np.random.Generator) -> float:
-    """Return what a configuration reaches at the full budget, on average over the trainings that do
-    not fail.
+    """Return what a configuration reaches at the full budget, averaged over trainings.
+
+    Trainings that fail do not count.
     """
     values = np.array(
         [loss_of(family, config, family.max_budget, rng) for _ in range(MEASURED_ANEW)]
@@ -73,8 +75,9 @@ def final_loss(family: Any, config: Params, rng: np.random.Generator) -> float:
 
 
 def settings_for(family: Any, **changes: Any) -> HpoConfig:
-    """Return the settings of a search in a family's space, whose names are none of the project's
-    settings.
+    """Return the settings of a search in a family's space.
+
+    Its names are none of the project's settings.
     """
     space = {name: ParameterConfig(**parameter) for name, parameter in family.space.items()}
     chosen = {**SHAPE, **changes}
@@ -185,8 +188,9 @@ def ratio(value: float, random: dict[int, float]) -> float:
 
 
 def load(name: str) -> Any:
-    """Return a built-in family, or one given as ``module:name``: an object, or a class to make it
-    of.
+    """Return a built-in family, or one given as ``module:name``.
+
+    The name is that of an object, or of a class to make it of.
     """
     if ":" not in name:
         return FAMILIES[name]()

@@ -1,5 +1,6 @@
-"""The search against the configured settings and against random search, on real trainings and at
-equal core hours.
+"""The search against the configured settings and random search, on real trainings.
+
+They compare at equal core hours.
 
 Inputs -> outputs: the configuration of a preset and its training shards -> the final validation
 losses of both searches and of the configured settings, by seed, with their spread; last line: one
@@ -80,8 +81,9 @@ def best(trials: list[SearchTrial]) -> SearchTrial:
 
 
 def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:
-    """Return the mean lowest loss of random search in so many core seconds, from trainings drawn
-    without repetition.
+    """Return the mean lowest loss of random search in so many core seconds.
+
+    Trainings are drawn without repetition.
 
     NaN if not one of them always fits.
     """

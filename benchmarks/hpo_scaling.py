@@ -1,8 +1,9 @@
-"""How a search scales with workers: a discrete-event simulation of its graph of jobs over measured
-overheads.
+"""How a search scales with workers: its graph of jobs, simulated over measured overheads.
+
+The simulation is one of discrete events.
 
     python benchmarks/hpo_scaling.py [--slots 243 972] [--workers 1 2 4 8 16 24 48 96 1000]
-    [--figure docs/figures/hpo_scaling.png]
+        [--figure docs/figures/hpo_scaling.png]
 
 First it measures, in this process: what a slot's access to the study costs at several sizes of the
 study (a real study on a journal file in a temporary folder, filled by claims and results as slots

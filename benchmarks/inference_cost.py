@@ -42,9 +42,7 @@ ELEMENTS = 1024
 
 
 def write_manifest(folder: Path, n: int) -> Path:
-    """Describe shards of events with ``n`` elements each that have only the features each model
-    needs.
-    """
+    """Describe shards of events with ``n`` elements each, with only the features models need."""
     elements = {
         name: [{"name": f, "transform": "none", "unit": ""} for f in REQUIRED_FEATURES[name]]
         for name in ELEMENT_TYPES
@@ -85,7 +83,7 @@ def best_time(network: ParticleFlowNetwork, n: int, repeats: int) -> float:
     return min(times)
 
 
-def compare(backbone: str, n: int, repeats: int) -> dict[str, float]:
+def compare(backbone: str, n: int, repeats: int) -> dict[str, object]:
     """Print and return how counts and times of a backbone's networks agree."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_manifest(Path(folder), n)

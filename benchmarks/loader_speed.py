@@ -1,5 +1,6 @@
-"""Speed of loading training batches from shards, on one core, against reading the same columns with
-pyarrow.
+"""Speed of loading training batches from shards, against reading the same columns with pyarrow.
+
+Both run on one core.
 
     python benchmarks/loader_speed.py [--detector clic] [--events 20000] [--budget 8192]
 
@@ -122,7 +123,7 @@ def make_loader(
 
 
 def load(stream: Iterator[tuple[int, int, list[Batch], int]], n_batches: int) -> dict[str, int]:
-    """Take batches from a stream and return how many events, elements and padded elements they had."""
+    """Take batches from a stream and return their events, elements and padded elements."""
     seen = dict.fromkeys(("events", "elements", "padded"), 0)
     for _, _, micro_batches, n_events in itertools.islice(stream, n_batches):
         seen["events"] += n_events
@@ -134,7 +135,10 @@ def load(stream: Iterator[tuple[int, int, list[Batch], int]], n_batches: int) ->
 
 
 def batches_of_epoch(loader: ShardLoader, epoch: int) -> int:
-    """Return the number of batches, known beforehand since a stream reads on into the next epoch."""
+    """Return the number of batches.
+
+    It is known beforehand, since a stream reads on into the next epoch.
+    """
     return sum(1 for _ in loader.plan(epoch))
 
 
@@ -239,7 +243,8 @@ def print_speed(
         # events of the split: a rank of many goes through all, and copies its own
         rate = seen["events"] / value
         print(
-            f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}{size / value / 1e6:>8.0f}"
+            f"{titles.get(name, 'batches, ' + name):28}{1e6 / rate:>10.1f}{rate:>16,.0f}"
+            f"{size / value / 1e6:>8.0f}"
         )
     print(f"\n{'one epoch adds to the peak memory of a rank':48}{'MB':>8}")
     for name, megabytes in memory.items():

@@ -1,5 +1,6 @@
-"""What provenance costs: checksums against reading the same files, records in time and bytes, and
-chains of many shards.
+"""What provenance costs: checksums, records in time and bytes, and chains of many shards.
+
+Checksums compare with reading the same files.
 
     python benchmarks/provenance.py [--events 100] [--shards 10000]
 
@@ -12,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,7 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
-    """Return CPU times of simulating and building, of reading what they wrote, and of its
-    checksums.
-    """
+    """Return CPU times of simulating and building, of reading the results, and of checksums."""
     run = load_run(ROOT / "config", {"preset": "smoke", "simulation": {"events_per_shard": events}})
     detector = load_detector(ROOT / "config", "clic")
     simulate = stage.simulate_settings(run, detector, next(iter(detector.samples)))
@@ -60,7 +60,7 @@ def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
     }
     for name, path in (("root", simulated), ("parquet", dataset)):
         figures[f"checksum_{name}_seconds"] = min(
-            cpu_seconds(lambda path=path: sha256(path)) for _ in range(5)
+            cpu_seconds(partial(sha256, path)) for _ in range(5)
         )
         figures[f"{name}_mb"] = path.stat().st_size / 1e6
         figures[f"{name}_record_kb"] = record_of(path).stat().st_size / 1e3
@@ -71,8 +71,9 @@ def compare_with_stages(folder: Path, events: int) -> dict[str, float]:
 
 
 def follow_chain(folder: Path, shards: int) -> dict[str, float]:
-    """Return the CPU times of reading, checking and drawing a chain of three stages of ``shards``
-    small files each.
+    """Return the CPU times of reading, checking and drawing a chain of three stages.
+
+    Each stage has ``shards`` small files.
     """
     paths: list[Path] = []
     for name in ("sim", "dataset", "select"):

@@ -1,5 +1,6 @@
-"""Record validation curves of many short trainings with random configurations, as a family for
-``hpo_quality``.
+"""Record validation curves of many short trainings, as a family for ``hpo_quality``.
+
+Configurations are random.
 
 Inputs -> outputs: the manifest of training shards -> a Parquet file with one row per training: its
 configuration (one column per dotted path of ``RECORDED_SPACE``), ``status``, and the lists
@@ -15,7 +16,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -103,7 +104,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    rows = pd.read_parquet(options.output).to_dict("records") if options.output.exists() else []
+    rows: list[dict[str, Any]] = []
+    if options.output.exists():
+        rows = cast("list[dict[str, Any]]", pd.read_parquet(options.output).to_dict("records"))
     configs = configurations(options.trainings)
     configs += configs[: options.repeats]
     missing = sorted(set(range(len(configs))) - {row["number"] for row in rows})
@@ -115,7 +118,8 @@ def main() -> None:
             [options.manifest] * len(missing),
         ):
             rows.append(row)
-            table = pd.DataFrame(sorted(rows, key=lambda row: row["number"]))
+            rows.sort(key=lambda row: row["number"])
+            table = pd.DataFrame(rows)
             with atomic_output(options.output) as temporary:
                 table.to_parquet(temporary, index=False)
             log.info(

@@ -1,5 +1,6 @@
-"""Jobs, files, bytes and core hours of 1e6 and 1e8 events, stage by stage, from the rates of a
-finished run.
+"""Jobs, files, bytes and core hours of 1e6 and 1e8 events, stage by stage.
+
+They come from the rates of a finished run.
 
     python benchmarks/scaling_table.py FOLDER [--detector clic] [--preset demo]
 
@@ -102,8 +103,9 @@ def of_rule(results: Path, kind: str, rule: str, suffix: str) -> list[Path]:
 
 
 def records_by_output(folder: Path, detector: str) -> dict[str, Path]:
-    """Return Snakemake's records by the output that they describe, relative to the detector's
-    results.
+    """Return Snakemake's records by the output that they describe.
+
+    Outputs are relative to the detector's results.
     """
     found = {}
     metadata = folder / ".snakemake/metadata"

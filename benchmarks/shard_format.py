@@ -1,5 +1,6 @@
-"""Size and speed of training shards and of dataset files against how Parquet encodes them, on one
-core.
+"""Size and speed of training shards and dataset files against how Parquet encodes them.
+
+All on one core.
 
     python benchmarks/shard_format.py [--detector clic] [--sample ttbar] [--events 1000]
 

@@ -1,5 +1,6 @@
-"""Many tiny shards through simulate, dataset and select on a private Slurm, as array jobs: none
-lost, none made twice.
+"""Many tiny shards as array jobs on a private Slurm: none lost, none made twice.
+
+They pass through simulate, dataset and select.
 
     python benchmarks/slurm_shards.py [--shards 40] [--slots 2]
 
@@ -20,14 +21,15 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests/slurm"), str(ROOT / "tests/workflow")]
 
-from chain import Chain
-from cluster import Cluster, why_not
+from chain import Chain  # noqa: E402
+from cluster import Cluster, why_not  # noqa: E402
 
 RULES = ("simulate_events", "build_dataset", "select_events")
 SAMPLES = ("ttbar", "qq", "ww")
@@ -43,7 +45,7 @@ def read(paths: Sequence[Path]) -> Counter[int]:
     )
 
 
-def check_files(results: Path, shards: int) -> list[dict]:
+def check_files(results: Path, shards: int) -> list[dict[str, Any]]:
     """Check that no shard is missing or doubled; return the record of each output."""
     simulated = sorted((results / "sim").rglob("*.root"))
     dataset = sorted((results / "dataset").rglob("*.parquet"))
@@ -78,7 +80,8 @@ def slurm_times(log: Path) -> dict[str, tuple[float, float]]:
 
     A job that started twice ends the benchmark.
     """
-    started, ended = {}, {}
+    started: dict[str, float] = {}
+    ended: dict[str, float] = {}
     for line in log.read_text().splitlines():
         found = re.match(
             r"\[([^]]+)\] .*?(Allocate|Started|_job_complete:) JobId=(\S+?)(?:\((\d+)\))? ", line

@@ -1,5 +1,4 @@
-"""What a job costs before its work starts: Snakemake's own start, parsing this workflow, importing
-a stage.
+"""What a job costs before its work starts: Snakemake, parsing this workflow, importing a stage.
 
     python benchmarks/startup.py [--repeats 3]
 

@@ -1,5 +1,6 @@
-"""Speed of training steps against jpata/particleflow (its CLIC model), at equal parameters, on
-events of the same lengths, in one run.
+"""Speed of training steps against jpata/particleflow (its CLIC model), at equal parameters.
+
+Both see events of the same lengths, in one run.
 
     python benchmarks/training_speed.py [--incumbent FOLDER] [--rounds 5] [--profile] [--compile]
 
@@ -154,8 +155,9 @@ class Incumbent:
         self.dtype, self.batches = dtype, self._batches(lengths)
 
     def _batches(self, lengths: np.ndarray) -> Iterator[types.SimpleNamespace]:
-        """Yield random events in batches of ``EVENTS_PER_BATCH``, in their order, padded to the
-        longest.
+        """Yield random events in batches of ``EVENTS_PER_BATCH``, padded to the longest.
+
+        Events keep their order.
         """
         generator = torch.Generator().manual_seed(0)
         while True:
@@ -246,9 +248,7 @@ def profiled(ours: Ours) -> str:
 def compiled(
     manifest: Path, folder: Path, plain: Callable[[int], Timing], precision: str
 ) -> dict[str, Any]:
-    """Return the speed of the compiled network against the plain one, and how long its first steps
-    take.
-    """
+    """Return the compiled network's speed against the plain one, and its first steps' time."""
     ours = Ours(manifest, folder, precision, compile_network=True)
     start = time.perf_counter()
     ours.steps(4)
@@ -364,9 +364,7 @@ def summary(
     }
     print_table(rounds, rates, fractions, parameters)
     best = {
-        name: max(
-            (d for n, d in rates if n == name), key=lambda dtype, name=name: rates[name, dtype]
-        )
+        name: max((rates[n, dtype], dtype) for n, dtype in rates if n == name)[1]
         for name in parameters
     }
     own = best["particleforge"]

@@ -1,5 +1,6 @@
-"""How planning grows with the number of shards: dry run, no-op run, memory, and what one job costs
-before its work starts.
+"""How planning grows with the number of shards: dry run, no-op run, memory, and one job's cost.
+
+A job's cost is that before its work starts.
 
     python benchmarks/workflow_scale.py [--shards 2500 5000 10000] [--files-per-dataset-shard 10]
 
@@ -140,15 +141,17 @@ class PlannedRun:
         return cost
 
     def assert_records_are_compared(self) -> None:
-        """Fail unless a changed seed is noticed in the record of every simulated file: then the
-        no-op run did compare them.
+        """Fail unless a changed seed shows in the record of every simulated file.
+
+        Only then did the no-op run compare them.
         """
         text = self.snakemake("--dry-run", "--quiet", "rules", config=["seed=1"]).text
         assert planned(text)["simulate_events"] >= self.shards, text[-4000:]
 
     def job(self, target: str) -> Cost:
-        """Start Snakemake as a cluster job does, for one target, up to the point where the job
-        would start; it plans one job.
+        """Start Snakemake as a cluster job does, up to the point where the job would start.
+
+        It plans one job, for one target.
         """
         rule = target.partition(":")[0]
         cost = self.snakemake(

@@ -94,8 +94,10 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def explaining(target: Path) -> Iterator[None]:
-    """Turn a full disk and the like into a UserError that names ``target``, not the temporary name
-    beside it.
+    """Turn a full disk and the like into a UserError that names ``target``.
+
+    The temporary name beside it is not named. An error that itself names another file keeps that
+    name.
 
     An error that itself names another file keeps that name.
     """

@@ -1,5 +1,6 @@
-"""Command line: every stage on files of your own, without Snakemake, through the functions that the
-workflow calls.
+"""Command line: every stage on files of your own, without Snakemake.
+
+It calls the functions that the workflow calls.
 """
 
 import json
@@ -230,7 +231,7 @@ def check_shards(
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
 ) -> None:
-    """Check training shards against their manifest and normalisation and write the verdict, JSON."""
+    """Check training shards against manifest and normalisation and write the verdict as JSON."""
     from particleforge.checks.shards import check_shards as run_stage
 
     run, chosen = _load(detector, preset, set_, config_dir)
@@ -430,8 +431,9 @@ def inspect(
     ] = _CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print what a file holds, what the detector's map reads as what, what is missing and what that
-    costs; status 1 if it is unusable.
+    """Print what a file holds, what is read as what, what is missing and what that costs.
+
+    The detector's map says what is read. The exit status is 1 if the file is unusable.
     """
     from particleforge.inputs.inspection import inspect_file
 
@@ -450,8 +452,9 @@ def accounting(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print, for each file that datasets were made of, what share of the energy is visible, in
-    targets, merged or dropped, and why.
+    """Print the share of each file's energy that is visible, in targets, merged or dropped.
+
+    The files are those that datasets were made of. Reasons are printed, too.
     """
     from particleforge.dataset.accounting import accounting_plain, accounting_text
 
@@ -541,8 +544,9 @@ def check_cluster(
     set_: Set = None,
     config_dir: ConfigDir = _CONFIG,
 ) -> None:
-    """Submit one small job per kind to a Slurm cluster and say what the site, or the profile, got
-    wrong.
+    """Submit one small job per kind to a Slurm cluster and say what is wrong.
+
+    The site or the profile may have got it wrong.
     """
     from particleforge.orchestration.cluster.check import KINDS
     from particleforge.orchestration.cluster.check import check_cluster as run_check

@@ -1,5 +1,4 @@
-"""The one exception that a user's mistake, a broken input or a file system without room raises, and
-hints that go with it.
+"""The one exception for a user's mistake, a broken input or a full file system, and its hints.
 
 Its message is a single line that names the file or key, what is wrong and the remedy. Command line
 and workflow scripts print it without a traceback; anything else that is raised is a defect of the
@@ -23,25 +22,25 @@ _FILE_SYSTEM_FAULTS = {
 
 
 class UserError(Exception):
-    """A problem the user can mend: the message names file or key, the value, and the remedy, on one
-    line.
-    """
+    """A problem the user can mend: one line with file or key, the value, and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` with the known name closest to ``word``, or nothing where
-    none is close.
+    """Return ``"; did you mean 'x'?"`` with the known name closest to ``word``.
+
+    Return nothing where none is close.
     """
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def explained(error: OSError, path: str | Path) -> UserError | None:
-    """Return as a UserError what the user can mend (full disk, quota, read-only, permissions), None
-    for any other error.
+    """Return as a UserError what the user can mend, None for any other error.
+
+    That is a full disk, quota, a read-only file system, permissions.
 
     The message names ``path``, or another file that the error itself names (the target, where it
     copies or renames).

@@ -1,6 +1,4 @@
-"""Logging of stages: progress and warnings into the job's log file, what the user can mend as one
-line.
-"""
+"""Logging of stages: progress and warnings into the job's log, a user's mistakes as one line."""
 
 import logging
 import sys
@@ -98,7 +96,7 @@ class _LogFile(logging.FileHandler):
     Logging's own tracebacks would bury the job's one line on standard error.
     """
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Pass over what the file system refuses."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)

@@ -1,5 +1,6 @@
-"""Every path of the workflow, once: patterns with Snakemake wildcards below
-``<results_dir>/{detector}/``.
+"""Every path of the workflow, once.
+
+They are patterns with Snakemake wildcards below ``<results_dir>/{detector}/``.
 
 Rules use the patterns as they are; Python code fills them with ``str.format``. Nothing else in the
 project spells a result's path.
@@ -50,7 +51,7 @@ class Paths:
 
     @property
     def checks_work(self) -> str:
-        """Folder that outlives retries: statistics of the dataset's shards, verdicts that failed."""
+        """Folder that outlives retries: statistics of the dataset's shards, failed verdicts."""
         return f"{self.root}/checks/work"
 
     @property
@@ -114,7 +115,7 @@ class Paths:
 
     @property
     def hpo_confirmation(self) -> str:
-        """JSON result of a training of one of the search's best configurations from a further seed."""
+        """JSON result of training one of the search's best configurations from a further seed."""
         return f"{self.root}/hpo/confirm/{{place}}-{{seed}}.json"
 
     @property

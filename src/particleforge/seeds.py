@@ -1,5 +1,6 @@
-"""Seeds that come from names, so that the same configuration gives the same bytes wherever and in
-whatever order jobs run.
+"""Seeds that come from names: the same configuration gives the same bytes.
+
+It does so wherever and in whatever order jobs run.
 """
 
 import hashlib
@@ -11,8 +12,9 @@ PYTHIA_SEED_MAX = 900_000_000  # Pythia8 accepts 1 ... 900 000 000 (manual, "Ran
 
 
 def seed_of(*names: object) -> int:
-    """Return a 63-bit seed from the parts of a name, e.g. ``seed_of(7, "ttbar", "00003",
-    "calorimeter")``.
+    """Return a 63-bit seed from the parts of a name.
+
+    For example, ``seed_of(7, "ttbar", "00003", "calorimeter")``.
     """
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -4,8 +4,8 @@ time, for ``test_fuzz_files``.
 A *case* is (format, mutation, number): what is done follows from it alone, so that a case that
 failed can be repeated by hand:
 
-    python -c "from tests.faults.fuzzing import repeat; print(*repeat('edm4hep-ttree', 'flipped',
-    7))"
+    python -c "from tests.faults.fuzzing import repeat; \\
+        print(*repeat('edm4hep-ttree', 'flipped', 7))"
 """
 
 import logging

@@ -177,17 +177,15 @@ def work_on(
             trial = ready(study, dice.choice(own if dice.random() < 0.7 else slots))
             if trial is None:
                 continue
-            acknowledged.write(
-                f"{json.dumps([trial.place, trial.number, trial.config, trial.parent, None])}\n".encode()
-            )
+            claim = [trial.place, trial.number, trial.config, trial.parent, None]
+            acknowledged.write(f"{json.dumps(claim)}\n".encode())
             if trial.place in own and not trial.finished:
                 value = loss_of(trial)
                 ended = study.finish(
                     trial, "complete", value=value, curve={1: 2 * value}, seconds=1.0
                 )
-                acknowledged.write(
-                    f"{json.dumps([ended.place, ended.number, ended.config, ended.parent, ended.value])}\n".encode()
-                )
+                end = [ended.place, ended.number, ended.config, ended.parent, ended.value]
+                acknowledged.write(f"{json.dumps(end)}\n".encode())
 
 
 def ready(study: Study, slot: Slot) -> SearchTrial | None:

@@ -1,6 +1,4 @@
-"""Every parallelism of a training on its ranks gives DDP's curve, and a state saved under one goes on
-under any other.
-"""
+"""Every parallelism of a training gives DDP's curve on its ranks, and continues others' states."""
 
 import contextlib
 import os
@@ -136,9 +134,7 @@ CHAIN: list[dict[str, Any]] = [
 def on_two_ranks(
     manifest: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TrainingResult]:
-    """Return trainings of 50 steps in every parallelism, and one that changes its parallelism every 10 steps,
-    to step 40.
-    """
+    """Return trainings of 50 steps in every parallelism, and one of 40 that changes it every 10."""
     folder = tmp_path_factory.mktemp("two")
     specs = [
         TrainingSpec(settings_of(**own), manifest, folder / name, STEPS)

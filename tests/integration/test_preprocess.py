@@ -40,7 +40,8 @@ def counted(path):
     return checksum(path)
 
 shards.sha256 = counted
-shards.write_shards(ShardSettings.model_validate(settings), [Path(file) for file in files], Path(output))
+settings = ShardSettings.model_validate(settings)
+shards.write_shards(settings, [Path(file) for file in files], Path(output))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

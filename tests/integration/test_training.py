@@ -1,4 +1,4 @@
-"""Trainings as real processes: ranks agree, kills and signals lose nothing, a dead rank ends all."""
+"""Trainings as real processes: ranks agree, kills lose nothing, a dead rank ends all."""
 
 import logging
 import signal

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from chain import PATIENCE_S, Chain, environment
@@ -63,13 +64,16 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 SchedulerParameters=sched_min_interval=100000,bf_interval=2
 KillWait=10
-# longer than any test; at 0, for ever, the executor takes squeue for unreliable and asks an accounting database that is not here
+# longer than any test; at 0, for ever, the executor takes squeue for unreliable and asks an
+# accounting database that is not here
 MinJobAge=7200
 SlurmdTimeout=10
 GresTypes=gpu
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_1} CPUs={cpus} RealMemory=32000 Gres=gpu:2 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_2} CPUs={cpus} RealMemory=32000 Gres=gpu:2 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_1} \
+CPUs={cpus} RealMemory=32000 Gres=gpu:2 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_2} \
+CPUs={cpus} RealMemory=32000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
 """
@@ -235,7 +239,7 @@ class Cluster:
     # ---- use
 
     def popen(
-        self, command: Sequence[str], cwd: Path | None = None, **options: object
+        self, command: Sequence[str], cwd: Path | None = None, **options: Any
     ) -> subprocess.Popen[str]:
         """Start a command inside the cluster, as a user on its login node does."""
         inside = [
@@ -244,7 +248,7 @@ class Cluster:
             f"--pid=/proc/{self._pid}/ns/pid",
             f"--wd={cwd or self.folder}",
         ]
-        return subprocess.Popen([*inside, *command], text=True, env=self._environment(), **options)  # type: ignore[call-overload]
+        return subprocess.Popen([*inside, *command], text=True, env=self._environment(), **options)
 
     def call(
         self, *command: str, cwd: Path | None = None, check: bool = True, timeout_s: float = 600

@@ -62,7 +62,7 @@ def nothing_is_left(cluster):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder and keep them in one process, so that one cluster serves all."""
+    """Mark the tests of this folder and keep them in one process: one cluster serves all."""
     for item in items:
         if Path(item.fspath).is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.slurm)

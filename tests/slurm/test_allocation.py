@@ -1,4 +1,4 @@
-"""A workflow inside one allocation: Snakemake on its first node, the training on all of its nodes."""
+"""A workflow inside one allocation: Snakemake on its first node, the training on all nodes."""
 
 from chain import same_training
 from cluster import NODES, wait_for

@@ -169,5 +169,8 @@ def test_pending(cluster, check):
         r" --timeout-s",
         text,
     )
-    states = lambda: {job["JobState"] for name, job in cluster.jobs().items() if name not in before}
+
+    def states():
+        return {job["JobState"] for name, job in cluster.jobs().items() if name not in before}
+
     wait_for(lambda: states() == {"CANCELLED"}, "cancellation of the job")

@@ -41,7 +41,7 @@ def dataset_settings(sample: str = "qq", **checks: Any) -> CheckDatasetSettings:
 
 
 def write_dataset_shard(path: Path, events: ak.Array, **metadata: Any) -> Path:
-    """Write a shard with metadata as the dataset stage writes them, as far as the checks read them."""
+    """Write a shard with metadata as the dataset stage does, as far as the checks read them."""
     made = {
         "provenance": {"stage": "dataset", "settings": {"sample_name": path.parent.name}},
         "counts": {"events": len(events)},
@@ -173,7 +173,7 @@ def judge_shards(manifest: Path, **checks: Any) -> Path:
 def change_training_shard(
     manifest: Path, name: str, columns: Mapping[str, Callable[[np.ndarray], np.ndarray | None]]
 ) -> None:
-    """Change columns of a training shard, given flat, and enter its new checksum in the manifest."""
+    """Change flat columns of a training shard, and enter its new checksum in the manifest."""
     path = manifest.parent / name
     table = pq.read_table(path).combine_chunks()
     for column, change in columns.items():

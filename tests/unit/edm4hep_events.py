@@ -31,7 +31,7 @@ P, T, C, R = "MCParticles", "SiTracks_Refitted", "PandoraClusters", "PandoraPFOs
 
 @dataclass
 class Event:
-    """One event; references are (collection, index) or plain indices into the obvious collection."""
+    """One event; references are (collection, index) or indices into the obvious collection."""
 
     particles: list[dict] = field(default_factory=list)  # pdg, status, charge, mass, p, parents
     tracks: list[dict] = field(default_factory=list)  # omega, phi, tan_lambda, location

@@ -1,4 +1,4 @@
-"""Made-up events of named oddities: whoever asks for one gets it, whatever the random numbers are."""
+"""Made-up events of named oddities: whoever asks for one gets it, whatever is drawn."""
 
 import math
 

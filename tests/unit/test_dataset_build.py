@@ -337,7 +337,7 @@ def test_each_file_has_its_account_and_its_gate(tmp_path):
 
 @pytest.mark.fault("links that show nothing")
 def test_file_in_which_nothing_is_visible_fails(tmp_path):
-    """Links to a particle that left nothing: no target, nothing dropped, but no sound file either."""
+    """Links to a particle that left nothing: no target, nothing dropped, yet no sound file."""
     leaves = photons(5)
     leaves["CalohitMCTruthLink.weight"] = ([[0.0]] * 5, np.float32)
     write_leaves(tmp_path / "events.root", leaves)

@@ -25,8 +25,9 @@ from .real_files import real_file
 
 DETECTOR = load_detector(CONFIG, "cms_delphes")
 ECAL, FIELD, NAMES = DETECTOR.calorimeter.ecal, DETECTOR.b_field_tesla, DETECTOR.delphes
-PION, PHOTON, KAON, MUON = (particle(11, 211, (3, 0, 1.5), 1, mass=0.13957), particle(12, 22, (0, 30, 0)), particle(13, 130, (0, 10, 0)),
-                            particle(14, 13, (0, 0, 200), -1))  # fmt: skip
+PION = particle(11, 211, (3, 0, 1.5), 1, mass=0.13957)
+PHOTON, KAON = particle(12, 22, (0, 30, 0)), particle(13, 130, (0, 10, 0))
+MUON = particle(14, 13, (0, 0, 200), -1)
 EVENT = {
     "Event": [{"Number": 5, "Weight": 0.5}],
     "Particle": [particle(9, 23, (0, 0, 0), status=22, mass=91.2), PION, PHOTON, KAON],

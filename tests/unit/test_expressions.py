@@ -1,4 +1,4 @@
-"""Cuts: what is refused when the configuration is read, and what is evaluated against a plain loop."""
+"""Cuts: what is refused when the configuration is read, and values against a plain loop."""
 
 import math
 import re

@@ -262,7 +262,7 @@ class Cluster:
                 self._end(self.order.choice(self.running))
 
     def _claim(self, place: dag.Slot) -> SearchTrial | None:
-        """Return the slot's trial as the study does: the one that there is, or a new one, or None."""
+        """Return the slot's trial as the study does: what there is, or a new one, or None."""
         known = next((t for t in self.trials if t.place == place), None)
         bracket, rung, slot = place
         if known is not None:

@@ -1,4 +1,4 @@
-"""Points of a search space as rows of numbers and back, for spaces of every kind, with conditions."""
+"""Points of a search space as rows of numbers and back, for all kinds of spaces, conditions too."""
 
 import numpy as np
 import pytest

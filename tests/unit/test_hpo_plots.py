@@ -1,4 +1,4 @@
-"""The plots of a search: they draw whatever a search can leave behind, and their numbers are right."""
+"""The plots of a search: they draw whatever a search leaves behind, and their numbers are right."""
 
 from dataclasses import replace
 from itertools import pairwise

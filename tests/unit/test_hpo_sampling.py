@@ -162,7 +162,7 @@ def test_every_point_of_a_small_space_is_proposed_once_before_any_is_twice(
 
 
 def distance(hpo: HpoConfig, params: list[dict[str, Any]], centre: float = 0.7) -> np.ndarray:
-    """Largest distance of points from one on the diagonal of the unit cube, over its coordinates."""
+    """Largest distance of points, by coordinate, from one on the unit cube's diagonal."""
     return np.abs(encode(hpo.space, params) - centre).max(axis=1)
 
 

@@ -130,7 +130,7 @@ def test_samplers_that_do_not_learn_do_not_depend_on_the_order(
 
 
 def test_tpe_learns(tmp_path: Path) -> None:
-    """Late proposals of a long search lie nearer to the best learning rate than early, random ones."""
+    """Late proposals of a long search are nearer to the best learning rate than random ones."""
     search = Search(
         tmp_path, make_settings(first_rung_slots=30, n_rungs=1, min_steps=1, include_default=False)
     )

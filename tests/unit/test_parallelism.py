@@ -1,6 +1,4 @@
-"""Forms of parallelism that model, training or number of ranks do not allow: one line each, before any rank
-starts.
-"""
+"""Parallelism that model, training or ranks do not allow: one line each, before any rank starts."""
 
 from pathlib import Path
 from typing import Any

@@ -56,7 +56,7 @@ def on_elements(table):
     ]
 
 
-def as_events(raw):
+def as_events(raw):  # noqa: C901
     """Return a chunk of the reader's tables as events of plain Python.
 
     A cluster without a position, and without a neutral candidate to show its direction, has no

@@ -1,4 +1,4 @@
-"""Reconstruction with a small ONNX model: results, order, padding, empty input, refusals, no torch."""
+"""Reconstruction with a small ONNX model: results, order, padding, no input, refusals, no torch."""
 
 import subprocess
 import sys

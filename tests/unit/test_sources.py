@@ -1,4 +1,4 @@
-"""Which files a sample consists of, and that a file keeps its shard whatever is added or taken out."""
+"""Which files a sample consists of, and that a file keeps its shard whatever comes or goes."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def test_files_and_folders_that_may_not_be_read_are_one_line(folder):
 
 @pytest.mark.fault("sample without files")
 def test_what_the_system_does_not_let_read_is_one_line(folder, monkeypatch):
-    """As the tests may run as root, who may read everything, the system's answers are given here."""
+    """Tests may run as root, who may read everything, so the system's answers are given."""
     monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("f_2.root"))
     refused(r"d/f_2\.root: permission denied; make it readable", "d")
 

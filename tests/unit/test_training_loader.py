@@ -1,4 +1,4 @@
-"""Batches: every event once, within the budget, little padding, the same for any number of ranks."""
+"""Batches: every event once, within the budget, little padding, the same for any ranks."""
 
 import itertools
 import subprocess

@@ -58,7 +58,6 @@ def expected(
 
 def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
     """Write the model; ``metadata`` replaces what it says about itself."""
-    # fmt: skip
     constants = {
         "zero": np.float32(0),
         "one": np.float32(1),

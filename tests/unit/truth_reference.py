@@ -88,7 +88,7 @@ def with_hits_as_clusters(event, energy_min_gev):
     return replace(event, clusters=clusters, cluster_links=[], candidates=candidates)
 
 
-def _left(event, tracks, clusters, hits):
+def _left(event, tracks, clusters, hits):  # noqa: C901
     """Return what every entry left: calorimeter energy, energy by cluster, share by track."""
     n = len(event.particles)
     energy, in_clusters, on_tracks = [0.0] * n, [{} for _ in range(n)], [{} for _ in range(n)]

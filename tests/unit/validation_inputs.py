@@ -23,7 +23,7 @@ def validate_settings(detector: str = "clic") -> ValidateSettings:
 
 
 def visible(events: ak.Array, *, scale: float = 1.0) -> ak.Array:
-    """Return the visible generator particles as candidates, momenta and energies times ``scale``."""
+    """Return the visible generator particles as candidates, four-momenta times ``scale``."""
     particles = events.particles[events.particles.fate != int(schema.Fate.INVISIBLE)]
     momenta = {name: particles[name] * scale for name in ("px", "py", "pz", "energy")}
     return ak.zip(

@@ -30,7 +30,13 @@ training:
   log_every_steps: 1
   warmup_steps: 1
   elements_per_batch: 1024
-hpo: {scheduler: asha, first_rung_slots: 2, eta: 2, n_rungs: 2, min_steps: 2, space: {model.width: {type: categorical, choices: [8, 16]}}}
+hpo:
+  scheduler: asha
+  first_rung_slots: 2
+  eta: 2
+  n_rungs: 2
+  min_steps: 2
+  space: {model.width: {type: categorical, choices: [8, 16]}}
 validation: {n_bootstrap: 10}
 """
 PATIENCE_S = 2400  # no run of a test takes so long on the slowest machine: it hangs

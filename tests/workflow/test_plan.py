@@ -297,9 +297,10 @@ def test_a_new_detector_is_one_file(tmp_path):
 
 def test_parsing_loads_nothing_heavy():
     program = (
-        "import json, sys\nfrom pathlib import Path\nfrom particleforge.orchestration.workflow import"
-        " Workflow\nWorkflow([Path('config')], {})\nprint(json.dumps(sorted({name.split('.')[0] for"
-        " name in sys.modules})))"
+        "import json, sys\nfrom pathlib import Path\n"
+        "from particleforge.orchestration.workflow import Workflow\n"
+        "Workflow([Path('config')], {})\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

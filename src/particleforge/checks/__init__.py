@@ -1,3 +1,1 @@
-"""Checks of the dataset and of the training shards: what they must keep to before anything is
-trained on them.
-"""
+"""Checks that the dataset and the training shards must pass before anything is trained on them."""

@@ -104,9 +104,7 @@ def check_dataset(
 def compare_samples(
     settings: CompareSamplesSettings, *, verdicts: Sequence[Path], work_dir: Path, output: Path
 ) -> None:
-    """Compare the samples, whose verdicts are given, with each other and write the verdict on all
-    of the dataset.
-    """
+    """Compare the samples, given their verdicts, and write the verdict on the whole dataset."""
     made = Provenance.of("compare_samples", settings.plain(), verdicts)
     samples = {
         found["sample"]: found
@@ -208,7 +206,7 @@ def _judge(
 
 
 def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, str]:
-    """Return the range of a column, and the key of the configuration that sets it if there is one."""
+    """Return a column's range, and the key of the configuration that sets it if there is one."""
     collection, _, member = column.rpartition(".")
     limits = settings.checks
     fields = {

@@ -58,7 +58,8 @@ def compare_with_rest(
 
 
 def critical_distance(n: int, m: int, probability: float) -> float:
-    """Return a distance that two samples of n and m entries from one distribution exceed with this
-    probability at most.
+    """Return a distance that samples of one distribution exceed with this probability at most.
+
+    The samples have n and m entries.
     """
     return math.sqrt((1 - math.log(probability)) * (n + m) / (2 * n * m))

@@ -1,5 +1,4 @@
-"""Histograms that need no range, add up exactly, and give the Kolmogorov-Smirnov distance of what
-they were filled with.
+"""Histograms without a range, which add up exactly and give the Kolmogorov-Smirnov distance.
 
 Bins are those of the floating-point numbers themselves: sign, exponent and the first five bits of
 the mantissa, so each octave has 32 bins, 2 to 3 % wide, and the order of the bins is that of the

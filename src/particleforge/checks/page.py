@@ -28,9 +28,7 @@ def failed_page(title: str, verdict: Mapping[str, Any]) -> str:
 
 
 def checks_table(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """Return one row for each check: how many values it compared, and the one that came nearest to
-    its limit.
-    """
+    """Return one row for each check: the values compared, and the one nearest to its limit."""
     rows = []
     for name, check in checks.items():
         # 0: all are alike

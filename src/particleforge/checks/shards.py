@@ -1,5 +1,6 @@
-"""Stage ``check_data``, second half: judge the training shards against their manifest and
-normalisation.
+"""Stage ``check_data``, second half: judge the training shards.
+
+They are judged against their manifest and normalisation.
 
 ``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The
 checks: files against the manifest (names, checksums, schema, numbers of events and elements),
@@ -254,7 +255,7 @@ def _kinds(described: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _lengths(block: pa.Table, counts: NDArray[Any], width: int) -> dict[str, int]:
-    """Return for each list column how many events have a list that is not as long as it should be."""
+    """Return for each list column in how many events the list is not as long as it should be."""
     per_element = {
         "element_type": 1,
         "features": width,
@@ -346,8 +347,9 @@ def _judge_normalisation(
     stored: Mapping[str, Any],
     train: Mapping[str, Running],
 ) -> None:
-    """Compare the stored normalisation with that of the train split, in units of the latter's
-    standard deviation.
+    """Compare the stored normalisation with that of the train split.
+
+    The unit of a difference is the train split's standard deviation.
     """
     limit = settings.checks.normalisation_difference_max
     n_events = described["splits"]["train"]["n_events"]

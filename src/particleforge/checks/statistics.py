@@ -1,5 +1,6 @@
-"""What a shard of the dataset holds, in one pass: extremes, references, energies, and a histogram
-of each quantity per event.
+"""What a shard of the dataset holds, in one pass: extremes, references, energies, histograms.
+
+There is one histogram of each quantity per event.
 
 Parquet of ``tables.DATASET_SCHEMA`` (or with hits) -> plain values, small and additive, from which
 ``dataset`` judges. One row group is in memory at a time. Limits are not applied here, so that

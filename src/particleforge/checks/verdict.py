@@ -41,8 +41,9 @@ class Failure:
 
 @dataclass
 class Summary:
-    """All comparisons of one check: how many, how many failed, and the one that came nearest to its
-    limit or went furthest beyond.
+    """All comparisons of one check: how many, how many failed, and the worst.
+
+    The worst is the one that came nearest to its limit or went furthest beyond.
     """
 
     compared: int = 0

@@ -16,9 +16,7 @@ def is_empty(values: Sized) -> bool:
 
 
 class Block(BaseModel):
-    """A block of the configuration: unknown keys are refused, values do not change after
-    validation.
-    """
+    """A block of the configuration: no unknown keys, and no changes after validation."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False

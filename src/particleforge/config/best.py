@@ -11,7 +11,8 @@ from pydantic import Field
 from particleforge.config.base import Block
 
 HEADER = """\
-# The settings that the search found. The final training lays the blocks `model` and `training` over its own settings.
+# The settings that the search found. The final training lays the blocks `model` and `training` \
+over its own settings.
 # To train another trial of trials.csv: snakemake train --config 'hpo={pin_trial: <config>}'
 """
 
@@ -26,8 +27,9 @@ class FrontConfig(Block):
 
 
 class SeedsConfig(Block):
-    """The validation losses of one configuration at the full budget from several seeds, the
-    search's own first.
+    """The validation losses of one configuration at the full budget, one for each of several seeds.
+
+    The search's own seed comes first.
     """
 
     config: str
@@ -49,8 +51,9 @@ class SearchedConfig(Block):
 
 
 class DefaultConfig(Block):
-    """The winner's configuration against the configured one after the most steps at which both were
-    validated.
+    """The winner against the configured settings, both validated after equally many steps.
+
+    These are the most steps that both have in common.
     """
 
     steps: int | None

@@ -1,6 +1,4 @@
-"""Where EDM4hep files keep things: the names of their collections, and how alternatives are
-written.
-"""
+"""Where EDM4hep files keep things: the names of their collections, with alternatives."""
 
 from pydantic import Field
 
@@ -29,8 +27,9 @@ def first_name(names: Names) -> str:
 
 
 class CollectionsConfig(Block):
-    """Names of the EDM4hep collections: a name, or alternatives of which the first that the file
-    has is read; A + B are read as one.
+    """Names of the EDM4hep collections; of alternatives the first in the file is read.
+
+    A + B are read as one.
     """
 
     particles: Names = Field(

@@ -1,5 +1,6 @@
-"""Cuts on events and objects, and the removal of objects that overlap: what a detector's file says
-under ``cuts``.
+"""Cuts on events and objects, and the removal of objects that overlap.
+
+A detector's file has them under ``cuts``.
 
 Every expression is checked against ``schema`` when the file is read (``config.expressions``), hence
 before any job runs.
@@ -105,8 +106,9 @@ class ObjectCutsConfig(Block):
 
 
 class OverlapConfig(Block):
-    """Removal of objects that lie within a distance of a preferred object of their own kind, such
-    as a track found twice.
+    """Removal of objects close to a preferred object of their own kind.
+
+    An example is a track found twice.
     """
 
     name: Name = Field(description="row of the cutflow")
@@ -181,8 +183,9 @@ class DetectorCutsConfig(Block):
     def of_objects(
         self, calorimeter_elements: str
     ) -> dict[str, tuple[CutConfig | OverlapConfig, ...]]:
-        """Return what removes objects, in order, by kind: tracks, ``calorimeter_elements``
-        (clusters or hits), candidates.
+        """Return what removes objects, in order, by kind.
+
+        The kinds are tracks, ``calorimeter_elements`` (clusters or hits) and candidates.
         """
         kinds = ("tracks", calorimeter_elements, "candidates")
         return {
@@ -194,8 +197,9 @@ class DetectorCutsConfig(Block):
         }
 
     def check(self, calorimeter_elements: str, source: str) -> None:
-        """Refuse cuts that ask for what the dataset will not have, ``hits`` or members of
-        ``clusters``, as a UserError of one line.
+        """Refuse cuts that ask for ``hits`` or members of ``clusters`` that the dataset will lack.
+
+        UserError of one line.
         """
         for key, name, expression in self._applied(calorimeter_elements):
             try:
@@ -213,9 +217,7 @@ class DetectorCutsConfig(Block):
             )
 
     def _applied(self, calorimeter_elements: str) -> Iterator[tuple[str, str, str]]:
-        """Yield key, name and expression of all that a dataset of ``calorimeter_elements`` is
-        asked.
-        """
+        """Yield key, name and expression of all that is asked of ``calorimeter_elements``."""
         yield from (("events", cut.name, cut.expression) for cut in self.events)
         for kind, removals in self.of_objects(calorimeter_elements).items():
             for removal in removals:

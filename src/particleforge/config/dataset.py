@@ -8,9 +8,7 @@ from particleforge.config.base import Block
 
 
 class DatasetConfig(Block):
-    """What an event's elements are, when a particle counts as visible, and what may get lost on the
-    way.
-    """
+    """What an event's elements are, which particles count as visible, and what may get lost."""
 
     calorimeter_elements: Literal["clusters", "hits"] = Field(
         "clusters",

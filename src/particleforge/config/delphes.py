@@ -7,8 +7,7 @@ from particleforge.config.collections import Names
 
 
 class DelphesConfig(Block):
-    """Branches of a Delphes file (tree ``Delphes``), with the names that the cards of Delphes give
-    them.
+    """Branches of a Delphes file (tree ``Delphes``), named as in the cards of Delphes.
 
     A name, or alternatives of which the first that the file has is read; A + B are read as one.
     """

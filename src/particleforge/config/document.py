@@ -1,5 +1,6 @@
-"""Generate what is written about configuration and data from their models: ``config/README.md``,
-JSON schemas, tables in ``docs/data.md``.
+"""Generate what is written about configuration and data from their models.
+
+That is ``config/README.md``, JSON schemas and tables in ``docs/data.md``.
 
     python -m particleforge.config.document        # rewrite the files below the working folder
 
@@ -34,23 +35,29 @@ _INTRODUCTION = """# Configuration
 | `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `large` |
 | `detectors/<name>.yaml` | everything that differs between detectors |
 | `spaces/<name>.yaml` | a search space, which `hpo.space_from` names: `small`, `full` |
-| `published/<name>.yaml` | a published data set and its samples, which `simulation.published` names ([docs/real-data.md](../docs/real-data.md)) |
+| `published/<name>.yaml` | a published data set and its samples, which `simulation.published` \
+names ([docs/real-data.md](../docs/real-data.md)) |
 
-Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
-deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
-wrong key, type or range stops the run with one line that names file, key, value and what is allowed.
+Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the
+command line are YAML and merge deeply:
+`snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`.
+Keys carry their unit. A wrong key, type or range stops the run with one line that names file, key,
+value and what is allowed.
 
 The schemas in `workflow/schemas` give completion in editors:
 `# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.
 
 ## Add a detector
 
-1. Copy `detectors/clic.yaml` to `detectors/<name>.yaml`; or begin the file with `extends: clic` and give only what differs (the
-   other must not extend one itself).
-2. Edit field, beams, tracker, calorimeter, samples, cuts and plot ranges. No code knows a detector's name.
-3. `particleforge show-config --detector <name>` checks it; `snakemake --profile profiles/local --config detector=<name> -n` plans the run.
+1. Copy `detectors/clic.yaml` to `detectors/<name>.yaml`; or begin the file with `extends: clic`
+   and give only what differs (the other must not extend one itself).
+2. Edit field, beams, tracker, calorimeter, samples, cuts and plot ranges. No code knows a
+   detector's name.
+3. `particleforge show-config --detector <name>` checks it;
+   `snakemake --profile profiles/local --config detector=<name> -n` plans the run.
 
-`detector` takes several names, `--config 'detector=[clic, cld]'`; each has its own folder below `results_dir`.
+`detector` takes several names, `--config 'detector=[clic, cld]'`; each has its own folder below
+`results_dir`.
 """
 
 
@@ -169,9 +176,7 @@ def _with_columns(text: str) -> str:
 
 
 def documents(root: Path = Path()) -> dict[str, str]:
-    """Return the content of every generated file by its path below the repository, which is at
-    ``root``.
-    """
+    """Return the content of every generated file by its path below ``root``, the repository."""
     readme = "\n".join(
         [
             _INTRODUCTION,

@@ -1,5 +1,6 @@
-"""Expressions over the dataset's columns that select events and objects: grammar and check, without
-reading any data.
+"""Expressions that select events and objects: grammar and check, without reading any data.
+
+They range over the dataset's columns.
 
 Text such as ``num(tracks.pt) + num(clusters.energy) >= 2`` -> syntax tree that
 ``selection.expressions`` evaluates for all events at once. Allowed are numbers, event columns
@@ -67,8 +68,9 @@ def parse_number(text: str, per: str) -> ast.expr:
 
 
 def check_calorimeter(text: str, calorimeter_elements: str) -> None:
-    """Raise a ValueError if an expression asks for what a dataset of ``clusters`` or ``hits`` does
-    not have.
+    """Raise a ValueError if an expression asks for what the calorimeter elements do not have.
+
+    The dataset's elements are ``clusters`` or ``hits``.
     """
     for node in ast.walk(parse_any(text)):
         match node:
@@ -242,7 +244,7 @@ def _booleans(nodes: Iterable[ast.expr]) -> list[_Value]:
 
 
 def _same_collection(values: Iterable[_Value]) -> str | None:
-    """Return the one collection whose objects the values belong to, None where all are per event."""
+    """Return the one collection that the values belong to, None where all are per event."""
     found = sorted({value.collection for value in values if value.collection is not None})
     if len(found) > 1:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Geometry and response of a detector for the parametric simulation and the rule-based particle
-flow.
-"""
+"""Geometry and response of a detector, for parametric simulation and rule-based particle flow."""
 
 from pydantic import Field
 

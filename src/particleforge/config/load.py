@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """Return ``base`` with ``over`` laid over it: mappings merge deeply, anything else is replaced."""
+    """Return ``base`` overlaid with ``over``: mappings merge deeply, anything else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -55,7 +55,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return what differs between two trees of plain values, as ``"a.b: 1 -> 2"``, by dotted path."""
+    """Return the differences of two trees of plain values, as ``"a.b: 1 -> 2"``, by dotted path."""
     found = []
     for key in sorted({*old, *new}):
         before, now = old.get(key), new.get(key)
@@ -103,25 +103,26 @@ def load_run(
 
 
 def _check_published(config_dir: Path, run: RunConfig) -> None:
-    """Raise a UserError for a published data set that has no effect, or none that could be meant."""
+    """Raise a UserError for a published data set that has no effect, or an unintended one."""
     name = run.simulation.published
     if name is None:
         return
     if run.simulation.backend != "files":
         raise UserError(
-            f"simulation.published: {name} describes files; set simulation.backend: files, or take it"
-            " out"
+            f"simulation.published: {name} describes files; set simulation.backend: files, or take"
+            " it out"
         )
     if (made_with := load_published(config_dir, name).detector) not in run.detector:
         raise UserError(
-            f"simulation.published: {name} is of detector {made_with}, not {', '.join(run.detector)};"
-            " choose it, or copy that file"
+            f"simulation.published: {name} is of detector {made_with}, not"
+            f" {', '.join(run.detector)}; choose it, or copy that file"
         )
 
 
 def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path, Tree]]:
-    """Return the layer of the file that ``hpo.space_from`` names, if it names one, with what
-    ``base`` says of the space over it.
+    """Return the layer of the file that ``hpo.space_from`` names, if it names one.
+
+    What ``base`` says of the space lies over it.
     """
     merged = base
     for layer in over:
@@ -195,8 +196,9 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
 
 
 def inner_model(annotation: Any) -> Any:
-    """Return the model inside ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the
-    annotation itself.
+    """Return the model inside an annotation, or the annotation itself.
+
+    It is inside ``tuple[Model, ...]``, ``dict[str, Model]`` or ``Model | None``.
     """
     for argument in getattr(annotation, "__args__", ()):
         found = inner_model(argument)

@@ -10,8 +10,9 @@ from particleforge.config.training import TrainingConfig
 
 
 def parallelism_conflict(model: ModelConfig, training: TrainingConfig, ranks: int) -> str | None:
-    """Return in one line why ``training.parallelism`` cannot be had with these settings on so many
-    ranks, or None.
+    """Return in one line why these settings and ranks exclude the parallelism, or None.
+
+    The parallelism is that of ``training.parallelism``.
 
     One rank has everything, whatever the parallelism.
     """
@@ -25,11 +26,14 @@ def parallelism_conflict(model: ModelConfig, training: TrainingConfig, ranks: in
 def _conflicts(model: ModelConfig, training: TrainingConfig, ranks: int) -> Iterator[str]:
     parallelism, size = training.parallelism, training.model_parallel_ranks
     if training.compile:
-        yield f"training.compile: not with training.parallelism = {parallelism}; set it to false, or use ddp"
+        yield (
+            f"training.compile: not with training.parallelism = {parallelism}; set it to false, or"
+            " use ddp"
+        )
     if training.optimiser == "lamb" and parallelism != "pipeline":
         yield (
-            "training.optimiser: lamb needs the norms of whole tensors, which training.parallelism ="
-            f" {parallelism} slices; use adamw, or the parallelism ddp or pipeline"
+            "training.optimiser: lamb needs the norms of whole tensors, which training.parallelism"
+            f" = {parallelism} slices; use adamw, or the parallelism ddp or pipeline"
         )
     if parallelism in ("tensor", "pipeline") and ranks % size:
         yield (

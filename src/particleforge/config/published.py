@@ -7,8 +7,9 @@ from particleforge.config.detector import SampleConfig
 
 
 class PublishedConfig(Block):
-    """What a data set is, where it is published, and its samples, which take the place of those of
-    the detector's file.
+    """What a data set is, where it is published, and its samples.
+
+    The samples take the place of those of the detector's file.
     """
 
     title: str

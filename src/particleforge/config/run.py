@@ -1,5 +1,6 @@
-"""The whole configuration of a run: ``config/config.yaml``, a preset and ``--config`` merged, plus
-the chosen detectors.
+"""The whole configuration of a run, merged from all its files and ``--config``.
+
+It is ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors.
 """
 
 from typing import Annotated, Self

@@ -39,8 +39,9 @@ class ScanConfig(Block):
 
 
 class ScalingBatchConfig(ScanConfig):
-    """Loss against the global batch, for learning-rate rules and optimisers, at equal numbers of
-    events seen.
+    """Loss against the global batch, for learning-rate rules and optimisers.
+
+    All trainings see equally many events.
     """
 
     elements_per_batch: int = Field(
@@ -72,8 +73,9 @@ class ScalingBatchConfig(ScanConfig):
 
 
 class FineTuningConfig(ScanConfig):
-    """Loss against the number of training events, for networks that start from another detector's
-    and from scratch.
+    """Loss against the number of training events, fine-tuned and from scratch.
+
+    Fine-tuned networks start from another detector's.
     """
 
     from_detector: Name | None = Field(
@@ -111,8 +113,9 @@ class ModelSizeConfig(Block):
 
 
 class ScalingLawConfig(ScanConfig):
-    """Loss against the number of training events and against the size of the network, each with a
-    fitted power law.
+    """Loss against the number of training events and the size of the network.
+
+    Each has a fitted power law.
     """
 
     train_events: tuple[Annotated[int, Field(ge=1)], ...] = Field(

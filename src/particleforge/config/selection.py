@@ -9,8 +9,9 @@ from particleforge.config.skim import check_patterns
 
 
 class SelectionConfig(Block):
-    """Fractions of events per split, where an event's split follows from its identity alone, and
-    the columns of the selected files.
+    """Fractions of events per split, and the columns of the selected files.
+
+    An event's split follows from its identity alone.
     """
 
     train_fraction: float = Field(

@@ -47,8 +47,9 @@ from particleforge.errors import UserError
 
 
 class StageSettings(Block):
-    """Base of all stages' settings: fields are filled by name, first from the run's configuration,
-    then from the detector's.
+    """Base of all stages' settings: fields are filled by name.
+
+    They are looked up in the run's configuration first, then in the detector's.
     """
 
     version: int
@@ -107,8 +108,9 @@ class FetchSettings(StageSettings):
 
 
 class FilesSettings(Block):
-    """What shapes a shard that is made of given files: how much of each is read, and their
-    checksums, in order of the files.
+    """What shapes a shard that is made of given files.
+
+    It is how much of each is read, and their checksums, in order of the files.
 
     A checksum is "" where none is known; there are none at all where none of the files has one.
     """
@@ -139,8 +141,9 @@ class DatasetSettings(StageSettings):
         return super().of(run, detector, **{"files": None, **own})
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings without what concerns nothing here: hits where clusters are elements,
-        unchanged Delphes branches.
+        """Return the settings without what has no effect here.
+
+        That is hits where clusters are elements, and unchanged Delphes branches.
         """
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
@@ -267,7 +270,7 @@ class HpoSettings(StageSettings):
 
 
 class SelectBestSettings(HpoSettings):
-    """What shapes the choice among the trials of a search, and their confirmation from other seeds."""
+    """What shapes the choice among a search's trials, and their confirmation from other seeds."""
 
     version: int = 4
 
@@ -299,8 +302,9 @@ def _searched(training: TrainingConfig) -> TrainingConfig:
 
 
 class ScanSettings(StageSettings):
-    """What shapes the table, fits and plots of a scan, whose trainings have settings of their own
-    (``scans.points``).
+    """What shapes the table, fits and plots of a scan.
+
+    Its trainings have settings of their own (``scans.points``).
     """
 
     version: int = 1

@@ -1,5 +1,4 @@
-"""Which columns of the dataset the selected files leave out, and which later stages cannot do
-without.
+"""Which columns of the dataset the selected files leave out, and which later stages need.
 
 Patterns such as ``track_links`` or ``tracks.d*`` over the columns of ``schema.DATASET``
 (``collection.member``; a collection stands for all its members) -> the collections that are left.

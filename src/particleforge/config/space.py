@@ -116,8 +116,9 @@ class ParameterConfig(Block):
         return tuple(map(int, ends)) if self.type == "int" else ends  # type: ignore[arg-type]
 
     def levels(self, n_continuous: int) -> tuple[Any, ...]:
-        """Return all values of a discrete parameter, and so many of a continuous one, at equal
-        distances on its scale.
+        """Return all values of a discrete parameter, or some of a continuous one.
+
+        Those lie at equal distances on its scale.
         """
         if self.choices is not None:
             return self.choices
@@ -163,9 +164,7 @@ class ParameterConfig(Block):
         )
 
     def widens(self, older: Self) -> bool:
-        """Return whether every value of ``older`` is still a value of this parameter, drawn on the
-        same scale.
-        """
+        """Return whether each value of ``older`` is one of this parameter, on the same scale."""
         if (self.type, self.log, self.step) != (older.type, older.log, older.step):
             return False
         if not all(
@@ -257,8 +256,9 @@ def _holds(
     active: Mapping[str, Any],
     outside: Mapping[str, Any],
 ) -> bool:
-    """Return whether a parameter's conditions hold, given the active parameters and the values of
-    settings outside the space.
+    """Return whether a parameter's conditions hold.
+
+    The active parameters and the values of settings outside the space are given.
     """
     where = (
         (active if parent in space else outside, parent, values)
@@ -270,8 +270,9 @@ def _holds(
 def grid_points(
     space: Mapping[str, ParameterConfig], n_continuous: int, configured: Mapping[str, Any] = _NONE
 ) -> Iterator[Params]:
-    """Yield each point of the grid once: all values of discrete parameters, ``n_continuous`` of
-    continuous ones.
+    """Yield each point of the grid once.
+
+    It has all values of discrete parameters and ``n_continuous`` of continuous ones.
     """
     order = parents_first(space)
     values = {name: space[name].levels(n_continuous) for name in order}
@@ -303,8 +304,7 @@ def value_at(path: str, model: ModelConfig, training: TrainingConfig) -> Any:
 def check_space(
     space: Mapping[str, ParameterConfig], model: ModelConfig, training: TrainingConfig
 ) -> None:
-    """Raise a ValueError unless every value, and every pair of values, of the space makes valid
-    settings.
+    """Raise a ValueError unless all values, and all pairs of values, make valid settings.
 
     Pairs find what single values cannot, e.g. a number of heads that does not divide a width. The
     other searched parameters keep their first value meanwhile, or one that a condition needs, so
@@ -337,8 +337,9 @@ def check_grid(
     model: ModelConfig,
     training: TrainingConfig,
 ) -> None:
-    """Raise a ValueError unless the grid has at least ``n_wanted`` points, and not so many that no
-    search visits them.
+    """Raise a ValueError unless the grid has ``n_wanted`` points, or if it has far too many.
+
+    Too many are more than any search visits.
     """
     named = {*space, *(parent for parameter in space.values() for parent in parameter.when)}
     small = all(parameter.n_levels <= GRID_POINTS_MAX for parameter in space.values())
@@ -385,8 +386,9 @@ def _check_point(
 
 
 def check_paths(space: Mapping[str, ParameterConfig]) -> None:
-    """Raise a ValueError unless every path names a setting that may be searched, with values of its
-    type, and so do conditions.
+    """Raise a ValueError unless every path names a searchable setting, with values of its type.
+
+    The same goes for conditions.
     """
     settings = _settings()
     searchable = {path: field for path, field in settings.items() if path not in DECIDED_BY_SEARCH}

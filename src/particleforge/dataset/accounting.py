@@ -1,5 +1,6 @@
-"""The energy accounting of datasets as a table: for each input file, what became of the visible
-energy and why.
+"""The energy accounting of datasets as a table: what became of the visible energy, and why.
+
+It is told for each input file.
 
 Inputs -> outputs: metadata of dataset files (``build``) -> ``Account``s, rows and text. Only file
 footers are read.

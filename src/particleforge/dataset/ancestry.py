@@ -1,5 +1,4 @@
-"""Who stands for whom: the truth particles of an event, and the truth particle behind every entry
-of the history.
+"""Who stands for whom: the truth particles of an event, and the one behind every history entry.
 
 Inputs -> outputs: the particle table with parents, and what every entry itself left (calorimeter
 energy, tracks) -> which entries are truth particles, their four-momenta (GeV), and for every entry
@@ -92,9 +91,7 @@ def first_parent(n_particles: int, parents: Pairs) -> IntArray:
 
 @numba.njit(cache=True)
 def nearest(parent, terminal):  # type: ignore[no-untyped-def]
-    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, -1 if
-    none is.
-    """
+    """Return for each entry the nearest of itself and its ancestors that is ``terminal``, or -1."""
     found = np.full(len(parent), -2, np.int64)  # -2: not known yet
     for start in range(len(parent)):
         entry = start

@@ -1,5 +1,6 @@
-"""Where the energy of an event's particles went: the balance that every dataset keeps for each file
-that it was made of.
+"""Where the energy of an event's particles went.
+
+Every dataset keeps this balance for each file that it was made of.
 
 Inputs -> outputs: energies (GeV) of the truth particles and what became of them -> ``Balance``,
 which adds up over chunks and files.

@@ -1,5 +1,6 @@
-"""Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event, with truth and
-baseline candidates.
+"""Build the dataset: EDM4hep or Delphes ROOT files -> one Parquet row per event.
+
+A row holds truth and baseline candidates, too.
 
 Inputs -> outputs: ROOT files, simulated here or given (``settings.files``) -> Parquet of
 ``parquet.DATASET_SCHEMA``, or ``HITS_DATASET_SCHEMA`` with hits as elements. Its metadata holds the
@@ -108,9 +109,7 @@ def to_table(columns: dict[str, Table | Array], types: pa.Schema) -> pa.Table:
 def _verify(
     settings: DatasetSettings, inputs: Sequence[Path], good: Sequence[Path], verified: set[Path]
 ) -> None:
-    """Look at every file that is not known as ``verified`` yet: can it be read, and has it its
-    checksum?
-    """
+    """Check that each file not yet ``verified`` can be read and has its checksum."""
     checksums = settings.files.checksums if settings.files else ()
     known = dict(zip(map(Path, inputs), checksums, strict=True)) if checksums else {}
     for path in good:

@@ -52,8 +52,9 @@ def class_by_host(
     abs_eta: Array,
     on_track: BoolArray,
 ) -> NDArray[np.int8]:
-    """Return the class numbers of particles that own a track (``on_track``) or a cluster, all
-    arguments ``[n]``.
+    """Return the class numbers of particles that own a track (``on_track``) or a cluster.
+
+    All arguments are ``[n]``.
     """
     kind = np.abs(pdg)
     as_track = np.where(charged, kind, _NO_PDG)

@@ -57,8 +57,9 @@ def deposits(events: RawEvents) -> Deposits:
 
 
 def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) -> Deposits:
-    """Hand what entries left to their heirs: ``heir`` maps entries to rows of ``n_particles`` truth
-    particles, or -1.
+    """Hand what entries left to their heirs.
+
+    ``heir`` maps entries to rows of ``n_particles`` truth particles, or -1.
 
     Tracks are not inherited: a track belongs to the particle that made it (see ``ancestry``).
     """
@@ -72,7 +73,7 @@ def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) 
 
 
 def _shares(links: Pairs, n_left: int, at_least: float = 0.0) -> Pairs:
-    """Divide weights by their sum over each left row, or by ``at_least`` where the sum is smaller."""
+    """Divide weights by their sum over each left row, or by ``at_least`` if that is larger."""
     links = links.where(links.weight > 0)
     total = np.maximum(summed(links.left, links.weight, n_left), at_least)
     return Pairs(links.left, links.right, links.weight / total[links.left])

@@ -47,8 +47,9 @@ _IN_SYSTEMS = ("in_ecal", "in_hcal", "in_other")
 
 
 def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
-    """Return the events with one cluster for each hit of at least ``energy_min_gev``, in the order
-    of the hits.
+    """Return the events with one cluster for each hit of at least ``energy_min_gev``.
+
+    Clusters are in the order of the hits.
 
     Candidates refer to the hits of the clusters that they referred to. Hits below remain, as hits
     outside of all clusters.
@@ -70,8 +71,9 @@ def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
 
 
 def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
-    """Return the events with ``tracks`` and ``clusters`` as the schema has them and invalid rows
-    dropped and counted.
+    """Return the events with schema's ``tracks`` and ``clusters``, less invalid rows.
+
+    Invalid rows are counted.
     """
     counts = dict(raw.counts)
     hits, new_hit = raw.hits.select(
@@ -235,8 +237,9 @@ def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], 
 
 
 def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:
-    """Return the distance in mm from the origin to the inner face of barrel or endcap, whichever
-    comes first.
+    """Return the distance in mm from the origin to the inner face that comes first.
+
+    It is that of the barrel or of the endcap.
     """
     barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
     endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
@@ -244,8 +247,9 @@ def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -
 
 
 def acceptance_abs_eta(calorimeter: CalorimeterConfig) -> float:
-    """Return the |eta| up to which a straight line from the origin meets the face of an endcap
-    calorimeter.
+    """Return the |eta| up to which a straight line meets the face of an endcap calorimeter.
+
+    The line begins at the origin.
     """
     endcaps = (calorimeter.ecal, calorimeter.hcal)
     return max(
@@ -276,8 +280,9 @@ def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
 def _towards_candidates(
     clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig
 ) -> Table:
-    """Give clusters without position one in the direction of their first neutral candidate, where
-    ``ecal`` begins.
+    """Give clusters without position one in the direction of their first neutral candidate.
+
+    It lies where ``ecal`` begins.
     """
     momentum = np.stack([candidates[f"p{axis}"].astype(np.float64) for axis in "xyz"], axis=1)
     size = np.linalg.norm(momentum, axis=1)
@@ -319,8 +324,9 @@ def _energies_by_system(
 
 
 def _widths(moments: FloatArray) -> dict[str, FloatArray]:
-    """Return the energy-weighted RMS of the hits across and along the line from the origin, from
-    their ``moments``.
+    """Return the energy-weighted RMS of the hits across and along the line from the origin.
+
+    ``moments`` are those of the hits.
     """
     total, mean, along2, across2 = moments.T
     total = np.where(total > 0, total, 1)
@@ -332,8 +338,9 @@ def _widths(moments: FloatArray) -> dict[str, FloatArray]:
 
 @numba.njit(cache=True)
 def _of_members(axis, cluster, hit, system, energy, x, y, z):  # type: ignore[no-untyped-def]
-    """Return of each cluster's hits: their number, energies by system, and sums of w, w l, w l^2
-    and w t^2.
+    """Return of each cluster's hits the number, energies by system, and moments.
+
+    The moments are sums of w, w l, w l^2 and w t^2.
 
     w is the hit's energy, l and t are its distances along and across ``axis`` [n_clusters, 3], unit
     vectors from the origin; l is counted from the cluster's first hit, lest digits cancel.

@@ -1,5 +1,6 @@
-"""The identity of an event: a hash of sample, run and event number, and of the particles where
-files are given.
+"""The identity of an event: a hash of sample, run and event number.
+
+Where files are given, the hash is of the particles, too.
 
 The split into train, valid and test hangs on it, so it must not depend on how events are spread
 over files. Events that were simulated here have numbers of their own. Given files of several jobs
@@ -33,8 +34,9 @@ def event_ids(
 
 
 def content_of(particles: Table) -> NDArray[np.uint64]:
-    """Return a hash ``[n_events]`` of the PDG codes and momenta (as float32, which every version of
-    a file holds) of all particles.
+    """Return a hash ``[n_events]`` of the PDG codes and momenta of all particles.
+
+    Momenta are hashed as float32, which every version of a file holds.
 
     The particles' order in the event does not matter.
     """
@@ -51,8 +53,9 @@ def content_of(particles: Table) -> NDArray[np.uint64]:
 
 
 def _splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix 64-bit words (Steele, Lea, Flood, OOPSLA 2014, "SplittableRandom"; the finaliser is a
-    bijection).
+    """Mix 64-bit words with a bijection.
+
+    It is the finaliser of "SplittableRandom" (Steele, Lea, Flood, OOPSLA 2014).
     """
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

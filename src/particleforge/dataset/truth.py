@@ -1,5 +1,6 @@
-"""Truth of a chunk: truth particles, what became of them, and the target of every element, with
-closed energy accounting.
+"""Truth of a chunk: truth particles, what became of them, and the target of every element.
+
+The energy accounting is closed.
 
 Inputs -> outputs: valid ``RawEvents`` -> ``schema.PARTICLES``, ``TARGETS``, ``TRACK_LINKS``,
 ``CLUSTER_LINKS`` and the ``Balance`` in GeV. docs/truth.md explains the rules; in short:

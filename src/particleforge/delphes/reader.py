@@ -232,8 +232,9 @@ class _EventChunk(Chunk):
         return Table(read.offsets, columns), self.references(branch, read)
 
     def states(self, read: Table, b_field_tesla: float) -> Table:
-        """Return the states of the tracks as read, those at the interaction point and at the
-        calorimeter in turn.
+        """Return the states of the tracks as read.
+
+        Those at the interaction point and at the calorimeter take turns.
         """
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
         with np.errstate(
@@ -277,8 +278,9 @@ class _EventChunk(Chunk):
         return Table(2 * read.offsets, interleaved)
 
     def clusters(self, ecal: SamplingConfig) -> tuple[Table, Pairs]:
-        """Read what stands for clusters as one table, event by event, and (cluster, key of a
-        particle in it).
+        """Read what stands for clusters as one table, and (cluster, key of a particle in it).
+
+        The table is laid out event by event.
         """
         parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
         names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
@@ -310,8 +312,9 @@ class _EventChunk(Chunk):
     def candidates(
         self, track_refs: Pairs, clusters: Table, cluster_refs: Pairs
     ) -> tuple[Table, Pairs, Pairs]:
-        """Read the e-flow as one table, event by event, with the tracks and clusters that its
-        objects stand for.
+        """Read the e-flow as one table, with the tracks and clusters that its objects stand for.
+
+        The table is laid out event by event.
         """
         names = self.branches
         parts = [self.eflow_tracks(names.eflow_tracks)] if self.file.has(names.eflow_tracks) else []
@@ -395,7 +398,7 @@ class _EventChunk(Chunk):
         return Table(read.offsets, columns), self.reference_lists(branch, read)
 
     def eflow_towers(self, branch: str, pdg: int) -> tuple[Table, Pairs]:
-        """Read the neutral candidates of one kind, and (candidate, key of a particle in its tower)."""
+        """Read one kind of neutral candidates, and (candidate, key of a particle in its tower)."""
         read, refs = self.towers(branch)
         energy = read["energy"]
         momentum = momentum_of(

@@ -64,8 +64,9 @@ class DelphesFile(RootFile):
         return any(leaf.startswith(f"{branch}.") for leaf in self._leaves)
 
     def branches(self, n_events: int) -> list[tuple[str, str, float]]:
-        """Return name, class and mean number of objects in the first events of every branch of
-        objects.
+        """Return name, class and mean number of objects of every branch of objects.
+
+        The mean is that of the first events.
         """
         found = []
         for name, branch in self._tree.items(recursive=False):
@@ -109,9 +110,7 @@ class DelphesFile(RootFile):
         )
 
     def reference_lists(self, leaf: str, start: int, stop: int) -> tuple[IntArray, IntArray, Array]:
-        """Return a TRefArray leaf's number of objects per event, the length of each object's list,
-        and all references.
-        """
+        """Return a TRefArray leaf's objects per event, lengths of lists, and all references."""
         branch = self._leaves[leaf]
         how = AsObjects(AsArray(False, False, Model_TRefArray), branch)
         lists = branch.array(how, entry_start=start, entry_stop=stop)["refs"]

@@ -101,8 +101,9 @@ def hit_links(chunk: Chunk, hits: Group, particles: Group) -> Pairs:
 def through_candidates(
     objects: Pairs, links: Pairs, n_candidates: int, energy: FloatArray | None = None
 ) -> Pairs:
-    """Return (track or cluster, particle, weight) from (candidate, track or cluster) and
-    (candidate, particle).
+    """Return (track or cluster, particle, weight) from the pairs of a candidate.
+
+    The pairs are (candidate, track or cluster) and (candidate, particle).
 
     ``energy`` of all particles is given for clusters. Where all weights of a candidate are 0, they
     were not filled: its tracks count each particle alike, and its clusters by energy; the same

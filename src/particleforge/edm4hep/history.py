@@ -1,5 +1,6 @@
-"""Refuse a particle history that runs in circles: something that is its own ancestor has no truth
-particle behind it.
+"""Refuse a particle history that runs in circles.
+
+What is its own ancestor has no truth particle behind it.
 
 Inputs -> outputs: a collection's particles and their parents, all of them -> nothing, or a
 UserError that names a particle on a cycle.
@@ -15,8 +16,9 @@ from particleforge.errors import UserError
 
 
 def on_cycle(parents: Pairs, n_particles: int) -> BoolArray:
-    """Tell which of ``n_particles`` rows are on a cycle of ``parents``: those of a strongly
-    connected component, or their own parents.
+    """Tell which of ``n_particles`` rows are on a cycle of ``parents``.
+
+    Those are rows of a strongly connected component, or their own parents.
     """
     found = np.zeros(n_particles, bool)
     if kernels.without_cycle(parents.left, parents.right, n_particles):

@@ -80,9 +80,7 @@ def _named(names: Any, ids: Any) -> dict[int, str]:
 
 
 def types_of_collections(file: Any) -> dict[str, str]:
-    """Return collection -> class, from ``events___CollectionTypeInfo`` where podio kept it in a
-    form that can be read.
-    """
+    """Return collection -> class, from ``events___CollectionTypeInfo`` where it is readable."""
     if "podio_metadata" not in file:
         return {}
     leaves, stem = dict(file["podio_metadata"].items(recursive=True)), "events___CollectionTypeInfo"

@@ -1,5 +1,4 @@
-"""Compiled loops over rows of relations, for what NumPy can only do by sorting or in many passes
-over memory.
+"""Compiled loops over rows of relations, where NumPy would sort or pass over memory many times.
 
 Inputs -> outputs: arrays of row numbers -> arrays of row numbers. Each is one or two passes over
 its input; compiled code is kept on disk. Row numbers are not checked: what calls these has seen to
@@ -14,8 +13,9 @@ import numpy as np
 
 @numba.njit(cache=True)
 def stable_order(keys, n_keys, before):
-    """Return the order that sorts ``before``, row numbers of ``keys``, by key (0 ... ``n_keys`` -
-    1), equal keys staying in turn.
+    """Return the order that sorts ``before`` by key, equal keys staying in turn.
+
+    ``before`` holds row numbers of ``keys``, keys are 0 ... ``n_keys`` - 1.
     """
     place = np.zeros(n_keys + 1, np.int64)
     for key in keys:
@@ -31,8 +31,9 @@ def stable_order(keys, n_keys, before):
 
 @numba.njit(cache=True)
 def join(first_left, first_right, second_left, n_middle):
-    """Return for all pairs that meet in one of ``n_middle`` rows: left of the first, number of the
-    second; in the first's order.
+    """Return all pairs that meet in one of ``n_middle`` rows: left of the first, row of the second.
+
+    They are in the first's order.
     """
     start = np.zeros(n_middle + 1, np.int64)
     for row in second_left:
@@ -54,8 +55,9 @@ def join(first_left, first_right, second_left, n_middle):
 
 @numba.njit(cache=True)
 def group(left, right, weight, n_left, n_right):
-    """Return each (left, right) that occurs once, sorted, with the sum of its weights in the order
-    of the input.
+    """Return each (left, right) once, sorted, with the sum of its weights.
+
+    Weights are summed in the order of the input.
     """
     order = stable_order(left, n_left, stable_order(right, n_right, np.arange(len(right))))
     lefts, rights, sums = (
@@ -76,8 +78,9 @@ def group(left, right, weight, n_left, n_right):
 def join_and_group(
     first_left, first_right, second_left, second_right, second_weight, n_left, n_middle, n_right
 ):
-    """Return ``group`` of what ``join`` gives, with the second's weights, without laying out all
-    pairs that meet.
+    """Return ``group`` of what ``join`` gives, without laying out all pairs that meet.
+
+    Weights are the second's.
     """
     first_order, _ = _by_key(first_left, n_left)
     second_order, start = _by_key(second_left, n_middle)
@@ -116,8 +119,9 @@ def join_and_group(
 
 @numba.njit(cache=True)
 def without_cycle(left, right, n_rows):
-    """Tell whether no row leads back to itself: rows that nothing leads to are taken away until
-    none is left (Kahn, CACM 5:558).
+    """Tell whether no row leads back to itself.
+
+    Rows that nothing leads to are taken away until none is left (Kahn, CACM 5:558).
     """
     order, start = _by_key(left, n_rows)
     n_before = np.zeros(n_rows, np.int64)
@@ -143,8 +147,9 @@ def without_cycle(left, right, n_rows):
 
 @numba.njit(cache=True)
 def _by_key(keys, n_keys):
-    """Return the order that sorts rows by key, equal keys staying in turn, and where each key's
-    rows begin in it.
+    """Return the order that sorts rows by key, and where each key's rows begin in it.
+
+    Equal keys stay in turn.
     """
     start, ordered = np.zeros(n_keys + 1, np.int64), True
     for row in range(len(keys)):
@@ -198,8 +203,9 @@ def resolve(index, ids, offsets, known_ids, starts, counts):
 
 @numba.njit(cache=True)
 def lay(source, offsets, starts, target):
-    """Copy the rows of each event, ``source[offsets[e]:offsets[e + 1]]``, to ``target`` from row
-    ``starts[e]`` on.
+    """Copy the rows of each event to ``target`` from row ``starts[e]`` on.
+
+    They are ``source[offsets[e]:offsets[e + 1]]``.
     """
     for event in range(len(starts)):
         first = starts[event] - offsets[event]
@@ -209,8 +215,9 @@ def lay(source, offsets, starts, target):
 
 @numba.njit(cache=True)
 def renumber(left, right, weight, new_left, new_right):
-    """Return the pairs with their rows replaced, where a map is given (else it is empty), without
-    those whose new row is -1.
+    """Return the pairs with their rows replaced, less those whose new row is -1.
+
+    An empty map replaces nothing.
     """
     lefts, rights, weights = (
         np.empty(len(left), np.int64),

@@ -1,17 +1,18 @@
-"""Where EDM4hep versions keep things: from a member's meaning to the name of the leaf that holds
-it.
+"""Where EDM4hep versions keep things: from a member's meaning to the name of its leaf.
 
 Inputs -> outputs: the names of a file's leaves -> the leaf of a member, of a relation or of a
 vector member.
 
 Three generations are known (podio and EDM4hep release notes, checked on files of 2021 and 2024):
 
-=====================  ========================  ======================= what                   2021
-(EDM4hep 0.3)        now (EDM4hep 0.99 - 1.x) =====================  ========================
-======================= member                 ``X.member``              ``X.member`` relation
-``name``      ``X#<n>.index``           ``_X_name.index`` vector member          ``X_<n>``
-``_X_name`` ends of a link         ``X#0``, ``X#1``          ``_X_rec``, ``_X_sim``, later
-``_X_from``, ``_X_to`` =====================  ========================  =======================
+===================  ========================  ============================================
+what                 2021 (EDM4hep 0.3)        now (EDM4hep 0.99 - 1.x)
+===================  ========================  ============================================
+member               ``X.member``              ``X.member``
+relation ``name``    ``X#<n>.index``           ``_X_name.index``
+vector member        ``X_<n>``                 ``_X_name``
+ends of a link       ``X#0``, ``X#1``          ``_X_rec``, ``_X_sim``, later ``_X_from``, ``_X_to``
+===================  ========================  ============================================
 
 RNTuple files carry the same names. The numbers of 2021 follow the order of the members in EDM4hep's
 own description (one-to-many relations first) and are written down once, in ``RELATION_NUMBERS`` and
@@ -81,22 +82,25 @@ class Layout:
         return leaf
 
     def relation(self, kind: str, collection: str, name: str) -> Reference | None:
-        """Return the references of a one-to-many relation, e.g. ``("Cluster", "PandoraClusters",
-        "hits")``, or None.
+        """Return the references of a one-to-many relation, or None.
+
+        An example is ``("Cluster", "PandoraClusters", "hits")``.
         """
         number = RELATION_NUMBERS.get((kind, name))
         spelled = [f"_{collection}_{spelling}" for spelling in _RENAMED.get(name, (name,))]
         return self._reference((*spelled, f"{collection}#{number}"))
 
     def link_end(self, collection: str, end: str) -> Reference | None:
-        """Return the references of one end (``from``: reconstructed, ``to``: simulated) of a link
-        collection, or None.
+        """Return the references of one end of a link collection, or None.
+
+        The end is ``from`` (reconstructed) or ``to`` (simulated).
         """
         return self._reference(tuple(pattern.format(collection) for pattern in _LINK_ENDS[end]))
 
     def vector(self, kind: str, collection: str, name: str) -> str | None:
-        """Return what a vector member's leaves start with: the leaf itself, or the part before its
-        members' dot.
+        """Return what a vector member's leaves start with.
+
+        It is the leaf itself, or the part before its members' dot.
         """
         if self.member(collection, f"{name}_begin") is None:
             return None  # and what is named like one of 2021 is something else

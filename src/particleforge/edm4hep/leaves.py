@@ -1,5 +1,4 @@
-"""The leaves of an open tree as flat NumPy arrays, block by block, whichever of TTree and RNTuple
-holds them.
+"""The leaves of an open TTree or RNTuple as flat NumPy arrays, block by block.
 
 Inputs -> outputs: a tree of uproot, the name of a leaf, a range of events -> the offsets of the
 events, and the values of all of them.
@@ -47,8 +46,9 @@ class Leaves(ABC):
         self._held_range = (0, 0)
 
     def ranges(self, n_events: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of at most ``n_events`` events up to ``stop``, which end where a block ends
-        if one does within.
+        """Yield ranges of at most ``n_events`` events up to ``stop``.
+
+        A range ends where a block ends if one does within.
         """
         start, ends = 0, self.block_edges
         while start < stop:
@@ -59,9 +59,7 @@ class Leaves(ABC):
             start = end
 
     def flat(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return the offsets int64 ``[stop - start + 1]`` of the events in a leaf's values, and the
-        values.
-        """
+        """Return the offsets int64 ``[stop - start + 1]`` of the events, and a leaf's values."""
         edges = self.block_edges
         before, after = edges[edges <= start], edges[edges >= stop]
         block = (
@@ -109,8 +107,9 @@ class TreeLeaves(Leaves):
 
     @property
     def block_edges(self) -> IntArray:
-        """Where baskets of the largest branch end: others have fewer, or the same where the file
-        was flushed.
+        """Return where baskets of the largest branch end.
+
+        Others have fewer, or the same where the file was flushed.
         """
         return self._edges
 
@@ -155,9 +154,7 @@ class NTupleLeaves(Leaves):
         return self._ends
 
     def read(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
-        """Return offsets and values of a range of events, which has to begin and end with a
-        cluster.
-        """
+        """Return offsets and values of a range of events, which begins and ends with a cluster."""
         if leaf not in self._columns:
             self._columns[leaf] = self._columns_of(leaf)
         of_offsets, of_values = self._columns[leaf]

@@ -23,15 +23,14 @@ BoolArray = NDArray[np.bool_]
 
 
 def summed(group: Array, values: Array | None, n_groups: int) -> FloatArray:
-    """Return the sum of ``values`` (or the number of rows) of each group, as float64
-    ``[n_groups]``.
-    """
+    """Return the sum of ``values``, or the number of rows, per group, float64 ``[n_groups]``."""
     return np.bincount(group, values, n_groups).astype(np.float64)
 
 
 def whole_charge(charge: Array) -> FloatArray:
-    """Return charges in units of e, 0 for what is none: Delphes gives -999 to codes that it does
-    not know, others NaN.
+    """Return charges in units of e, 0 for what is none.
+
+    Delphes gives -999 to codes that it does not know, others NaN.
     """
     known = np.isfinite(charge) & (np.abs(charge) <= np.iinfo(np.int8).max)
     return np.rint(np.where(known, charge, 0)).astype(np.float64)
@@ -82,7 +81,7 @@ class Table:
         return np.arange(self.n_rows) - np.repeat(self.offsets[:-1], self.counts)
 
     def select(self, keep: BoolArray) -> tuple["Table", IntArray]:
-        """Return the rows where ``keep``, and for each old row its new number (-1 where dropped)."""
+        """Return the rows where ``keep``, and each old row's new number (-1 where dropped)."""
         if keep.all():
             return self, np.arange(self.n_rows)
         kept_before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
@@ -165,8 +164,9 @@ def combined(parts: Sequence[Pairs]) -> Pairs:
 
 
 def joined(first: Pairs, second: Pairs, n_middle: int) -> Pairs:
-    """Return (left of ``first``, right of ``second``, weight of ``second``) for all pairs that meet
-    in one of ``n_middle`` rows.
+    """Return all pairs that meet in one of ``n_middle`` rows.
+
+    A pair is (left of ``first``, right of ``second``, weight of ``second``).
     """
     left, chosen = kernels.join(first.left, first.right, second.left, n_middle)
     return Pairs(left, second.right[chosen], second.weight[chosen])

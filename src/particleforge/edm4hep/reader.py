@@ -266,8 +266,9 @@ class _EventChunk(Chunk):
         return tracks, states, Pairs.of(owner, member)
 
     def dedx(self, name: str, tracks: Table) -> Array:
-        """Return the specific ionisation: the track's first quantity, else that of a collection
-        beside the tracks, else zeros.
+        """Return the specific ionisation: the track's first quantity, else a collection's, else 0.
+
+        The collection lies beside the tracks.
         """
         values = np.zeros(tracks.n_rows)
         stem = self.layout.vector("Track", name, "dxQuantities")
@@ -375,9 +376,7 @@ class _EventChunk(Chunk):
 
 
 def _first_at(location: Array, owner: IntArray, n_owners: int, wanted: Sequence[int]) -> BoolArray:
-    """Tell of each state whether its location is the first of ``wanted`` that its owner has a state
-    at.
-    """
+    """Tell of each state whether its location is the first of ``wanted`` that its owner has."""
     chosen, served = np.zeros(len(location), bool), np.zeros(n_owners, bool)
     for place in wanted:
         here = (location == place) & ~served[owner]

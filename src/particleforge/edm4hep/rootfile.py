@@ -1,5 +1,4 @@
-"""An open EDM4hep ROOT file: its leaves, whichever of TTree and RNTuple holds them, and what
-identifies collections and events.
+"""An open EDM4hep ROOT file, TTree or RNTuple: leaves and what identifies collections and events.
 
 Inputs -> outputs: a path -> ``EventFile``, which gives the values of any leaf for a range of
 events. Whatever makes a file unusable (not ROOT, truncated, no ``events`` tree, mandatory branches
@@ -157,8 +156,9 @@ class TreeFile(RootFile):
         return np.diff(offsets), values
 
     def ranges(self, n_events: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield ranges of at most ``n_events`` events up to ``stop`` that end where the file's
-        blocks end, if one does within.
+        """Yield ranges of at most ``n_events`` events up to ``stop``.
+
+        A range ends where the file's blocks end, if one does within.
         """
         return self._leaves.ranges(n_events, stop)
 
@@ -201,8 +201,9 @@ class EventFile(TreeFile):
         return names
 
     def _references(self) -> dict[str, Reference]:
-        """Return the references from which the IDs of a file without table can be told, by ``type
-        of target:place``.
+        """Return the references that reveal the IDs of a file without table.
+
+        They are keyed by ``type of target:place``.
         """
         names, layout = self.names, self.layout
         places = {

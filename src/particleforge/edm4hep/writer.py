@@ -148,7 +148,7 @@ def event_headers(
 
 
 def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:
-    """Return the chunk as one record array with all fields of the file, always in the same order."""
+    """Return the chunk as one record array with all fields of the file, in a fixed order."""
     starts = {
         name: _offsets_of_events(chunk.collections[name].event, chunk.n_events) for name in types_of
     }
@@ -201,8 +201,9 @@ def _members_and_lists(
 def _references(
     collection: Collection, name: str, starts: Mapping[str, Ints], *, one: bool = False
 ) -> tuple[Ints, Content]:
-    """Return the counts per row and the (index, collectionID) entries of a relation, indices within
-    the event.
+    """Return the counts per row and the (index, collectionID) entries of a relation.
+
+    Indices are within the event.
     """
     n_rows = len(collection.event)
     relation = collection.relations.get(name)
@@ -247,8 +248,9 @@ def _vector_content(vector: Vector, dtypes: str | Mapping[str, str]) -> Content:
 def _slices(
     counts: Ints, event_offsets: Ints
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], Ints]:
-    """Return begin and end of each row's entries within its event, and the offsets of the events'
-    entries.
+    """Return begin and end of each row's entries in its event, and the entries' offsets.
+
+    The offsets are those of the events.
     """
     flat = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=flat[1:])
@@ -324,8 +326,9 @@ class _Epoch(datetime.datetime):
 
 @contextmanager
 def _fixed_clock() -> Iterator[None]:
-    """Let uproot's writer see a fixed date: ROOT stores creation and modification dates in many
-    places, and uproot has no option.
+    """Let uproot's writer see a fixed date.
+
+    ROOT stores creation and modification dates in many places, and uproot has no option.
     """
     frozen = types.SimpleNamespace(datetime=_Epoch)
     try:

@@ -1,5 +1,4 @@
-"""The model card: what an exported model is, what it was trained on, how good it is, how it is
-used, where it ends.
+"""The model card: what an exported model is, its training, quality, use and limits.
 
 Inputs -> outputs: content of the checkpoint, the manifest and the parity report -> Markdown. After
 Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993), as far as its sections apply
@@ -39,7 +38,8 @@ def _summary(
     model = saved["model"]
     return f"""# Particle-flow model
 
-Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for every element, whether it stands for a
+Turns the tracks and calorimeter {calorimeter_type}s of one collision event into particles: for \
+every element, whether it stands for a
 particle, of which class, with which charge and four-momentum.
 
 `ParticleFlowNetwork` with backbone `{model["backbone"]}` and {n_parameters} parameters: width {model["width"]},
@@ -65,13 +65,16 @@ def _interface(inputs: ModelInputs) -> str:
 
 | name | type | shape | meaning |
 |---|---|---|---|
-| `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and normalisation are inside the model |
+| `features` | float32 | [batch, elements, {inputs.n_features}] | raw features; transforms and \
+normalisation are inside the model |
 | `element_type` | int64 | [batch, elements] | 0 padding, {_codes(inputs)} |
-| `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 is "no particle" |
+| `class_scores` | float32 | [batch, elements, {inputs.n_classes + 1}] | probabilities; column 0 \
+is "no particle" |
 | `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
 | `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
 
-Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, ...), charge 0, momentum 0.
+Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, \
+...), charge 0, momentum 0.
 
 | element type | column | feature | unit | transform inside |
 |---|---|---|---|---|
@@ -112,18 +115,22 @@ def _quality(saved: dict[str, Any], parity: Parity) -> str:
     )
     return f"""## Quality
 
-Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, missing momentum, efficiency,
+Best loss on the valid split: {loss}, after {saved["step"]} steps. The physics validation (jets, \
+missing momentum, efficiency,
 fake rate) is a stage of its own; see its metrics and the report.
 
-Against the network in torch, on {parity.n_events} events of {parity.lengths[0]} to {parity.lengths[1]} elements, alone and in a padded
-batch: class scores differ by at most {parity.score_difference:.1e}, momenta by at most {parity.momentum_difference:.1e} of the energy.
+Against the network in torch, on {parity.n_events} events of {parity.lengths[0]} to \
+{parity.lengths[1]} elements, alone and in a padded
+batch: class scores differ by at most {parity.score_difference:.1e}, momenta by at most \
+{parity.momentum_difference:.1e} of the energy.
 """
 
 
 def _limits(manifest: dict[str, Any]) -> str:
     return f"""## Limits
 
-* Valid for events like those of the training samples ({", ".join(manifest["samples"])}), in the detector that recorded them; other
+* Valid for events like those of the training samples ({", ".join(manifest["samples"])}), in the \
+detector that recorded them; other
   detectors, energies or pile-up need a training of their own.
 * One particle per element: particles that share an element come out as one.
 * Trained on simulation only; nothing is known of its behaviour on recorded data.

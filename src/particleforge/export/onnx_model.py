@@ -1,5 +1,6 @@
-"""Stage ``export_onnx``: the trained network as an ONNX model that takes raw features and gives
-physical particles.
+"""Stage ``export_onnx``: the trained network as an ONNX model.
+
+It takes raw features and gives physical particles.
 
 Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs
 ``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``; see ``model.decode``),
@@ -56,8 +57,9 @@ def export_onnx(
     parity: Path,
     model_card: Path,
 ) -> None:
-    """Export the network, compare it with torch on real events, and write model, comparison and
-    card.
+    """Export the network, compare it with torch on real events, and write all that results.
+
+    That is model, comparison and card.
     """
     network, saved = load_model(checkpoint)
     decoder = Decoder(network).eval()

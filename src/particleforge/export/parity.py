@@ -1,5 +1,6 @@
-"""Does the exported model say what the network says? Real events, every length, padded, mixed and
-empty ones.
+"""Whether the exported model says what the network says.
+
+Both see real events: every length, padded, mixed and empty ones.
 
 Inputs -> outputs: a ``Decoder`` in torch, an onnxruntime session, events of the test split ->
 ``Parity``: the largest differences with the event they occur in, and how the largest compare with
@@ -64,8 +65,9 @@ class Parity:
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
-    """Return events of the test split, spread evenly over its lengths, plus one of a single element
-    and one of none.
+    """Return events of the test split, one of a single element and one of none.
+
+    Those of the test split are spread evenly over its lengths.
     """
     # one event per batch
     loader = ShardLoader(manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0)
@@ -148,8 +150,9 @@ def pad(events: list[Event]) -> dict[str, Array]:
 
 @torch.no_grad()
 def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
-    """Return scores, charge, momentum of the event's elements, and the margin by which each charge
-    was decided.
+    """Return scores, charge and momentum of the event's elements, and each charge's margin.
+
+    The margin is that by which the charge was decided.
     """
     features, element_type = (
         torch.from_numpy(event.features[None]),
@@ -186,8 +189,9 @@ def _largest(values: Array) -> float:
 def events_per_second(
     decoder: Decoder, session: Session, events: list[Event], batch_size: int = 16
 ) -> dict[str, float]:
-    """Return how many events per second onnxruntime and torch process on one thread, in batches of
-    like length.
+    """Return how many events per second onnxruntime and torch process on one thread.
+
+    Batches hold events of like length.
     """
     ordered = sorted(events, key=lambda event: len(event.element_type))
     batches = [pad(ordered[i : i + batch_size]) for i in range(0, len(ordered), batch_size)]

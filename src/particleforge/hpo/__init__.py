@@ -1,3 +1,4 @@
-"""Hyperparameter search: ASHA as a static graph of one job per (rung, slot), each one training,
-with Optuna as the record.
+"""Hyperparameter search: ASHA as a static graph of one job per (rung, slot).
+
+Each job is one training. Optuna keeps the record.
 """

@@ -64,8 +64,9 @@ def select_best_trial(
     plots: Mapping[str, Path],
     confirmations: Sequence[Path] = (),
 ) -> None:
-    """Write ``best`` (YAML), ``trials`` (CSV) and ``plots`` (PNG, and a PDF beside each) of a
-    finished search.
+    """Write ``best``, ``trials`` and ``plots`` of a finished search.
+
+    They are YAML, CSV, and PNG with a PDF beside each.
 
     ``slots`` are the results of all slots, ``confirmations`` those of further seeds; they must
     belong to the study in ``work_dir``. UserError if they do not, if all trials failed, if more
@@ -172,8 +173,9 @@ def best_config(
 
 
 def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> pd.DataFrame:
-    """Return one row per trial, rung by rung: what it was, what came of it, its parameters by
-    dotted path.
+    """Return one row per trial, rung by rung: what it was, what came of it, its parameters.
+
+    Parameters are columns by dotted path.
 
     ``place`` counts from 1 within the rung; ``default_value`` is the value of the configured
     settings in the same rung, empty where they did not get that far.
@@ -220,8 +222,9 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values keyed by dotted path as the blocks ``model`` and ``training``, which may be
-    empty.
+    """Return values keyed by dotted path as the blocks ``model`` and ``training``.
+
+    Either may be empty.
     """
     blocks: dict[str, Any] = {"model": {}, "training": {}}
     for path, value in sorted(params.items()):
@@ -234,8 +237,9 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
-    """Return the winner against the default configuration after the most steps, up to its own, at
-    which both were validated.
+    """Return the winner against the default configuration after equally many steps.
+
+    They are the most, up to the winner's own, at which both were validated.
 
     Those need not be of one rung: another bracket's first rung trains for longer, and validates on
     the way.
@@ -308,8 +312,9 @@ def _chosen(
 def _pinned(
     trials: Sequence[SearchTrial], settings: SelectBestSettings, contenders: Sequence[Contender]
 ) -> tuple[SearchTrial, str]:
-    """Return the trial that the user names: by number, or the one of the largest budget of a
-    configuration.
+    """Return the trial that the user names.
+
+    It is named by number, or is the one of the largest budget of a configuration.
     """
     pin = settings.hpo.pin_trial
     named = [t for t in trials if pin in (t.number, t.config)]

@@ -1,5 +1,4 @@
-"""Confirm the best configurations of a finished search: train them anew from other seeds at the
-full budget.
+"""Confirm the best configurations of a finished search from other seeds at the full budget.
 
 Inputs -> outputs: the study, once all slots have run -> one training per (place, seed) in the order
 that ``hpo.pick`` prefers, and a JSON file that says what came of it; :func:`with_further_seeds`
@@ -47,8 +46,9 @@ def confirm_trial(
     output: Path,
     train: Train = run_training,
 ) -> None:
-    """Train the configuration at ``place`` (0 is the best) from the ``seed``-th further seed (from
-    1) and write the result.
+    """Train the configuration at ``place`` from a further seed and write the result.
+
+    The best has place 0; ``seed`` counts further seeds from 1.
 
     A training that diverges or fails is a result, too. UserError if it was interrupted: the job is
     to be run again and goes on.
@@ -95,7 +95,7 @@ def confirm_trial(
 def _train(
     settings: SelectBestSettings, trial: SearchTrial, folder: Path, manifest: Path, train: Train
 ) -> TrainingResult:
-    """Train to the trial's budget: in one go, but with ``rasda`` rung by rung, whose batches grow."""
+    """Train to the trial's budget in one go, or rung by rung with ``rasda``, whose batches grow."""
     hpo = settings.hpo
     lengths = lengths_of(settings, trial.params, manifest)
     stages = (

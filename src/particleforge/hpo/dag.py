@@ -17,8 +17,8 @@ and trials are promoted within their bracket.
 
 Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended,
 of which m-1 at most are promoted already. So while nothing fails there is always a trial to
-promote, whatever rule chooses it, and with ``measured`` it lies in the top 1/eta. Only ``sha`` waits
-for whole rungs.
+promote, whatever rule chooses it, and with ``measured`` it lies in the top 1/eta. Only ``sha``
+waits for whole rungs.
 
 Light on purpose: the workflow's rules import it while they are parsed.
 """
@@ -68,8 +68,9 @@ def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
 
 
 def starting_order(hpo: HpoConfig) -> tuple[Slot, ...]:
-    """Return every slot, in the order in which those start that may: the most often promoted first,
-    then bracket by bracket.
+    """Return every slot, in the order in which those start that may.
+
+    The most often promoted come first, then bracket by bracket.
 
     Promotions bring results at large budgets early, which samplers learn from. Of the new
     configurations those with small budgets come first: the first ones are drawn at random, and
@@ -79,7 +80,7 @@ def starting_order(hpo: HpoConfig) -> tuple[Slot, ...]:
 
 
 def growth(hpo: HpoConfig, rung: int) -> int:
-    """Return how many times the workers, and the batch, of the first rung a rung's trainings have."""
+    """Return by what factor a rung's workers, and batch, are more than those of the first rung."""
     return int(hpo.ranks_factor**rung) if hpo.scheduler == "rasda" else 1
 
 
@@ -89,8 +90,9 @@ def ranks(hpo: HpoConfig, rung: int) -> int:
 
 
 def budget(hpo: HpoConfig, rung: int) -> float:
-    """Return how much a trial has trained when it leaves a rung, from the start of its training and
-    in ``hpo.budget_unit``.
+    """Return how much a trial has trained when it leaves a rung, in ``hpo.budget_unit``.
+
+    It counts from the start of its training.
     """
     return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
 
@@ -104,8 +106,9 @@ def budget_text(hpo: HpoConfig, rung: int) -> str:
 
 
 def schedule_budget(hpo: HpoConfig) -> float:
-    """Return the length of the learning-rate schedule of every trial, in ``hpo.budget_unit``: the
-    top rung's budget, or as configured.
+    """Return the length of every trial's learning-rate schedule, in ``hpo.budget_unit``.
+
+    It is the top rung's budget, or as configured.
     """
     return hpo.schedule_steps or hpo.min_budget * int(
         hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1)
@@ -119,8 +122,9 @@ def budget_steps(hpo: HpoConfig, rung: int) -> int:
 
 
 def schedule_steps(hpo: HpoConfig) -> int:
-    """Return the length of the learning-rate schedule in optimiser steps, where budgets are given
-    in steps.
+    """Return the length of the learning-rate schedule in optimiser steps.
+
+    Budgets must be given in steps.
     """
     assert hpo.min_steps is not None, f"how many steps {hpo.budget_unit} are depends on the trial"
     return int(schedule_budget(hpo))

@@ -1,5 +1,6 @@
-"""What the plots of a search share: one colour and marker per rung, plain names of parameters, axes
-that outliers do not squash.
+"""What the plots of a search share: colours and markers of rungs, names of parameters, axes.
+
+There is one colour and marker per rung, and outliers do not squash the axes.
 
 Trials are told apart by their rung, which has the same budget in all brackets: trials compare where
 budgets are equal. Colours are viridis without its pale end, in order of the budget; markers repeat
@@ -29,9 +30,7 @@ Colour = tuple[float, float, float, float]
 
 
 class Budgets:
-    """The rungs of some trials, ascending, with their colours and markers, and their budgets as
-    labels.
-    """
+    """The rungs of some trials, ascending, with colours, markers and labelled budgets."""
 
     def __init__(self, trials: Sequence[SearchTrial], hpo: HpoConfig) -> None:
         self.rungs = sorted({trial.rung for trial in trials})
@@ -78,8 +77,9 @@ def legend_beside(axes: Axes) -> None:
 
 
 def plain_names(paths: Iterable[str]) -> dict[str, str]:
-    """Return what plots call the settings at the dotted paths: ``training.learning_rate`` is
-    "learning rate".
+    """Return what plots call the settings at the dotted paths.
+
+    For example, ``training.learning_rate`` is "learning rate".
 
     The block's name is kept where two settings would be called the same.
     """
@@ -90,8 +90,9 @@ def plain_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def loss_limit(losses: Iterable[float]) -> float:
-    """Return up to where losses are drawn as they are: the largest, unless it lies far above the
-    bulk.
+    """Return up to where losses are drawn as they are.
+
+    It is the largest, unless that lies far above the bulk.
     """
     values = np.asarray(list(losses))
     if not len(values):
@@ -103,9 +104,7 @@ def loss_limit(losses: Iterable[float]) -> float:
 
 
 def scale_losses(axes: Axes, losses: Iterable[float]) -> None:
-    """Give the loss axis a logarithmic scale if the losses span much, and end it above the bulk of
-    them.
-    """
+    """End the loss axis above the bulk of the losses; make it logarithmic if they span much."""
     values = np.asarray(list(losses))
     if not len(values):
         return

@@ -64,9 +64,7 @@ class _Seen:
         return cls(model.expecting(pending), _failures(hpo, defaults, trials, rng), best)
 
     def improvement(self, x: Array) -> Array:
-        """Return the expected improvement of points (m, d), less where trainings are expected to
-        fail.
-        """
+        """Return the expected improvement of points (m, d), less where failures are expected."""
         gain = expected_improvement(*self.model.predict(x), self.best)
         if self.fails is not None:
             gain = gain * np.clip(1 - self.fails.predict(x)[0], 0.01, 1) ** 2

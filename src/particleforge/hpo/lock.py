@@ -1,5 +1,4 @@
-"""A lock that processes on several machines take in turn, and that outlives neither its holder nor
-its holder's machine.
+"""A lock between processes on several machines, which outlives neither its holder nor a machine.
 
 It is a file created with ``O_EXCL``, which NFS version 3 and later, Lustre and GPFS honour; no
 ``fcntl`` locks are needed. A holder that was killed on this machine is replaced at once, one on

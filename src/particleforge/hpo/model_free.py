@@ -28,8 +28,9 @@ def sample_at_random(request: Request) -> Iterator[Params]:
 
 
 def sample_qmc(request: Request) -> Iterator[Params]:
-    """Yield the slot's point of a scrambled Sobol sequence, in which each point of the space counts
-    once, and those after it.
+    """Yield the slot's point of a scrambled Sobol sequence, and those after it.
+
+    Each point of the space counts once.
     """
     space, wanted = request.space, request.index + 1
     powers = range(wanted.bit_length() + 1, (_DRAWS * wanted).bit_length()) if space else ()
@@ -59,9 +60,7 @@ def sample_grid(request: Request) -> Iterator[Params]:
 
 
 def _after_default(request: Request, points: list[Params]) -> list[Params]:
-    """Return the points without repetitions, after the default configuration if the search tries
-    that.
-    """
+    """Return the points without repetitions, after the default if the search tries that."""
     distinct: dict[Any, Params] = {}
     for point in [request.default] * request.hpo.include_default + points:
         distinct.setdefault(key_of(point), point)

@@ -158,8 +158,9 @@ def sample_forest(request: Request) -> Iterator[Params]:
 
 
 def _expected_improvement(forest: Any, rows: FloatArray, best: float) -> FloatArray:
-    """Return the expected improvement on ``best``: each tree gives a mean, and their spread is the
-    uncertainty.
+    """Return the expected improvement on ``best``.
+
+    Each tree gives a mean, and their spread is the uncertainty.
     """
     trees = np.stack([tree.predict(rows) for tree in forest.estimators_])
     mean, spread = trees.mean(axis=0), trees.std(axis=0) + 1e-3
@@ -184,8 +185,9 @@ def _asked(request: Request, sampler: BaseSampler, view: Sequence[FrozenTrial]) 
 
 
 def _away_from_pending(request: Request, proposals: Iterator[Params]) -> Iterator[Params]:
-    """Yield the farthest of every few proposals from what is pending first, as a population knows
-    nothing of that.
+    """Yield the farthest of every few proposals from what is pending first.
+
+    A population knows nothing of what is pending.
     """
     while few := list(islice(proposals, _CHOICE)):
         rows = encode(request.space, few, request.defaults)
@@ -193,9 +195,7 @@ def _away_from_pending(request: Request, proposals: Iterator[Params]) -> Iterato
 
 
 def _to_pending(request: Request, rows: FloatArray) -> FloatArray:
-    """Return the squared distance in the unit cube to the nearest pending trial, infinite if there
-    is none.
-    """
+    """Return the squared distance in the unit cube to the nearest pending trial, or infinity."""
     pending = encode(
         request.space,
         request.points([trial for trial in request.trials if not trial.finished]),
@@ -206,8 +206,9 @@ def _to_pending(request: Request, rows: FloatArray) -> FloatArray:
 
 
 def _complete(request: Request, trials: Sequence[SearchTrial]) -> list[Params]:
-    """Return configurations with values for inactive parameters too, the configured one where the
-    space has it.
+    """Return configurations with values for inactive parameters, too.
+
+    It is the configured value where the space has it.
     """
     inactive = {}
     for name, parameter in sorted(request.space.items()):

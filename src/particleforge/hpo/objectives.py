@@ -1,5 +1,4 @@
-"""What a search is to find: a low validation loss, or a low loss at a low cost of the trained
-network.
+"""What a search is to find: a low validation loss, or a low loss at a low cost of the network.
 
 Inputs -> outputs: a network's settings and the manifest -> its cost ``inference_gflop``;
 contenders, each with loss and cost -> their Pareto front, and the order in which the configured
@@ -87,8 +86,9 @@ class Contender:
 def with_costs(
     trials: Sequence[SearchTrial], settings: HpoSettings, manifest: Path
 ) -> list[SearchTrial]:
-    """Return the trials with the cost of their networks, if that is an objective, also those made
-    before it was one.
+    """Return the trials with the cost of their networks, if that is an objective.
+
+    That includes trials made before it was one.
     """
     if INFERENCE_GFLOP not in settings.hpo.objectives:
         return list(trials)

@@ -1,5 +1,4 @@
-"""Parallel coordinates of a search: one line per configuration through its parameters to its budget
-and its loss.
+"""Parallel coordinates of a search: one line per configuration, from parameters to loss.
 
 Inputs -> outputs: trials and the space -> a figure. Each parameter has an axis of its own,
 logarithmic where the space is, with categories one below the other; a parameter that a
@@ -47,7 +46,7 @@ class Scale:
 
 
 def number_scale(values: Sequence[float], *, log: bool) -> Scale:
-    """Return a scale that spans the values, which may lie outside of the space: configured ones do."""
+    """Return a scale that spans the values, which may lie outside of the space as configured."""
     low, high = min(values), max(values)
     log = log and low > 0
     forward: Callable[[float], float] = math.log10 if log else float
@@ -179,8 +178,9 @@ def _heights(
 
 
 def _offsets(configs: Sequence[str]) -> dict[str, float]:
-    """Return a height per configuration by which it keeps off others in the same category, between
-    -1 and 1.
+    """Return a height between -1 and 1 per configuration.
+
+    It keeps it off others in the same category.
     """
     return {config: 2 * ((0.5 + 0.618034 * k) % 1) - 1 for k, config in enumerate(sorted(configs))}
 

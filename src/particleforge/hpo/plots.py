@@ -1,5 +1,6 @@
-"""Plots of a search: which there are, optimisation history, learning curves with promotions,
-importance of the parameters.
+"""Plots of a search: history, learning curves with promotions, importance of the parameters.
+
+This is also the list of all plots.
 
 Inputs -> outputs: the finished trials -> one PNG and one PDF per plot. Importances are those of
 fANOVA (Hutter et al. 2014, as in Optuna) over trials of one first rung, the only ones whose values
@@ -68,8 +69,9 @@ def write_plots(
 
 
 def importances(trials: Sequence[SearchTrial], settings: HpoSettings) -> dict[str, float]:
-    """Return each parameter's share of the loss's variance over the trials of
-    :func:`_not_preselected`; empty if too little is known.
+    """Return each parameter's share of the loss's variance; empty if too little is known.
+
+    Trials are those of :func:`_not_preselected`.
 
     A parameter that a trial does not record counts with its configured value, or, if it is inactive
     there, with one and the same value in all trials.

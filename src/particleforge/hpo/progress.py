@@ -118,8 +118,9 @@ def _shown(url: str) -> str:
 
 
 def _choose(storage: BaseStorage, prefix: str | None, where: str, *, named: bool) -> str:
-    """Return the study begun last among those whose name begins with ``prefix``, else, unless it
-    was ``named``, among all.
+    """Return the study begun last among those whose name begins with ``prefix``.
+
+    If there is none, choose among all, unless it was ``named``.
     """
     try:
         found = {
@@ -254,8 +255,9 @@ def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> 
 
 
 def _configured(made_for: Mapping[str, Any], path: str) -> Any:
-    """Return the configured value of a setting, as the study's record of what it was made for has
-    it.
+    """Return the configured value of a setting, as the study's record has it.
+
+    The record says what the study was made for.
     """
     value: Any = made_for
     for name in path.split("."):

@@ -67,8 +67,9 @@ class Request:
 
     @property
     def n_startup(self) -> int:
-        """How many random configurations precede a model: Optuna's ten, fewer in a search that has
-        few slots.
+        """Return how many random configurations precede a model.
+
+        It is Optuna's ten, fewer in a search that has few slots.
         """
         return min(10, max(len(self.space) + 1, self.hpo.first_rung_slots // 3))
 
@@ -105,8 +106,9 @@ def new_configurations(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
 
 
 def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTrial]:
-    """Return the trials of the highest rung in which enough ended well (else of the lowest), and
-    what is pending.
+    """Return the trials of the rung that a model learns from, and what is pending.
+
+    It is the highest rung in which enough ended well, else the lowest.
 
     The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets.
     Configurations are pending if they run in that rung or for the first time.
@@ -122,8 +124,7 @@ def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTr
 
 
 def scores(trials: Sequence[SearchTrial]) -> FloatArray:
-    """Return each trial's place among those of its rung as the quantile of a normal distribution;
-    low is good.
+    """Return each trial's place among those of its rung as a normal quantile; low is good.
 
     Places, not losses, as losses of a few steps may be large beyond bounds. Failures share the last
     place, and so do trials that still run: what is tried already must not look promising (a
@@ -139,8 +140,9 @@ def scores(trials: Sequence[SearchTrial]) -> FloatArray:
 
 
 def generations(trials: Sequence[SearchTrial], size: int) -> list[list[tuple[SearchTrial, float]]]:
-    """Return the configurations and their scores, ``size`` at a time in order of their numbers, as
-    populations that evolve.
+    """Return the configurations and their scores as populations that evolve.
+
+    There are ``size`` at a time in order of their numbers.
 
     A population of which less than half has ended is left out, and so is one that is not complete.
     """

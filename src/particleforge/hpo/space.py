@@ -1,5 +1,4 @@
-"""The search space: from the configuration to Optuna's distributions and to the unit cube, and from
-a point to a training.
+"""The search space: between configuration, Optuna's distributions, unit cube and training.
 
 :func:`encode` and :func:`unit_points_to_params` are what a model of the loss needs: points as rows
 of numbers, and rows of numbers as points. They know no setting, so any space will do.
@@ -58,8 +57,9 @@ def distribution(parameter: ParameterConfig) -> BaseDistribution:
 
 
 def distributions(hpo: HpoConfig) -> dict[str, BaseDistribution]:
-    """Return the whole space, in order of the names so that no file's order of keys changes a
-    proposal.
+    """Return the whole space, ordered by name.
+
+    So no file's order of keys changes a proposal.
     """
     return {path: distribution(hpo.space[path]) for path in sorted(hpo.space)}
 
@@ -76,9 +76,7 @@ def contains(where: BaseDistribution, value: Any) -> bool:
 def configured(
     space: Mapping[str, ParameterConfig], model: ModelConfig, training: TrainingConfig
 ) -> dict[str, Any]:
-    """Return the configured values of the settings that a space searches or that its conditions
-    name.
-    """
+    """Return the configured values of the settings that a space searches or its conditions name."""
     named = {parent for parameter in space.values() for parent in parameter.when}
     return {path: value_at(path, model, training) for path in sorted({*space, *named})}
 
@@ -86,8 +84,9 @@ def configured(
 def trial_settings(
     settings: HpoSettings, params: Mapping[str, Any], rung: int = 0, lengths: Lengths | None = None
 ) -> TrainSettings:
-    """Return the settings of a trial's training: those of all rungs differ only in where they stop,
-    with ``rasda`` in batch and ranks, too.
+    """Return the settings of a trial's training.
+
+    Those of all rungs differ only in where they stop, with ``rasda`` in batch and ranks, too.
 
     ``lengths`` (:func:`particleforge.hpo.budgets.lengths_of`) may be left out where budgets are in
     steps.
@@ -119,8 +118,9 @@ def trial_settings(
 
 
 def encoded_width(space: Mapping[str, ParameterConfig]) -> int:
-    """Return the number of columns of an encoded point: one per number, one per choice of a
-    categorical.
+    """Return the number of columns of an encoded point.
+
+    It is one per number, one per choice of a categorical.
     """
     return sum(len(parameter.choices or (None,)) for parameter in space.values())
 
@@ -130,8 +130,9 @@ def encode(
     points: Sequence[Mapping[str, Any]],
     configured: Mapping[str, Any] = _NONE,
 ) -> FloatArray:
-    """Return points in the unit cube, shape (points, :func:`encoded_width`), for models that learn
-    from numbers.
+    """Return points in the unit cube, for models that learn from numbers.
+
+    The shape is (points, :func:`encoded_width`).
 
     Columns are in order of the parameters' names: a number on its own scale (of n steps the k-th at
     (k + 1/2) / n), a categorical as one column per choice. A parameter that is inactive, or a
@@ -155,8 +156,9 @@ def encode(
 def unit_points_to_params(
     space: Mapping[str, ParameterConfig], points: FloatArray, configured: Mapping[str, Any] = _NONE
 ) -> list[dict[str, Any]]:
-    """Return the valid points nearest to points of the unit cube, shape (points,
-    :func:`encoded_width`).
+    """Return the valid points nearest to points of the unit cube.
+
+    Their shape is (points, :func:`encoded_width`).
 
     The inverse of :func:`encode`; uniform coordinates give every value of a discrete parameter the
     same chance (on a logarithmic scale, that of its share of the scale). Inactive parameters are
@@ -180,8 +182,9 @@ def unit_points_to_params(
 
 
 def one_hot(space: Mapping[str, ParameterConfig], uniforms: FloatArray) -> FloatArray:
-    """Return points of the unit cube as :func:`encode` lays them out, from one coordinate per
-    parameter in order of the names.
+    """Return points of the unit cube as :func:`encode` lays them out.
+
+    They are made from one coordinate per parameter in order of the names.
     """
     blocks = [np.empty((len(uniforms), 0))]
     for column, (_, parameter) in zip(uniforms.T, sorted(space.items()), strict=True):
@@ -193,8 +196,9 @@ def one_hot(space: Mapping[str, ParameterConfig], uniforms: FloatArray) -> Float
 
 
 def _edges(parameter: ParameterConfig) -> tuple[float, float, float]:
-    """Return the ends of a number's scale, and the step of a discrete one or 0: its values lie in
-    the middle of their intervals.
+    """Return the ends of a number's scale, and the step of a discrete one or 0.
+
+    Discrete values lie in the middle of their intervals.
     """
     assert parameter.low is not None
     assert parameter.high is not None

@@ -1,5 +1,6 @@
-"""The record that all jobs of a search share: an Optuna study with one trial per (bracket, rung,
-slot).
+"""The record that all jobs of a search share: an Optuna study with a trial per slot.
+
+A slot is one of (bracket, rung, slot).
 
 By default the study is an Optuna journal, an append-only file in the search's work folder. Its
 lock, and the one that makes a claim atomic, are those of :mod:`particleforge.hpo.lock`. Any other
@@ -128,8 +129,9 @@ class Study:
     def claim(
         self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()
     ) -> SearchTrial | None:
-        """Return the slot's trial, created now unless it exists: sampled in the first rung,
-        promoted above it.
+        """Return the slot's trial, created now unless it exists.
+
+        It is sampled in the first rung, promoted above it.
 
         ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the
         rung below can be promoted.
@@ -187,8 +189,9 @@ class Study:
         self._study.add_trial(trial)
 
     def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float) -> SearchTrial:
-        """Record that a job begins to train a trial up to ``steps`` steps, of which ``done`` are
-        done, and return the trial.
+        """Record that a job begins to train a trial up to ``steps`` steps, and return the trial.
+
+        Of the steps, ``done`` are done.
 
         ``lost_s`` are the seconds that the job before it trained, if that ended without a word.
         """
@@ -201,8 +204,9 @@ class Study:
         return search_trial(self._storage.get_trial(trial_id))
 
     def stopped(self, trial: SearchTrial, seconds: float) -> None:
-        """Record that the job that began last to train a trial ended in good order after
-        ``seconds``: it is no attempt that failed.
+        """Record that the job that began last to train a trial ended in good order.
+
+        It ran for ``seconds`` and is no attempt that failed.
         """
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(
             self._study_id, trial.number
@@ -228,8 +232,9 @@ class Study:
         checkpoint: Path | None = None,
         objectives: Mapping[str, float] | None = None,
     ) -> SearchTrial:
-        """Record how a trial ended and return it: complete on the top rung, pruned below it, failed
-        with its reason.
+        """Record how a trial ended and return it.
+
+        It is complete on the top rung, pruned below it, or failed with its reason.
 
         ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step;
         ``status`` is "complete", "diverged" or "failed"; ``seconds`` are those of the last job;

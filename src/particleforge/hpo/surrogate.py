@@ -1,7 +1,9 @@
-"""A Gaussian process over configurations and budgets, which predicts what a training would reach at
-the full budget.
+"""A Gaussian process over configurations and budgets, which predicts losses at the full budget.
 
-Model: a configuration x, trained for budget b, has loss  (f(x) + u(x)) r(b) + g(x) s(b) + noise,
+Model: a configuration x, trained for budget b, has loss
+
+    (f(x) + u(x)) r(b) + g(x) s(b) + noise,
+
 where s falls from 1 at the smallest budget seen to 0 at the full one as a power law b**-beta, and r
 = 1 + (rho - 1) s: f + u is what training to the end reaches, g what is still to be gained. f and g
 are Gaussian processes with Matern-5/2 kernels, a length scale per dimension and a constant of
@@ -56,8 +58,9 @@ class _Prior:
 
 
 def _matern(x: Array, other: Array, scales: Array) -> tuple[Array, Array]:
-    """Return the Matern-5/2 correlation of two sets of points, and the factor that its gradient has
-    for every length scale.
+    """Return the Matern-5/2 correlation of two sets of points, and a factor of its gradient.
+
+    The factor is that for every length scale.
     """
     a, b = x / scales, other / scales
     squared = np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)
@@ -77,9 +80,7 @@ def _same(x: Array, other: Array) -> Array:
 
 
 def _remaining(budget: Array, smallest: float, beta: float) -> tuple[Array, Array]:
-    """Return s(b) for budgets as shares of the full one, and its derivative by the logarithm of
-    beta.
-    """
+    """Return s(b) for budgets as shares of the full one, and its derivative by log(beta)."""
     if smallest >= 1:
         return np.zeros_like(budget), np.zeros_like(budget)
     top, ends = budget**-beta - 1, smallest**-beta - 1
@@ -91,8 +92,9 @@ class JointGP:
     """The model, conditioned on losses that were seen; make it with :meth:`fit`."""
 
     def __init__(self, x: Array, budget: Array, y: Array, hyper: Array) -> None:
-        """Condition on ``y`` (n), the standardised losses of points ``x`` (n, d) at budgets (n),
-        shares of the full one.
+        """Condition on ``y`` (n), the standardised losses of points ``x`` (n, d) at budgets (n).
+
+        Budgets are shares of the full one.
         """
         self.x, self.budget, self.y, self.hyper = x, budget, y, hyper
         kernel = _kernel(hyper, x, budget, _same(x, x))
@@ -102,8 +104,9 @@ class JointGP:
 
     @classmethod
     def fit(cls, x: Array, budget: Array, y: Array, rng: np.random.Generator) -> Self:
-        """Learn the hyperparameters, from a random part of very many observations, and condition on
-        all of them.
+        """Learn the hyperparameters and condition on all observations.
+
+        Of very many observations a random part teaches the hyperparameters.
         """
         n, n_dims = x.shape
         prior = _Prior.of(n_dims)
@@ -136,8 +139,9 @@ class JointGP:
         return cls(x, budget, y, min(found, key=lambda result: result.fun).x)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation of f + u, the loss at the full budget, at points (m,
-        d).
+        """Return mean and standard deviation of f + u at points (m, d).
+
+        It is the loss at the full budget.
         """
         n_dims = x.shape[1]
         variance, own = np.exp(2 * self.hyper[[2 * n_dims, 2 * n_dims + 2]])
@@ -152,8 +156,9 @@ class JointGP:
         return mean, np.sqrt(np.maximum(_CONSTANT + variance + own - (explained**2).sum(0), 1e-12))
 
     def expecting(self, x: Array) -> Self:
-        """Return the model as if points (m, d) had been seen to reach their means: what is under
-        way teaches nothing anew.
+        """Return the model as if points (m, d) had been seen to reach their means.
+
+        So what is under way teaches nothing anew.
         """
         if not len(x):
             return self
@@ -167,8 +172,9 @@ class JointGP:
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
-    """Return by how much each point is expected to fall below ``best`` (Jones et al. 1998, eq. 15,
-    for a minimum).
+    """Return by how much each point is expected to fall below ``best``.
+
+    Source: Jones et al. 1998, eq. 15, for a minimum.
     """
     z = (best - mean) / deviation
     gain: Array = deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))

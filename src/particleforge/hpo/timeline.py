@@ -1,5 +1,4 @@
-"""Plot of a search over time: which slots ran when and side by side, how busy the workers were, how
-the rungs filled.
+"""Plot of a search over time: which slots ran side by side, busy workers, how rungs filled.
 
 Inputs -> outputs: trials with the times of their claim and their end -> a figure of two panels.
 
@@ -33,9 +32,7 @@ _LANES_TALL = 40  # beyond this many lanes the plot grows no further
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """Return a lane for each (start, end) in order of start, such that no two in a lane overlap and
-    lanes are few.
-    """
+    """Return a lane for each (start, end) in order of start: few lanes without overlaps."""
     found: list[int] = []
     busy: list[tuple[float, int]] = []  # end, lane
     free: list[int] = []
@@ -49,8 +46,9 @@ def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def busy_share(spans: Sequence[tuple[float, float]], n_lanes: int) -> float:
-    """Return the share of the lanes' time, from the first start to the last end, in which trainings
-    ran.
+    """Return the share of the lanes' time in which trainings ran.
+
+    Time counts from the first start to the last end.
     """
     elapsed = max(end for _, end in spans) - min(start for start, _ in spans)
     return sum(end - start for start, end in spans) / (elapsed * n_lanes) if elapsed > 0 else 1.0

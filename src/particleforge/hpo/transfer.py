@@ -1,5 +1,6 @@
-"""Start a search with the best configurations of other searches, e.g. of another detector or an
-older one.
+"""Start a search with the best configurations of other searches.
+
+These may be of another detector or older.
 
 Inputs -> outputs: ``trials.csv`` or ``best.yaml`` of other searches -> configurations of this
 search's space, best first (:func:`configurations`), which slots of the first rung take before they
@@ -37,8 +38,9 @@ Params = dict[str, Any]
 
 
 def configurations(files: Sequence[Path], settings: HpoSettings) -> list[Params]:
-    """Return the best ``hpo.warm_start_trials`` distinct configurations of other searches that lie
-    in this search's space.
+    """Return the best distinct configurations of other searches that lie in this search's space.
+
+    There are at most ``hpo.warm_start_trials``.
 
     The default configuration is none of them where the search begins with it anyway. UserError if a
     file is none of a search's results, or if none of its configurations lies in this space.
@@ -61,8 +63,9 @@ def next_configuration(
     *,
     default_first: bool,
 ) -> Params | None:
-    """Return the configuration that a new slot of a first rung takes from ``known``, or None if it
-    is to ask the sampler.
+    """Return the configuration that a new slot of a first rung takes from ``known``, or None.
+
+    With None it is to ask the sampler.
 
     The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs
     decides nothing. Where an older trial has that slot already, because the search has grown, the

@@ -1,5 +1,6 @@
-"""One job of the search as the study records it, free of Optuna: what the promotion rules, the
-samplers and the plots read.
+"""One job of the search as the study records it, free of Optuna.
+
+Promotion rules, samplers and plots read it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,8 +65,9 @@ class SearchTrial:
 
     @property
     def rank_key(self) -> tuple[float, str]:
-        """Order among the trials of one rung that ended well: by value, ties by name so that no
-        order depends on timing.
+        """Return the order among the trials of one rung that ended well: by value, then name.
+
+        Names decide ties so that no order depends on timing.
         """
         return (self.loss, self.config)
 
@@ -93,8 +95,9 @@ def failed_fraction(trials: Sequence[SearchTrial]) -> float:
 
 
 def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration in order of their names, the trial of the highest rung that ended
-    well.
+    """Return, by configuration, the trial of the highest rung that ended well.
+
+    Configurations are in order of their names.
 
     Failing that, the first rung's trial, running or failed.
     """

@@ -194,8 +194,9 @@ def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
 
 @contextmanager
 def _part_file(part: Path, begun: int) -> Iterator[BinaryIO]:
-    """Yield the part, open behind its first ``begun`` bytes, and sync what was written even if the
-    try breaks off.
+    """Yield the part, open behind its first ``begun`` bytes, and sync what was written.
+
+    It syncs even if the try breaks off.
     """
     with part.open("r+b" if part.exists() else "w+b") as handle:
         handle.truncate(begun)

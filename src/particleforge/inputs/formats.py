@@ -18,8 +18,9 @@ from particleforge.edm4hep.raw_events import RawEvents
 
 
 def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEvents]:
-    """Yield the events that the settings want of a file, ``settings.dataset.chunk_events`` at a
-    time.
+    """Yield the events that the settings want of a file, chunk by chunk.
+
+    A chunk has ``settings.dataset.chunk_events`` events.
 
     A file that cannot be used is a UserError.
     """
@@ -44,6 +45,7 @@ def is_delphes(path: str | Path) -> bool:
     try:
         with uproot.open(path) as file:
             trees = {key.split(";")[0] for key in file.keys(recursive=False)}
-    except Exception:  # uproot raises whatever broken bytes lead it to; the reader that is tried next names the fault
+    except Exception:
+        # uproot raises whatever broken bytes lead it to; the next reader names the fault
         return False
     return TREE in trees and "events" not in trees

@@ -28,7 +28,7 @@ class GivenFiles:
         self, run: RunConfig, detectors: Mapping[str, DetectorConfig], paths: Paths
     ) -> None:
         self._paths = paths
-        self._results = os.path.abspath(paths.results_dir)
+        self._results = os.path.abspath(paths.results_dir)  # noqa: PTH100  links keep their names
         self._samples: dict[tuple[str, str], SampleFiles] = {}
         self._fetched: dict[tuple[str, str], dict[str, Source]] = {}
         fetch = run.simulation.fetch
@@ -116,8 +116,8 @@ class GivenFiles:
                         f"{key}.files: {other.location} and {source.location} are one file; name it"
                         " once"
                     )
-            elif (folder := os.path.dirname(source.location)) not in outside:
-                if f"{os.path.abspath(folder)}/".startswith(f"{self._results}/"):
+            elif (folder := os.path.dirname(source.location)) not in outside:  # noqa: PTH120
+                if f"{os.path.abspath(folder)}/".startswith(f"{self._results}/"):  # noqa: PTH100
                     raise UserError(
                         f"{key}.files: {source.location}: lies in results_dir, where a run may make"
                         " it anew; move it elsewhere"

@@ -1,5 +1,6 @@
-"""What a file of simulated events holds, and what the dataset stage makes of it: ``particleforge
-inspect``.
+"""What a file of simulated events holds, and what the dataset stage makes of it.
+
+``particleforge inspect`` prints it.
 
 Inputs -> outputs: a ROOT file and a detector's branch map -> ``Inspection``: versions, kind of
 tree, number of events, every collection with its type and mean size (of the first

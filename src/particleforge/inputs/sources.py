@@ -75,8 +75,9 @@ class Source:
 
     @property
     def stored(self) -> str:
-        """Where a fetched file lies below the folder of its sample: host, path and a hash of the
-        query of its URL.
+        """Return where a fetched file lies below the folder of its sample.
+
+        It is host, path and a hash of the query of its URL.
         """
         parts = urlsplit(self.location)
         names = [
@@ -89,8 +90,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What earlier runs settled: the shard of each location, and the contents of Zenodo records
-    (which never change).
+    """What earlier runs settled: shards of locations, and contents of Zenodo records.
+
+    The contents never change.
     """
 
     files_per_shard: int
@@ -203,7 +205,7 @@ def natural(name: str) -> list[Any]:
 
 
 def _check_names(sources: Iterable[Source], checksums: Mapping[str, str], key: str) -> None:
-    """Refuse checksums of files that are not there, which a slip of the pen would leave unchecked."""
+    """Refuse checksums of absent files, which a slip of the pen would leave unchecked."""
     if unknown := sorted(set(checksums) - {source.name for source in sources}):
         raise UserError(
             f"{key}.checksums: {unknown[0]} is no file of the sample; name files as they are called"
@@ -243,8 +245,9 @@ def _expanded(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
 
 
 def local_files(entry: str, key: str) -> list[str]:
-    """Return the paths of this machine that an entry names: a file, a folder's ROOT files, or what
-    a glob finds.
+    """Return the paths of this machine that an entry names.
+
+    It names a file, a folder's ROOT files, or what a glob finds.
 
     UserError, which calls the entry ``key``, if there are none, or one that may not be read or is
     of a kind that is not.
@@ -254,13 +257,15 @@ def local_files(entry: str, key: str) -> list[str]:
             f"{key}: {entry}: only files of this machine can be read here; {scheme[1]}:// files are"
             " fetched by the workflow"
         )
-    path = os.path.expanduser(entry)
+    # Path would drop a leading "./", by which users call their files
+    path = os.path.expanduser(entry)  # noqa: PTH111
     if _MAGIC.search(path) and not Path(path).exists():
         _listed(Path(_MAGIC.split(path)[0] + "x").parent, entry, key)
-        found = [name for name in glob.glob(path, recursive=True) if not Path(name).is_dir()]
+        names = glob.glob(path, recursive=True)  # noqa: PTH207  as above
+        found = [name for name in names if not Path(name).is_dir()]
     elif Path(path).is_dir():
         found = [
-            os.path.join(path, name)
+            os.path.join(path, name)  # noqa: PTH118  as above
             for name in _listed(Path(path), entry, key)
             if name.endswith(".root")
         ]
@@ -291,7 +296,7 @@ def _check_kind(name: str, key: str) -> None:
 def _listed(folder: Path, entry: str, key: str) -> list[str]:
     """Return the names in a folder; UserError if it cannot be listed."""
     try:
-        return os.listdir(folder)
+        return os.listdir(folder)  # noqa: PTH208  a folder may hold a hundred thousand files
     except PermissionError:
         raise UserError(
             f"{key}: {entry}: permission denied in {folder}; make the folder readable"

@@ -25,15 +25,11 @@ from particleforge.config.model import ModelConfig
 from particleforge.model.feedforward import feed_forward
 from particleforge.model.windows import distances
 
-# vanishes in softmax in every precision, and stays finite when all keys are masked
+# Vanishes in softmax in every precision, and stays finite when all keys are masked.
 MASKED_SCORE = -3e4
 _PLAIN_LENGTH_MAX = 1024  # elements; the scores of one event and head then take 2 MB
-# angular distance over which a head's score falls by one, of the narrowest and the widest local
-# head
-_RANGES = (
-    0.02,
-    0.5,
-)
+# Angular distance over which a head's score falls by one: the narrowest and the widest local head.
+_RANGES = (0.02, 0.5)
 
 
 def range_slopes(config: ModelConfig) -> Tensor:
@@ -102,8 +98,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: flo
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: self-attention over the event's elements, then a feed-forward net
-    per element.
+    """Pre-norm transformer block over the event's elements.
+
+    It is self-attention, then a feed-forward net per element.
     """
 
     def __init__(self, config: ModelConfig, _index: int) -> None:

@@ -1,5 +1,4 @@
-"""The exchangeable part of the network: layers in which the elements of an event learn of each
-other.
+"""The exchangeable part of the network: layers in which elements of an event learn of each other.
 
 A backbone is two callables. ``prepare(config, geometry)`` computes once per forward pass what all
 of its layers share, from where the elements are. ``layer(config, index)`` makes layer number

@@ -1,5 +1,6 @@
-"""Order of an event's elements along a space-filling curve, so that neighbours in the order are
-neighbours in the detector.
+"""Order of an event's elements along a space-filling curve, which keeps neighbours together.
+
+Neighbours in the order are neighbours in the detector.
 
 Inputs -> outputs: where the elements of an event are (``Geometry``) -> for each of a few curves the
 order of its elements.
@@ -54,8 +55,9 @@ def curve_orders(geometry: Geometry, n_curves: int) -> Tensor:
 
 
 def order_by(key: Tensor, place: Tensor) -> Tensor:
-    """Return the order of elements by ``key``, and among equal ones by ``place``, both int64 [...,
-    N], place from 0 to N - 1.
+    """Return the order of elements by ``key``, and among equal ones by ``place``.
+
+    Both are int64 [..., N], place from 0 to N - 1.
 
     One sort of unique numbers: ONNX knows no stable sort.
     """
@@ -82,7 +84,8 @@ def _hilbert_index(x: Tensor, y: Tensor) -> Tensor:
 
 
 def inverse(order: Tensor) -> Tensor:
-    """Return where each element of an order [B, N] has gone:
+    """Return where each element of an order [B, N] has gone.
+
     ``x.gather(order).gather(inverse(order))`` is ``x``.
     """
     places = torch.arange(order.shape[-1], device=order.device).expand_as(order)

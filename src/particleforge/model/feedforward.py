@@ -1,6 +1,4 @@
-"""The feed-forward net that every backbone's layer ends with, and the activations by their names in
-the configuration.
-"""
+"""The feed-forward net that ends every backbone's layer, and the activations by configured name."""
 
 from torch import nn
 
@@ -10,8 +8,9 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def feed_forward(config: ModelConfig) -> nn.Sequential:
-    """Return a pre-norm net [..., width] -> [..., width] with one hidden layer of
-    ``feedforward_factor`` times the width.
+    """Return a pre-norm net [..., width] -> [..., width] with one hidden layer.
+
+    The hidden layer has ``feedforward_factor`` times the width.
     """
     hidden = max(1, round(config.width * config.feedforward_factor))
     return nn.Sequential(

@@ -1,5 +1,4 @@
-"""Graph neural network with locality-sensitive hashing: learned graphs within bins of alike
-elements.
+"""Graph neural network with locality-sensitive hashing: learned graphs in bins of like elements.
 
 Inputs -> outputs: embeddings [B, N, width] and where the elements are (``curve.Geometry``) ->
 updated embeddings. Cost grows with N * ``model.bin_elements``.
@@ -65,8 +64,9 @@ class HighwayConvolution(nn.Module):
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        """Return features [bins, size, width] after messages along ``adjacency`` [bins, heads,
-        size, size].
+        """Return features [bins, size, width] after messages along ``adjacency``.
+
+        ``adjacency`` is [bins, heads, size, size].
         """
         message, own, gate = self.transform(x).chunk(3, -1)
         message = (

@@ -1,5 +1,6 @@
-"""What the network must know of its inputs: features with transforms and statistics, and the
-particle classes.
+"""What the network must know of its inputs: features with statistics, and particle classes.
+
+Features have transforms, too.
 
 Inputs -> outputs: ``manifest.json`` and ``normalisation.json`` of the training shards ->
 ``ModelInputs``, which every checkpoint and every exported model carries, so that neither needs the
@@ -86,8 +87,9 @@ class ModelInputs:
 
 
 def index_files(manifest: Path) -> list[Path]:
-    """Return the files that describe the training shards: the manifest and the normalisation beside
-    it.
+    """Return the files that describe the training shards.
+
+    They are the manifest and the normalisation beside it.
     """
     return [manifest, manifest.with_name("normalisation.json")]
 

@@ -1,5 +1,4 @@
-"""The loss: what the network's outputs miss of the targets, summed so that it can be normalised
-over all ranks.
+"""The loss: what the outputs miss of the targets, summed so that all ranks can normalise it.
 
 Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of six terms and, from the batch
 alone, the counts they are divided by.
@@ -58,8 +57,9 @@ class Batch(NamedTuple):
 
 
 def counts(batch: Batch) -> Tensor:
-    """Return the number of real elements, of particles and of events that have elements, float64
-    [N_COUNTS].
+    """Return the numbers of real elements, particles and events with elements.
+
+    They are float64 [N_COUNTS].
     """
     real = batch.element_type != PADDING
     particles = real & (batch.target_class != NONE_CLASS)
@@ -153,8 +153,9 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what each of the ``TERMS`` is divided by, float64 [6], at least 1, from the global
-    ``counts``.
+    """Return what each of the ``TERMS`` is divided by, at least 1, from the global ``counts``.
+
+    It is float64 [6].
     """
     elements, particles, events = global_counts.clamp(min=1).unbind()
     return torch.stack((elements, particles, particles, particles, events, particles))

@@ -34,8 +34,9 @@ def host_momentum(features: Tensor, columns: Tensor) -> tuple[Tensor, ...]:
 
 
 def to_corrections(p4: Tensor, host: tuple[Tensor, ...]) -> Tensor:
-    """Return the corrections [B, N, 5] that turn the hosts into particles of momentum ``p4`` [B, N,
-    4] in GeV.
+    """Return the corrections [B, N, 5] that turn the hosts into particles of momentum ``p4``.
+
+    ``p4`` is [B, N, 4] in GeV.
     """
     px, py, pz, energy = p4.unbind(-1)
     host_pt, host_energy, host_eta, host_sin, host_cos = host
@@ -52,8 +53,9 @@ def to_corrections(p4: Tensor, host: tuple[Tensor, ...]) -> Tensor:
 
 
 def to_p4(corrections: Tensor, host: tuple[Tensor, ...]) -> Tensor:
-    """Return px, py, pz, energy [B, N, 4] in GeV of the particles that the corrections [B, N, 5]
-    make of the hosts.
+    """Return px, py, pz, energy [B, N, 4] in GeV that the corrections make of the hosts.
+
+    The corrections are [B, N, 5].
     """
     host_pt, host_energy, host_eta, host_sin, host_cos = host
     parts = [

@@ -171,9 +171,7 @@ class ParticleFlowNetwork(nn.Module):
 
 
 def _columns(inputs: ModelInputs, names: Mapping[str, Sequence[str]]) -> Tensor:
-    """Return int64 [types, names]: in which column of the features each element type has the named
-    ones.
-    """
+    """Return int64 [types, names]: the column of each type's features that has each name."""
     width = len(next(iter(names.values())))
     columns = torch.zeros(len(ELEMENT_TYPES) + 1, width, dtype=torch.int64)
     for row, element_type in enumerate(inputs.element_types, start=1):

@@ -51,8 +51,9 @@ def deserialise(content: bytes, path: Path) -> Any:
 
 
 def _without_identity(content: Any) -> Any:
-    """Rebuild containers and intern strings: pickle writes a second reference to the *same* object
-    in another way.
+    """Rebuild containers and intern strings, so that equal contents make equal pickles.
+
+    Pickle writes a second reference to the *same* object in another way.
     """
     if isinstance(content, dict):
         return {_without_identity(key): _without_identity(value) for key, value in content.items()}

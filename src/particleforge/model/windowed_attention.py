@@ -1,5 +1,6 @@
-"""Windowed attention: elements in the order of a space-filling curve attend within a window and its
-two neighbours.
+"""Windowed attention: elements attend within a window and its two neighbours along a curve.
+
+The curve is a space-filling one.
 
 Inputs -> outputs: embeddings [B, N, width] and where the elements are (``curve.Geometry``) ->
 updated embeddings. Cost grows with N * 3 * ``model.window_elements``.

@@ -1,5 +1,6 @@
-"""Cutting a sequence of elements into pieces of one size: what makes the cost of a backbone grow
-with the number of elements only.
+"""Cutting a sequence of elements into pieces of one size.
+
+So the cost of a backbone grows with the number of elements only.
 
 Inputs -> outputs: elements in some order [B, N, ...] -> windows [B, W, size, ...] with W = N //
 size + 1, so that there is always one, also for no element, and no size depends on the values.
@@ -21,8 +22,9 @@ def into_windows(x: Tensor, size: int, value: float = 0.0) -> Tensor:
 
 
 def from_windows(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return windows [B W, size, width] as the sequence that they were cut from, of ``shape`` B, N,
-    width.
+    """Return windows [B W, size, width] as the sequence that they were cut from.
+
+    Its ``shape`` is B, N, width.
     """
     n_events, n, width = shape
     size = x.shape[1]
@@ -39,8 +41,9 @@ def with_neighbours(x: Tensor, value: float = 0.0) -> Tensor:
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the angular distances [..., n, m] between positions (eta, sin phi, cos phi) [..., n,
-    3] and [..., m, 3].
+    """Return the angular distances [..., n, m] between two sets of positions.
+
+    Positions are (eta, sin phi, cos phi), [..., n, 3] and [..., m, 3].
 
     Coordinate by coordinate, which is nine times faster on a CPU than to form [..., n, m, 3].
     """

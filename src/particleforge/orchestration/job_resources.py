@@ -1,5 +1,4 @@
-"""What every job asks of the machine or the cluster: cores, memory, run time, nodes, GPUs,
-partition.
+"""What every job asks of machine or cluster: cores, memory, run time, nodes, GPUs, partition.
 
 Inputs -> outputs: the configuration's block ``resources`` and the ranks of the trainings -> threads
 and Snakemake resources of a rule. Memory and run time grow with each attempt; where trainings of a
@@ -67,9 +66,7 @@ class JobResources:
         return asked.model_copy(update=grown)
 
     def _growths(self, rule: str) -> list[int]:
-        """Return how many times the configured ranks a rule's jobs have, by rung where there are
-        rungs.
-        """
+        """Return how many times the configured ranks a rule's jobs have, by rung if there are."""
         hpo = self.run.hpo
         growths = [dag.growth(hpo, rung) for rung in range(dag.n_rungs(hpo))]
         return {"run_hpo_slot": growths, "confirm_trial": growths[-1:]}.get(rule, [1])
@@ -149,9 +146,10 @@ def _per_rung(values: list[Any]) -> Callable[..., Any]:
 
 
 def _per_attempt(amount: int) -> Callable[..., int]:
-    """Return a Snakemake resource function that asks for ``amount`` once more with every attempt."""
+    """Return a Snakemake resource function that asks for ``amount`` more with every attempt."""
 
-    def asked(wildcards: Any, attempt: int) -> int:
+    # Snakemake passes arguments by these names
+    def asked(wildcards: Any, attempt: int) -> int:  # noqa: ARG001
         return amount * attempt
 
     return asked

@@ -1,5 +1,6 @@
-"""What exists, what is stale and why, and what would run: the answer of ``particleforge status``,
-in one screen.
+"""What exists, what is stale and why, and what would run, in one screen.
+
+It is the answer of ``particleforge status``.
 
 Inputs -> outputs: the Snakefile, the working folder and overrides of the configuration -> a table
 with one row per detector and stage, the jobs per rule that a run would start, and the logs of those
@@ -38,8 +39,9 @@ _FAILED, _UNFINISHED, _MISSING = "failed", "unfinished", "missing"
 
 @dataclass
 class StageStatus:
-    """One stage of one detector: output files that exist and that should, jobs to run, and how many
-    of these for which reason.
+    """One stage of one detector: output files that exist and that should, and jobs to run.
+
+    Reasons say how many of the jobs run for which.
     """
 
     made: int = 0
@@ -56,8 +58,9 @@ class StageStatus:
 
 @dataclass
 class Status:
-    """State of a working folder: stages by (detector, name), jobs to run by rule, and a line for
-    each job that went wrong.
+    """State of a working folder: stages by (detector, name), jobs to run by rule, troubles.
+
+    Troubles are a line for each job that went wrong.
     """
 
     stages: dict[tuple[str, str], StageStatus] = field(default_factory=dict)
@@ -113,8 +116,9 @@ class Status:
 
 
 def find_snakefile() -> Path:
-    """Return the Snakefile of the working folder, else that of the checkout which this package is
-    installed from.
+    """Return the Snakefile of the working folder, else that of this package's checkout.
+
+    The package is installed from the checkout.
     """
     places = [Path("Snakefile"), Path(__file__).parents[3] / "Snakefile"]
     found = next((path for path in places if path.is_file()), None)
@@ -159,11 +163,8 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
             if absent or dag.reason(job).forced:
                 reason = _state(dag, job)
                 if reason != _MISSING:
-                    status.troubles.append(
-                        f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}".removesuffix(
-                            ": "
-                        )
-                    )
+                    line = f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}"
+                    status.troubles.append(line.removesuffix(": "))
             if job in to_run:
                 status.jobs[job.rule.name] += 1
                 stage.to_run += 1
@@ -179,8 +180,9 @@ def _stage(job: Any) -> str:
 
 
 def _state(dag: Any, job: Any) -> str:
-    """Return what is known of a job whose outputs are not all there: was it stopped, did it fail,
-    or has it not been run?
+    """Return what is known of a job whose outputs are not all there.
+
+    It was stopped, failed, or has not been run.
     """
     records = dag.workflow.persistence
     if records._filter_incomplete_keys(

@@ -1,5 +1,4 @@
-"""How figures look and how they are written: one style, PNG and PDF, the same bytes for the same
-content.
+"""How figures look and how they are written: one style, PNG and PDF, reproducible bytes.
 
 Figures are made through the object interface (``Figure``), never ``pyplot``, so no state is shared
 and no display is needed.
@@ -72,8 +71,9 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``<path>.png`` and ``<path>.pdf`` (any suffix of ``path`` is replaced), each
-    atomically.
+    """Write ``<path>.png`` and ``<path>.pdf``, each atomically.
+
+    Any suffix of ``path`` is replaced.
     """
     with atomic_output(path.with_suffix(".png")) as temporary:
         temporary.write_bytes(png_bytes(figure))

@@ -70,16 +70,14 @@ def measured(figure: Mapping[str, Any] | None) -> str:
 
 
 def _digits(error: float) -> int:
-    """Return the decimals that show two significant digits of an error, as far as figures are known
-    at all.
-    """
+    """Return the decimals that show two significant digits of an error, as far as known."""
     return (
         _DIGITS_MAX if error <= 0 else min(_DIGITS_MAX, max(0, 1 - math.floor(math.log10(error))))
     )
 
 
 def number(value: object) -> str:
-    """Return a plain value as text: integers with thin groups, floats with four significant digits."""
+    """Return a plain value as text: integers in thin groups, floats to four significant digits."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
     if isinstance(value, bool) or not isinstance(value, int | float):

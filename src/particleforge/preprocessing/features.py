@@ -1,5 +1,4 @@
-"""Raw features of the elements of events: the one place that lays them out, for training and for
-reconstruction.
+"""Raw features of the elements of events, laid out once for training and reconstruction.
 
 Events (awkward records with ``tracks`` and ``clusters``, units as in ``schema``) and the configured
 features per element type -> flat arrays over all elements of all events: per event its tracks, in
@@ -65,7 +64,8 @@ def element_features(events: ak.Array, elements: ElementsConfig) -> ElementFeatu
 
 
 def check_elements(events: ak.Array, elements: ElementsConfig, source: Path) -> None:
-    """Refuse events whose calorimeter elements are not those that the features are for with a
+    """Refuse events with other calorimeter elements than the features are for.
+
     UserError.
     """
     found = schema.calorimeter_type(ak.fields(events.clusters))

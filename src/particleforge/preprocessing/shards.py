@@ -188,7 +188,7 @@ def _description(settings: ShardSettings, samples: Sequence[str]) -> dict[str, A
 
 
 def _contents(settings: ShardSettings) -> dict[str, Any]:
-    """Return what the numbers in a shard are: features of each element type, in order, and classes."""
+    """Return what a shard's numbers are: features of each element type, in order, and classes."""
     elements = {}
     for name in settings.elements.types:
         features = getattr(settings.elements, name)

@@ -60,8 +60,9 @@ class Buckets:
 
 
 def cut(tables: Iterable[pa.Table], sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """Yield the rows of ``tables``, in order, in tables of the given sizes, which must sum to the
-    number of rows.
+    """Yield the rows of ``tables``, in order, in tables of the given sizes.
+
+    The sizes must sum to the number of rows.
     """
     source = iter(tables)
     rest: pa.Table | None = None

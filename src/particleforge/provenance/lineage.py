@@ -1,5 +1,4 @@
-"""Where a file comes from: the chain of records from a file back to the seeds, and whether all of
-it is still as it was.
+"""Where a file comes from: the chain of records back to the seeds, and whether it still holds.
 
 Inputs -> outputs: a file or folder that a stage wrote -> ``Lineage``, read from the records that
 ``provenance`` wrote beside it, beside its inputs, beside theirs, and so on; ``verify_lineage``
@@ -49,8 +48,9 @@ class Item:
 
 @dataclass
 class Lineage:
-    """A file (``end``) and everything it comes from, by absolute path, each before what it was made
-    from.
+    """A file (``end``) and everything it comes from, by absolute path.
+
+    Each comes before what it was made from.
     """
 
     end: Path
@@ -152,8 +152,9 @@ def _checksum(path: Path) -> str | None:
 
 
 def _recorded(file: Path) -> Path:
-    """Return the path that the record is about: the file itself or the nearest folder above it that
-    has one.
+    """Return the path that the record is about.
+
+    It is the file itself or the nearest folder above it that has one.
     """
     path = _joined(Path.cwd(), str(file).removesuffix(RECORD_SUFFIX))
     for candidate in (path, *(path.parents if path.exists() else ())):

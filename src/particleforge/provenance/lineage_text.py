@@ -144,8 +144,9 @@ def _job(slurm: dict[str, str]) -> str:
 
 
 def _times(circumstances: list[dict[str, Any]]) -> str:
-    """Return the time that jobs took (each once, however many files it wrote) and when the last one
-    began.
+    """Return the time that jobs took and when the last one began.
+
+    Each job counts once, however many files it wrote.
     """
     jobs = {(c["host"], c["pid"], c["started_unix_s"]): c["wall_time_s"] for c in circumstances}
     latest = datetime.fromtimestamp(max(c["started_unix_s"] for c in circumstances), UTC)

@@ -1,5 +1,6 @@
-"""What made a file: recorded by every stage, in two places, because data files must be
-byte-identical between runs.
+"""What made a file, as every stage records it in two places.
+
+There are two because data files must be byte-identical between runs.
 
 Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside
 their files, and ``<output>.provenance.json`` beside each output, written by ``record``.
@@ -177,8 +178,9 @@ def list_checksum(checksums: Mapping[str, str]) -> str:
 
 
 def _hidden(name: Path) -> bool:
-    """Whether a file of a folder is none of its content: temporary names, Snakemake's time stamp,
-    records.
+    """Return whether a file of a folder is none of its content.
+
+    Such are temporary names, Snakemake's time stamp, records.
     """
     return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
 
@@ -196,12 +198,13 @@ def package_versions() -> dict[str, str]:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))
+    return Path(os.path.abspath(path))  # noqa: PTH100  a link keeps its name, ".." goes
 
 
 def _short_names(paths: list[Path]) -> list[str]:
-    """Return the ends of the paths, of equal length, at least folder and file, as long as it takes
-    to tell them apart.
+    """Return the ends of the paths that tell them apart, of equal length.
+
+    An end is at least folder and file.
     """
     for length in count(2):
         names = ["/".join(path.parts[-length:]) for path in paths]
@@ -247,9 +250,7 @@ def _slurm_job() -> dict[str, str]:
 
 @cache
 def _git_state() -> tuple[str, bool]:
-    """Return commit and dirty flag of the checkout that holds this package, or ``("unknown",
-    False)``.
-    """
+    """Return commit and dirty flag of this package's checkout, or ``("unknown", False)``."""
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]

@@ -40,9 +40,7 @@ class Predictions:
 
 
 class OnnxModel:
-    """An exported model with the description that it carries: ``elements`` and ``classes`` (class 0
-    is none).
-    """
+    """An exported model with its description: ``elements`` and ``classes`` (class 0 is none)."""
 
     def __init__(self, path: Path, threads: int) -> None:
         """Load a model.

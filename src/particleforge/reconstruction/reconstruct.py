@@ -42,8 +42,7 @@ def reconstruct_events(
     edm4hep: Path,
     built_from: Path | None = None,
 ) -> None:
-    """Write the candidates of a file's events as Parquet (``output``) and EDM4hep ROOT
-    (``edm4hep``).
+    """Write the candidates of a file's events as Parquet (``output``) and ROOT (``edm4hep``).
 
     ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance
     names it, and the settings of the dataset, instead.

@@ -56,8 +56,9 @@ class ReportInputs:
     scan_plots: Sequence[Path] = ()
 
     def tables(self) -> list[Path]:
-        """Return the event tables, of which the report reads little: footers, and the events that
-        it displays.
+        """Return the event tables, of which the report reads little.
+
+        It reads footers, and the events that it displays.
         """
         return [*self.dataset, *self.selected, *self.reconstructed]
 

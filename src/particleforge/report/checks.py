@@ -1,5 +1,4 @@
-"""The report's account of the checks of the data: the verdicts on the samples, between them, and on
-the training shards.
+"""The report's account of the checks of the data: samples, comparisons, training shards.
 
 Inputs -> outputs: the verdicts as JSON (``checks.verdict``) -> tables.
 """
@@ -32,9 +31,7 @@ class Checks:
 
 
 def gather_checks(dataset_verdict: Path, shards_verdict: Path) -> Checks:
-    """Read the verdict on the dataset, which holds those on its samples, and that on the training
-    shards.
-    """
+    """Read the verdicts on the dataset, with those on its samples, and on the training shards."""
     dataset, shards = (
         json.loads(path.read_text(encoding="utf-8")) for path in (dataset_verdict, shards_verdict)
     )

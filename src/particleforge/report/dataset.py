@@ -20,8 +20,9 @@ from particleforge.pages.rendering import NOTHING, Picture, Rows, number, percen
 from particleforge.tables import parquet, schema
 
 N_WORST_FILES = 20
-_CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of the objects that each object cut and each removal of
-    overlaps leaves, per sample; error bars are 68 % intervals. A cut that removes much of one sample shapes every plot further down."""
+_CUTFLOW_CAPTION = """Share of events that is left after each cut, in order, and of the objects that
+    each object cut and each removal of overlaps leaves, per sample; error bars are 68 % intervals.
+    A cut that removes much of one sample shapes every plot further down."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ def gather_data(
     cutflow_table: Path,
     cutflow_plot: Path,
 ) -> Data:
-    """Read what the dataset's files, those of the selected events, the manifest and the cutflow say
-    about themselves.
-    """
+    """Read what dataset, selected events, manifest and cutflow say about themselves."""
     totals: dict[str, Counter[str]] = {}
     quarantined = []
     for path in dataset:
@@ -119,9 +118,7 @@ def _samples(totals: Mapping[str, Counter[str]], calorimeter_type: str) -> Rows:
 
 
 def _energy(accounts: Sequence[Account], selected: Sequence[Path]) -> Rows:
-    """Return one row per sample, with what the object cuts drop of the energy of the selected
-    events.
-    """
+    """Return one row per sample, with what the object cuts drop of the selected events' energy."""
     cut: dict[str, Counter[str]] = {}
     for path in selected:
         metadata = parquet.read_metadata(path)

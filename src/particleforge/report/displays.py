@@ -1,5 +1,6 @@
-"""Event displays: what the detector saw and what each reconstruction made of it, in pseudorapidity
-and azimuth.
+"""Event displays: detector and reconstructions in pseudorapidity and azimuth.
+
+They show what the detector saw and what each reconstruction made of it.
 
 Inputs -> outputs: selected and reconstructed files -> PNG pictures of the first events of each
 sample that were reconstructed and have anything visible. The area of a marker grows with energy.
@@ -22,9 +23,11 @@ from particleforge.validation.events import EventBatch, read_pair, sample_of
 
 _COLUMNS = ("run_number", "event_number", "tracks", "clusters")
 _COLOURS = ("#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#8c564b")
-_CAPTION = """Event {event} of run {run} ({sample}, {split}). Top left: tracks (+, at the interaction point) and clusters (squares, at the
-    calorimeter); the other panels: particles by class, charged ones filled. Larger is more energetic. A track and its cluster lie
-    apart in azimuth because of the magnetic field. Compare the panels: what is missing, what is too much, what has another colour."""
+_CAPTION = """Event {event} of run {run} ({sample}, {split}). Top left: tracks (+, at the
+    interaction point) and clusters (squares, at the calorimeter); the other panels: particles by
+    class, charged ones filled. Larger is more energetic. A track and its cluster lie apart in
+    azimuth because of the magnetic field. Compare the panels: what is missing, what is too much,
+    what has another colour."""
 
 
 def draw_displays(
@@ -50,9 +53,7 @@ def draw_displays(
 def _displays_of(
     pair: tuple[Path, Path], wanted: int, classes: Sequence[ParticleClassConfig]
 ) -> list[Picture]:
-    """Return displays of the first ``wanted`` events of one pair of files that have visible
-    particles.
-    """
+    """Return displays of the first ``wanted`` events with visible particles of a pair of files."""
     pictures: list[Picture] = []
     for batch in read_pair(*pair, also=(*_COLUMNS, "split")):
         visible = np.flatnonzero(ak.to_numpy(ak.num(batch.views["truth"])) > 0)
@@ -133,8 +134,9 @@ def _draw_elements(axes: Axes, where: ak.Record) -> None:
 
 
 def _draw_particles(axes: Axes, particles: ak.Array) -> None:
-    """Draw particles in the colours of their classes, the most energetic first so that it hides
-    none.
+    """Draw particles in the colours of their classes.
+
+    The most energetic come first so that they hide none.
     """
     particles = particles[ak.argsort(particles.energy, ascending=False)]
     colours = np.array(_COLOURS)[(ak.to_numpy(particles.class_id) - 1) % len(_COLOURS)]

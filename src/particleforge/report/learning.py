@@ -54,10 +54,12 @@ _HPO_CAPTIONS = {
         " against what the search had cost by then, and how far the configured settings came."
     ),
 }
-_CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve that turns up while the training curve
-    falls means overfitting; one that still falls at the end means that more steps would help. Middle: the terms of the validation
-    loss, unweighted. Right: learning rate. Training values are means since the row before. The validation loss weighs its terms by the
-    default weights, so that trials compare; the training loss by the trial's own. Their levels differ for that reason, too."""
+_CURVES_CAPTION = """Left: training and validation loss of the final training. A validation curve
+    that turns up while the training curve falls means overfitting; one that still falls at the end
+    means that more steps would help. Middle: the terms of the validation loss, unweighted. Right:
+    learning rate. Training values are means since the row before. The validation loss weighs its
+    terms by the default weights, so that trials compare; the training loss by the trial's own.
+    Their levels differ for that reason, too."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ def _against_default(comparison: Mapping[str, Any] | None) -> str:
 
 
 def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
-    """Return the cost by rung in rank hours, and against what it cost to train the best
-    configuration alone.
+    """Return the cost by rung in rank hours, and relative to the best configuration's training.
+
+    The latter is what it cost to train it alone.
     """
     cost = table["ranks"] * table["seconds"].fillna(0.0) / 3600
     failed = table["value"].isna()

@@ -20,24 +20,26 @@ _TITLES = {
 }
 _CAPTIONS = {
     "scaling_batch": (
-        """Loss against the global batch, all trainings having seen equally many events, for rules by which the learning rate
-        follows the batch. A curve that stays flat loses nothing by larger batches, which are what more workers need. A missing point
-        diverged."""
+        """Loss against the global batch, all trainings having seen equally many events, for rules
+        by which the learning rate follows the batch. A curve that stays flat loses nothing by
+        larger batches, which are what more workers need. A missing point diverged."""
     ),
     "scaling_batch_curves": (
         "Validation loss against events seen: large batches make fewer steps, so they fall later."
     ),
     "fine_tuning": (
-        """Loss against training events, starting from another detector's trained network and from scratch. The horizontal
-        distance of the curves is what the other detector's events are worth."""
+        """Loss against training events, starting from another detector's trained network and from
+        scratch. The horizontal distance of the curves is what the other detector's events are
+        worth."""
     ),
     "fine_tuning_curves": (
-        """Validation loss against events seen. Curves that turn up have learnt their few training events by heart; the
-        lowest point of each is what counts."""
+        """Validation loss against events seen. Curves that turn up have learnt their few training
+        events by heart; the lowest point of each is what counts."""
     ),
     "scaling_law_events": (
-        """Loss against training events, with the fitted power law and its 68 % band. Where points leave the law to the
-        right, trainings were too short or the network too small to use more events."""
+        """Loss against training events, with the fitted power law and its 68 % band. Where points
+        leave the law to the right, trainings were too short or the network too small to use more
+        events."""
     ),
     "scaling_law_parameters": (
         "Loss against the parameters of the network, trained on all events, with the fitted power"

@@ -1,3 +1,4 @@
-"""Scans: many small trainings that answer one question about the network, each a target of the
-workflow.
+"""Scans: many small trainings that answer one question about the network.
+
+Each is a target of the workflow.
 """

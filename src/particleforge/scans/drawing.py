@@ -38,8 +38,9 @@ def series(
 
 
 def curve(axes: Axes, results: Sequence[PointResult], **style: Any) -> None:
-    """Draw validation loss against events seen, one line per repeat, of which the first has the
-    label.
+    """Draw validation loss against events seen, one line per repeat.
+
+    The first has the label.
     """
     label = style.pop("label", None)
     for number, result in enumerate(results):
@@ -53,8 +54,9 @@ def curve(axes: Axes, results: Sequence[PointResult], **style: Any) -> None:
 
 
 def log_losses(axes: Axes) -> None:
-    """Scale the y axis logarithmically, with plain numbers: losses span less than a decade or
-    little more.
+    """Scale the y axis logarithmically, with plain numbers.
+
+    Losses span less than a decade or little more.
     """
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))

@@ -1,5 +1,6 @@
-"""Fine-tuning: the loss against the number of training events, starting from another detector's
-network and from scratch.
+"""Fine-tuning: the loss against the number of training events, pre-trained and from scratch.
+
+Pre-training is another detector's network.
 
 Inputs -> outputs: results of the points -> summary and figures. What fine-tuning is worth is told
 in events: how many times as many a training from scratch needs for the same loss, as in
@@ -33,8 +34,9 @@ _STARTS = {
 
 
 def summarise(results: Sequence[PointResult]) -> dict[str, Any]:
-    """Return the loss by training events for both starts, and the events from scratch that
-    fine-tuned ones are worth.
+    """Return the loss by training events for both starts, and what fine-tuning is worth.
+
+    The worth is counted in events from scratch.
     """
     losses = {
         start: {

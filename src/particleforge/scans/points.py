@@ -1,5 +1,4 @@
-"""The trainings that a scan consists of, as a static list: which there are, and the settings of
-each.
+"""The trainings that a scan consists of, as a static list with the settings of each.
 
 Inputs -> outputs: the run's configuration -> ``ScanPoint`` by name. A point's settings hold
 nothing of the other points, so that a scan with one more point makes that one only.
@@ -188,8 +187,9 @@ def _with_length(
 
 
 def with_steps(point: ScanPoint, n_steps: int) -> TrainSettings:
-    """Return the settings of a point's training of ``n_steps``: it validates evenly and ends with
-    its schedule.
+    """Return the settings of a point's training of ``n_steps``.
+
+    It validates evenly and ends with its schedule.
     """
     every = -(-n_steps // point.n_validations)
     training = _with_length(

@@ -1,5 +1,6 @@
-"""The results of a scan's trainings, and what all summaries make of them: means over repeats with
-their errors.
+"""The results of a scan's trainings, and their means over repeats with errors.
+
+All summaries use them.
 
 Inputs -> outputs: the JSON file of each point -> ``PointResult``; ``mean_loss`` of some of them ->
 value, error and counts.

@@ -1,5 +1,4 @@
-"""Scaling law: the loss against the number of training events and against the size of the network,
-with fitted power laws.
+"""Scaling law: loss against training events and size of the network, with fitted power laws.
 
 Inputs -> outputs: results of the points -> summary and figures. Along either axis the other is
 held: events vary at the configured network, the network at all training events. The fit
@@ -26,8 +25,9 @@ _AHEAD = 10.0  # the largest size times this is where the law is asked for a for
 
 
 def summarise(results: Sequence[PointResult]) -> dict[str, Any]:
-    """Return per axis the loss at each size, the fit or why there is none, and a forecast at ten
-    times the largest size.
+    """Return per axis the loss at each size, the fit or why there is none, and a forecast.
+
+    The forecast is for ten times the largest size.
     """
     return {
         axis: _axis(own, _AXES[axis][0])

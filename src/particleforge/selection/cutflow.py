@@ -78,8 +78,9 @@ def gather_cutflows(
 
 
 def efficiency(passed: float, total: float, total_squared: float) -> _Interval:
-    """Return efficiency and the bounds of its interval from sums of weights and the total's sum of
-    squared weights.
+    """Return efficiency and the bounds of its interval.
+
+    They come from sums of weights and the total's sum of squared weights.
 
     Without events, or with weights that sum to nothing, nothing is known: (0, 0, 1).
     """
@@ -154,8 +155,9 @@ def _share(row: dict[str, Any], base: dict[str, Any]) -> _Interval:
 
 
 def _draw(rows: Sequence[CutflowRow], labels: Mapping[str, str], plot: Path) -> None:
-    """Draw the share of events that is left after each cut, and beside it that of objects, of each
-    kind that is cut.
+    """Draw the share of events, and of objects, that is left after each cut.
+
+    Objects are drawn beside it, of each kind that is cut.
     """
     samples = list(dict.fromkeys(row.sample for row in rows))
     panels = {"fraction of events (weighted)": [row for row in rows if row.quantity == EVENTS]}

@@ -58,18 +58,14 @@ def passes(expression: str, events: ak.Array) -> NDArray[np.bool_]:
 
 
 def passing_objects(expression: str, per: str, events: ak.Array) -> ak.Array:
-    """Return which objects of the collection ``per`` pass a cut, boolean of shape [n_events,
-    n_objects].
-    """
+    """Return which objects of the collection ``per`` pass a cut, bool [n_events, n_objects]."""
     tree = parse_condition(expression, per)
     with np.errstate(all="ignore"):
         return _evaluate(tree, events)
 
 
 def object_values(expression: str, per: str, events: ak.Array) -> ak.Array:
-    """Return a number for each object of the collection ``per``, float64 of shape [n_events,
-    n_objects].
-    """
+    """Return a float64 [n_events, n_objects] for the objects of the collection ``per``."""
     tree = parse_number(expression, per)
     with np.errstate(all="ignore"):
         return _evaluate(tree, events)

@@ -1,5 +1,4 @@
-"""Remove tracks, clusters and candidates from events and keep every index between the tables
-consistent.
+"""Remove tracks, clusters and candidates from events and keep all indices consistent.
 
 Events with the columns of ``schema.DATASET`` and one keep-mask per collection -> events without the
 other objects. Elements are the tracks, then the clusters, of an event; targets go with their
@@ -28,8 +27,8 @@ NO_ELEMENT = -1
 class Left(NamedTuple):
     """What the object cuts leave of one kind of object."""
 
-    # what is left before any cut and after each cut or removal of overlaps, boolean [n_events,
-    # n_objects]
+    # what is left before any cut and after each cut or removal of overlaps, boolean
+    # [n_events, n_objects]
     masks: list[ak.Array]
     # index of the object that stays in place of an overlapping one, else -1, [n_events, n_objects]
     stand_in: ak.Array
@@ -58,8 +57,9 @@ def cut_objects(events: ak.Array, cuts: DetectorCutsConfig) -> dict[str, Left]:
 
 
 def hand_over(events: ak.Array, tracks: ak.Array, clusters: ak.Array) -> ak.Array:
-    """Return events in which the target of an object that overlaps is that of its stand-in, where
-    this has none of its own.
+    """Return events in which targets of overlapping objects are handed to their stand-ins.
+
+    A stand-in with a target of its own keeps that.
 
     ``tracks`` and ``clusters`` are the stand-ins' indices, -1 for none. Of several the first in the
     file hands over. Particles follow the target, candidates the stand-in in any case.
@@ -91,8 +91,9 @@ def hand_over(events: ak.Array, tracks: ak.Array, clusters: ak.Array) -> ak.Arra
 
 
 def _moved(index: ak.Array, moves: NDArray[np.int64], n_objects: NDArray[np.int64]) -> ak.Array:
-    """Return indices within events, each replaced by what ``moves`` [all objects] says of its
-    object unless that is -1.
+    """Return indices within events, each replaced by ``moves`` of its object unless that is -1.
+
+    ``moves`` has all objects.
     """
     position, local = _positions(index, n_objects)
     new = np.where(local >= 0, moves[np.where(local >= 0, position, 0)], NO_ELEMENT)
@@ -102,8 +103,9 @@ def _moved(index: ak.Array, moves: NDArray[np.int64], n_objects: NDArray[np.int6
 def remove_objects(
     events: ak.Array, keep_tracks: ak.Array, keep_clusters: ak.Array, keep_candidates: ak.Array
 ) -> ak.Array:
-    """Return events with only the tracks, clusters and candidates that are kept, boolean per event
-    and object.
+    """Return events with only the tracks, clusters and candidates that are kept.
+
+    What is kept is boolean per event and object.
     """
     keep_elements = ak.concatenate([keep_tracks, keep_clusters], axis=1)
     kept = dict(zip(ak.fields(events), ak.unzip(events), strict=True))
@@ -142,8 +144,9 @@ def renumber(index: ak.Array, keep: ak.Array) -> ak.Array:
 def _positions(
     index: ak.Array, n_objects: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return flat indices among all objects of the block, without meaning where there is none, and
-    the flattened indices themselves.
+    """Return flat indices among all objects of the block, and the flattened indices.
+
+    Where there is no index, the flat one has no meaning.
     """
     n_indices = ak.to_numpy(ak.num(index))
     local = ak.to_numpy(ak.flatten(index)).astype(np.int64)

@@ -1,5 +1,6 @@
-"""Remove objects that lie within a distance of a preferred object of their own kind, such as a
-track that was found twice.
+"""Remove objects that lie within a distance of a preferred object of their own kind.
+
+An example is a track that was found twice.
 
 Objects of a block of events, one number of preference for each, and those that are left so far ->
 those that are left, and for each other the one that stands in for it. Within an event, objects are
@@ -23,8 +24,7 @@ def without_overlaps(
     keep: ak.Array,
     stand_in: ak.Array,
 ) -> tuple[ak.Array, ak.Array]:
-    """Return which of the kept objects are left, and stand-ins, each of shape [n_events,
-    n_objects].
+    """Return which of the kept objects are left, and stand-ins, each [n_events, n_objects].
 
     Without preference (NaN) comes last. ``stand_in`` is the index in the event of each object's
     stand-in so far, -1 for none.

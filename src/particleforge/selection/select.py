@@ -49,7 +49,8 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
     """
     made = Provenance.of("select_events", settings.plain(), [dataset])
     read_metadata(dataset)
-    calorimeter_elements = f"{schema.calorimeter_type([f.name for f in pq.read_schema(dataset).field('clusters').type.value_type])}s"
+    members = pq.read_schema(dataset).field("clusters").type.value_type
+    calorimeter_elements = f"{schema.calorimeter_type([f.name for f in members])}s"
     settings.cuts.check(calorimeter_elements, str(dataset))
     counts = _Counts(settings.cuts, calorimeter_elements)
     collections = schema.DATASET_OF_HITS if calorimeter_elements == "hits" else schema.DATASET
@@ -104,8 +105,9 @@ class _Counts:
         )
 
     def add_objects(self, kind: str, masks: Sequence[ak.Array], events: ak.Array) -> None:
-        """Count the objects of a block that are left after each of their cuts, each with its
-        event's weight.
+        """Count the objects of a block that are left after each of their cuts.
+
+        Each counts with its event's weight.
         """
         for row, keep in zip(self.cutflow[kind], masks, strict=True):
             _add(row, ak.to_numpy(events.weight), ak.to_numpy(ak.sum(keep, axis=1)))

@@ -46,9 +46,13 @@ def simulate_hits(
 ) -> Hits:
     """Return the hits that particles leave.
 
-    Args: entering: particles at the calorimeter's face, ordered by event; rows with less than 1 MeV
-    are ignored. n_events: events in the batch, those without particles included (they get noise
-    hits if configured). settings: its calorimeter block is read. rng: source of all randomness.
+    Args:
+        entering: particles at the calorimeter's face, ordered by event; rows with less than 1 MeV
+            are ignored.
+        n_events: events in the batch, those without particles included (they get noise hits if
+            configured).
+        settings: its calorimeter block is read.
+        rng: source of all randomness.
     """
     calorimeter = settings.calorimeter
     entering = entering.take(entering.energy > _ENERGY_MIN_GEV)
@@ -131,9 +135,7 @@ def _spots(
     volumes: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> tuple[Spots, NDArray[np.int64], NDArray[np.float64]]:
-    """Return all spots, the rays of ionising particles that leave the calorimeters at the back, and
-    their energies there.
-    """
+    """Return all spots, and the rays and energies of ionising particles that leave at the back."""
     energy = entering.energy.astype(np.float64)
     n = len(entering)
     hadron = entering.kind == Kind.HADRON

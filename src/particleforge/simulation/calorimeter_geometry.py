@@ -93,8 +93,9 @@ class Rays:
 
 
 def trace_rays(volumes: Floats, origin: Floats, direction: Floats) -> Rays:
-    """Return where rays ``origin + s direction`` (``[n, 3]``, mm), which move outwards, cross the
-    volumes at s >= 0.
+    """Return where rays, which move outwards, cross the volumes at s >= 0.
+
+    Rays are ``origin + s direction`` (``[n, 3]``, mm).
     """
     n = len(origin)
     start, stop = np.full((n, N_VOLUMES), _FAR), np.full((n, N_VOLUMES), _FAR)
@@ -156,8 +157,9 @@ def _reach_z(origin: Floats, direction: Floats, z: float) -> Floats:
 
 @njit(cache=True)
 def distance_at_depth(ray, depth, density, start, length):  # type: ignore[no-untyped-def]
-    """Return, per point, the distance along its ``ray`` at which ``depth`` is reached, and the slot
-    of the volume (-1: behind all).
+    """Return, per point, the distance at which ``depth`` is reached, and the volume's slot.
+
+    The distance is along the point's ``ray``; the slot is -1 behind all volumes.
 
     ``density`` is ``Rays.x0`` or ``Rays.interaction``, in the unit of ``depth`` per mm.
     """
@@ -176,8 +178,9 @@ def distance_at_depth(ray, depth, density, start, length):  # type: ignore[no-un
 
 
 def depth_at_distance(rays: Rays, row: Integers, distance: Floats, density: Floats) -> Floats:
-    """Return the lengths of material (unit of ``density`` x mm) that rays ``row`` have crossed at
-    ``distance``.
+    """Return the lengths of material that rays ``row`` have crossed at ``distance``.
+
+    Their unit is that of ``density`` x mm.
     """
     inside = np.clip(distance[:, None] - rays.start[row], 0.0, rays.length[row])
     return np.asarray((inside * density[row]).sum(axis=1))
@@ -211,8 +214,9 @@ def _cell_in(volumes, volume, x, y, z):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _inside(volumes, volume, x, y, z, check_depth):  # type: ignore[no-untyped-def]
-    """Tell whether a point lies in a volume, or within its transverse limits if ``check_depth`` is
-    false.
+    """Tell whether a point lies in a volume.
+
+    If ``check_depth`` is false, only its transverse limits count.
     """
     row = volumes[volume]
     radius = np.hypot(x, y)
@@ -223,8 +227,9 @@ def _inside(volumes, volume, x, y, z, check_depth):  # type: ignore[no-untyped-d
 
 @njit(cache=True)
 def cells_of_points(volumes, ray, distance, slot, u, v, origin, direction, side_u, side_v, volume):  # type: ignore[no-untyped-def]
-    """Return the cell of each point ``distance`` mm along its ray, displaced sideways by ``u`` and
-    ``v`` mm; NO_CELL outside.
+    """Return the cell of each point ``distance`` mm along its ray; NO_CELL outside.
+
+    Points are displaced sideways by ``u`` and ``v`` mm.
 
     A point that its displacement carries into a gap between two calorimeters stays in the volume
     that the ray is in: the gaps hold supports and electronics, and energy is accounted for in
@@ -293,8 +298,9 @@ def cell_centres(
 def chamber_crossings(
     muon: MuonSystemConfig, rays: Rays, row: Integers
 ) -> tuple[Integers, NDArray[np.uint64]]:
-    """Return the rays (from ``row``) and the cells where they cross the muon system's chambers, one
-    entry per crossing.
+    """Return the rays and the cells where they cross the muon system's chambers.
+
+    Rays are numbers from ``row``; there is one entry per crossing.
     """
     origin, direction = rays.origin[row], rays.direction[row]
     found_row, found_cell = [], []

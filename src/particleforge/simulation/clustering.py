@@ -80,8 +80,9 @@ def _cubes(position: NDArray[np.float64], edge: NDArray[np.float64]) -> NDArray[
 
 @njit(cache=True)
 def _neighbour_ranges(keys):  # type: ignore[no-untyped-def]
-    """Return, per entry of the sorted ``keys``, the 9 ranges [n, 9, 2] of entries in the 27 cubes
-    around it.
+    """Return, per entry of the sorted ``keys``, the 9 ranges of entries in the 27 cubes around it.
+
+    They are [n, 9, 2].
 
     Three cubes that follow each other in z are one range. Both ends of a range only move forward as
     the key grows.
@@ -102,8 +103,9 @@ def _neighbour_ranges(keys):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _densities(point, energy, ranges, link):  # type: ignore[no-untyped-def]
-    """Return the energy within the link distance of each hit, weighted 1 at no distance and 0 at
-    the link distance.
+    """Return the energy within the link distance of each hit, weighted by nearness.
+
+    The weight is 1 at no distance and 0 at the link distance.
     """
     density = np.zeros(energy.size)
     for a in range(energy.size):
@@ -121,8 +123,9 @@ def _densities(point, energy, ranges, link):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _nearest_higher(point, density, ranges, link):  # type: ignore[no-untyped-def]
-    """Return the closest hit of higher density within the link distance, the hit itself if there is
-    none; ties go by index.
+    """Return the closest hit of higher density within the link distance, else the hit itself.
+
+    Ties go by index.
     """
     nearest = np.arange(density.size)
     for a in range(density.size):
@@ -186,8 +189,9 @@ def _peaks(
 
 @njit(cache=True)
 def _distance_to_axis(axis, length, direction, norm):  # type: ignore[no-untyped-def]
-    """Return how far two directions (unit vectors) from the origin are apart at the nearer of their
-    two depths, in mm.
+    """Return how far two directions are apart at the nearer of their two depths, in mm.
+
+    Directions are unit vectors from the origin.
     """
     cosine = axis[0] * direction[0] + axis[1] * direction[1] + axis[2] * direction[2]
     if cosine < 0.8:  # further apart than any merge distance
@@ -197,8 +201,9 @@ def _distance_to_axis(axis, length, direction, norm):  # type: ignore[no-untyped
 
 @njit(cache=True)
 def _reference_points(position, energy, detector, collection, peak, faces):  # type: ignore[no-untyped-def]
-    """Return, at the rows of peak hits, the position (ECAL) or front (HCAL) of their fragments and
-    the fragments' energies.
+    """Return positions and energies of fragments at the rows of peak hits.
+
+    The position is that in the ECAL, or the front in the HCAL.
     """
     point, weights, total = np.zeros(position.shape), np.zeros(energy.size), np.zeros(energy.size)
     for hit in range(energy.size):
@@ -253,8 +258,9 @@ def _merge_fragments(detector, fragments, bounds, point, total, merge, halo_frac
 
 @njit(cache=True)
 def _join_muon_hits(position, event, leader, fragments, bounds, point, reach):  # type: ignore[no-untyped-def]
-    """Return for each muon-system hit the leader whose axis passes closest within ``reach``, -1 if
-    none does.
+    """Return for each muon-system hit the leader whose axis passes closest, or -1.
+
+    The axis must pass within ``reach``.
     """
     joined = np.full(event.size, -1, np.int64)
     for hit in range(event.size):

@@ -1,5 +1,6 @@
-"""Decays of long-lived particles in the tracking volume, and of the neutral pions that interactions
-make.
+"""Decays of long-lived particles in the tracking volume, and of secondary neutral pions.
+
+Interactions make the neutral pions.
 
 Parents (PDG code, four-momentum in GeV) -> path to the decay in mm; two daughters per decaying
 parent. The generator leaves species with c tau > 10 mm undecayed; here the light ones among them
@@ -114,7 +115,7 @@ def _choose_channels(
 def _boost(
     momentum: Values, energy: Values, flight: Values, flight_energy: Values, mass: Values
 ) -> Values:
-    """Boost [3, n] momenta from the rest frame of a particle that flies with momentum ``flight``."""
+    """Boost [3, n] momenta from the rest frame of a particle that has momentum ``flight``."""
     along = np.sum(momentum * flight, axis=0)
     boosted: Values = momentum + flight * (along / (mass * (flight_energy + mass)) + energy / mass)
     return boosted

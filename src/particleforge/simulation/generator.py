@@ -87,8 +87,9 @@ def next_events(pythia: Any, n_events: int, source: str) -> ak.Array:
 
 
 def to_particles(events: ak.Array, beams: BeamConfig, rng: np.random.Generator) -> Particles:
-    """Return Pythia's records as ``Particles`` with one vertex per event, drawn from the luminous
-    region.
+    """Return Pythia's records as ``Particles`` with one vertex per event.
+
+    The vertex is drawn from the luminous region.
     """
     record = events[:, 1:]
     counts = ak.to_numpy(ak.num(record))
@@ -123,8 +124,9 @@ def _filled(values: ak.Array) -> NDArray[np.float64]:
 
 
 def _hepmc_status(pdg: NDArray[np.integer], status: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return 1 for stable, 2 for decayed hadrons and leptons, 4 for beams, else Pythia's positive
-    code (Pythia's HepMC interface).
+    """Return the HepMC status: 1 for stable, 2 for decayed hadrons and leptons, 4 for beams.
+
+    Others have Pythia's positive code (Pythia's HepMC interface).
     """
     decays = species.is_hadron(pdg) | np.isin(np.abs(pdg), (13, 15))
     code = np.abs(status)
@@ -155,8 +157,9 @@ def _parents(
 
 
 def _endpoints(produced: dict[str, NDArray[np.float64]], lists: dict[str, Any]) -> dict[str, Any]:
-    """Return where particles ended: the vertex of the first daughter, or their own where they have
-    none yet.
+    """Return where particles ended: the vertex of the first daughter.
+
+    It is their own where they have none yet.
     """
     has = np.flatnonzero(np.diff(lists["daughters_offsets"]))
     daughter = lists["daughters_index"][lists["daughters_offsets"][has]]

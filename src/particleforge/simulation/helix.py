@@ -7,8 +7,9 @@ The path length s counts in three dimensions, so that flight along the beam need
 With the azimuth phi of the momentum and w = dphi/ds = -0.299792458e-3 B q / p (B in T, p in GeV, w
 in 1/mm):
 
-    x(s) = x0 + s sin(theta) cos(phi0 + w s / 2) sinc(w s / 2),    phi(s) = phi0 + w s,    z(s) = z0
-    + s cos(theta)
+    x(s) = x0 + s sin(theta) cos(phi0 + w s / 2) sinc(w s / 2),
+    phi(s) = phi0 + w s,
+    z(s) = z0 + s cos(theta)
 
 (R. Fruehwirth et al., "Data Analysis Techniques for High-Energy Physics", ch. 3). Energy is
 conserved. A path that never reaches its surface is infinite.
@@ -107,8 +108,9 @@ def _circle(state: State, b_field_tesla: float) -> tuple[Values, Values, Values,
 
 
 def _curved_to_cylinder(state: State, radius: Values | float, b_field_tesla: float) -> Values:
-    """Intersect the circle of the helix with the cylinder's: the angle, seen from the circle's
-    centre, fixes the turn.
+    """Intersect the circle of the helix with the cylinder's.
+
+    The angle, seen from the circle's centre, fixes the turn.
     """
     turning, signed_radius, centre_x, centre_y = _circle(state, b_field_tesla)
     distance = np.hypot(centre_x, centre_y)

@@ -37,8 +37,9 @@ _SIN_THETA_MIN = 0.26
 
 
 def depth(state: State, tracker: TrackerConfig) -> Values:
-    """Return how far out a particle is, as a share of the way to the calorimeter's face: 0 at the
-    origin, 1 at the face.
+    """Return how far out a particle is, as a share of the way to the calorimeter's face.
+
+    It is 0 at the origin, 1 at the face.
     """
     return np.maximum(
         np.hypot(state.x, state.y) / tracker.radius_mm, np.abs(state.z) / tracker.half_length_mm
@@ -46,8 +47,9 @@ def depth(state: State, tracker: TrackerConfig) -> Values:
 
 
 def crossing_share(state: State, tracker: TrackerConfig, rng: np.random.Generator) -> Values:
-    """Return where in the material each particle would interact, as a share of its path to the
-    face; infinite if that lies behind it.
+    """Return where in the material each particle would interact, as a share of its path.
+
+    The path leads to the face; what lies behind it is infinite.
     """
     layers = np.array([layer.radius_mm for layer in tracker.barrel_layers]) / tracker.radius_mm
     start = depth(state, tracker)
@@ -67,7 +69,7 @@ def interacts(
     tracker: TrackerConfig,
     rng: np.random.Generator,
 ) -> Mask:
-    """Draw which photons convert and which hadrons break up a nucleus on the whole way to the face."""
+    """Draw which photons convert and which hadrons break up a nucleus on the way to the face."""
     energy = np.hypot(state.p, mass)
     photon = (pdg == 22) & (energy > ENERGY_MIN_GEV)
     hadron = species.is_hadron(pdg) & (energy - mass > KINETIC_MIN_GEV)
@@ -112,8 +114,9 @@ def convert(state: State, rng: np.random.Generator) -> Products:
 
 
 def _pair_share(n: int, rng: np.random.Generator) -> Values:
-    """Draw x from 1 - 4/3 x (1 - x) on [0, 1], which is a mixture: 6/7 flat and 1/7 proportional to
-    (2x - 1)^2.
+    """Draw x from 1 - 4/3 x (1 - x) on [0, 1].
+
+    It is a mixture: 6/7 flat and 1/7 proportional to (2x - 1)^2.
     """
     flat = rng.random(n) < 6 / 7
     edge = np.cbrt(rng.uniform(-1, 1, n))  # density proportional to the square
@@ -144,8 +147,9 @@ def break_up(
 def _around(
     axis: State, momentum: Values, rng: np.random.Generator
 ) -> tuple[Values, Values, Values]:
-    """Return momenta of this size around the axis with an exponentially falling transverse mass, at
-    most 45 degrees off.
+    """Return momenta of this size around the axis, at most 45 degrees off.
+
+    Their transverse mass falls exponentially.
     """
     across = np.minimum(rng.rayleigh(_MEAN_PT_GEV / 1.2533, len(momentum)), momentum / np.sqrt(2))
     along = np.sqrt(momentum**2 - across**2)

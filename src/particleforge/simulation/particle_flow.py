@@ -55,7 +55,7 @@ _MUON_SPREAD = 0.25
 
 @dataclass(frozen=True)
 class _Expected:
-    """What tracks should leave in the calorimeters, in GeV: in all, its variance, and in the ECAL."""
+    """What tracks should leave in the calorimeters, in GeV: all, its variance, in the ECAL."""
 
     energy: Floats
     variance: Floats
@@ -117,8 +117,9 @@ def reconstruct(
 
 
 def _width(clusters: Clusters, hits: Hits) -> Floats:
-    """Return the energy-weighted mean distance (mm) of each cluster's ECAL hits from the cluster's
-    axis; 0 without ECAL hits.
+    """Return the mean distance (mm) of each cluster's ECAL hits from the cluster's axis.
+
+    It is weighted with energy; 0 without ECAL hits.
     """
     inside = (clusters.cluster_of_hit >= 0) & (SUBDETECTOR[hits.collection] == SubDetector.ECAL)
     cluster, weight = clusters.cluster_of_hit[inside], hits.energy[inside]
@@ -142,8 +143,9 @@ def _muon_energy(calorimeter: CalorimeterConfig) -> tuple[float, float]:
 
 
 def _is_muon(links: Links, settings: SimulateSettings) -> Mask:
-    """Tell which tracks are muons: hits in the muon system, and at most twice the energy of a muon
-    around the line.
+    """Tell which tracks are muons: hits in the muon system and little energy around the line.
+
+    It is at most twice the energy of a muon.
     """
     quiet = links.tube_total < 2 * sum(_muon_energy(settings.calorimeter))
     return (links.muon_hits >= settings.particle_flow.muon_hits_min) & quiet
@@ -213,8 +215,9 @@ def _groups(
     electromagnetic: Mask,
     settings: SimulateSettings,
 ) -> tuple[Integers, Floats]:
-    """Return the group of each cluster, and the energy of the group at its own cluster (0 for
-    absorbed ones).
+    """Return the group of each cluster, and the group's energy at its own cluster.
+
+    The energy is 0 for absorbed ones.
     """
     rules = settings.particle_flow
     on_cluster = expected.per_cluster(cluster_of_track, used, len(clusters))
@@ -240,8 +243,9 @@ def _is_bad(
     found: Floats,
     settings: SimulateSettings,
 ) -> Mask:
-    """Tell which tracks did not reach the calorimeters: their group lacks energy, and there is
-    little on their own line.
+    """Tell which tracks did not reach the calorimeters.
+
+    Their group lacks energy, and there is little on their own line.
 
     Most are of particles that interacted or decayed on the way; what these made is seen by itself.
     """
@@ -298,8 +302,9 @@ def _neutral_candidates(
     electromagnetic: Mask,
     settings: SimulateSettings,
 ) -> Candidates:
-    """Return a candidate for each group without track and for each excess of energy over the
-    tracks.
+    """Return a candidate for each group without track and for each excess over the tracks.
+
+    The excess is one of energy.
     """
     rules = settings.particle_flow
     n = len(clusters)

@@ -49,8 +49,9 @@ CREATED_IN_SIMULATION = 1 << 30
 
 @dataclass(frozen=True)
 class Flights:
-    """Charged particles in the tracking volume: how far each flew, and the momentum that a track
-    fit would see.
+    """Charged particles in the tracking volume: how far each flew, and its momentum.
+
+    The momentum is the one that a track fit would see.
     """
 
     particle: Rows  # row in Particles

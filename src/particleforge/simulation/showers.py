@@ -46,8 +46,9 @@ _MOYAL_MEAN = np.euler_gamma + np.log(2.0)
 
 @dataclass(frozen=True)
 class Spots:
-    """Point-like deposits: ray, distance along it (mm), slot of its volume (-1: outside), sideways
-    displacement (mm), GeV.
+    """Point-like deposits: ray, distance along it, slot of its volume, displacement, energy.
+
+    Distance and sideways displacement are in mm, energy in GeV; slot -1 is outside.
     """
 
     row: Integers
@@ -106,7 +107,7 @@ class Material:
 
 
 def fluctuated(energy: Floats, resolution: Floats, rng: np.random.Generator) -> Floats:
-    """Return energies with this relative resolution: gamma distributed, so positive and unbiased."""
+    """Return energies with this relative resolution, gamma distributed: positive and unbiased."""
     shape = 1 / np.maximum(resolution, 1e-6) ** 2
     return rng.standard_gamma(shape) / shape * energy
 
@@ -153,7 +154,7 @@ def electromagnetic_showers(
 def _longitudinal(
     energy: Floats, material: Material, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Return the depth of the maximum (X0) and the shape parameter of each shower's gamma profile."""
+    """Return the depth of the maximum (X0) and the shape of each shower's gamma profile."""
     log_y = np.log(energy / material.critical_energy_gev)
     step, excess = material.sampling_step, 1 - material.em_to_mip
     sampling = step > 0
@@ -204,8 +205,9 @@ def _radius(
 
 
 def _ansatz(scale: Floats, rng: np.random.Generator) -> Floats:
-    """Sample f(r) = 2 r R^2 / (r^2 + R^2)^2, cut at the radius that holds 99 % (the tail would
-    reach to infinity).
+    """Sample f(r) = 2 r R^2 / (r^2 + R^2)^2, cut at the radius that holds 99 %.
+
+    The tail would reach to infinity.
     """
     u = 0.99 * rng.random(scale.size)
     return scale * np.sqrt(u / (1 - u))
@@ -235,8 +237,9 @@ def hadronic_showers(
     spots_per_gev: float,
     rng: np.random.Generator,
 ) -> list[Spots]:
-    """Return the spots of hadrons that interact at distance ``interaction`` (mm) along their rays,
-    with ``energy`` left.
+    """Return the spots of hadrons that interact at distance ``interaction`` (mm) along their rays.
+
+    They have ``energy`` left.
     """
     mean = np.clip(1 - np.maximum(energy, 1.0) ** (_GROOM_EXPONENT - 1), 0.02, 0.95)
     spread = np.minimum(0.2, 0.5 * np.sqrt(mean * (1 - mean)))
@@ -320,8 +323,9 @@ def ionisation(
     volumes: Floats,
     rng: np.random.Generator,
 ) -> tuple[Spots, Floats]:
-    """Return what minimum-ionising particles leave in each layer up to distance ``stop`` (mm), and
-    the energy that they lose.
+    """Return what minimum-ionising particles leave in each layer, and the energy they lose.
+
+    They go up to distance ``stop`` (mm).
 
     A particle whose ``energy`` (GeV) is used up stops there.
     """

@@ -77,7 +77,7 @@ def types_of(names: CollectionsConfig) -> dict[str, str]:
 
 
 def dqdx_name(names: CollectionsConfig) -> str:
-    """Return the name of the collection of specific ionisations, which follows that of the tracks."""
+    """Return the name of the specific ionisations' collection, which follows the tracks' one."""
     return first_name(names.dqdx) if names.dqdx else f"{first_name(names.tracks)}_dQdx"
 
 
@@ -131,7 +131,7 @@ def _particles(particles: Particles, names: CollectionsConfig) -> Collection:
 
 
 def _tracks(tracks: Tracks, b_field_tesla: float) -> Collection:
-    """Return tracks with three states each, in the order interaction point, first hit, calorimeter."""
+    """Return tracks with three states each: interaction point, first hit, calorimeter."""
     n = len(tracks)
     at_perigee = (
         -tracks.d0 * np.sin(tracks.phi0),

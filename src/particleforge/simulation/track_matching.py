@@ -35,8 +35,9 @@ _BEHIND_MM = 20.0  # hits this far before the point of entry still count: cells 
 
 @dataclass(frozen=True)
 class Links:
-    """Tracks against clusters of the same event: flat matrices, row ``track``, beginning at
-    ``first[track]``.
+    """Tracks against clusters of the same event.
+
+    Matrices are flat: row ``track``, beginning at ``first[track]``.
     """
 
     first: Integers
@@ -129,8 +130,9 @@ def assign_tracks(first, tube, track_offsets, cluster_offsets):  # type: ignore[
 def absorb_fragments(  # type: ignore[no-untyped-def]
     links, cluster_of_track, expected, sigma, energy, electromagnetic, reach, n_sigma
 ):
-    """Return for each cluster the cluster whose group it belongs to: itself, or the one that
-    absorbs it.
+    """Return for each cluster the cluster whose group it belongs to.
+
+    It is itself, or the one that absorbs it.
 
     Clusters without a track are offered, in descending energy, to the groups whose tracks pass
     within ``reach`` mm, the closest first. A group takes what keeps it below ``expected`` (GeV per

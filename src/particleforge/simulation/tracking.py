@@ -114,8 +114,9 @@ def start_of(particles: Particles, flights: Flights) -> State:
 def cross_layers(
     start: State, path: Values, tracker: TrackerConfig, b_field_tesla: float
 ) -> _Crossings:
-    """Return how many layers each particle crosses within ``path`` mm, and the radius of its
-    innermost hit.
+    """Return how many layers each particle crosses, and the radius of its innermost hit.
+
+    It flies ``path`` mm.
     """
     column = start.column()
     radii = np.array([layer.radius_mm for layer in tracker.barrel_layers])
@@ -170,8 +171,9 @@ def ionisation(beta_gamma: Values) -> Values:
 
 
 def _lever_arm(start: State, path: Values, tracker: TrackerConfig, b_field_tesla: float) -> Values:
-    """Return the share of the tracker's depth that a particle flew through, 1 from the centre to
-    the calorimeter.
+    """Return the share of the tracker's depth that a particle flew through.
+
+    It is 1 from the centre to the calorimeter.
     """
     end = helix.advance(start, path, b_field_tesla)
     outer = np.maximum(
@@ -199,8 +201,9 @@ def _smear(
     b_field_tesla: float,
     rng: np.random.Generator,
 ) -> _Fitted:
-    """Smear the parameters at the closest approach: curvature, dip angle, azimuth, and both impact
-    parameters.
+    """Smear the parameters at the closest approach.
+
+    They are curvature, dip angle, azimuth, and both impact parameters.
     """
     d0, phi0, z0 = helix.perigee(start, b_field_tesla)
     n = len(d0)

@@ -1,5 +1,4 @@
-"""Event tables in Parquet: Arrow schemas from ``schema``, written whole or not at all, with
-provenance inside.
+"""Event tables in Parquet: Arrow schemas from ``schema``, atomic files, provenance inside.
 
 Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet (zstd;
 training shards lz4). Each field, also the members of records, has ``description`` and ``unit``
@@ -38,7 +37,7 @@ def arrow_type(dtype: str) -> pa.DataType:
 def arrow_schema(
     fields: Sequence[schema.Field], collections: Sequence[schema.Collection] = ()
 ) -> pa.Schema:
-    """Return the Arrow schema of event-level ``fields`` followed by list-of-record ``collections``."""
+    """Return the Arrow schema of event-level ``fields``, then list-of-record ``collections``."""
     columns = [_arrow_field(field) for field in fields]
     for collection in collections:
         record = pa.field(
@@ -139,8 +138,9 @@ def write_table(
 
 
 def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> int:
-    """Write a training shard, which is read once an epoch, with the compression that is read
-    fastest (benchmarks/shard_format.py).
+    """Write a training shard with the compression that is read fastest.
+
+    A shard is read once an epoch (benchmarks/shard_format.py).
     """
     return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4")
 
@@ -174,8 +174,9 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Arr
 
 
 def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
-    """Yield an event table block by block (row group by row group), so that memory does not grow
-    with the file.
+    """Yield an event table block by block, so that memory does not grow with the file.
+
+    A block is a row group.
 
     Bytes that cannot be decoded are a UserError.
     """

@@ -296,7 +296,7 @@ SHARD = (
 
 
 def element_types(described: Container[str]) -> tuple[str, str]:
-    """Return the element types, in the order of their ids, of data whose types are ``described``."""
+    """Return the element types, in order of their ids, of data whose types are ``described``."""
     return ELEMENT_TYPES[0], ELEMENT_TYPES[1] if ELEMENT_TYPES[1] in described else "hit"
 
 

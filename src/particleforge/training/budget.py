@@ -1,5 +1,6 @@
-"""How many optimiser steps a number of events is: the plan of batches, which needs no event, says
-it exactly.
+"""How many optimiser steps a number of events is.
+
+The plan of batches, which needs no event, says it exactly.
 
 Inputs -> outputs: settings and manifest of a training -> its loader; loaders and numbers of events
 -> numbers of steps.
@@ -32,8 +33,9 @@ def train_loader(settings: TrainSettings, manifest: Path) -> ShardLoader:
 
 
 def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.int64]:
-    """Return the number of events seen after each step, as far as its last value comes nearest to
-    ``events_seen``; one step at least.
+    """Return the number of events seen after each step, one step at least.
+
+    Its last value comes nearest to ``events_seen``.
     """
     sizes: list[int] = []
     epoch = total = 0

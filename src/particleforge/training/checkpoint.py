@@ -1,5 +1,6 @@
-"""Checkpoints: the whole state of a training, written so that a damaged one is noticed and the one
-before it is used.
+"""Checkpoints: the whole state of a training.
+
+A damaged one is noticed and the one before it is used.
 
 Files: ``<folder>/step_<step>_<first 16 hex digits of the content's SHA-256>.pt``; the newest
 ``KEPT`` are kept.
@@ -22,7 +23,7 @@ State = dict[str, Any]
 
 
 def write_checkpoint(folder: Path, state: State) -> Path:
-    """Write ``state`` (which has ``step``), remove all but the newest files, and return the path."""
+    """Write ``state``, which has ``step``, keep only the newest files, and return the path."""
     content = serialise(state)
     path = folder / f"step_{state['step']:09d}_{_checksum(content)}.pt"
     with atomic_output(path) as temporary:

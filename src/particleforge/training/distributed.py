@@ -38,8 +38,9 @@ class Workers:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum of a CPU tensor over all ranks, in place, the same on every
-        rank.
+        """Return the element-wise sum of a CPU tensor over all ranks, in place.
+
+        It is the same on every rank.
         """
         if self.world_size > 1:
             dist.all_reduce(values)

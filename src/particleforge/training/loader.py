@@ -59,8 +59,9 @@ _Epoch = TypeVar("_Epoch", int, None)
 
 
 class Window:
-    """This rank's padded micro-batches of some consecutive global batches, which lie in the same
-    shards.
+    """This rank's padded micro-batches of some consecutive global batches.
+
+    The batches lie in the same shards.
 
     ``batches``: per global batch the events of each micro-batch, as indices into the events of the
     window's shards. ``memory`` is that of a window which is no longer needed: to use it again saves
@@ -170,8 +171,9 @@ class Window:
                 )
 
     def __iter__(self) -> Iterator[tuple[list[Batch], int]]:
-        """Yield per global batch this rank's micro-batches, which own their memory, and the number
-        of events in them.
+        """Yield per global batch this rank's micro-batches and the number of events in them.
+
+        The micro-batches own their memory.
         """
         index = iter(range(len(self._shapes)))
         for parts in self._parts:
@@ -291,8 +293,9 @@ class ShardLoader:
     def _windows(
         self, epochs: Iterable[_Epoch], batch: int, spare: list[dict[str, Tensor]]
     ) -> Iterator[tuple[_Epoch, int, Window]]:
-        """Yield the windows of some epochs from a batch of the first on, each with its epoch and
-        the position of its first batch.
+        """Yield the windows of some epochs from a batch of the first on.
+
+        Each comes with its epoch and the position of its first batch.
 
         Keeps no window while it reads the next; ``spare`` memory is used up first.
         """
@@ -338,8 +341,9 @@ def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
 
 
 def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
-    """Return rows of ``width`` values as single items, which NumPy copies several times faster than
-    rows.
+    """Return rows of ``width`` values as single items.
+
+    NumPy copies these several times faster than rows.
     """
     return values.reshape(-1).view(np.dtype((np.void, width * values.itemsize)))
 

@@ -85,9 +85,7 @@ def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
-    """Write recorded rows as TensorBoard scalars, in place of any event files that the folder
-    holds.
-    """
+    """Write recorded rows as TensorBoard scalars, in place of event files that the folder holds."""
     writer = _event_writer(tensorboard)
     for row in rows:
         for name, value in row["values"].items():

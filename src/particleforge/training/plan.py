@@ -29,8 +29,9 @@ Lengths = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """A global batch: the shards of its window, ascending, and events as indices into those shards,
-    one after another.
+    """A global batch: the shards of its window, ascending, and its events.
+
+    Events are indices into those shards, one after another.
     """
 
     window: tuple[int, ...]
@@ -65,8 +66,9 @@ def plan_epoch(
 
 
 def shards_per_window(n_shards: int, n_elements: int, budget: int, at_least: int) -> int:
-    """Return how many shards make a window: ``at_least`` so many, and more where these hold less
-    than ``WINDOW_BATCHES`` batches.
+    """Return how many shards make a window.
+
+    There are ``at_least`` so many, and more where these hold less than ``WINDOW_BATCHES`` batches.
 
     ``n_elements`` is the number of elements of all ``n_shards`` shards.
     """

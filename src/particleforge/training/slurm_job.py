@@ -1,5 +1,4 @@
-"""The Slurm job that this process is part of: its nodes, the end of its time, and the way back into
-the queue.
+"""The Slurm job that this process is part of: nodes, end of its time, way back into the queue.
 
 Inputs -> outputs: SLURM_JOB_ID and the answers of ``squeue`` and ``scontrol`` -> a command that
 starts the ranks of a training on all nodes of the job, the address at which they meet, and the
@@ -30,8 +29,9 @@ _KILL_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a training runs: on this machine, or evenly on the nodes of this Slurm job, and how it
-    ends with the job.
+    """Where a training runs, and how it ends with the job.
+
+    It runs on this machine, or evenly on the nodes of this Slurm job.
     """
 
     nodes: int = 1
@@ -82,8 +82,9 @@ def srun(ranks: int, placement: Placement) -> list[str]:
 
 
 def rendezvous() -> dict[str, str]:
-    """Return MASTER_ADDR and MASTER_PORT: the first node of the job, where rank 0 runs, and a port
-    that is free here.
+    """Return MASTER_ADDR and MASTER_PORT: the first node of the job, and a port free here.
+
+    Rank 0 runs on that node.
 
     The batch script of a job, and so this process, runs on that node.
     """

@@ -1,5 +1,6 @@
-"""What one training is asked to do and what came of it, as plain values that cross process
-boundaries as JSON.
+"""What one training is asked to do and what came of it, as plain values that JSON can carry.
+
+They cross process boundaries.
 """
 
 import json
@@ -43,8 +44,9 @@ def checksum_of_source(training: TrainingConfig) -> str | None:
 
 
 def sources_of(training: TrainingConfig) -> list[Path]:
-    """Return the file that a training takes its first weights from, as a list of none or one, for
-    its provenance.
+    """Return the file that a training takes its first weights from, for its provenance.
+
+    It is a list of none or one.
     """
     return [Path(training.init_from)] if training.init_from else []
 
@@ -90,8 +92,9 @@ class TrainingSpec:
     spent_s: float = 0.0
 
     def origin(self) -> dict[str, Any]:
-        """Return all that shapes the state after a given step beyond rounding: not folders, nor
-        where and how steps are computed.
+        """Return all that shapes the state after a given step beyond rounding.
+
+        That is not folders, nor where and how steps are computed.
 
         Nor how far to go: ``max_steps`` counts only as the end of the learning-rate schedule, if it
         is that. Of a file to start from its content counts.
@@ -180,8 +183,9 @@ class TrainingResult:
 
     @classmethod
     def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
-        """Return the stored result of the same training if a run to ``until_step`` would end in it,
-        or None.
+        """Return the stored result if a run to ``until_step`` would end in it, or None.
+
+        It must be of the same training.
         """
         try:
             plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))

@@ -75,8 +75,9 @@ class Moment:
 
 
 class TimedGradientMean:
-    """DDP's communication hook: gradients are averaged over ranks, as without a hook, and the last
-    bucket's moment is kept.
+    """DDP's communication hook, which keeps the moment of the last bucket.
+
+    Gradients are averaged over ranks, as without a hook.
     """
 
     def __init__(self, device: torch.device, world_size: int) -> None:
@@ -91,8 +92,9 @@ class TimedGradientMean:
         return mean
 
     def exposed(self, end: Moment) -> float:
-        """Return the seconds from the last bucket to ``end``, the end of a backward pass whose work
-        has ended.
+        """Return the seconds from the last bucket to ``end``, the end of a backward pass.
+
+        The pass's work has ended.
         """
         return 0.0 if self.last_ready is None else max(0.0, self.last_ready.until(end))
 

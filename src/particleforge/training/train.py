@@ -88,8 +88,9 @@ _REMEDIES = {
 
 
 def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:
-    """Return the settings with the ``model`` and ``training`` values of a ``best.yaml`` laid over
-    them.
+    """Return the settings, overlaid with the blocks of a ``best.yaml``.
+
+    The blocks are ``model`` and ``training``.
     """
     best = load.validate(BestConfig, load.read_yaml(best_settings), str(best_settings))
     return load.validate(

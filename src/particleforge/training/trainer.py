@@ -4,19 +4,19 @@ Inputs -> outputs: a ``TrainingSpec`` and this process's ``Workers`` -> steps of
 validations, checkpoints; the ``State`` of the whole training, from which any later run goes on.
 
 Normalisation: every rank divides the sums of each of its micro-batches by the counts of the global
-batch and multiplies by the number of parts that the events are dealt to, which undoes the parallelism's
-mean over them (``forms of parallelism``); so loss and gradients are those of one rank with the whole batch,
-however many ranks and micro-batches (``training.accumulation_steps``) share it.
+batch and multiplies by the number of parts that the events are dealt to, which undoes the
+parallelism's mean over them (``parallelism``); so loss and gradients are those of one rank with the
+whole batch, however many ranks and micro-batches (``training.accumulation_steps``) share it.
 
 Agreement: what ends a run early (a signal, the end of its time, a non-finite loss, exhausted
 patience) is derived from sums over all ranks, so that all ranks leave the loop at the same step.
 
 Invariants (on CPUs): same settings, data and number of ranks give a bit-identical loss curve;
-stopped and resumed runs equal uninterrupted ones bit for bit. Going on with other ranks, parallelism,
-accumulation or device continues the sequence of global batches, and the curve up to rounding.
-Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A validation at
-``until_step`` that the uninterrupted run would not make may improve the best weights, but does not
-count for early stopping.
+stopped and resumed runs equal uninterrupted ones bit for bit. Going on with other ranks,
+parallelism, accumulation or device continues the sequence of global batches, and the curve up to
+rounding. Random numbers (dropout) are seeded per (seed, rank, step) and need no saving. A
+validation at ``until_step`` that the uninterrupted run would not make may improve the best weights,
+but does not count for early stopping.
 """
 
 import copy
@@ -213,9 +213,7 @@ class Trainer:
             )
 
     def _note_execution(self) -> None:
-        """Take down how steps are computed from here on, and say so if they were computed otherwise
-        before.
-        """
+        """Take down how steps are computed from here on, and say so if that changed."""
         now: dict[str, Any] = {
             "ranks": self.workers.world_size,
             "parallelism": self.parallelism.name,
@@ -331,8 +329,9 @@ class Trainer:
     def _backward(
         self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor
     ) -> Tensor:
-        """Add up the gradients of all micro-batches and return this rank's part of the terms of the
-        loss, float32 [terms].
+        """Add up the gradients of all micro-batches and return this rank's part of the loss.
+
+        It is the terms, float32 [terms].
 
         ``global_counts`` is what the terms are divided by.
         """
@@ -359,7 +358,7 @@ class Trainer:
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
-        """Leave the time of the block out of speed and shares, which are those of training steps."""
+        """Leave the block's time out of speed and shares, which are those of training steps."""
         started = time.perf_counter()
         yield
         for shares in (self._row_shares, self._epoch_shares):

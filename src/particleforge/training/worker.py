@@ -1,5 +1,6 @@
-"""One rank of a training: the process that ``launch.run_training`` starts, directly or through
-torchrun or srun.
+"""One rank of a training: the process that ``launch.run_training`` starts.
+
+It starts it directly or through torchrun or srun.
 
 Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``,
 ``best.pt`` and ``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and
@@ -80,9 +81,7 @@ class Interruption:
         self._signalled = True
 
     def __call__(self) -> bool:
-        """Return True after a signal, when the time is up, and when torchrun or the launcher is
-        gone.
-        """
+        """Return True after a signal, when time is up, or when torchrun or launcher is gone."""
         return (
             self._signalled
             or time.time() >= self._stop_at

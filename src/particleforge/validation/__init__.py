@@ -1,3 +1,1 @@
-"""Physics validation: the model's candidates against truth, the targets and the baseline (see
-``validate``).
-"""
+"""Physics validation of the candidates against truth, targets and baseline (see ``validate``)."""

@@ -6,59 +6,70 @@ from particleforge.config.detector import ParticleClassConfig
 
 _EVENTS = {
     "jet_response": (
-        """Jet response: pT of the reconstructed jet over that of the matched truth jet. A narrow peak at one is best.
-        Tails come from showers that share a cluster or leave no element, and stay in the truth limit."""
+        """Jet response: pT of the reconstructed jet over that of the matched truth jet. A narrow
+        peak at one is best. Tails come from showers that share a cluster or leave no element, and
+        stay in the truth limit."""
     ),
     "jet_resolution": (
-        """Median and resolution (IQR/median) of the jet response against truth pT. The bottom panel divides by the
-        baseline: below one is better than the baseline. Unmatched jets count in the efficiency, not here."""
+        """Median and resolution (IQR/median) of the jet response against truth pT. The bottom panel
+        divides by the baseline: below one is better than the baseline. Unmatched jets count in the
+        efficiency, not here."""
     ),
     "jet_resolution_by_sample": (
-        """Resolution of the jet response per process; lower is better. Differences between processes mix
-        jet momenta, flavours and how crowded the events are."""
+        """Resolution of the jet response per process; lower is better. Differences between
+        processes mix jet momenta, flavours and how crowded the events are."""
     ),
     "jet_efficiency": (
-        """Share of truth jets with a matched jet (left, higher is better) and of reconstructed jets without a truth
-        jet (right, lower is better). A jet displaced by more than the match radius counts against both."""
+        """Share of truth jets with a matched jet (left, higher is better) and of reconstructed jets
+        without a truth jet (right, lower is better). A jet displaced by more than the match radius
+        counts against both."""
     ),
     "jet_pt": (
         "Spectrum of jets in density per GeV, and its ratio to truth. Jets beyond the last edge are"
         " not shown."
     ),
     "met": (
-        """Missing transverse momentum (left) and its residual against truth (right). Truth sums visible generator particles, so
-        the truth limit shows what the elements lose, not the neutrinos."""
+        """Missing transverse momentum (left) and its residual against truth (right). Truth sums
+        visible generator particles, so the truth limit shows what the elements lose, not the
+        neutrinos."""
     ),
     "met_resolution": (
-        """Bias (median) and width (IQR) of the missing-momentum residual against its true value; closer to zero is
-        better. At small true values the bias is positive by construction, because a norm cannot be negative."""
+        """Bias (median) and width (IQR) of the missing-momentum residual against its true value;
+        closer to zero is better. At small true values the bias is positive by construction, because
+        a norm cannot be negative."""
     ),
     "visible_energy": (
-        """Total reconstructed over total visible truth energy per event. The median tells the overall energy scale, the
-        width how well showers are measured and shared."""
+        """Total reconstructed over total visible truth energy per event. The median tells the
+        overall energy scale, the width how well showers are measured and shared."""
     ),
     "confusion": (
-        """Truth class (rows) against class of the matched candidate (columns), each row normalised to one. Column none:
-        missed; row none: what candidates without a truth particle are called. Matching is by direction alone."""
+        """Truth class (rows) against class of the matched candidate (columns), each row normalised
+        to one. Column none: missed; row none: what candidates without a truth particle are called.
+        Matching is by direction alone."""
     ),
     "closure_jets": (
-        """What the model learns from, without any model: pT of jets of visible particles, and of targets, over jets of all
-        generated particles but neutrinos. Both should peak narrowly at one; what lies below is energy that left no element."""
+        """What the model learns from, without any model: pT of jets of visible particles, and of
+        targets, over jets of all generated particles but neutrinos. Both should peak narrowly at
+        one; what lies below is energy that left no element."""
     ),
     "class_spectra": (
-        """Spectra per class of generated particles, of the visible ones, and of targets, and their ratios to generated. A
-        target has the class of its element: a charged particle without track counts as neutral, lost to one class, gained by another."""
+        """Spectra per class of generated particles, of the visible ones, and of targets, and their
+        ratios to generated. A target has the class of its element: a charged particle without track
+        counts as neutral, lost to one class, gained by another."""
     ),
     "elements_per_event": (
-        """Tracks, clusters (or hits), elements with a target and visible particles per event. Visible particles
-        beyond the elements with a target are merged or dropped; elements beyond those with a target are to become nothing."""
+        """Tracks, clusters (or hits), elements with a target and visible particles per event.
+        Visible particles beyond the elements with a target are merged or dropped; elements beyond
+        those with a target are to become nothing."""
     ),
 }
-_EFFICIENCY = """: share of truth particles matched to a candidate of the same class (top) and share of candidates that match no truth
-    particle (bottom), against pT and pseudorapidity. Where the truth limit is below one, the elements themselves lack the particle or
-    show it as another class."""
-_RESPONSE = """: median and resolution (IQR/median) of candidate over truth, for transverse momentum and energy, for pairs of the same
-    class. Particles merged into one element move the truth limit above one."""
+_EFFICIENCY = """: share of truth particles matched to a candidate of the same class (top) and share
+    of candidates that match no truth particle (bottom), against pT and pseudorapidity. Where the
+    truth limit is below one, the elements themselves lack the particle or show it as another
+    class."""
+_RESPONSE = """: median and resolution (IQR/median) of candidate over truth, for transverse momentum
+    and energy, for pairs of the same class. Particles merged into one element move the truth limit
+    above one."""
 
 
 def captions(particle_classes: Sequence[ParticleClassConfig]) -> dict[str, str]:

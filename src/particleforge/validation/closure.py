@@ -1,5 +1,6 @@
-"""Do the targets hold what the generator made? Jets, spectra and numbers of elements of the data
-that the model learns from.
+"""Whether the targets hold what the generator made: jets, spectra and numbers of elements.
+
+They are those of the data that the model learns from.
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the closure histograms. No candidates are
 involved. Three stages of the same events:

@@ -1,5 +1,6 @@
-"""Plots of what the model learns from: target jets, spectra per class and elements per event
-against the generator.
+"""Plots of what the model learns from, against the generator.
+
+They show target jets, spectra per class and elements per event.
 """
 
 from collections.abc import Mapping
@@ -108,8 +109,9 @@ def _spectrum(results: Results, name: str, top: Axes, bottom: Axes) -> None:
 
 
 def elements_per_event(results: Results) -> Figure:
-    """Distributions of the numbers of tracks, calorimeter elements, targets and visible particles
-    per event.
+    """Draw the numbers of tracks, calorimeter elements, targets and visible particles.
+
+    They are distributions per event.
     """
     figure = new_figure()
     axes = figure.add_subplot()

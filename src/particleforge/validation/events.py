@@ -44,8 +44,9 @@ _IDENTITY = ("event_id", "run_number", "event_number")
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Some events of one sample: ``views[name]`` holds records with px, py, pz, energy, charge,
-    class_id, pt, eta, phi.
+    """Some events of one sample: ``views[name]`` holds records.
+
+    Their members are px, py, pz, energy, charge, class_id, pt, eta, phi.
 
     ``n_elements`` holds the numbers of tracks and of calorimeter elements per event, ``events``
     what was asked for beside the views.

@@ -30,9 +30,7 @@ _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
 
 
 def fine_edges(centre: float, core: float, reach: float) -> npt.NDArray[np.float64]:
-    """Return edges that are evenly spaced in asinh((x - centre) / core) up to ``reach`` on both
-    sides.
-    """
+    """Return edges evenly spaced in asinh((x - centre) / core) up to ``reach`` on both sides."""
     end = np.arcsinh(reach / core)
     return centre + core * np.sinh(np.linspace(-end, end, _FINE_BINS + 1))
 
@@ -177,8 +175,9 @@ def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **wh
 
 
 def to_json(hists: Hists) -> dict[str, Any]:
-    """Return the plotted histograms as plain values: axes, counts and variances, flow bins
-    included.
+    """Return the plotted histograms as plain values: axes, counts and variances.
+
+    Flow bins are included.
 
     A numeric axis has ``edges`` and its counts start with the underflow and end with the overflow
     bin; a category axis has ``categories``. Entries are unweighted, so the variances equal the

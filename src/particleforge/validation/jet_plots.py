@@ -62,8 +62,9 @@ def jet_resolution(results: Results) -> Figure:
 
 
 def _ratio_to_baseline(row: Tree) -> Tree:
-    """Return the row's resolutions over the baseline's, errors added in quadrature as if
-    independent (so too large).
+    """Return the row's resolutions over the baseline's, with errors in quadrature.
+
+    They are added as if independent (so too large).
     """
     ratio: Tree = {"low": row["low"], "high": row["high"], "baseline": None}
     base = row["baseline"]["response"]["resolution"]

@@ -23,7 +23,7 @@ Indices = npt.NDArray[np.int64]
 def match(a: ak.Array, b: ak.Array, radius: float) -> tuple[ak.Array, ak.Array]:
     """Match records with members eta and phi (jagged, same number of events) within ``radius``.
 
-    Returns: for each a the local index of its partner in b or -1, and for each b the local index in
+    Return for each a the local index of its partner in b or -1, and for each b the local index in
     a or -1.
     """
     counts_a, counts_b = ak.to_numpy(ak.num(a)), ak.to_numpy(ak.num(b))

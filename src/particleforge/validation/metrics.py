@@ -97,8 +97,9 @@ class _Figures:
     def summary(
         self, name: str, counts: np.ndarray, *labels: object, relative: bool = True
     ) -> Tree:
-        """Return median, IQR and resolution of a fine histogram's ``counts``, flow bins included
-        and empty.
+        """Return median, IQR and resolution of a fine histogram's ``counts``.
+
+        Flow bins are included and empty.
         """
         edges = self.hists[f"{name}_fine"].axes[-1].edges
         generator = generator_of(self.settings.seed, "validate", name, self.sample, *labels)

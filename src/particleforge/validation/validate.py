@@ -1,5 +1,6 @@
-"""Stage ``validate``: physics figures, histograms and plots of the model against truth, truth limit
-and baseline.
+"""Stage ``validate``: the model against truth, truth limit and baseline.
+
+It makes physics figures, histograms and plots.
 
 Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order ->
 ``metrics.json`` (``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).

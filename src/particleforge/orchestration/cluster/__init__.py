@@ -1,3 +1,1 @@
-"""Preflight of a cluster: small jobs, submitted as the workflow submits its own, say what a site
-got wrong.
-"""
+"""Preflight of a cluster: small jobs, submitted as the workflow does, say what a site got wrong."""

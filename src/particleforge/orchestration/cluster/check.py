@@ -154,8 +154,9 @@ def commands_here(options: Mapping[str, Any]) -> list[Finding]:
 def _jobs(
     kinds: list[str], overrides: Mapping[str, Any], config_dirs: list[Path]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the job of each kind asks for: as the workflow would, but for a short time, with
-    a GPU or a second node.
+    """Return what the job of each kind asks for, for a short time.
+
+    It is what the workflow would ask for, with a GPU or a second node.
     """
     asked = Workflow(config_dirs, overrides).run.resources
     forms = {
@@ -215,7 +216,7 @@ def _run(profile: Path, folder: Path, jobs: Mapping[str, Any], timeout_s: float)
 
 
 def _queued(folder: Path, *fields: str) -> list[list[str]]:
-    """Return these fields of squeue for the jobs of this user whose working folder is ``folder``."""
+    """Return these fields of squeue for this user's jobs whose working folder is ``folder``."""
     lines = _said(
         "squeue",
         "--noheader",

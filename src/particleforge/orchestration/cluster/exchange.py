@@ -1,5 +1,4 @@
-"""Files exchanged between the login node and a job: is the folder shared, how late are files seen,
-do the clocks agree.
+"""Files exchanged between login node and job: shared folder, delay, agreement of clocks.
 
 Inputs -> outputs: a folder that both sides see -> an ``Exchange``. The job writes ``<name>.ping``;
 as soon as the login node sees that, it writes ``<name>.pong``. The job measures the time between
@@ -19,9 +18,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check: what was looked at, whether it is right, what was seen, and the
-    remedy.
-    """
+    """One line of the check: what was looked at, whether it is right, the finding, the remedy."""
 
     what: str
     state: Literal["OK", "WRONG"]

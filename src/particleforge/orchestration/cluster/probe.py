@@ -1,8 +1,8 @@
 """The part of ``particleforge check-cluster`` that runs inside a job.
 
-``python -m particleforge.orchestration.cluster.probe KIND OUTPUT``: look at this node (``cpu``), its GPUs
-(``gpu``), or two nodes and the network between them (``nodes``), and write what was found as JSON.
-The jobs' own settings come from ``check.json`` beside OUTPUT.
+``python -m particleforge.orchestration.cluster.probe KIND OUTPUT``: look at this node (``cpu``),
+its GPUs (``gpu``), or two nodes and the network between them (``nodes``), and write what was found
+as JSON. The jobs' own settings come from ``check.json`` beside OUTPUT.
 """
 
 import json
@@ -26,9 +26,7 @@ _MAX_SKEW_S = 1.0
 
 
 def shared_folder(name: str, folder: Path, latency_wait_s: float) -> list[Finding]:
-    """Return whether files pass between the login node and this one, in time and with times that
-    agree.
-    """
+    """Return whether files pass between login node and this one, in time, with right times."""
     host = socket.gethostname()
     seen = ask(folder, name, latency_wait_s)
     share = f"work in a folder that all nodes see; {host} does not share {folder}"

@@ -1,7 +1,7 @@
 """Forms of parallelism: how weights, gradients, moments and events of a training lie on its ranks.
 
-``make_parallelism(settings, workers)`` gives the one that ``training.parallelism`` names; ``base.Parallelism``
-says what a parallelism does.
+``make_parallelism(settings, workers)`` gives the one that ``training.parallelism`` names;
+``base.Parallelism`` says what a parallelism does.
 """
 
 from particleforge.config.parallelism import parallelism_conflict

@@ -1,8 +1,9 @@
-"""What a parallelism does, and the one in which every rank has the whole network:
-DistributedDataParallel.
+"""What a parallelism does, and the one in which every rank has the whole network.
 
-A parallelism is asked, in this order, to ``place`` the network (and its moving average) on this rank, to
-make the ``optimiser``, to ``wrap`` the network for training, and then to differentiate
+The latter is DistributedDataParallel.
+
+A parallelism is asked, in this order, to ``place`` the network (and its moving average) on this
+rank, to make the ``optimiser``, to ``wrap`` the network for training, and then to differentiate
 (``backward``), ``clip`` and ``evaluate``; ``weights`` and ``optimiser_state`` gather what it has
 spread, ``load_weights`` and ``load_optimiser_state`` spread it again.
 
@@ -13,8 +14,8 @@ Rules:
 * gradients are means over the data ranks, as DDP makes them; sums over all ranks of what
   ``backward`` and ``evaluate`` return are sums over the whole batch;
 * the gathered state is that of a training on one rank: whole tensors by the names of the network,
-  moments by the indices that its optimiser has there. So a state saved under one parallelism loads under
-  any other.
+  moments by the indices that its optimiser has there. So a state saved under one parallelism
+  loads under any other.
 """
 
 import logging
@@ -109,7 +110,8 @@ class Parallelism:
         if self.workers.is_main and self.workers.world_size > 1:
             held = sum(local_part(parameter).numel() for parameter in network.parameters())
             log.info(
-                "parallelism %s: rank 0 holds %d of %d parameters, and as much of gradients and moments",
+                "parallelism %s: rank 0 holds %d of %d parameters, and as much of gradients and"
+                " moments",
                 self.name,
                 held,
                 self._n_parameters,
@@ -151,8 +153,9 @@ class Parallelism:
         """Average over data ranks what the backward pass has not."""
 
     def exposed_s(self, end: Moment) -> float:
-        """Return the seconds of DDP's communication that the backward pass, which ended at ``end``,
-        did not hide.
+        """Return the seconds of DDP's communication that the backward pass did not hide.
+
+        The pass ended at ``end``.
         """
         return self._mean.exposed(end)
 

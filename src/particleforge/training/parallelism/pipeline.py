@@ -40,8 +40,9 @@ class Stage(nn.Module):
         self.network, self.layers, self.precision = network, layers, precision
 
     def forward(self, x: Tensor, *, features: Tensor, element_type: Tensor) -> Any:
-        """Return embeddings of embeddings ``x`` [B, N, width], which the first stage ignores, or
-        the outputs as a tuple.
+        """Return embeddings of embeddings ``x`` [B, N, width], or the outputs as a tuple.
+
+        The first stage ignores ``x``.
         """
         network = self.network
         with autocast(features.device, self.precision):

@@ -1,4 +1,4 @@
-"""Fully sharded forms of parallelism (FSDP2): every rank holds a slice of each tensor and its own events.
+"""Fully sharded parallelism (FSDP2): each rank holds a slice of each tensor and its own events.
 
 Source: Rajbhandari et al., ZeRO (arXiv:1910.02054), stages 2 and 3;
 ``torch.distributed.fsdp.fully_shard``. Each layer is gathered for its forward and backward pass,
@@ -78,8 +78,9 @@ class GradientShardedParallelism(FullyShardedParallelism):
 def clip_slices(
     sliced: list[Tensor], repeated: list[Tensor], largest: float, group: dist.ProcessGroup | None
 ) -> Tensor:
-    """Clip gradients of which the ranks of ``group`` have slices (``sliced``) or the same
-    (``repeated``); return the norm before.
+    """Clip gradients that the ranks of ``group`` hold and return the norm before.
+
+    They have slices of ``sliced`` and the same of ``repeated``.
     """
     squares = nn.utils.get_total_norm(sliced).square()
     dist.all_reduce(squares, group=group)

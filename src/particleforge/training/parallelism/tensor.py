@@ -1,5 +1,4 @@
-"""Tensor parallelism: the ranks of a group share the matrices of every layer and see the same
-events.
+"""Tensor parallelism: ranks of a group share every layer's matrices and see the same events.
 
 Source: Shoeybi et al., Megatron-LM (arXiv:1909.08053), section 3;
 ``torch.distributed.tensor.parallel``. Of each layer a rank has some of the heads (rows of the
