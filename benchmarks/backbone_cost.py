@@ -45,9 +45,7 @@ STORED_PER_PAIR = 20
 
 
 def random_network(backbone: str) -> ParticleFlowNetwork:
-    """Return a network of the default size over elements that have only the features each model
-    needs.
-    """
+    """Return a network of the default size over elements with only the features models need."""
     features = {
         name: [{"name": f, "transform": "none", "unit": ""} for f in REQUIRED_FEATURES[name]]
         for name in ELEMENT_TYPES

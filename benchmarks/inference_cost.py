@@ -68,8 +68,9 @@ def write_manifest(folder: Path, n: int) -> Path:
 
 
 def best_time(network: ParticleFlowNetwork, n: int, repeats: int) -> float:
-    """Return the seconds of the fastest of ``repeats`` forward passes over about ``ELEMENTS``
-    elements, per event.
+    """Return the seconds per event of the fastest of ``repeats`` forward passes.
+
+    Each is over about ``ELEMENTS`` elements.
     """
     n_events = max(1, ELEMENTS // n)
     batch = random_events(network, n_events, n)

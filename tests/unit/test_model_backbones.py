@@ -43,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ModelInputs:
 
 
 def network_of(inputs: ModelInputs, backbone: str, **changes: object) -> ParticleFlowNetwork:
-    """Return a network whose elements influence one another and differ much, as a trained one's do."""
+    """Return a network whose elements influence one another and differ, as a trained one's do."""
     torch.manual_seed(0)
     network = ParticleFlowNetwork(
         ModelConfig(backbone=backbone, **{**SMALL, **changes}), inputs

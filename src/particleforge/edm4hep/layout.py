@@ -123,7 +123,7 @@ class Layout:
 
 
 def missing_member(path: str, owner: str, names: Sequence[str], key: str) -> UserError:
-    """Return the UserError for a member that is under none of ``names``; ``key`` is the detector's."""
+    """Return the UserError for a member under none of ``names``; ``key`` is the detector's."""
     spelled = " or ".join(f"{owner}.{name}" for name in names)
     return UserError(
         f"{path}: branch {spelled} is missing; check the file and the detector's '{key}'"

@@ -1,7 +1,7 @@
 """Read EDM4hep ROOT files (TTree or RNTuple, 2021 to now) chunk by chunk into flat tables.
 
-Inputs -> outputs: a ROOT file and the detector's collection names -> ``raw_events.RawEvents`` with the
-tables
+Inputs -> outputs: a ROOT file and the detector's collection names -> ``raw_events.RawEvents`` with
+the tables
 
 * ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and
   mass);

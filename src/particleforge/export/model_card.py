@@ -42,9 +42,11 @@ Turns the tracks and calorimeter {calorimeter_type}s of one collision event into
 every element, whether it stands for a
 particle, of which class, with which charge and four-momentum.
 
-`ParticleFlowNetwork` with backbone `{model["backbone"]}` and {n_parameters} parameters: width {model["width"]},
+`ParticleFlowNetwork` with backbone `{model["backbone"]}` and {n_parameters} parameters: \
+width {model["width"]},
 {model["n_layers"]} layers, {model["n_heads"]} heads. Detector: {settings.title}.
-An event's output does not depend on padding, on other events of the batch, or on the order of elements.
+An event's output does not depend on padding, on other events of the batch, or on the order \
+of elements.
 """
 
 
@@ -98,7 +100,8 @@ def _data(origin: str, manifest: dict[str, Any]) -> str:
     )
     return f"""## Training data
 
-Events of the samples {", ".join(manifest["samples"])}, {origin}; splits are disjoint by event identity, the normalisation is from
+Events of the samples {", ".join(manifest["samples"])}, {origin}; splits are disjoint by event \
+identity, the normalisation is from
 the train split alone.
 
 | split | events | elements |

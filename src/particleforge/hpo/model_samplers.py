@@ -124,8 +124,9 @@ def sample_cmaes(request: Request) -> Iterator[Params]:
 
 
 def sample_forest(request: Request) -> Iterator[Params]:
-    """Yield points in order of their expected improvement by a forest of extremely randomised
-    trees (Geurts et al. 2006).
+    """Yield points in order of their expected improvement by a forest.
+
+    Its trees are extremely randomised (Geurts et al. 2006).
 
     Near pending trials it counts less (local penalisation, Gonzalez et al. 2016).
     """

@@ -117,8 +117,9 @@ def top_contenders(trials: Sequence[SearchTrial]) -> list[Contender]:
 
 
 def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
-    """Return the contenders that no other beats in loss without costing more, or in cost without
-    losing more; lowest loss first.
+    """Return the contenders that none beats in loss or cost without being worse in the other.
+
+    The lowest loss comes first.
 
     Of contenders equal in both, the first by name. Without costs that is the one of the lowest
     loss.

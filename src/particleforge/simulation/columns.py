@@ -63,8 +63,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Particles(Rows):
-    """The truth history: all generator particles of an event in generator order, then what the
-    simulation made of them.
+    """The truth history: generator particles in their order, then what the simulation made.
 
     ``parents_index[parents_offsets[i]:parents_offsets[i + 1]]`` are the parents of particle ``i``,
     likewise the daughters. ``generator_status`` is 1 for what the generator left stable, 2 for what

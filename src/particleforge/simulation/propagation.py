@@ -1,9 +1,9 @@
 """Flight of all stable particles through the tracking volume to the calorimeters.
 
-Particles as the generator left them -> the full truth history with the secondaries that the detector
-made, the particles entering the calorimeters, and the flights that tracking needs. One pass per
-generation of secondaries (a handful), each over all particles of the batch at once: path to the
-calorimeter's face (``helix``), path to the decay (``decays``), path to an interaction
+Particles as the generator left them -> the full truth history with the secondaries that the
+detector made, the particles entering the calorimeters, and the flights that tracking needs. One
+pass per generation of secondaries (a handful), each over all particles of the batch at once: path
+to the calorimeter's face (``helix``), path to the decay (``decays``), path to an interaction
 (``interactions``); the shortest decides. Electrons also radiate once on their way and fly on.
 Particles that circle more than MAX_TURNS times before they reach an end have lost their energy in
 the material and stop; those that leave through the beam hole are lost.
@@ -326,8 +326,9 @@ _NEW_COLUMNS = ("parent", "pdg", "px", "py", "pz", "mass", "x", "y", "z", "time"
 
 
 class _History:
-    """The truth history under construction: generator rows first, each generation of secondaries
-    appended.
+    """The truth history under construction: generator rows first, then the secondaries.
+
+    Each generation of secondaries is appended.
     """
 
     def __init__(self, generated: Particles) -> None:

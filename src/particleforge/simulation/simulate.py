@@ -90,9 +90,7 @@ def simulate_batch(
     settings: SimulateSettings,
     rng: np.random.Generator,
 ) -> Batch:
-    """Return a batch of generated events after detector simulation and
-    reconstruction.
-    """
+    """Return a batch of generated events after detector simulation and reconstruction."""
     n_events = len(event_numbers)
     particles, entering, flights = propagation.propagate(generated, settings, rng)
     tracks = tracking.make_tracks(particles, flights, settings, rng)

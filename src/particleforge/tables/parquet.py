@@ -1,9 +1,9 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, atomic files, provenance inside.
 
-Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet (zstd;
-training shards lz4). Each field, also the members of records, has ``description`` and ``unit``
-(where it has one) as Arrow metadata; the file's key-value metadata carries schema version and what
-shaped the file (``provenance``).
+Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet
+(zstd; training shards lz4). Each field, also the members of records, has ``description`` and
+``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries schema version
+and what shaped the file (``provenance``).
 """
 
 import json
@@ -65,8 +65,9 @@ SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
 
 def column_types(types: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the types of all columns, also the members of records, by their paths in Parquet
-    (``tracks.list.element.pt``).
+    """Return the types of all columns by their paths in Parquet (``tracks.list.element.pt``).
+
+    Members of records are among them.
     """
     found: dict[str, pa.DataType] = {}
     for field in types:

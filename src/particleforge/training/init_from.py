@@ -74,8 +74,7 @@ def read_source(path: Path) -> Source:
 
 
 def transferred(source: Source, network: ParticleFlowNetwork) -> tuple[dict[str, Tensor], str]:
-    """Return new values of all of ``network``'s parameters, and one line that says what was copied
-    and what is fresh.
+    """Return new values of all parameters, and one line: what was copied and what is fresh.
 
     A UserError names the settings of ``model`` whose difference makes other shapes.
     """
@@ -106,8 +105,9 @@ def transferred(source: Source, network: ParticleFlowNetwork) -> tuple[dict[str,
 
 
 def start_from(network: ParticleFlowNetwork, path: Path) -> str:
-    """Overwrite the network's parameters with what a file holds of them and return the line of
-    ``transferred``.
+    """Overwrite the network's parameters with what a file holds of them.
+
+    Return the line of ``transferred``.
     """
     values, line = transferred(read_source(path), network)
     with torch.no_grad():

@@ -1,5 +1,4 @@
-"""The metrics of a training: rows on disk while it runs, TensorBoard scalars beside them, a Parquet
-table at the end.
+"""The metrics of a training: rows on disk while it runs, TensorBoard, a Parquet table at the end.
 
 Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder,
 event files, and a Parquet table with one row per value: ``step``, ``epoch``, ``split`` (train or
@@ -61,7 +60,7 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a training's metrics; a last line that a kill cut off is left out."""
+    """Return the complete rows of a training's metrics, less a last line that a kill cut off."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -92,8 +92,9 @@ class PipelineParallelism(ModelParallelism):
 
     @torch.no_grad()
     def _boundary_types(self, network: ParticleFlowNetwork) -> tuple[torch.dtype, torch.dtype]:
-        """Return the types of the embeddings that this stage receives and sends, found with one
-        element.
+        """Return the types of the embeddings that this stage receives and sends.
+
+        Found with one element.
         """
         features, element_type = (
             torch.ones(1, 1, network.inputs.n_features),
