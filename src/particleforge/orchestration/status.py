@@ -34,7 +34,7 @@ _FAILED, _UNFINISHED, _MISSING = "failed", "unfinished", "missing"
 
 @dataclass
 class StageStatus:
-    """One stage of one detector: outputs made and expected, jobs to run, how many for what reason."""
+    """One stage of one detector: outputs made and expected, jobs to run and why."""
 
     made: int = 0
     expected: int = 0
