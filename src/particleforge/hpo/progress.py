@@ -30,6 +30,7 @@ from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.study import JOURNAL, identity, search_trial
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.pages.terminal import table_lines
 from particleforge.training.spec import last_saved, newest_step
 
 _WIDTH = 120
@@ -171,11 +172,7 @@ class Progress:
                 r.failed,
             )
             rows.append((*map(str, counts), left, *best))  # type: ignore[arg-type]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ]
+        return table_lines(rows, right=range(len(heads)))
 
     def _best(self) -> list[str]:
         if self.best is None:

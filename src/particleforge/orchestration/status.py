@@ -25,6 +25,7 @@ from particleforge.config.load import differences, load_run
 from particleforge.errors import UserError
 from particleforge.logs import ended_well, last_error
 from particleforge.orchestration.planning import Job, Reason, read_plan
+from particleforge.pages.terminal import table_lines
 
 _WIDTH = 120
 _LOGS_SHOWN = 3
@@ -64,28 +65,9 @@ class Status:
         """Return the status as lines for a terminal."""
         rows = [("detector", "stage", "outputs", "to run", "why")]
         for (detector, stage), found in self.stages.items():
-            rows.append(
-                (
-                    detector,
-                    stage,
-                    f"{found.made}/{found.expected}",
-                    str(found.to_run or "-"),
-                    found.why(),
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                (
-                    d.ljust(widths[0]),
-                    s.ljust(widths[1]),
-                    o.rjust(widths[2]),
-                    n.rjust(widths[3]),
-                    why,
-                )
-            )
-            for d, s, o, n, why in rows
-        ]
+            outputs = f"{found.made}/{found.expected}"
+            rows.append((detector, stage, outputs, str(found.to_run or "-"), found.why()))
+        lines = table_lines(rows, right={2, 3})
         counted = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count}" for rule, count in self.jobs.items())
         summary = f"{self.jobs.total()} jobs to run: {counted}" if self.jobs else "nothing to run"
         lines += [
