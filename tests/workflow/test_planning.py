@@ -16,7 +16,7 @@ import pytest
 from chain import BIN, PATIENCE_S, ROOT, environment
 
 from particleforge.errors import UserError
-from particleforge.orchestration.planning import VERSIONS, Reason, read_plan
+from particleforge.orchestration.planning import GIVEN, VERSIONS, Reason, read_plan
 
 SNAKEFILE = """
 include: "stage.smk"
@@ -26,7 +26,7 @@ rule all:
 """
 RULES = """
 rule last:
-    input: "b/x.txt",
+    input: "b/x.txt", "given.txt",
     output: "c/x.txt",
     log: "logs/last.log",
     shell: "cat {input} > {output} 2> {log}"
@@ -53,6 +53,13 @@ def write_rules(folder, shell="echo 1"):
     (folder / "begin.smk").write_text(FIRST_RULE.replace("SHELL", shell))
 
 
+def new_folder(folder):
+    folder.mkdir()
+    write_rules(folder)
+    (folder / "given.txt").touch()
+    return folder
+
+
 def snakemake(folder):
     command = [BIN / "snakemake", "--cores", "1", "--quiet", "all"]
     pipe = subprocess.DEVNULL
@@ -76,18 +83,14 @@ def planned(folder, **overrides):
 @pytest.fixture
 def new(tmp_path, monkeypatch):
     """A working folder where nothing has run."""
-    folder = tmp_path / "new"
-    folder.mkdir()
-    write_rules(folder)
+    folder = new_folder(tmp_path / "new")
     monkeypatch.chdir(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("planning") / "run"
-    folder.mkdir()
-    write_rules(folder)
+    folder = new_folder(tmp_path_factory.mktemp("planning") / "run")
     assert snakemake(folder).wait(PATIENCE_S) == 0
     return folder
 
@@ -150,11 +153,12 @@ def test_another_rule_is_told(finished):
     }
 
 
-def test_a_newer_input_is_told_with_what_makes_it(finished):
-    (finished / "b/x.txt").write_text("edited")
+@pytest.mark.parametrize(("file", "maker"), [("b/x.txt", "stage"), ("given.txt", GIVEN)])
+def test_a_newer_input_is_told_with_what_makes_it(finished, file, maker):
+    (finished / file).write_text("edited")
     newest = max(everything(finished).values()) + 10**9
-    os.utime(finished / "b/x.txt", ns=(newest, newest))
-    assert planned(finished)[1] == {"c/x.txt": Reason(newer="stage")}
+    os.utime(finished / file, ns=(newest, newest))
+    assert planned(finished)[1] == {"c/x.txt": Reason(newer=maker)}
 
 
 def test_a_job_at_work_is_begun_and_locks_the_folder(finished):

@@ -23,6 +23,7 @@ from typing import Any
 from particleforge.errors import UserError
 
 VERSIONS = ("9.27",)  # of Snakemake, without the number of the patch
+GIVEN = "given files"  # what no rule makes
 _RECORDS = ("_metadata_path", "_incomplete_path", "_lockdir")
 
 
@@ -31,7 +32,8 @@ class Reason:
     """Why Snakemake makes a job again whose outputs are there.
 
     ``newer`` and ``after`` name the last stage that makes some of the inputs which are newer, or
-    will be. ``settings`` are the parameters before and now that differ, each as its ``repr``.
+    will be; ``GIVEN`` if none does. ``settings`` are the parameters before and now that differ,
+    each as its ``repr``.
     """
 
     newer: str = ""
@@ -100,9 +102,11 @@ def _reason(graph: Any, job: Any, order: list[str]) -> Reason:
     found = graph.reason(job)
 
     def last_maker(files: set[str]) -> str:
+        if not files:
+            return ""
         makers = [m for m, made in graph.dependencies[job].items() if not files.isdisjoint(made)]
         last = max(makers, key=lambda maker: order.index(maker.rule.name), default=None)
-        return _stage(last) if last else ""
+        return _stage(last) if last else GIVEN
 
     return Reason(
         newer=last_maker(found.updated_input),
