@@ -17,13 +17,13 @@ help:  ## Show this list
 	@echo
 	@echo "  make run PRESET=smoke|demo|large DETECTOR=clic|cld|cms_like    (default: demo, clic)"
 
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: requirements.in requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-env: $(VENV)/installed  ## Make the environment in .venv
+env: $(VENV)/installed  ## Make the environment in .venv, for running and development
 
 run: env  ## Run the whole chain and write the report
 	$(BIN)/snakemake --profile profiles/local --config $(CHOICE)

@@ -43,7 +43,7 @@ def dataset_settings(sample: str = "qq", **checks: Any) -> CheckDatasetSettings:
 def write_dataset_shard(path: Path, events: ak.Array, **metadata: Any) -> Path:
     """Write a shard with metadata as the dataset stage does, as far as the checks read them."""
     made = {
-        "provenance": {"stage": "dataset", "settings": {"sample_name": path.parent.name}},
+        "provenance": {"stage": "build_dataset", "settings": {"sample_name": path.parent.name}},
         "counts": {"events": len(events)},
     }
     layout = parquet.DATASET_SCHEMA

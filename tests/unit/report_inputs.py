@@ -96,7 +96,7 @@ def _write_shard(
         "merged": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.MERGED)])),
         "dropped": float(ak.sum(particles.energy[particles.fate == int(schema.Fate.DROPPED)])),
     }
-    made = {"stage": "dataset", "settings": {"sample_name": sample}}
+    made = {"stage": "build_dataset", "settings": {"sample_name": sample}}
     energy = Balance(
         **balance, dropped_no_cluster=balance["dropped"], generated=balance["visible"]
     ).energies_gev()

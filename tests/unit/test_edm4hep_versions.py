@@ -530,7 +530,7 @@ def test_inspect_names_collections_that_would_fit(tmp_path, events):
         )
     found = inspect_file(tmp_path / "events.root", CLIC)
     assert found.fitting == {"clusters": ["TopoClusters"]}
-    assert "  clusters               TopoClusters" in found.text().splitlines()
+    assert "  clusters  TopoClusters" in found.text().splitlines()
     assert {one.name: one.type for one in found.collections}["SiTracks_Refitted"] == "Track"
 
 

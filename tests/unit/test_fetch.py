@@ -61,7 +61,7 @@ def test_a_file_comes_whole_and_with_a_record(server, tmp_path, algorithm):
     assert output.read_bytes() == CONTENT
     assert names(tmp_path) == ["a.root", "a.root.provenance.json"]
     record = read_lineage(output).items[output].record
-    assert (record["stage"], record["settings"]["url"]) == ("fetch", f"{server.url}/a.root")
+    assert (record["stage"], record["settings"]["url"]) == ("fetch_file", f"{server.url}/a.root")
     assert server.asked == [("/a.root", "", 200)]
 
 

@@ -90,6 +90,16 @@ def test_unlike_settings_of_a_sample_and_unlike_commits_are_said(results):
     assert "MIXED packages: numpy 0.1, " in text
 
 
+def test_environments_that_differ_in_other_packages_are_counted(results):
+    record = record_of(results.selected[3])
+    content = json.loads(record.read_text())
+    content["circumstances"]["environment"] = "another"
+    record.write_text(json.dumps(content))
+    text, _ = drawn(results.summary)
+    assert "2 environments, which differ in other packages only" in text
+    assert "MIXED" not in text
+
+
 def test_a_file_made_again_later_is_told_from_one_that_was_edited(results):
     results.select(results.simulated[0], cut=2)
     results.selected[1].write_text("edited")

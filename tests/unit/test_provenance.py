@@ -1,7 +1,9 @@
 """What made a file is taken down completely, the reproducible part apart from the circumstances."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from particleforge.provenance.record import (
     read_record,
     record_of,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 def on_slurm(monkeypatch, tmp_path):
@@ -42,6 +46,7 @@ def on_slurm(monkeypatch, tmp_path):
 def forget_the_job():
     yield
     provenance._slurm_job.cache_clear()
+    provenance.environment_hash.cache_clear()
 
 
 @pytest.fixture
@@ -59,6 +64,31 @@ def test_what_lies_in_the_file_is_reproducible(source, tmp_path, monkeypatch):
     assert first["inputs"] == {"a/in.txt": sha256(source)}
     assert str(tmp_path) not in json.dumps(first)
     assert first["settings_hash"] != Provenance.of("stage", {"x": 2}).plain()["settings_hash"]
+
+
+def test_a_file_names_what_the_package_needs_directly():
+    lines = (ROOT / "requirements.in").read_text().splitlines()
+    needed = [re.split("[=<>]", line)[0] for line in lines if not line.startswith("#")]
+    assert list(provenance.PACKAGES) == ["particleforge", *needed]
+    assert provenance.package_versions().keys() == {"python", *provenance.PACKAGES}
+
+
+def test_the_whole_environment_is_in_the_record_only(source, tmp_path, monkeypatch):
+    def made():
+        provenance.environment_hash.cache_clear()
+        Provenance.of("stage", {}).record(source)
+        told = read_record(record_of(source))
+        return told["circumstances"].pop("environment"), Provenance.of("stage", {}).plain()
+
+    before = made()
+    other = tmp_path / "site" / "unrelated-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: Unrelated\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(other.parent))
+    after = made()
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+    assert after[0] not in json.dumps(after[1])
 
 
 def test_inputs_of_like_names_are_all_named(tmp_path):
@@ -144,3 +174,21 @@ def test_a_package_outside_of_its_repository_has_no_commit(tmp_path, monkeypatch
     installed.touch()
     monkeypatch.setattr(provenance, "__file__", str(installed))
     assert provenance._git_state.__wrapped__() == ("unknown", False)
+
+
+def test_stages_are_called_as_their_rules():
+    package = Path(provenance.__file__).parents[1]
+    calls = [
+        node
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Provenance.of"
+    ]
+    rules = [
+        rule
+        for path in (ROOT / "workflow/rules").glob("*.smk")
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)
+        if "    script:" in rule
+    ]
+    stages = {ast.literal_eval(call.args[0]) for call in calls}
+    assert stages == {rule.partition(":")[0] for rule in rules}

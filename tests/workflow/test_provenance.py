@@ -39,6 +39,7 @@ def test_every_output_of_every_rule_has_a_record(chain, declared):
         if rule != "build_report":
             inputs = set(inputs) - verdicts  # waited for, not read
         record = read_record(record_of(output))
+        assert record["stage"] == rule
         assert record["output"]["sha256"] == checksum(output), name
         found = {
             (output.parent / entry["file"]).resolve(): entry["sha256"] for entry in record["inputs"]
@@ -62,8 +63,8 @@ def test_the_report_leads_back_to_the_seeds(chain):
     assert found["file"] == "report.html"
     assert {item["state"] for item in items.values()} == {"OK"}
     assert {item["stage"] for item in items.values()} >= {
-        "simulate",
-        "dataset",
+        "simulate_events",
+        "build_dataset",
         "check_dataset",
         "compare_samples",
         "check_shards",

@@ -13,6 +13,7 @@ from typing import Any
 
 from particleforge.dataset.balance import DROPPED, INVISIBLE, Balance
 from particleforge.errors import UserError
+from particleforge.pages.terminal import table_lines
 from particleforge.tables import parquet
 
 
@@ -118,14 +119,7 @@ def accounting_text(datasets: Sequence[Path]) -> str:
     if len(accounts) > 1:
         accounts.append(total_of(accounts, "", "all"))
     table = [("sample", *HEADS), *((account.sample, *row(account)) for account in accounts)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in table
-    ]
+    lines = table_lines(table, right=range(2, len(table[0])))
     return "\n".join([*lines, "", *LEGEND])
 
 

@@ -133,7 +133,7 @@ def _write(
     settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path
 ) -> Provenance:
     """Stream all inputs into ``output`` and return its provenance."""
-    made = Provenance.of("dataset", settings.plain(), inputs)
+    made = Provenance.of("build_dataset", settings.plain(), inputs)
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
         "quarantined": [

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from particleforge.hpo.trials import DEFAULT_CONFIG
+from particleforge.pages.terminal import table_lines
 
 _WIDTH = 120
 LISTED = 5  # trials or reasons per list
@@ -148,11 +149,7 @@ class Progress:
                 r.failed,
             )
             rows.append((*map(str, counts), left, *best))  # type: ignore[arg-type]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ]
+        return table_lines(rows, right=range(len(heads)))
 
     def _best(self) -> list[str]:
         if self.best is None:

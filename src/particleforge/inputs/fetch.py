@@ -90,7 +90,7 @@ def fetch_file(
             _remove(part)
             raise
         log.warning("%s (kept, so that the stage that reads it sets it aside)", bad)
-    made = Provenance.of("fetch", settings.plain())
+    made = Provenance.of("fetch_file", settings.plain())
     with atomic_output(output) as temporary:
         part.replace(temporary)
     _remove(part)

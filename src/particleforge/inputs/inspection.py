@@ -29,6 +29,7 @@ from particleforge.edm4hep.rootfile import TreeFile
 from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes
 from particleforge.inputs.missing import missing_in_edm4hep, references_dropped
+from particleforge.pages.terminal import table_lines
 
 EVENTS_LOOKED_AT = 100
 _NAMES_SHOWN = 6
@@ -111,20 +112,17 @@ class Inspection:
         yield f"{self.file}: {self.format} ({told}), {self.tree}, {self.n_events} events"
         yield ""
         yield "collections (mean number per event)"
-        for found in self.collections:
-            yield f"  {found.name:<40} {found.mean_size:>10.1f}  {found.type}"
+        rows = [(found.name, f"{found.mean_size:.1f}", found.type) for found in self.collections]
+        yield from table_lines(rows, right={1}, indent=2)
         yield ""
         yield "read as"
-        for meaning, names in self.mapped.items():
-            yield f"  {meaning:<22} {' + '.join(names) or '-'}"
+        read = [(meaning, " + ".join(names) or "-") for meaning, names in self.mapped.items()]
+        yield from table_lines(read, indent=2)
         if self.fitting:
             yield ""
             yield "would fit, if named in the detector's file"
-        for meaning, names in self.fitting.items():
-            shown = ", ".join(names[:_NAMES_SHOWN]) + (
-                f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-            )
-            yield f"  {meaning:<22} {shown}"
+        fitting = [(meaning, _first_names(names)) for meaning, names in self.fitting.items()]
+        yield from table_lines(fitting, indent=2)
         yield ""
         yield "missing, and what that costs" if self.missing else "nothing is missing"
         yield from (f"  {line}" for line in self.missing)
@@ -139,6 +137,11 @@ class Inspection:
                 f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage"
                 f" reads them: {counts}"
             )
+
+
+def _first_names(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def inspect_file(path: Path, detector: DetectorConfig) -> Inspection:

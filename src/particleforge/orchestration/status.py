@@ -1,35 +1,31 @@
-"""What exists, what is stale and why, and what would run, in one screen.
-
-It is the answer of ``particleforge status``.
+"""What exists, what is stale and why, and what would run: ``particleforge status``.
 
 Inputs -> outputs: the Snakefile, the working folder and overrides of the configuration -> a table
 with one row per detector and stage, the jobs per rule that a run would start, and the logs of those
-that failed or were stopped.
+that failed or were stopped, in one screen.
 
-Snakemake decides what is stale: its Python API plans a dry run, with the settings of the shipped
-profiles, and its reasons are put into words. So status and ``snakemake -n`` agree. Once a job has a
-reason to run, Snakemake looks for no other in the jobs that follow from it; those are "after" it
-here.
+Snakemake decides what is stale: it plans (``planning``) as for a dry run, with the settings of the
+shipped profiles, and its reasons are put into words. So status and ``snakemake -n`` agree. Once a
+job has a reason to run, Snakemake looks for no other in the jobs that follow from it; those are
+"after" it here.
 
 Invariant: nothing is written below the working folder and nothing locked, also while a workflow
 runs.
 """
 
 import ast
-import logging
-import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from particleforge.config.load import differences, load_run
 from particleforge.errors import UserError
 from particleforge.logs import ended_well, last_error
+from particleforge.orchestration.planning import Job, Reason, read_plan
+from particleforge.pages.terminal import table_lines
 
 _WIDTH = 120
 _LOGS_SHOWN = 3
@@ -39,10 +35,7 @@ _FAILED, _UNFINISHED, _MISSING = "failed", "unfinished", "missing"
 
 @dataclass
 class StageStatus:
-    """One stage of one detector: output files that exist and that should, and jobs to run.
-
-    Reasons say how many of the jobs run for which.
-    """
+    """One stage of one detector: outputs made and expected, jobs to run and why."""
 
     made: int = 0
     expected: int = 0
@@ -58,9 +51,9 @@ class StageStatus:
 
 @dataclass
 class Status:
-    """State of a working folder: stages by (detector, name), jobs to run by rule, troubles.
+    """State of a working folder.
 
-    Troubles are a line for each job that went wrong.
+    Stages by (detector, name), jobs to run by rule, and a line for each job that went wrong.
     """
 
     stages: dict[tuple[str, str], StageStatus] = field(default_factory=dict)
@@ -72,28 +65,9 @@ class Status:
         """Return the status as lines for a terminal."""
         rows = [("detector", "stage", "outputs", "to run", "why")]
         for (detector, stage), found in self.stages.items():
-            rows.append(
-                (
-                    detector,
-                    stage,
-                    f"{found.made}/{found.expected}",
-                    str(found.to_run or "-"),
-                    found.why(),
-                )
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                (
-                    d.ljust(widths[0]),
-                    s.ljust(widths[1]),
-                    o.rjust(widths[2]),
-                    n.rjust(widths[3]),
-                    why,
-                )
-            )
-            for d, s, o, n, why in rows
-        ]
+            outputs = f"{found.made}/{found.expected}"
+            rows.append((detector, stage, outputs, str(found.to_run or "-"), found.why()))
+        lines = table_lines(rows, right={2, 3})
         counted = ", ".join(f"{rule}\N{NO-BREAK SPACE}{count}" for rule, count in self.jobs.items())
         summary = f"{self.jobs.total()} jobs to run: {counted}" if self.jobs else "nothing to run"
         lines += [
@@ -116,10 +90,7 @@ class Status:
 
 
 def find_snakefile() -> Path:
-    """Return the Snakefile of the working folder, else that of this package's checkout.
-
-    The package is installed from the checkout.
-    """
+    """Return the Snakefile of the working folder, else that of this package's checkout."""
     places = [Path("Snakefile"), Path(__file__).parents[3] / "Snakefile"]
     found = next((path for path in places if path.is_file()), None)
     if found is None:
@@ -141,129 +112,56 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     run = load_run(
         next(path for path in config_dirs if (path / "config.yaml").is_file()), overrides, "--set"
     )
-    with _planned(snakefile, overrides) as dag:
-        status, to_run = Status(locked=dag.workflow.persistence.locked), set(dag.needrun_jobs())
-        rules = {rule.name: number for number, rule in enumerate(dag.workflow.rules)}
-        # the report may show a scan that starts from another detector
-        order = [
-            *run.detector,
-            run.scans.fine_tuning.from_detector,
-        ]
-        jobs = [
-            (order.index(job.wildcards.detector), rules[job.rule.name], str(job.output[0]), job)
-            for job in dag.jobs
-            if job.output
-        ]
-        for *_, job in sorted(jobs, key=lambda entry: entry[:3]):
-            stage = status.stages.setdefault((job.wildcards.detector, _stage(job)), StageStatus())
-            absent = [path for path in job.output if not Path(path).exists()]
-            stage.expected += len(job.output)
-            stage.made += len(job.output) - len(absent)
-            reason = ""
-            if absent or dag.reason(job).forced:
-                reason = _state(dag, job)
-                if reason != _MISSING:
-                    line = f"{reason}: {job.rule.name}, {job.log[0]}: {last_error(job.log[0])}"
-                    status.troubles.append(line.removesuffix(": "))
-            if job in to_run:
-                status.jobs[job.rule.name] += 1
-                stage.to_run += 1
-                stage.reasons[reason or _change(dag, job)] += 1
-            elif reason:  # what is made of it exists and is not older than what it was made from
-                stage.reasons[f"{reason}, but not needed"] += 1
+    plan = read_plan(snakefile, overrides)
+    status = Status(locked=plan.is_locked)
+    # the report may show a scan that starts from another detector
+    order = [*run.detector, run.scans.fine_tuning.from_detector]
+    for job in sorted(plan.jobs, key=lambda job: order.index(job.wildcards["detector"])):
+        stage = status.stages.setdefault((job.wildcards["detector"], job.stage), StageStatus())
+        absent = [path for path in job.outputs if not path.exists()]
+        stage.expected += len(job.outputs)
+        stage.made += len(job.outputs) - len(absent)
+        reason = _state(job) if absent or job.is_begun else ""
+        if reason not in ("", _MISSING):
+            line = f"{reason}: {job.rule}, {job.log}: {last_error(job.log)}"
+            status.troubles.append(line.removesuffix(": "))
+        if job.is_due:
+            status.jobs[job.rule] += 1
+            stage.to_run += 1
+            stage.reasons[reason or _change(job.reason)] += 1
+        elif reason:  # what is made of it exists and is not older than what it was made from
+            stage.reasons[f"{reason}, but not needed"] += 1
     return status
 
 
-def _stage(job: Any) -> str:
-    """Return a job's stage: each has a file of rules."""
-    return Path(job.rule.snakefile).stem
-
-
-def _state(dag: Any, job: Any) -> str:
-    """Return what is known of a job whose outputs are not all there.
-
-    It was stopped, failed, or has not been run.
-    """
-    records = dag.workflow.persistence
-    if records._filter_incomplete_keys(
-        [records._get_key(path) for path in job.output]
-    ):  # the public form passes over absent files
+def _state(job: Job) -> str:
+    """Return what is known of a job whose outputs are not all there: stopped, failed or not run."""
+    if job.is_begun:
         return _UNFINISHED
-    return _FAILED if Path(job.log[0]).exists() and not ended_well(job.log[0]) else _MISSING
+    return _FAILED if job.log.exists() and not ended_well(job.log) else _MISSING
 
 
-def _change(dag: Any, job: Any) -> str:
+def _change(reason: Reason) -> str:
     """Return in words why Snakemake makes a job again whose outputs are there."""
-    reason = dag.reason(job)
-    if reason.updated_input:
-        return f"newer input from {_last_origin(dag, job, reason.updated_input)}"
-    if reason.params_changed:
-        return f"settings: {_changed_settings(reason.params_changed)}"
-    if reason.input_changed:
+    if reason.newer:
+        return f"newer input from {reason.newer}"
+    if any(reason.settings):
+        return f"settings: {_changed_settings(*reason.settings)}"
+    if reason.other_inputs:
         return "other input files than before"
-    if reason.code_changed:
+    if reason.other_code:
         return "its script or rule changed"
-    return f"after {_last_origin(dag, job, reason.updated_input_run)}"
+    return f"after {reason.after}"
 
 
-def _last_origin(dag: Any, job: Any, files: set[str]) -> str:
-    """Return the last stage, in order of the rules, that makes some of a job's inputs."""
-    rules = [rule.name for rule in dag.workflow.rules]
-    makers = [maker for maker, made in dag.dependencies[job].items() if not files.isdisjoint(made)]
-    return _stage(max(makers, key=lambda maker: rules.index(maker.rule.name)))
-
-
-def _changed_settings(change: Any) -> str:
-    """Return which settings changed; Snakemake keeps parameters as their ``repr``."""
-    if len(change.only_old) != 1 or len(change.only_new) != 1:
+def _changed_settings(before: Sequence[str], now: Sequence[str]) -> str:
+    """Return which settings changed."""
+    if len(before) != 1 or len(now) != 1:
         return "changed"
-    old, new = (
-        ast.literal_eval(next(iter(values))) for values in (change.only_old, change.only_new)
-    )
+    old, new = ast.literal_eval(before[0]), ast.literal_eval(now[0])
     changes = (
         differences(old, new)
         if isinstance(old, Mapping) and isinstance(new, Mapping)
         else [f"{old} -> {new}"]
     )
     return "; ".join(changes[:_CHANGES_SHOWN]) + ("; ..." if len(changes) > _CHANGES_SHOWN else "")
-
-
-@contextmanager
-def _planned(snakefile: Path, overrides: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield Snakemake's graph of jobs after a dry run; WorkflowErrors become UserErrors."""
-    from snakemake import api, workflow
-    from snakemake.exceptions import WorkflowError
-    from snakemake.settings import types as settings
-    from snakemake.settings.enums import Quietness, RerunTrigger
-
-    class Records(workflow.FilePersistence):  # type: ignore[misc]
-        """Snakemake's records of finished jobs, without what a dry run writes among them."""
-
-        def __init__(self, **options: Any) -> None:
-            known = Path(".snakemake/metadata").is_dir()
-            super().__init__(**(options if known else {**options, "path": Path(scratch)}))
-
-        def save_iocache(self) -> None:
-            """Keep nothing."""
-
-    output = settings.OutputSettings(
-        dryrun=True, quiet={Quietness.RULES, Quietness.PROGRESS}, log_level_override=logging.ERROR
-    )
-    # not the software environment: whether a site's profile runs jobs in containers is unknown here
-    triggers = RerunTrigger.all() - {RerunTrigger.SOFTWARE_ENV}
-    try:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            patch.object(workflow, "FilePersistence", Records),
-            api.SnakemakeApi(output) as snakemake,
-        ):
-            planned = snakemake.workflow(
-                settings.ResourceSettings(cores=1),
-                settings.ConfigSettings(config=dict(overrides)),
-                snakefile=snakefile.absolute(),
-            )
-            plan = planned.dag(settings.DAGSettings(force_incomplete=True, rerun_triggers=triggers))
-            plan.execute_workflow(executor="dryrun")
-            yield planned._workflow.dag
-    except WorkflowError as error:
-        raise UserError(f"{snakefile}: the workflow cannot be planned: {error}") from error

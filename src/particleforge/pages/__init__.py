@@ -1,1 +1,1 @@
-"""HTML pages that need no other file: their common style, tables and figures."""
+"""What people read: HTML pages that need no other file; tables for the terminal."""

@@ -146,7 +146,7 @@ def _job(slurm: dict[str, str]) -> str:
 def _times(circumstances: list[dict[str, Any]]) -> str:
     """Return the time that jobs took and when the last one began.
 
-    Each job counts once, however many files it wrote.
+    A job counts once, however many files it wrote.
     """
     jobs = {(c["host"], c["pid"], c["started_unix_s"]): c["wall_time_s"] for c in circumstances}
     latest = datetime.fromtimestamp(max(c["started_unix_s"] for c in circumstances), UTC)
@@ -168,6 +168,13 @@ def _summary(lineage: Lineage) -> Iterator[str]:
     ]
     if mixed:
         yield f"MIXED packages: {'; '.join(mixed)}"
+    environments = {
+        item.record["circumstances"].get("environment")
+        for item in lineage.items.values()
+        if item.record
+    }
+    if len(environments) > 1 and not mixed:
+        yield f"{len(environments)} environments, which differ in other packages only"
     states = Counter(item.state for item in lineage.items.values())
     yield f"{len(lineage.items)} files and folders: {_counted(states.items())}"
     problems = lineage.problems()

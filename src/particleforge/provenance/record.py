@@ -1,6 +1,6 @@
-"""What made a file, as every stage records it in two places.
+"""What made a file: recorded by every stage, in two places.
 
-There are two because data files must be byte-identical between runs.
+Data files must be byte-identical between runs, so what differs from run to run lies beside them.
 
 Inputs -> outputs: stage, settings and input files of a job -> ``plain``, which stages store inside
 their files, and ``<output>.provenance.json`` beside each output, written by ``record``.
@@ -9,7 +9,7 @@ their files, and ``<output>.provenance.json`` beside each output, written by ``r
   package versions.
 * The record beside an output adds the circumstances: where the inputs lay (relative to the record,
   so that a results folder can be moved), the output's own checksum, git commit and whether the tree
-  was dirty, host, Slurm job, start and duration.
+  was dirty, a hash of all installed packages, host, Slurm job, start and duration.
 
 An output that is a folder has its record beside it; its checksum is that of the list of its files
 (``sha256sum`` format). ``lineage`` reads the records back.
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -38,18 +38,43 @@ from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.errors import UserError
 
 RECORD_SUFFIX = ".provenance.json"
-_PACKAGES = (
+# itself and what requirements.in names
+PACKAGES = (
     "particleforge",
-    "numpy",
     "awkward",
-    "pyarrow",
-    "uproot",
-    "pythia8mc",
-    "torch",
-    "optuna",
+    "cmaes",
+    "fastjet",
+    "filelock",
+    "fsspec",
+    "hist",
+    "jinja2",
+    "matplotlib",
+    "mplhep",
+    "numba",
+    "numpy",
     "onnx",
     "onnxruntime",
-    "fastjet",
+    "onnxscript",
+    "optuna",
+    "pandas",
+    "psutil",
+    "psycopg2-binary",
+    "pyarrow",
+    "pydantic",
+    "pythia8mc",
+    "pyyaml",
+    "requests",
+    "rich",
+    "scipy",
+    "scikit-learn",
+    "snakemake",
+    "snakemake-executor-plugin-slurm",
+    "sqlalchemy",
+    "tensorboard",
+    "torch",
+    "tqdm",
+    "typer",
+    "uproot",
 )
 _SLURM_VARIABLES = {
     "job_id": "SLURM_JOB_ID",
@@ -178,18 +203,15 @@ def list_checksum(checksums: Mapping[str, str]) -> str:
 
 
 def _hidden(name: Path) -> bool:
-    """Return whether a file of a folder is none of its content.
-
-    Such are temporary names, Snakemake's time stamp, records.
-    """
+    """Whether a folder's file is none of its content: temporary, Snakemake's, or a record."""
     return any(part.startswith(".") for part in name.parts) or name.name.endswith(RECORD_SUFFIX)
 
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape results."""
+    """Return the versions of Python, of this package and of what it needs directly."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -197,14 +219,22 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@cache
+def environment_hash() -> str:
+    """Return a hash of the names and versions of all installed packages."""
+    found = (distribution.metadata for distribution in distributions())
+    lines = sorted({f"{told['Name'].lower()}=={told['Version']}" for told in found})
+    return settings_hash({"installed": lines})
+
+
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100  a link keeps its name, ".." goes
+    return Path(os.path.normpath(Path.cwd() / path))
 
 
 def _short_names(paths: list[Path]) -> list[str]:
-    """Return the ends of the paths that tell them apart, of equal length.
+    """Return the ends of the paths, of equal length, long enough to tell them apart.
 
-    An end is at least folder and file.
+    They are at least folder and file.
     """
     for length in count(2):
         names = ["/".join(path.parts[-length:]) for path in paths]
@@ -220,6 +250,7 @@ def _circumstances() -> dict[str, Any]:
     return {
         "git_commit": commit,
         "git_dirty": dirty,
+        "environment": environment_hash(),
         "host": socket.gethostname(),
         "slurm": _slurm_job(),
         "pid": os.getpid(),

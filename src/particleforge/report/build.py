@@ -142,7 +142,9 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
         },
     )
     write_text(output, page)
-    made = Provenance.of("report", settings.plain(), inputs.others(), glanced_at=inputs.tables())
+    made = Provenance.of(
+        "build_report", settings.plain(), inputs.others(), glanced_at=inputs.tables()
+    )
     made.record(output)
     logger.info("%s: %.1f MB", output, len(page) / 1e6)
 

@@ -47,7 +47,7 @@ def simulate_events(settings: SimulateSettings, shard: str, output: Path) -> Non
     """
     if not shard.isdecimal():
         raise UserError(f"shard '{shard}': must be a number such as 00000")
-    made = Provenance.of("simulate", settings.plain(), part={"shard": shard})
+    made = Provenance.of("simulate_events", settings.plain(), part={"shard": shard})
     write_edm4hep(
         output, types_of(settings.collections), simulate_chunks(settings, shard), made.plain()
     )

@@ -53,7 +53,7 @@ def validate_model(
     _check_files(settings, selected, reconstructed)
     hists = fill_histograms(settings, selected, reconstructed)
     figures = compute_metrics(hists, settings)
-    made = Provenance.of("validate", settings.plain(), [*selected, *reconstructed])
+    made = Provenance.of("validate_model", settings.plain(), [*selected, *reconstructed])
     with atomic_directory(plots) as temporary:
         draw_plots(Results(figures, hists, settings), temporary)
     write_json(histograms, {"provenance": made.plain(), "histograms": to_json(hists)})
