@@ -27,8 +27,9 @@ from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.dataset.ancestry import trace
 from particleforge.dataset.balance import Balance, balance_of
-from particleforge.dataset.classes import absolute_eta, class_by_host, class_of, is_neutrino
+from particleforge.dataset.classes import absolute_eta, class_by_host, class_of
 from particleforge.dataset.deposits import Deposits, deposits, inherited
+from particleforge.edm4hep.constants import is_neutrino
 from particleforge.edm4hep.records import (
     Array,
     BoolArray,

@@ -42,6 +42,7 @@ from particleforge.config.delphes import DelphesConfig
 from particleforge.config.geometry import SamplingConfig
 from particleforge.delphes.references import keys, resolve, sharing
 from particleforge.delphes.rootfile import DelphesFile
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM, NEUTRAL_HADRON, PHOTON
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
 from particleforge.edm4hep.records import (
     Array,
@@ -57,8 +58,6 @@ from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_GEV_PER_TESLA_MM = 0.299792458e-3
-_PHOTON, _NEUTRAL_HADRON = 22, 130
 _ETA_MAX = 20.0  # along the beam; Delphes writes 999.9
 _CANDIDATE = {"pdg": int, "charge": float, "px": float, "py": float, "pz": float, "energy": float}
 
@@ -304,7 +303,7 @@ class _Chunk:
             divide="ignore", invalid="ignore"
         ):  # a track without momentum has no curvature and is left out later
             omega = np.where(
-                read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
+                read["pt"] > 0, read["charge"] * GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
             )
             phi, d0, x, y = read["phi"], read["d0"], read["x"], read["y"]
             to_centre = 1 / omega - d0
@@ -407,8 +406,8 @@ class _Chunk:
         parts += [
             self.eflow_towers(branch, pdg)
             for branch, pdg in (
-                (names.eflow_photons, _PHOTON),
-                (names.eflow_neutral_hadrons, _NEUTRAL_HADRON),
+                (names.eflow_photons, PHOTON),
+                (names.eflow_neutral_hadrons, NEUTRAL_HADRON),
             )
             if self.file.has(branch)
         ]
@@ -416,7 +415,7 @@ class _Chunk:
             parts.append(self.eflow_candidates(names.eflow_candidates))
         merged, row = _merged([table for table, _ in parts], self.n_events, _CANDIDATE)
         refs = _all_of(parts, row)
-        charged, photon = merged["charge"] != 0, merged["pdg"] == _PHOTON
+        charged, photon = merged["charge"] != 0, merged["pdg"] == PHOTON
         to_clusters = [
             sharing(
                 refs.where(kind[refs.left]),
@@ -473,7 +472,7 @@ class _Chunk:
         }
         read = self.table(branch, {column: (name,) for column, name in names.items()})
         momentum = _momentum(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
-        neutral = np.where(read["hadronic"] > 0, _NEUTRAL_HADRON, _PHOTON)
+        neutral = np.where(read["hadronic"] > 0, NEUTRAL_HADRON, PHOTON)
         pdg = np.where(read["charge"] != 0, read["pid"], neutral)
         columns = {
             "pdg": pdg,
