@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.detector import ParticleClassConfig
+from particleforge.config.detector import ParticleClass
 from particleforge.edm4hep.constants import ELECTRON, PHOTON, is_neutrino
 from particleforge.edm4hep.records import Array, BoolArray
 from particleforge.tables import schema
@@ -24,7 +24,7 @@ _NO_PDG = 0
 
 
 def class_of(
-    classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolArray, abs_eta: Array
+    classes: Sequence[ParticleClass], pdg: Array, charged: BoolArray, abs_eta: Array
 ) -> NDArray[np.int8]:
     """Return the class numbers of particles, all arguments ``[n]``."""
     found = np.zeros(len(pdg), np.int8)
@@ -41,7 +41,7 @@ def class_of(
 
 
 def class_by_host(
-    classes: Sequence[ParticleClassConfig],
+    classes: Sequence[ParticleClass],
     pdg: Array,
     charged: BoolArray,
     abs_eta: Array,
