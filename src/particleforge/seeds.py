@@ -35,14 +35,17 @@ def hash_of(identities: NDArray[np.uint64], *names: object) -> NDArray[np.uint64
 
     Equal identities, equal hashes.
 
-    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), keyed by xor before and addition
-    after a first round.
+    Keyed by xor before and addition after a first round of ``split_mix``.
     """
     key = np.uint64(seed_of(*names))
-    return _split_mix(_split_mix(identities.astype(np.uint64) ^ key) + key)
+    return split_mix(split_mix(identities.astype(np.uint64) ^ key) + key)
 
 
-def _split_mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def split_mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return 64-bit words mixed by the finaliser of SplitMix64, a bijection.
+
+    Steele, Lea, Flood, OOPSLA 2014, "Fast splittable pseudorandom number generators".
+    """
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.simulation import helix
 from particleforge.simulation.helix import State
 
@@ -34,7 +35,7 @@ def test_helix_solves_the_lorentz_force(charge: float) -> None:
 
     def motion(_: float, y: np.ndarray) -> np.ndarray:  # d/ds with dp/ds = q 0.2998e-3 (p/|p|) x B
         u = y[3:] / p
-        return np.concatenate([u, charge * helix.CURVATURE_PER_TESLA * np.cross(u, [0, 0, B])])
+        return np.concatenate([u, charge * GEV_PER_TESLA_MM * np.cross(u, [0, 0, B])])
 
     path = 1234.5
     initial = [start.x[0], start.y[0], start.z[0], start.px[0], start.py[0], start.pz[0]]

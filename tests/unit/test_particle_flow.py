@@ -5,17 +5,17 @@ outcome is certain.
 import numpy as np
 import pytest
 
-from particleforge.simulation.calorimeter import SUBDETECTOR, simulate_hits
-from particleforge.simulation.clustering import cluster_hits
-from particleforge.simulation.columns import HitCollection, Hits
-from particleforge.simulation.particle_flow import (
+from particleforge.edm4hep.constants import (
     CHARGED_HADRON,
     ELECTRON,
     MUON,
     NEUTRAL_HADRON,
     PHOTON,
-    reconstruct,
 )
+from particleforge.simulation.calorimeter import SUBDETECTOR, simulate_hits
+from particleforge.simulation.clustering import cluster_hits
+from particleforge.simulation.columns import HitCollection, Hits
+from particleforge.simulation.particle_flow import reconstruct
 
 from .calorimeter_fixtures import at_face, beam, clusters_at, tracks_of
 from .simulation_fixtures import make_settings

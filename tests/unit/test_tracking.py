@@ -5,9 +5,9 @@ seeds.
 import numpy as np
 import pytest
 
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.simulation import propagation, tracking
 from particleforge.simulation.columns import Particles, Tracks
-from particleforge.simulation.helix import CURVATURE_PER_TESLA
 
 from .simulation_fixtures import gun, make_settings, without_material
 
@@ -29,7 +29,7 @@ def test_momentum_resolution_is_the_configured_one(theta: float, p: float) -> No
     eta, pt = -np.log(np.tan(theta / 2)), p * np.sin(theta)
     region = next(r for r in CLIC.tracker.momentum_resolution if eta <= r.abs_eta_max)
     expected = np.hypot(region.curvature_per_gev * pt, region.constant)
-    pulls = (tracks.omega * pt / (CURVATURE_PER_TESLA * CLIC.b_field_tesla) - 1) / expected
+    pulls = (tracks.omega * pt / (GEV_PER_TESLA_MM * CLIC.b_field_tesla) - 1) / expected
     assert pulls.std() == pytest.approx(1, abs=4 / np.sqrt(2 * n))
     assert pulls.mean() == pytest.approx(0, abs=4 / np.sqrt(n))
 
@@ -59,9 +59,7 @@ def test_parameters_have_their_conventions_and_resolutions() -> None:
         particles, tracks = tracks_of(gun(pdg, 10.0, 1.0, n))
         assert np.all(tracks.charge == charge)
         assert np.all(np.sign(tracks.omega) == charge)
-        assert np.allclose(
-            tracks.pt, CURVATURE_PER_TESLA * CLIC.b_field_tesla / np.abs(tracks.omega)
-        )
+        assert np.allclose(tracks.pt, GEV_PER_TESLA_MM * CLIC.b_field_tesla / np.abs(tracks.omega))
         assert np.allclose(tracks.p, tracks.pt * np.hypot(1, tracks.tan_lambda))
         row = tracks.particle
         turn = (

@@ -52,6 +52,10 @@ RUN_KEYS = [
     ("validation={n_bootstrap: 11}", ["validate", "report"]),
     ("resources={train_model: {mem_mb: 9000}}", []),
 ]
+RELABELLED = [
+    {**one, "label": "another"}
+    for one in yaml.safe_load((ROOT / "config/detectors/clic.yaml").read_text())["particle_classes"]
+]
 DETECTOR_KEYS = [
     ({"b_field_tesla": 3.9}, STAGES),
     (
@@ -83,6 +87,8 @@ DETECTOR_KEYS = [
     ({"plots": {"met_max_gev": 100}}, ["validate", "report"]),
     ({"particle_flow": {"compatibility_sigma": 2.5}}, STAGES),
     ({"title": "Another title"}, ["validate", "report"]),
+    ({"particle_classes": RELABELLED}, ["validate", "report"]),
+    ({"samples": {"ttbar": {"label": "tops"}}}, ["cutflow", "validate", "report"]),
 ]
 
 

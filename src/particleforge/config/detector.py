@@ -1,10 +1,11 @@
 """Everything that differs between detectors: the content of ``config/detectors/<name>.yaml``."""
 
 import itertools
+import math
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from particleforge.config.base import Block, Name, is_empty
 from particleforge.config.collections import CollectionsConfig
@@ -15,6 +16,16 @@ from particleforge.config.geometry import (
     ClusteringConfig,
     ParticleFlowConfig,
     TrackerConfig,
+)
+from particleforge.config.quantities import (
+    PDG_MAX,
+    Energy,
+    EnergyCut,
+    Pseudorapidity,
+    Spread,
+    at_most,
+    below,
+    is_charged,
 )
 from particleforge.errors import UserError, did_you_mean
 from particleforge.tables import schema
@@ -30,8 +41,8 @@ class BeamConfig(Block):
     """Colliding beams and luminous region."""
 
     type: Literal["ee", "pp"] = Field(description="ee or pp")
-    com_energy_gev: float = Field(gt=0, description="centre-of-mass energy")
-    spot_sigma_mm: tuple[float, float, float] = Field(
+    com_energy_gev: Energy = Field(description="centre-of-mass energy")
+    spot_sigma_mm: tuple[Spread, Spread, Spread] = Field(
         description="RMS of the primary vertex in x, y, z"
     )
 
@@ -40,14 +51,18 @@ class PileUpConfig(Block):
     """Additional inelastic pp interactions in the same bunch crossing."""
 
     mean_interactions: float = Field(
-        0.0, ge=0, description="mean of the Poisson number of interactions; 0 switches pile-up off"
+        0.0,
+        ge=0,
+        le=1e4,
+        description="mean of the Poisson number of interactions; 0 switches pile-up off",
     )
     pool_events: int = Field(
         500,
         ge=1,
+        le=1_000_000,
         description="minimum-bias events generated per shard, from which interactions are drawn",
     )
-    abs_eta_max: float = Field(5.0, gt=0, description="particles beyond are not overlaid")
+    abs_eta_max: Pseudorapidity = Field(5.0, description="particles beyond are not overlaid")
     processes: tuple[str, ...] = Field(
         ("SoftQCD:inelastic = on",), description="Pythia8 settings of the minimum-bias sample"
     )
@@ -199,46 +214,70 @@ class ElementsConfig(Block):
         return self
 
 
-class ParticleClassConfig(Block):
-    """One class that the model predicts; class 0, "none", is implied."""
+class ParticleClass(Block):
+    """What data stages may know of a class that the model predicts: not how plots call it."""
 
     name: Name
-    label: str = Field(description="text for plots")
     pdg: int = Field(
+        gt=0,
+        le=PDG_MAX,
         description=(
             "PDG code of the class's particle; candidates of the other charge get its negative"
-        )
+        ),
     )
     charged: bool
-    mass_gev: float = Field(ge=0)
-    truth_pdgs: tuple[int, ...] = Field(
+    mass_gev: EnergyCut
+    truth_pdgs: tuple[Annotated[int, Field(gt=0, le=PDG_MAX)], ...] = Field(
         (), description="absolute PDG codes of the class; empty: all others of that charge"
     )
     abs_eta_min: float = Field(
-        0.0, ge=0, description="only particles at larger |eta| (forward calorimeter classes)"
+        0.0, ge=0, le=20, description="only particles at larger |eta| (forward calorimeter classes)"
     )
+
+    @model_validator(mode="after")
+    def _charge_fits(self) -> Self:
+        charged = is_charged(self.pdg)
+        if charged is not None and charged is not self.charged:
+            raise ValueError(
+                f"charged: must be {str(charged).lower()} for pdg {self.pdg} (got"
+                f" {str(self.charged).lower()})"
+            )
+        return self
+
+
+class ParticleClassConfig(ParticleClass):
+    """One class that the model predicts; class 0, "none", is implied."""
+
+    label: str = Field(description="text for plots")
+
+    def without_label(self) -> ParticleClass:
+        """Return what a data stage may know of the class."""
+        return ParticleClass(**self.model_dump(exclude={"label"}))
 
 
 class JetConfig(Block):
     """Jet clustering for validation."""
 
     algorithm: Literal["anti_kt", "ee_genkt"] = "anti_kt"
-    radius: float = Field(0.4, gt=0)
-    power: float = Field(-1.0, description="exponent p of ee_genkt")
-    pt_min_gev: float = Field(5.0, gt=0)
-    abs_eta_max: float = Field(2.5, gt=0)
+    radius: float = Field(0.4, gt=0, le=math.pi)
+    power: float = Field(-1.0, ge=-10, le=10, description="exponent p of ee_genkt")
+    pt_min_gev: Energy = 5.0
+    abs_eta_max: Pseudorapidity = 2.5
     match_radius: float = Field(
-        0.1, gt=0, description="largest distance between matched truth and reconstructed jets"
+        0.1,
+        gt=0,
+        le=math.pi,
+        description="largest distance between matched truth and reconstructed jets",
     )
 
 
 class PlotConfig(Block):
     """Ranges of validation plots."""
 
-    jet_pt_edges_gev: tuple[float, ...] = Field(min_length=2)
-    particle_pt_edges_gev: tuple[float, ...] = Field(min_length=2)
-    eta_edges: tuple[float, ...] = Field(min_length=2)
-    met_max_gev: float = Field(gt=0)
+    jet_pt_edges_gev: tuple[Energy, ...] = Field(min_length=2)
+    particle_pt_edges_gev: tuple[Energy, ...] = Field(min_length=2)
+    eta_edges: tuple[Annotated[float, Field(ge=-20, le=20)], ...] = Field(min_length=2)
+    met_max_gev: Energy
 
     @model_validator(mode="after")
     def _edges_rise(self) -> Self:
@@ -253,7 +292,7 @@ class DetectorConfig(Block):
     """One detector, its collisions, and how its data are read, selected and plotted."""
 
     title: str
-    b_field_tesla: float = Field(gt=0)
+    b_field_tesla: float = Field(gt=0, le=20)
     beams: BeamConfig
     pile_up: PileUpConfig = PileUpConfig()
     tracker: TrackerConfig
@@ -268,6 +307,65 @@ class DetectorConfig(Block):
     cuts: DetectorCutsConfig = DetectorCutsConfig()
     jets: JetConfig
     plots: PlotConfig
+
+    @field_validator("pile_up")
+    @classmethod
+    def _pile_up_is_of_protons(cls, pile_up: PileUpConfig, info: ValidationInfo) -> PileUpConfig:
+        beams = info.data.get("beams")
+        soft = [line for line in pile_up.processes if line.startswith("SoftQCD")]
+        if beams and beams.type == "ee" and pile_up.mean_interactions and soft:
+            raise ValueError(
+                f"processes '{soft[0]}' needs beams.type pp (got ee); set mean_interactions: 0 or"
+                " name processes of e+e-"
+            )
+        return pile_up
+
+    @field_validator("tracker")
+    @classmethod
+    def _tracker_fits_beams(cls, tracker: TrackerConfig, info: ValidationInfo) -> TrackerConfig:
+        if beams := info.data.get("beams"):
+            limits = (tracker.radius_mm, tracker.radius_mm, tracker.half_length_mm)
+            for axis, spread, limit in zip("xyz", beams.spot_sigma_mm, limits, strict=True):
+                name = "half_length_mm" if axis == "z" else "radius_mm"
+                below((f"beams.spot_sigma_mm in {axis}", spread), (name, limit))
+            below(("pt_min_gev", tracker.pt_min_gev), _beam_energy(beams))
+        return tracker
+
+    @field_validator("calorimeter")
+    @classmethod
+    def _calorimeter_is_outside(
+        cls, calorimeter: CalorimeterConfig, info: ValidationInfo
+    ) -> CalorimeterConfig:
+        if tracker := info.data.get("tracker"):
+            ecal = calorimeter.ecal
+            at_most(
+                ("tracker.radius_mm", tracker.radius_mm),
+                ("ecal.barrel_inner_radius_mm", ecal.barrel_inner_radius_mm),
+            )
+            at_most(
+                ("tracker.half_length_mm", tracker.half_length_mm),
+                ("ecal.endcap_z_min_mm", ecal.endcap_z_min_mm),
+            )
+        return calorimeter
+
+    @field_validator("particle_flow")
+    @classmethod
+    def _muons_can_be_found(
+        cls, rules: ParticleFlowConfig, info: ValidationInfo
+    ) -> ParticleFlowConfig:
+        if calorimeter := info.data.get("calorimeter"):
+            at_most(
+                ("muon_hits_min", rules.muon_hits_min),
+                ("calorimeter.muon.n_layers", calorimeter.muon.n_layers),
+            )
+        return rules
+
+    @field_validator("jets")
+    @classmethod
+    def _jets_fit_beams(cls, jets: JetConfig, info: ValidationInfo) -> JetConfig:
+        if beams := info.data.get("beams"):
+            below(("pt_min_gev", jets.pt_min_gev), _beam_energy(beams))
+        return jets
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -285,3 +383,7 @@ class DetectorConfig(Block):
                     " other particles"
                 )
         return self
+
+
+def _beam_energy(beams: BeamConfig) -> tuple[str, float]:
+    return "half of beams.com_energy_gev,", beams.com_energy_gev / 2

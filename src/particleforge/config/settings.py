@@ -5,6 +5,8 @@ version of its code. The same object is the ``params:`` of the rule (so that a c
 the stages that depend on it and no other), the hash in every output's provenance, and the only
 configuration the stage's function receives. Raise ``version`` when a stage's code changes what it
 writes: Snakemake does not look into the library.
+
+What plots call a detector, a sample or a class is a setting of the stages that draw, of no other.
 """
 
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from particleforge.config.detector import (
     DetectorConfig,
     ElementsConfig,
     JetConfig,
+    ParticleClass,
     ParticleClassConfig,
     PileUpConfig,
     PlotConfig,
@@ -68,6 +71,8 @@ class StageSettings(Block):
                 picked[name] = {
                     sample: content.without_files() for sample, content in picked[name].items()
                 }
+            if cls.model_fields[name].annotation == tuple[ParticleClass, ...]:
+                picked[name] = tuple(one.without_label() for one in picked[name])
         return cls(**picked)
 
     def plain(self) -> dict[str, Any]:
@@ -133,7 +138,7 @@ class DatasetSettings(StageSettings):
     calorimeter: CalorimeterConfig
     collections: CollectionsConfig
     delphes: DelphesConfig = DelphesConfig()
-    particle_classes: tuple[ParticleClassConfig, ...]
+    particle_classes: tuple[ParticleClass, ...]
 
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
@@ -162,7 +167,7 @@ class CheckDatasetSettings(StageSettings):
     sample_name: str
     checks: ChecksConfig
     calorimeter_elements: str
-    particle_classes: tuple[ParticleClassConfig, ...]
+    particle_classes: tuple[ParticleClass, ...]
 
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
@@ -217,11 +222,11 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 3
+    version: int = 4
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig
-    particle_classes: tuple[ParticleClassConfig, ...]
+    particle_classes: tuple[ParticleClass, ...]
 
     @classmethod
     def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from particleforge.config.detector import ParticleClassConfig
+from particleforge.config.detector import ParticleClass
 from particleforge.dataset.classes import absolute_eta, class_of
 from particleforge.edm4hep.raw_events import IntArray, RawEvents, Table
 
 
-def baseline_candidates(events: RawEvents, classes: Sequence[ParticleClassConfig]) -> Table:
+def baseline_candidates(events: RawEvents, classes: Sequence[ParticleClass]) -> Table:
     """Return the candidates of a chunk of valid events."""
     candidates = events.candidates
     pdg, charge = candidates["pdg"].astype(np.int64), np.rint(candidates["charge"])

@@ -15,21 +15,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from particleforge.config.detector import ParticleClassConfig
+from particleforge.config.detector import ParticleClass
+from particleforge.edm4hep.constants import ELECTRON, PHOTON, is_neutrino
 from particleforge.edm4hep.raw_events import Array, BoolArray
 from particleforge.tables import schema
 
-NEUTRINOS = (12, 14, 16, 18)
-_ELECTRON, _PHOTON, _NO_PDG = 11, 22, 0
-
-
-def is_neutrino(pdg: Array) -> BoolArray:
-    """Tell which particles are neutrinos."""
-    return np.isin(np.abs(pdg), NEUTRINOS)
+_NO_PDG = 0
 
 
 def class_of(
-    classes: Sequence[ParticleClassConfig], pdg: Array, charged: BoolArray, abs_eta: Array
+    classes: Sequence[ParticleClass], pdg: Array, charged: BoolArray, abs_eta: Array
 ) -> NDArray[np.int8]:
     """Return the class numbers of particles, all arguments ``[n]``."""
     found = np.zeros(len(pdg), np.int8)
@@ -46,7 +41,7 @@ def class_of(
 
 
 def class_by_host(
-    classes: Sequence[ParticleClassConfig],
+    classes: Sequence[ParticleClass],
     pdg: Array,
     charged: BoolArray,
     abs_eta: Array,
@@ -58,7 +53,7 @@ def class_by_host(
     """
     kind = np.abs(pdg)
     as_track = np.where(charged, kind, _NO_PDG)
-    as_cluster = np.where(kind == _ELECTRON, _PHOTON, np.where(charged, _NO_PDG, kind))
+    as_cluster = np.where(kind == ELECTRON, PHOTON, np.where(charged, _NO_PDG, kind))
     return class_of(classes, np.where(on_track, as_track, as_cluster), on_track, abs_eta)
 
 

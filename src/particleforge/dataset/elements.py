@@ -29,6 +29,8 @@ import numba
 import numpy as np
 
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
+from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_FIRST_HIT, AT_IP
 from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
@@ -40,8 +42,6 @@ from particleforge.edm4hep.raw_events import (
     summed,
 )
 
-GEV_PER_TESLA_MM = 0.299792458e-3
-_AT_INTERACTION_POINT, _AT_FIRST_HIT, _AT_CALORIMETER = 1, 2, 4
 _SYSTEMS = ("energy_ecal", "energy_hcal", "energy_other")
 _IN_SYSTEMS = ("in_ecal", "in_hcal", "in_other")
 
@@ -146,7 +146,7 @@ def track_features(
             found[name][chosen.left] = column[chosen.right]
         return found
 
-    start, first, calorimeter = at(_AT_INTERACTION_POINT), at(_AT_FIRST_HIT), at(_AT_CALORIMETER)
+    start, first, calorimeter = at(AT_IP), at(AT_FIRST_HIT), at(AT_CALORIMETER)
     omega = np.where(start["omega"] == 0, np.nan, start["omega"])
     pt = GEV_PER_TESLA_MM * b_field_tesla / np.abs(omega)
     eta = np.arcsinh(start["tan_lambda"])

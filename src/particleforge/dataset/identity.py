@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.edm4hep.raw_events import Array, Table
-from particleforge.seeds import seed_of
+from particleforge.seeds import seed_of, split_mix
 
 _WORD = np.uint64(32)
 
@@ -27,10 +27,10 @@ def event_ids(
     ``content`` is uint64 ``[n_events]``, None where numbers do.
     """
     seed = np.uint64(seed_of(sample_name))
-    numbered = _splitmix64(
-        _splitmix64(run_number.astype(np.uint64) ^ seed) ^ event_number.astype(np.uint64)
+    numbered = split_mix(
+        split_mix(run_number.astype(np.uint64) ^ seed) ^ event_number.astype(np.uint64)
     )
-    return numbered if content is None else _splitmix64(numbered ^ content)
+    return numbered if content is None else split_mix(numbered ^ content)
 
 
 def content_of(particles: Table) -> NDArray[np.uint64]:
@@ -46,18 +46,7 @@ def content_of(particles: Table) -> NDArray[np.uint64]:
             particles[name].astype(np.float32).view(np.uint32).astype(np.uint64)
             for name in ("px", "py", "pz")
         )
-    mixed = _splitmix64(_splitmix64(code ^ (x << _WORD)) ^ (y << _WORD | z))
+    mixed = split_mix(split_mix(code ^ (x << _WORD)) ^ (y << _WORD | z))
     # sums modulo 2^64
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
     return np.asarray(total[particles.offsets[1:]] - total[particles.offsets[:-1]])
-
-
-def _splitmix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix 64-bit words with a bijection.
-
-    It is the finaliser of "SplittableRandom" (Steele, Lea, Flood, OOPSLA 2014).
-    """
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -25,11 +25,12 @@ import numba
 import numpy as np
 
 from particleforge.config.dataset import DatasetConfig
-from particleforge.config.detector import ParticleClassConfig
+from particleforge.config.detector import ParticleClass
 from particleforge.dataset.ancestry import trace
 from particleforge.dataset.balance import Balance, balance_of
-from particleforge.dataset.classes import absolute_eta, class_by_host, class_of, is_neutrino
+from particleforge.dataset.classes import absolute_eta, class_by_host, class_of
 from particleforge.dataset.deposits import Deposits, deposits, inherited
+from particleforge.edm4hep.constants import is_neutrino
 from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
@@ -59,7 +60,7 @@ class Truth:
 def build_truth(
     events: RawEvents,
     rules: DatasetConfig,
-    classes: Sequence[ParticleClassConfig],
+    classes: Sequence[ParticleClass],
     abs_eta_max: float,
 ) -> Truth:
     """Return the truth of a chunk of valid events (see ``elements.valid_events``).
@@ -229,7 +230,7 @@ def _targets(
     fate: Array,
     track: IntArray,
     cluster: IntArray,
-    classes: Sequence[ParticleClassConfig],
+    classes: Sequence[ParticleClass],
 ) -> Table:
     """Return ``schema.TARGETS``, one row per element."""
     event = particles.events()

@@ -44,6 +44,7 @@ from particleforge.delphes.chunk import Chunk, all_of, merged, one_per_event
 from particleforge.delphes.directions import ETA_MAX, momentum_of, on_face
 from particleforge.delphes.references import keys, sharing
 from particleforge.delphes.rootfile import DelphesFile
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM, NEUTRAL_HADRON, PHOTON
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
 from particleforge.edm4hep.raw_events import (
     Array,
@@ -59,8 +60,6 @@ from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_GEV_PER_TESLA_MM = 0.299792458e-3
-_PHOTON, _NEUTRAL_HADRON = 22, 130
 _CANDIDATE = {"pdg": int, "charge": float, "px": float, "py": float, "pz": float, "energy": float}
 
 
@@ -241,7 +240,7 @@ class _EventChunk(Chunk):
             divide="ignore", invalid="ignore"
         ):  # a track without momentum has no curvature and is left out later
             omega = np.where(
-                read["pt"] > 0, read["charge"] * _GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
+                read["pt"] > 0, read["charge"] * GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
             )
             phi, d0, x, y = read["phi"], read["d0"], read["x"], read["y"]
             to_centre = 1 / omega - d0
@@ -321,8 +320,8 @@ class _EventChunk(Chunk):
         parts += [
             self.eflow_towers(branch, pdg)
             for branch, pdg in (
-                (names.eflow_photons, _PHOTON),
-                (names.eflow_neutral_hadrons, _NEUTRAL_HADRON),
+                (names.eflow_photons, PHOTON),
+                (names.eflow_neutral_hadrons, NEUTRAL_HADRON),
             )
             if self.file.has(branch)
         ]
@@ -330,7 +329,7 @@ class _EventChunk(Chunk):
             parts.append(self.eflow_candidates(names.eflow_candidates))
         table, row = merged([part for part, _ in parts], self.n_events, _CANDIDATE)
         refs = all_of(parts, row)
-        charged, photon = table["charge"] != 0, table["pdg"] == _PHOTON
+        charged, photon = table["charge"] != 0, table["pdg"] == PHOTON
         to_clusters = [
             sharing(
                 refs.where(kind[refs.left]),
@@ -387,7 +386,7 @@ class _EventChunk(Chunk):
         }
         read = self.table(branch, {column: (name,) for column, name in names.items()})
         momentum = momentum_of(*(read[name].astype(np.float64) for name in ("pt", "eta", "phi")))
-        neutral = np.where(read["hadronic"] > 0, _NEUTRAL_HADRON, _PHOTON)
+        neutral = np.where(read["hadronic"] > 0, NEUTRAL_HADRON, PHOTON)
         pdg = np.where(read["charge"] != 0, read["pid"], neutral)
         columns = {
             "pdg": pdg,

@@ -25,8 +25,8 @@ class ModelInputs:
 
     ``elements``: per element type its features, each ``{"name", "transform", "unit"}``, in column
     order. ``normalisation``: per element type ``{"mean": [...], "std": [...]}`` of the transformed
-    features. ``classes``: ``{"name": "none"}`` followed by the particle classes ``{"name", "label",
-    "pdg", "charged", "mass_gev"}``.
+    features. ``classes``: ``{"name": "none"}`` followed by the particle classes ``{"name", "pdg",
+    "charged", "mass_gev"}``.
     """
 
     elements: dict[str, list[dict[str, Any]]]

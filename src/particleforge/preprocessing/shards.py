@@ -197,7 +197,7 @@ def _contents(settings: ShardSettings) -> dict[str, Any]:
             {**feature.model_dump(), "unit": unit}
             for feature, unit in zip(features, units, strict=True)
         ]
-    keys = {"name", "label", "pdg", "charged", "mass_gev"}
+    keys = {"name", "pdg", "charged", "mass_gev"}
     return {
         "elements": elements,
         "n_features": n_features(settings.elements),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
+from particleforge.edm4hep.constants import PHOTON
 from particleforge.simulation import calorimeter_geometry as geometry
 from particleforge.simulation.columns import Entering, Hits, Ints, Kind, SubDetector
 from particleforge.simulation.showers import (
@@ -35,7 +36,6 @@ from particleforge.simulation.showers import (
 SUBDETECTOR = np.array(
     [SubDetector.ECAL, SubDetector.ECAL, SubDetector.HCAL, SubDetector.HCAL, SubDetector.MUON]
 )
-_PHOTON = 22
 _CONVERSION_X0 = 9 / 7  # mean depth at which a photon converts
 _SPOTS_PER_GROUP = 1_000_000
 _ENERGY_MIN_GEV = 1e-3  # particles below leave nothing that passes a threshold
@@ -162,7 +162,7 @@ def _spots(
     rows = np.flatnonzero((entering.kind == Kind.ELECTROMAGNETIC) & (rays.length[:, 0] > 0))
     material = Material.of(calorimeter, rays.volume[rows, 0])
     start = np.where(
-        entering.pdg[rows] == _PHOTON, _CONVERSION_X0 * rng.standard_exponential(rows.size), 0.0
+        entering.pdg[rows] == PHOTON, _CONVERSION_X0 * rng.standard_exponential(rows.size), 0.0
     )
     visible = fluctuated(
         energy[rows], relative_resolution(energy[rows], material.em_resolution), rng

@@ -20,12 +20,12 @@ import pythia8mc
 from numpy.typing import NDArray
 
 from particleforge.config.detector import BeamConfig
+from particleforge.edm4hep.constants import SPEED_OF_LIGHT
 from particleforge.errors import UserError
 from particleforge.simulation import species
 from particleforge.simulation.columns import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
-SPEED_OF_LIGHT = 299.792458  # mm / ns
 # Pythia's status codes of primary hadrons: their mothers are a range
 _RANGE_OF_MOTHERS = (
     *range(81, 87),

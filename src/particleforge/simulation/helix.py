@@ -21,8 +21,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
+
 Values = NDArray[np.float64]
-CURVATURE_PER_TESLA = 0.299792458e-3  # GeV / (T mm)
 _STRAIGHT = 1e-9  # turning per mm below which the circle's centre is too far away to compute with
 
 
@@ -50,7 +51,7 @@ class State:
 
     def turning(self, b_field_tesla: float) -> Values:
         """Return dphi/ds in 1/mm."""
-        return -CURVATURE_PER_TESLA * b_field_tesla * self.charge / self.p
+        return -GEV_PER_TESLA_MM * b_field_tesla * self.charge / self.p
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """Return the states of these rows."""

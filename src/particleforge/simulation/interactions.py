@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.config.geometry import TrackerConfig
+from particleforge.edm4hep.constants import ELECTRON_MASS, PION_MASS
 from particleforge.simulation import species
 from particleforge.simulation.decays import Products
 from particleforge.simulation.helix import State
@@ -25,8 +26,6 @@ from particleforge.simulation.helix import State
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ELECTRON_MASS = 0.00051099895
-PION_MASS = 0.13957039
 ENERGY_MIN_GEV = 0.01  # photons below neither convert nor are radiated
 KINETIC_MIN_GEV = 0.5  # hadrons below do not break nuclei up
 _PIONS = np.array([211, -211, 111])

@@ -33,6 +33,13 @@ from numpy.typing import NDArray
 
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
+from particleforge.edm4hep.constants import (
+    CHARGED_HADRON,
+    ELECTRON,
+    MUON,
+    NEUTRAL_HADRON,
+    PHOTON,
+)
 from particleforge.simulation.calorimeter import SUBDETECTOR
 from particleforge.simulation.columns import Candidates, Clusters, Hits, SubDetector, Tracks
 from particleforge.simulation.track_matching import Links, absorb_fragments, assign_tracks, link
@@ -41,8 +48,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-PHOTON, ELECTRON, MUON, CHARGED_HADRON, NEUTRAL_HADRON = 22, 11, 13, 211, 130
-MASS_GEV = {
+MASS_GEV = {  # that candidates are given, rounded
     PHOTON: 0.0,
     ELECTRON: 0.000511,
     MUON: 0.105658,

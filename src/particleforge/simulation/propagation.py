@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
+from particleforge.edm4hep.constants import SPEED_OF_LIGHT, is_neutrino
 from particleforge.simulation import decays, helix, interactions, species
 from particleforge.simulation.columns import (
     Entering,
@@ -33,7 +34,6 @@ from particleforge.simulation.helix import State
 Values = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-SPEED_OF_LIGHT = 299.792458  # mm / ns
 MAX_TURNS = 8.0
 MAX_GENERATIONS = 8  # secondaries of the last one fly on without decaying or interacting
 
@@ -149,7 +149,7 @@ def _fly(
         settings.calorimeter.ecal.endcap_inner_radius_mm,
         settings.calorimeter.hcal.endcap_inner_radius_mm,
     )
-    leaves = reaches & ((np.hypot(end.x, end.y) < hole) | species.is_neutrino(pdg))
+    leaves = reaches & ((np.hypot(end.x, end.y) < hole) | is_neutrino(pdg))
     status = np.select(
         [decayed | interacted, stops, leaves | (np.abs(pdg) == 13)],
         [DECAYED_IN_TRACKER, STOPPED, LEFT_DETECTOR],

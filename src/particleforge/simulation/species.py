@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 Codes = NDArray[np.integer]
 Values = NDArray[np.float64]
 
-NEUTRINOS = (12, 14, 16)
-
 
 @cache
 def _table() -> Any:
@@ -53,11 +51,6 @@ def decay_length_of(pdg: Codes) -> Values:
     0 for species whose decay the table does not describe.
     """
     return _look_up(pdg, 2)
-
-
-def is_neutrino(pdg: Codes) -> NDArray[np.bool_]:
-    """Tell which codes are neutrinos."""
-    return np.isin(np.abs(pdg), NEUTRINOS)
 
 
 def is_baryon(pdg: Codes) -> NDArray[np.bool_]:

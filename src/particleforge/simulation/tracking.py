@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from particleforge.config.geometry import TrackerConfig
 from particleforge.config.settings import SimulateSettings
+from particleforge.edm4hep.constants import ELECTRON_MASS, GEV_PER_TESLA_MM
 from particleforge.simulation import helix
 from particleforge.simulation.columns import Particles, Tracks
-from particleforge.simulation.helix import CURVATURE_PER_TESLA, State
+from particleforge.simulation.helix import State
 from particleforge.simulation.propagation import Flights
 
 Values = NDArray[np.float64]
@@ -35,7 +36,6 @@ N_PARAMETERS = 5
 # Silicon: K Z/A times density in GeV/mm, mean excitation energy in GeV, Sternheimer's parameters
 _BETHE_SCALE = 0.307075e-3 * 0.49848 * 2.329 * 0.1
 _EXCITATION = 173e-9
-_ELECTRON_MASS = 0.00051099895
 _X0, _X1, _C, _A, _K = 0.2015, 2.8716, 4.4355, 0.1492, 3.2546
 
 
@@ -66,7 +66,7 @@ def make_tracks(
     resolution = resolution_of(start.pt, eta, tracker) / lever**2
     fitted = _smear(start, flights.momentum_share[found], resolution, tracker, b_field, rng)
     at_face = _extrapolate(fitted.state, tracker, b_field)
-    dedx = ionisation(start.p / np.maximum(particles.mass[particle], _ELECTRON_MASS))
+    dedx = ionisation(start.p / np.maximum(particles.mass[particle], ELECTRON_MASS))
     event = particles.event[particle]
     state = fitted.state
     eta = np.arcsinh(state.pz / state.pt)
@@ -79,7 +79,7 @@ def make_tracks(
         eta=eta,
         phi0=fitted.phi0,
         p=state.p,
-        omega=state.charge * CURVATURE_PER_TESLA * b_field / state.pt,
+        omega=state.charge * GEV_PER_TESLA_MM * b_field / state.pt,
         tan_lambda=state.pz / state.pt,
         d0=fitted.d0,
         z0=fitted.z0,
@@ -166,7 +166,7 @@ def ionisation(beta_gamma: Values) -> Values:
     density = np.where(
         log10 > _X0, 2 * np.log(10) * log10 - _C + _A * np.maximum(_X1 - log10, 0.0) ** _K, 0.0
     )
-    logarithm = np.log(2 * _ELECTRON_MASS * squared / _EXCITATION)
+    logarithm = np.log(2 * ELECTRON_MASS * squared / _EXCITATION)
     return np.asarray(_BETHE_SCALE / beta_squared * (logarithm - beta_squared - 0.5 * density))
 
 

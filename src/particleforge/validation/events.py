@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from particleforge.dataset.classes import is_neutrino
+from particleforge.edm4hep.constants import is_neutrino
 from particleforge.errors import UserError
 from particleforge.tables import parquet, schema
 
