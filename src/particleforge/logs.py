@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from particleforge.errors import UserError, explained
+from particleforge.provenance.started import check_code
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _DONE = "done"  # the last line of a finished job's log
@@ -34,7 +35,8 @@ def one_line_errors() -> Iterator[None]:
 def job_log(path: str | Path) -> Iterator[None]:
     """Send a job's log to ``path``.
 
-    What the user can mend ends the process with one line in the log and on standard error.
+    What the user can mend ends the process with one line in the log and on standard error; so does
+    code that changed since the run of this job was started.
     """
     with one_line_errors():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +49,7 @@ def job_log(path: str | Path) -> Iterator[None]:
         logger = logging.getLogger("particleforge")
         logger.setLevel(logging.INFO)
         try:
+            check_code()
             yield
         except BaseException as error:
             problem = _mendable(error)

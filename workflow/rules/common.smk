@@ -11,6 +11,7 @@ from particleforge.orchestration.workflow import Workflow
 
 try:
     RUN = Workflow([Path("config"), Path(workflow.basedir) / "config"], config)
+    RUN.freeze(workflow)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -20,12 +20,14 @@ from particleforge.config.skim import check_skim
 from particleforge.errors import UserError
 from particleforge.inputs.given import GivenFiles
 from particleforge.orchestration.files import Files
+from particleforge.orchestration.frozen import freeze, frozen_configuration
 from particleforge.orchestration.given import Given
 from particleforge.orchestration.job_resources import JobResources, Resource
 from particleforge.orchestration.lock import ResultsLock
 from particleforge.orchestration.scans import Scans
 from particleforge.orchestration.search import Search
 from particleforge.paths import Paths
+from particleforge.provenance.started import Started
 
 
 class Workflow:
@@ -35,35 +37,44 @@ class Workflow:
         """Read the configuration and refuse what cannot be run.
 
         It is that of the first of ``config_dirs`` that exists, with Snakemake's ``--config`` on
-        top.
+        top; in a job that of the head, which has checked it.
         """
-        config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
-        self.run = load_run(config_dir, overrides)
+        frozen = frozen_configuration(overrides)
+        if frozen is None:
+            config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
+            self.run = load_run(config_dir, overrides)
+        else:
+            self.run, self.detectors = frozen
         self.paths = Paths(self.run.results_dir)
         self.search = Search(self.run, self.paths)
         self.scans = Scans(self.run, self.paths)
-        names = dict.fromkeys([*self.run.detector, *self.scans.detectors, *self.search.detectors])
-        published = self.run.simulation.published
-        self.detectors: dict[str, DetectorConfig] = {
-            name: load_detector(config_dir, name, published) for name in names
-        }
-        self._check_detectors(config_dir)
-        self._check_initial_weights()
+        if frozen is None:
+            self.detectors = self._read_detectors(config_dir)
+            self._check_detectors(config_dir)
+            self._check_initial_weights()
         files_are_given = self.run.simulation.backend == "files"
         source = GivenFiles(self.run, self.detectors, self.paths) if files_are_given else None
         self.given = Given(self.run, source)
         self.files = Files(self.run, self.detectors, self.paths, source)
-        if source is None:
+        if source is None and frozen is None:
             self._check_processes()
         self._jobs = JobResources(self.run)
         self._lock = ResultsLock(self.run.results_dir)
+        self._started: Started | None = None
+
+    def freeze(self, snakemake_workflow: Any) -> None:
+        """Take down what the run is started with, for its jobs (``orchestration.frozen``)."""
+        self._started = freeze(self.run, self.detectors, snakemake_workflow)
 
     def hold_results(self) -> None:
-        """Lock the results folder for this process's life; keep the numbers of given files' shards.
+        """Lock the results folder for this process's life; keep what the run is started with.
 
-        UserError if a workflow of another working folder holds the lock.
+        That is configuration, code and the numbers of given files' shards. UserError if a workflow
+        of another working folder holds the lock.
         """
         self._lock.take()
+        if self._started is not None:
+            self._started.write()
         self.given.keep_numbers()
 
     def settings(self, stage: type[StageSettings]) -> Callable[..., dict[str, Any]]:
@@ -125,6 +136,12 @@ class Workflow:
         """Return, as a named input, the file that trainings start from, if there is one."""
         source = self.run.training.init_from
         return {"init_from": source} if source else {}
+
+    def _read_detectors(self, config_dir: Path) -> dict[str, DetectorConfig]:
+        """Return the detectors that are chosen and those that scans and search begin with."""
+        names = dict.fromkeys([*self.run.detector, *self.scans.detectors, *self.search.detectors])
+        published = self.run.simulation.published
+        return {name: load_detector(config_dir, name, published) for name in names}
 
     def _check_detectors(self, config_dir: Path) -> None:
         """Raise a UserError for a detector whose features or cuts do not fit the run's elements."""

@@ -48,6 +48,16 @@ def train_model(
         settings.training.max_steps,
         tensorboard=tensorboard.absolute(),
     )
+    made = Provenance.of(  # now: what is read here may be edited while the training runs
+        "train_model",
+        settings.plain(),
+        [
+            *index_files(manifest),
+            *([best_settings] if best_settings else []),
+            *sources_of(settings.training),
+        ],
+        glanced_at=split_folders(manifest, "train", "valid"),
+    )
     result = run_training(spec, settings.training.ranks, placement)
     if result.status != "complete":
         remedy = _REMEDIES[
@@ -63,16 +73,6 @@ def train_model(
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
 
         replay(read_rows(work_dir / ROWS_FILE), tensorboard)
-    made = Provenance.of(
-        "train_model",
-        settings.plain(),
-        [
-            *index_files(manifest),
-            *([best_settings] if best_settings else []),
-            *sources_of(settings.training),
-        ],
-        glanced_at=split_folders(manifest, "train", "valid"),
-    )
     made.record(model, last, metrics, tensorboard)
     log.info("trained %d steps, best validation loss %s", result.step, result.best_valid_loss)
 
