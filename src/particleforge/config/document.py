@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from particleforge.artefacts import write_text
 from particleforge.config.detector import DetectorConfig
-from particleforge.config.load import inner_model
+from particleforge.config.explain import inner_model
 from particleforge.config.published import PublishedConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from particleforge.config.base import SECRET, Block
-from particleforge.config.space import ParameterConfig, check_paths
+from particleforge.config.base import SECRET, Block, PathText
+from particleforge.config.space import ParameterConfig
+from particleforge.config.space_checks import check_paths
 
 _BUDGETS = ("min_steps", "min_epochs", "min_events")
 
@@ -138,7 +139,7 @@ class HpoConfig(Block):
     confirm_trials: int = Field(
         3, ge=1, description="how many of the best configurations are trained from further seeds"
     )
-    warm_start: tuple[str, ...] = Field(
+    warm_start: tuple[PathText, ...] = Field(
         (),
         description=(
             "trials.csv or best.yaml of other searches, whose best configurations are tried first"

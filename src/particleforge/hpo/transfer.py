@@ -23,7 +23,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from particleforge.config.best import BestConfig
-from particleforge.config.load import read_yaml, validate
+from particleforge.config.load import validate
+from particleforge.config.reader import read_yaml
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import active_parameters, apply_parameters
 from particleforge.errors import UserError
