@@ -6,6 +6,7 @@ of aliases would otherwise fill the memory. Every mistake is one line that names
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ import yaml
 from particleforge.errors import UserError, did_you_mean
 
 Tree = dict[str, Any]
+
+
+class _Unreadable(UserError):
+    """A text that is no YAML."""
+
 
 DEPTH_MAX = 40  # mappings and lists within each other
 _VALUES_MAX = 200_000  # keys and values, aliases written out
@@ -56,18 +62,20 @@ def parse_yaml(text: str, source: str) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError) as error:  # of a date, or of a number of 5000 digits
-        raise UserError(f"{source}: not readable as YAML: {error}") from error
+        raise _Unreadable(f"{source}: not readable as YAML: {error}") from error
 
 
-def check_arguments(entries: Iterable[str] | None) -> None:
-    """Raise a UserError for an entry ``name=value`` of ``--config`` that no file could hold.
+def check_given(arguments: Iterable[str] | None, files: Iterable[Path]) -> None:
+    """Raise a UserError for what Snakemake was given by ``--config`` and ``--configfile``.
 
-    Snakemake parses these itself and keeps the last of two equal keys.
+    It parses both itself and keeps the last of two equal keys. What is no YAML is a string to it.
     """
-    for entry in entries or ():
-        name, _, value = entry.partition("=")
-        if value.lstrip()[:1] in ("{", "["):
+    for argument in arguments or ():
+        name, _, value = argument.partition("=")
+        with suppress(_Unreadable):
             parse_yaml(value, f"--config {name}")
+    for file in files:
+        read_yaml(file)
 
 
 def check_size(tree: Any, source: str) -> None:
@@ -83,11 +91,16 @@ def _check_depth(text: str, source: str) -> None:
             depth += 1
             if depth > DEPTH_MAX:
                 raise UserError(
-                    f"{source}: line {event.start_mark.line + 1}: nested deeper than {DEPTH_MAX}"
-                    " levels; no setting is"
+                    f"{source}: line {_line(event)}: nested deeper than {DEPTH_MAX} levels; no setting"
+                    " is"
                 )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+def _line(item: yaml.Event | yaml.Node) -> int:
+    assert item.start_mark is not None
+    return item.start_mark.line + 1
 
 
 def _check_size(root: Any, children: Callable[[Any], Iterable[Any]], source: str) -> None:
@@ -127,7 +140,7 @@ def _check_keys(node: yaml.Node, source: str, prefix: str, seen: set[int]) -> No
         return
     lines: dict[str, int] = {}
     for key, child in node.value:
-        line = key.start_mark.line + 1
+        line = _line(key)
         if key.tag == "tag:yaml.org,2002:merge":
             continue
         if key.tag != "tag:yaml.org,2002:str":

@@ -89,7 +89,8 @@ def gather_learning(
 ) -> Learning:
     """Read the results of search, training and export."""
     best = read_yaml(hpo_best)
-    searched = {name: best[name] for name in ("model", "training") if name in best}
+    blocks = ("model", "training")
+    searched: dict[str, Any] = {name: best[name] for name in blocks if name in best}
     table = pd.read_csv(hpo_trials, dtype={"config": str})
     trials, trials_text = _trials(table)
     cost, cost_text = _cost(table, best["config"])
