@@ -22,7 +22,7 @@ class Block(BaseModel):
     @classmethod
     def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         if _holds_boolean(value) and not _takes_booleans(cls, str(info.field_name)):
-            raise PydanticCustomError("boolean", "must be no boolean")
+            raise PydanticCustomError("boolean", "must not be a boolean")
         return value
 
 

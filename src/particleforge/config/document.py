@@ -37,8 +37,9 @@ _INTRODUCTION = """# Configuration
 | `published/<name>.yaml` | a published data set and its samples, which `simulation.published` names ([docs/real-data.md](../docs/real-data.md)) |
 
 Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the command line are YAML and merge
-deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. A
-wrong key, type or range stops the run with one line that names file, key, value and what is allowed.
+deeply: `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`. Keys carry their unit. All
+layers are merged before they are checked. A wrong key, type or range stops the run with one line that names the last file that
+set the key, the key, its value and what is allowed; so does a key that a file gives twice.
 
 The schemas in `workflow/schemas` give completion in editors:
 `# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.
