@@ -1,4 +1,4 @@
-"""Where commands find the configuration and the Snakefile, and what they say where there is none."""
+"""Where commands find the configuration and the Snakefile, and what they say of none."""
 
 import re
 import shutil
@@ -84,7 +84,7 @@ def test_without_configuration_every_command_says_where_it_looked(
 def test_without_configuration_status_says_where_it_looked(
     no_checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit, match="error: Snakefile: neither here nor in .*; name it with"):
+    with pytest.raises(SystemExit, match=r"error: Snakefile: neither here nor in .*; name it with"):
         run(monkeypatch, "status")
     (no_checkout / "Snakefile").touch()
     with pytest.raises(SystemExit, match=rf"none in {re.escape(str(no_checkout))}/config; run in"):

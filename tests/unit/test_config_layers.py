@@ -68,21 +68,81 @@ SPACE = {"model.width": {"type": "categorical", "choices": [32, 64]}}
         # an unknown key: the one that has it
         ({"training": {"steps": 1}}, {"training": {"max_steps": 5}}, {}, "config.yaml", "unknown"),
         # several keys: the last that set one of them
-        ({"model": {"n_heads": 3}}, {"model": {"width": 64}}, {"model": {"n_layers": 2}}, "mine.yaml", "n_heads = 3"),
-        ({"model": {"n_heads": 3}}, {"model": {"n_layers": 2}}, {"seed": 3}, "config.yaml", "n_heads = 3"),
-        ({"training": {"schedule_steps": 5}}, {}, {"training": {"ranks": 2}}, "config.yaml", "ends the cosine"),
+        (
+            {"model": {"n_heads": 3}},
+            {"model": {"width": 64}},
+            {"model": {"n_layers": 2}},
+            "mine.yaml",
+            "n_heads = 3",
+        ),
+        (
+            {"model": {"n_heads": 3}},
+            {"model": {"n_layers": 2}},
+            {"seed": 3},
+            "config.yaml",
+            "n_heads = 3",
+        ),
+        (
+            {"training": {"schedule_steps": 5}},
+            {},
+            {"training": {"ranks": 2}},
+            "config.yaml",
+            "ends the cosine",
+        ),
         # of several blocks
-        ({"training": {"compile": True, "ranks": 2}}, {"training": {"parallelism": "fsdp"}}, {"model": {"width": 64}}, "mine.yaml", "training.compile"),
-        ({"hpo": {"space": SPACE}}, {"model": {"n_heads": 5, "width": 40}}, {"training": {"ranks": 1}}, "mine.yaml", "model.width = 32"),
+        (
+            {"training": {"compile": True, "ranks": 2}},
+            {"training": {"parallelism": "fsdp"}},
+            {"model": {"width": 64}},
+            "mine.yaml",
+            "training.compile",
+        ),
+        (
+            {"hpo": {"space": SPACE}},
+            {"model": {"n_heads": 5, "width": 40}},
+            {"training": {"ranks": 1}},
+            "mine.yaml",
+            "model.width = 32",
+        ),
         # in a space
-        ({"hpo": {"space": {"model.widht": SPACE["model.width"]}}}, {"model": {"width": 64}}, {"hpo": {"eta": 3}}, "config.yaml", "no setting 'model.widht'"),
-        ({"hpo": {"space_from": "small"}}, {"hpo": {"space": {"model.n_layers": {"low": 9}}}}, {"hpo": {"eta": 3}}, "mine.yaml", "low < high"),
-        ({}, {"hpo": {"space": {"model.n_layers": {"low": 9}}}}, {"hpo": {"eta": 3}}, "mine.yaml", "model.n_layers.type: required"),
+        (
+            {"hpo": {"space": {"model.widht": SPACE["model.width"]}}},
+            {"model": {"width": 64}},
+            {"hpo": {"eta": 3}},
+            "config.yaml",
+            "no setting 'model.widht'",
+        ),
+        (
+            {"hpo": {"space_from": "small"}},
+            {"hpo": {"space": {"model.n_layers": {"low": 9}}}},
+            {"hpo": {"eta": 3}},
+            "mine.yaml",
+            "low < high",
+        ),
+        (
+            {},
+            {"hpo": {"space": {"model.n_layers": {"low": 9}}}},
+            {"hpo": {"eta": 3}},
+            "mine.yaml",
+            "model.n_layers.type: required",
+        ),
         # a block that is none, which a later layer would hide
-        ({"training": 5}, {"training": {"max_steps": 5}}, {}, "config.yaml", "training: must hold keys"),
-        ({"training": {"loss": None}}, {"training": {"loss": {}}}, {}, "config.yaml", "training.loss: must hold keys"),
+        (
+            {"training": 5},
+            {"training": {"max_steps": 5}},
+            {},
+            "config.yaml",
+            "training: must hold keys",
+        ),
+        (
+            {"training": {"loss": None}},
+            {"training": {"loss": {}}},
+            {},
+            "config.yaml",
+            "training.loss: must hold keys",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_laid_to_the_last_layer_that_made_it(
     write: Write,
     config: dict[str, Any],
@@ -145,10 +205,16 @@ def test_old_values_say_their_new_name(write: Write, key: str, old: str, new: st
         ({"seed": True}, "seed"),
         ({"training": {"learning_rate": True}}, "training.learning_rate"),
         ({"training": {"max_train_events": False}}, "training.max_train_events"),
-        ({"scans": {"scaling_law": {"train_events": [True, 100]}}}, "scans.scaling_law.train_events"),
-        ({"scans": {"scaling_batch": {"learning_rates": {"adamw": True}}}}, "scans.scaling_batch.learning_rates"),
+        (
+            {"scans": {"scaling_law": {"train_events": [True, 100]}}},
+            "scans.scaling_law.train_events",
+        ),
+        (
+            {"scans": {"scaling_batch": {"learning_rates": {"adamw": True}}}},
+            "scans.scaling_batch.learning_rates",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_boolean_is_no_number(given: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=rf"--config: {key}: must not be a boolean"):
         load_run(CONFIG, given)
@@ -190,13 +256,35 @@ def test_braces_in_paths_are_refused(given: dict[str, Any]) -> None:
         ({"hpo": {"schedule_rungs": 10**30}}, "hpo.schedule_rungs: Input should be less"),
         ({"hpo": {"first_rung_slots": 10**6}}, "hpo.first_rung_slots: Input should be less"),
         ({"hpo": {"grid_points": 10**12, "sampler": "grid"}}, "hpo.grid_points: Input should be"),
-        ({"hpo": {"scheduler": "hyperband", "first_rung_slots": 10_000, "eta": 2, "n_rungs": 12}}, "jobs, at most 20000 can be planned; lower them"),
-        ({"hpo": {"scheduler": "sha", "first_rung_slots": 10_000}}, "results, at most 1000000 can be planned"),
-        ({"hpo": {"confirm_seeds": 100, "confirm_trials": 1000}}, "hpo.confirm_seeds = 100 make 990"),
-        ({"simulation": {"events_per_sample": 10**12}}, "simulation.events_per_sample: Input should be less"),
-        ({"simulation": {"events_per_sample": 10**9}}, "makes 2000000 files of a sample, at most 100000 can be; raise"),
+        (
+            {
+                "hpo": {
+                    "scheduler": "hyperband",
+                    "first_rung_slots": 10_000,
+                    "eta": 2,
+                    "n_rungs": 12,
+                }
+            },
+            "jobs, at most 20000 can be planned; lower them",
+        ),
+        (
+            {"hpo": {"scheduler": "sha", "first_rung_slots": 10_000}},
+            "results, at most 1000000 can be planned",
+        ),
+        (
+            {"hpo": {"confirm_seeds": 100, "confirm_trials": 1000}},
+            "hpo.confirm_seeds = 100 make 990",
+        ),
+        (
+            {"simulation": {"events_per_sample": 10**12}},
+            "simulation.events_per_sample: Input should be less",
+        ),
+        (
+            {"simulation": {"events_per_sample": 10**9}},
+            "makes 2000000 files of a sample, at most 100000 can be; raise",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_would_explode_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError) as refused:
         load_run(CONFIG, given)

@@ -12,7 +12,7 @@ SECRET = "secret"  # type of an error whose message must not repeat the value
 
 
 class Block(BaseModel):
-    """A block of the configuration: no unknown keys, no boolean for a number, and no later change."""
+    """A block of the configuration: no unknown keys, no booleans for numbers, no later change."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False

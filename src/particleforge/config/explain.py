@@ -1,8 +1,8 @@
 """One line for a mistake in the configuration: source, key, what is wrong, what is allowed.
 
-Layers are merged first and validated once, so a mistake belongs to the merge. It is laid to the last
-layer that set the key; for a conflict of several keys, to the last layer that set one of those that
-the message names; else to the last that set anything in the block.
+Layers are merged first and validated once, so a mistake belongs to the merge. It is laid to the
+last layer that set the key; for a conflict of several keys, to the last layer that set one of those
+that the message names; else to the last that set anything in the block.
 """
 
 import re
@@ -25,7 +25,7 @@ _SPACE = ("hpo", "space")  # keys there hold dots
 def explain(
     error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], lacking: str
 ) -> str:
-    """Turn the first of pydantic's errors into one line; ``lacking`` is where missing keys belong."""
+    """Turn the first of pydantic's errors into one line; missing keys belong to ``lacking``."""
     first = error.errors()[0]
     location = tuple(part for part in first["loc"] if part != "[key]")
     kind = first["type"]
@@ -53,7 +53,7 @@ def explain(
 
 
 def inner_model(annotation: Any) -> Any:
-    """Return the model in ``tuple[Model, ...]``, ``dict[str, Model]``, ``Model | None``, or the same."""
+    """Return the model in ``tuple[Model, ...]``, ``dict[str, Model]`` and the like, or the same."""
     for argument in getattr(annotation, "__args__", ()):
         found = inner_model(argument)
         if isinstance(found, type) and issubclass(found, BaseModel):

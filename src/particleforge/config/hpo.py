@@ -291,8 +291,8 @@ class HpoConfig(Block):
         if (waits := waits + further * slots) > _WAITS_MAX:
             raise ValueError(
                 f"hpo.first_rung_slots = {self.first_rung_slots} with hpo.scheduler ="
-                f" {self.scheduler} and {further} trainings of hpo.confirm_seeds makes jobs wait for"
-                f" {waits} results, at most {_WAITS_MAX} can be planned; lower them"
+                f" {self.scheduler} and {further} trainings of hpo.confirm_seeds makes jobs wait"
+                f" for {waits} results, at most {_WAITS_MAX} can be planned; lower them"
             )
         return self
 

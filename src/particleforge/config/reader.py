@@ -1,8 +1,8 @@
 """The one reader of YAML: what every configuration file, ``--set`` and ``--config`` go through.
 
 YAML text -> plain Python values. Beyond what PyYAML refuses, a key may stand only once in its
-mapping, keys are text, and a text holds so much at most, aliases written out: a few lines of aliases
-of aliases would otherwise fill the memory. Every mistake is one line that names the source.
+mapping, keys are text, and a text holds so much at most, aliases written out: a few lines of
+aliases of aliases would otherwise fill the memory. Every mistake is one line that names the source.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +17,7 @@ from particleforge.errors import UserError, did_you_mean
 Tree = dict[str, Any]
 
 
-class _Unreadable(UserError):
+class _UnreadableError(UserError):
     """A text that is no YAML."""
 
 
@@ -48,7 +48,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what a YAML text holds; UserError, in the name of ``source``, if it is not readable."""
+    """Return what a YAML text holds; a UserError in the name of ``source`` if it is unreadable."""
     try:
         _check_depth(text, source)
         loader = _Loader(text)
@@ -62,7 +62,7 @@ def parse_yaml(text: str, source: str) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError) as error:  # of a date, or of a number of 5000 digits
-        raise _Unreadable(f"{source}: not readable as YAML: {error}") from error
+        raise _UnreadableError(f"{source}: not readable as YAML: {error}") from error
 
 
 def check_given(arguments: Iterable[str] | None, files: Iterable[Path]) -> None:
@@ -72,7 +72,7 @@ def check_given(arguments: Iterable[str] | None, files: Iterable[Path]) -> None:
     """
     for argument in arguments or ():
         name, _, value = argument.partition("=")
-        with suppress(_Unreadable):
+        with suppress(_UnreadableError):
             parse_yaml(value, f"--config {name}")
     for file in files:
         read_yaml(file)
@@ -91,8 +91,8 @@ def _check_depth(text: str, source: str) -> None:
             depth += 1
             if depth > DEPTH_MAX:
                 raise UserError(
-                    f"{source}: line {_line(event)}: nested deeper than {DEPTH_MAX} levels; no setting"
-                    " is"
+                    f"{source}: line {_line(event)}: nested deeper than {DEPTH_MAX} levels;"
+                    " no setting is"
                 )
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1

@@ -1,8 +1,8 @@
 """Which trials ``hpo.pin_trial`` names, and why it may name none that could win.
 
 Asked when the winner is chosen and, by the table of the last search, when the workflow is parsed:
-Snakemake deletes the old ``best.yaml`` before the job that would refuse a wrong pin starts. Light on
-purpose: the workflow's rules import it while they are parsed.
+Snakemake deletes the old ``best.yaml`` before the job that would refuse a wrong pin starts. Light
+on purpose: the workflow's rules import it while they are parsed.
 """
 
 import csv
@@ -25,7 +25,7 @@ class Pinnable(NamedTuple):
 
 
 def check_pin(pin: int | str, trials: Sequence[Pinnable], table: str = "trials.csv") -> None:
-    """Raise a UserError unless ``pin`` names a trial, by number or configuration, that ended well."""
+    """Raise a UserError unless ``pin`` names a trial that ended well, by number or configuration."""
     named = [t for t in trials if pin in (t.number, t.config)]
     if not named:
         known = sorted({t.config for t in trials})
