@@ -17,7 +17,7 @@ _BUDGETS = ("min_steps", "min_epochs", "min_events")
 
 
 def _without_removed(space: Any) -> Any:
-    """Drop parameters set to null: how a preset takes a parameter out of the space of config.yaml."""
+    """Drop parameters set to null: so a preset takes one out of the space of config.yaml."""
     return (
         {path: parameter for path, parameter in space.items() if parameter is not None}
         if isinstance(space, Mapping)
@@ -26,10 +26,9 @@ def _without_removed(space: Any) -> Any:
 
 
 class HpoConfig(Block):
-    """A search as a static graph of jobs (docs/hpo.md): of rung to rung eta times fewer slots of
-    eta times the budget.
+    """A search as a static graph of jobs (docs/hpo.md).
 
-    The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
+    From rung to rung there are eta times fewer slots, of eta times the budget. The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
     """
 
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(

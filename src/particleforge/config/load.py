@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=Block)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """Return ``base`` with ``over`` laid over it: mappings merge deeply, anything else is replaced."""
+    """Return ``base`` with ``over`` laid over it: mappings merge deeply, all else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -39,7 +39,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return what differs between two trees of plain values, as ``"a.b: 1 -> 2"``, by dotted path."""
+    """Return what differs between two trees of plain values, as ``"a.b: 1 -> 2"``, by path."""
     found = []
     for key in sorted({*old, *new}):
         before, now = old.get(key), new.get(key)
@@ -120,19 +120,19 @@ def _check_blocks(
 
 
 def _check_published(config_dir: Path, run: RunConfig) -> None:
-    """Raise a UserError for a published data set that has no effect, or none that could be meant."""
+    """Raise a UserError for a published data set that has no effect, or no sensible one."""
     name = run.simulation.published
     if name is None:
         return
     if run.simulation.backend != "files":
         raise UserError(
-            f"simulation.published: {name} describes files; set simulation.backend: files, or take it"
-            " out"
+            f"simulation.published: {name} describes files; set simulation.backend: files, or take"
+            " it out"
         )
     if (made_with := load_published(config_dir, name).detector) not in run.detector:
         raise UserError(
-            f"simulation.published: {name} is of detector {made_with}, not {', '.join(run.detector)};"
-            " choose it, or copy that file"
+            f"simulation.published: {name} is of detector {made_with}, not"
+            f" {', '.join(run.detector)}; choose it, or copy that file"
         )
 
 

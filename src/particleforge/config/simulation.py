@@ -44,8 +44,8 @@ class SimulationConfig(Block):
     published: str | None = Field(
         None,
         description=(
-            "file of config/published that describes a published data set; its samples take the place"
-            " of the detector's"
+            "file of config/published that describes a published data set; its samples take the"
+            " place of the detector's"
         ),
     )
     fetch: FetchConfig = FetchConfig()

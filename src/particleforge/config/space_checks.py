@@ -40,8 +40,7 @@ GRID_POINTS_MAX = 10_000
 def check_space(
     space: Mapping[str, ParameterConfig], model: ModelConfig, training: TrainingConfig
 ) -> None:
-    """Raise a ValueError unless every value, and every pair of values, of the space makes valid
-    settings.
+    """Raise a ValueError unless every value of the space, and every pair, makes valid settings.
 
     Pairs find what single values cannot, e.g. a number of heads that does not divide a width. The
     other searched parameters keep their first value meanwhile, or one that a condition needs, so
@@ -104,9 +103,7 @@ def check_grid(
     model: ModelConfig,
     training: TrainingConfig,
 ) -> None:
-    """Raise a ValueError unless the grid has at least ``n_wanted`` points, and not so many that no
-    search visits them.
-    """
+    """Raise a ValueError unless the grid has ``n_wanted`` points or more, but not far too many."""
     named = {*space, *(parent for parameter in space.values() for parent in parameter.when)}
     small = all(parameter.n_levels <= GRID_POINTS_MAX for parameter in space.values())
     points = (
@@ -141,8 +138,9 @@ def _needed(
 
 
 def check_paths(space: Mapping[str, ParameterConfig]) -> None:
-    """Raise a ValueError unless every path names a setting that may be searched, with values of its
-    type, and so do conditions.
+    """Raise a ValueError unless every path names a setting that may be searched.
+
+    Its values must be of its type, and so must those of conditions.
     """
     settings = _settings()
     searchable = {path: field for path, field in settings.items() if path not in DECIDED_BY_SEARCH}
