@@ -13,7 +13,9 @@ import yaml
 
 from particleforge.config import settings as stage
 from particleforge.config.detector import DetectorConfig
+from particleforge.config.home import find_config_dir, find_snakefile
 from particleforge.config.load import load_detector, load_run, merge
+from particleforge.config.reader import parse_yaml
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
 from particleforge.logs import log_to_terminal, one_line_errors
@@ -36,7 +38,13 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="A setting, e.g. training.max_steps=500; can be repeated."),
 ]
-ConfigDir = Annotated[Path, typer.Option(help="Folder with config.yaml, presets/ and detectors/.")]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with config.yaml, presets/ and detectors/; default is ./config, else the"
+        " shipped one."
+    ),
+]
 Output = Annotated[Path, typer.Option(help="File to write.")]
 Input = Annotated[Path, typer.Option("--input", help="File to read.", exists=True, dir_okay=False)]
 Inputs = Annotated[
@@ -51,7 +59,7 @@ WorkDir = Annotated[
     ),
 ]
 
-_CONFIG = Path("config")
+_CONFIG: Path | None = None
 _WORK = Path("checks_work")
 
 
@@ -62,10 +70,7 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
         key, separator, value = assignment.partition("=")
         if not separator or not key:
             raise UserError(f"--set {assignment}: must read key=value, e.g. training.max_steps=500")
-        try:
-            nested: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {assignment}: not readable as YAML: {error}") from error
+        nested: Any = parse_yaml(value, f"--set {assignment}")
         for part in reversed(key.split(".")):
             nested = {part: nested}
         found = merge(found, nested)
@@ -73,11 +78,12 @@ def _overrides(preset: str | None, assignments: list[str] | None) -> dict[str, A
 
 
 def _load(
-    detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path
+    detector: str, preset: str | None, assignments: list[str] | None, config_dir: Path | None
 ) -> tuple[RunConfig, DetectorConfig]:
     overrides = merge(_overrides(preset, assignments), {"detector": [detector]})
-    run = load_run(config_dir, overrides, "--set")
-    return run, load_detector(config_dir, detector, run.simulation.published)
+    folder = find_config_dir(config_dir)
+    run = load_run(folder, overrides, "--set")
+    return run, load_detector(folder, detector, run.simulation.published)
 
 
 @app.command()
@@ -426,7 +432,7 @@ def inspect(
         typer.Option(help="Whose branch map to apply; default is the first of config.yaml."),
     ] = None,
     config_dir: Annotated[
-        Path,
+        Path | None,
         typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/."),
     ] = _CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -437,8 +443,9 @@ def inspect(
     """
     from particleforge.inputs.inspection import inspect_file
 
-    name = detector or load_run(config_dir).detector[0]
-    found = inspect_file(file, load_detector(config_dir, name))
+    config_folder = find_config_dir(config_dir)
+    name = detector or load_run(config_folder).detector[0]
+    found = inspect_file(file, load_detector(config_folder, name))
     typer.echo(json.dumps(found.plain(), indent=2) if as_json else found.text())
     if found.refused is not None:
         raise typer.Exit(1)
@@ -476,7 +483,7 @@ def status(
     ] = None,
 ) -> None:
     """Show what exists here, what is stale and why, and what the workflow would run."""
-    from particleforge.orchestration.status import find_snakefile, read_status
+    from particleforge.orchestration.status import read_status
 
     overrides = _overrides(preset, set_) | ({"detector": detector} if detector else {})
     typer.echo(read_status(snakefile or find_snakefile(), overrides).text())
@@ -513,10 +520,11 @@ def hpo_status(
     else:
         chosen = {"detector": detector} if detector else {}
         folder = {"results_dir": str(results)} if results else {}
-        run = load_run(config_dir, _overrides(preset, set_) | chosen | folder, "--set")
+        config_folder = find_config_dir(config_dir)
+        run = load_run(config_folder, _overrides(preset, set_) | chosen | folder, "--set")
         paths, found = Paths(run.results_dir), []
         for name in run.detector:
-            settings = stage.HpoSettings.of(run, load_detector(config_dir, name))
+            settings = stage.HpoSettings.of(run, load_detector(config_folder, name))
             manifest, work_dir = (
                 Path(pattern.format(detector=name)) for pattern in (paths.manifest, paths.hpo_work)
             )
@@ -552,7 +560,11 @@ def check_cluster(
     from particleforge.orchestration.cluster.check import check_cluster as run_check
 
     found = run_check(
-        profile, _overrides(preset, set_), [config_dir.absolute()], kind or list(KINDS), timeout_s
+        profile,
+        _overrides(preset, set_),
+        [find_config_dir(config_dir).absolute()],
+        kind or list(KINDS),
+        timeout_s,
     )
     for finding in found:
         typer.echo(finding.line())

@@ -13,12 +13,11 @@ from particleforge.config.model import ModelConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import (
-    DECIDED_BY_SEARCH,
     ParameterConfig,
     active_parameters,
     apply_parameters,
-    check_space,
 )
+from particleforge.config.space_checks import DECIDED_BY_SEARCH, check_space
 from particleforge.config.training import TrainingConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag

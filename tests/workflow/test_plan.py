@@ -202,6 +202,13 @@ def test_shipped_presets_plan_for_every_detector(tmp_path, detector, preset):
     assert set(jobs) == rules_of(STAGES)
 
 
+def test_the_largest_preset_plans(tmp_path):
+    jobs = Chain.new(tmp_path / "new").planned(config=("preset=large",))
+    assert set(jobs) == rules_of(STAGES)
+    assert jobs["simulate_events"] == 10 * jobs["build_dataset"] > 1000
+    assert jobs["run_hpo_slot"] == (27 + 9 + 3 + 1) + (12 + 4 + 1) + (6 + 2)
+
+
 def test_the_search_is_a_static_dag(tmp_path):
     chain = Chain.new(tmp_path / "new")
     for scheduler, slots in (("asha", 9 + 3 + 1), ("hyperband", 9 + 3 + 1 + 5 + 1 + 3)):

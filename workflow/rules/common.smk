@@ -5,11 +5,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from particleforge.config import settings as stage
+from particleforge.config.reader import check_given
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS, SCAN_PLOTS
 from particleforge.orchestration.workflow import Workflow
 
 try:
+    GIVEN = workflow.config_settings
+    check_given(GIVEN.config_args, GIVEN.configfiles)
     RUN = Workflow([Path("config"), Path(workflow.basedir) / "config"], config)
     RUN.freeze(workflow)
 except UserError as error:

@@ -1,9 +1,19 @@
 """What all blocks of the configuration share."""
 
-from collections.abc import Sized
-from typing import Annotated
+from collections.abc import Iterable, Sized
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 SECRET = "secret"  # type of an error whose message must not repeat the value
 
@@ -16,8 +26,52 @@ def is_empty(values: Sized) -> bool:
 
 
 class Block(BaseModel):
-    """A block of the configuration: no unknown keys, and no changes after validation."""
+    """A block of the configuration: no unknown keys, no booleans for numbers, no later change."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if _holds_boolean(value) and not _takes_booleans(cls, str(info.field_name)):
+            raise PydanticCustomError("boolean", "must not be a boolean")
+        return value
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return isinstance(value, bool)
+    return any(isinstance(item, bool) for item in value)
+
+
+@cache
+def _takes_booleans(block: type[Block], field: str) -> bool:
+    """Return whether a field takes booleans, or what another block checks."""
+    return any(
+        kind in (bool, Any) or (isinstance(kind, type) and issubclass(kind, BaseModel))
+        for kind in _types(block.model_fields[field].annotation)
+    )
+
+
+def _types(annotation: Any) -> Iterable[Any]:
+    """Yield an annotation and all types within it."""
+    yield annotation
+    for argument in get_args(annotation):
+        yield from _types(argument)
+
+
+def _path(text: str) -> str:
+    if "{" in text or "}" in text:
+        raise ValueError("must have no { or }, which would be wildcards of the workflow")
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:  # ~name of nobody
+        raise ValueError(f"{error}") from None
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+"""A path as it is written, ``~`` expanded."""

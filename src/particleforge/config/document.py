@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from particleforge.artefacts import write_text
 from particleforge.config.detector import DetectorConfig
-from particleforge.config.load import inner_model
+from particleforge.config.explain import inner_model
 from particleforge.config.published import PublishedConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
@@ -41,8 +41,9 @@ names ([docs/real-data.md](../docs/real-data.md)) |
 Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the
 command line are YAML and merge deeply:
 `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`.
-Keys carry their unit. A wrong key, type or range stops the run with one line that names file, key,
-value and what is allowed.
+Keys carry their unit. All layers are merged before they are checked. A wrong key, type or range
+stops the run with one line that names the last file that set the key, the key, its value and what
+is allowed; so does a key that a file gives twice.
 
 The schemas in `workflow/schemas` give completion in editors:
 `# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.

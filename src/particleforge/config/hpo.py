@@ -7,14 +7,17 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from particleforge.config.base import SECRET, Block
-from particleforge.config.space import ParameterConfig, check_paths
+from particleforge.config.base import SECRET, Block, PathText
+from particleforge.config.space import ParameterConfig
+from particleforge.config.space_checks import check_paths
 
+JOBS_MAX = 20_000  # of one search; a plan takes a millisecond for each
+_WAITS_MAX = 1_000_000  # results that its jobs wait for, all together
 _BUDGETS = ("min_steps", "min_epochs", "min_events")
 
 
 def _without_removed(space: Any) -> Any:
-    """Drop parameters set to null, which a preset takes out of the space of config.yaml."""
+    """Drop parameters set to null: so a preset takes one out of the space of config.yaml."""
     return (
         {path: parameter for path, parameter in space.items() if parameter is not None}
         if isinstance(space, Mapping)
@@ -39,7 +42,9 @@ class HpoConfig(Block):
     sampler: Literal[
         "joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"
     ] = Field("joint_gp", description="proposes the configurations of the first rung")
-    grid_points: int = Field(4, ge=1, description="values of a continuous parameter in a grid")
+    grid_points: int = Field(
+        4, ge=1, le=10_000, description="values of a continuous parameter in a grid"
+    )
     promotion: Literal["measured", "predicted"] = Field(
         "predicted",
         description=(
@@ -48,12 +53,14 @@ class HpoConfig(Block):
         ),
     )
     first_rung_slots: int = Field(
-        9, ge=1, description="configurations tried at the smallest budget"
+        9, ge=1, le=10_000, description="configurations tried at the smallest budget"
     )
-    eta: int = Field(3, ge=2, description="reduction factor: the share of trials promoted is 1/eta")
-    n_rungs: int = Field(3, ge=1)
+    eta: int = Field(
+        3, ge=2, le=100, description="reduction factor: the share of trials promoted is 1/eta"
+    )
+    n_rungs: int = Field(3, ge=1, le=16)
     n_brackets: int | None = Field(
-        None, ge=1, description="brackets of hyperband; default is n_rungs"
+        None, ge=1, le=16, description="brackets of hyperband; default is n_rungs"
     )
     min_steps: int | None = Field(
         None,
@@ -77,16 +84,20 @@ class HpoConfig(Block):
     schedule_rungs: int | None = Field(
         None,
         ge=1,
+        le=32,
         description=(
             "instead of schedule_steps: rungs that the schedule spans; default is n_rungs. Fix it"
             " to add rungs later"
         ),
     )
     ranks: int = Field(
-        1, ge=1, description="DDP processes of one trial; with rasda in the first rung"
+        1, ge=1, le=100_000, description="DDP processes of one trial; with rasda in the first rung"
     )
     ranks_factor: int = Field(
-        2, ge=1, description="with rasda: growth of ranks and elements_per_batch from rung to rung"
+        2,
+        ge=1,
+        le=16,
+        description="with rasda: growth of ranks and elements_per_batch from rung to rung",
     )
     ranks_per_node_max: int | None = Field(
         None,
@@ -131,15 +142,19 @@ class HpoConfig(Block):
     confirm_seeds: int = Field(
         1,
         ge=1,
+        le=100,
         description=(
             "seeds of the best configurations, the search's own included, over whose mean the"
             " winner is chosen"
         ),
     )
     confirm_trials: int = Field(
-        3, ge=1, description="how many of the best configurations are trained from further seeds"
+        3,
+        ge=1,
+        le=1000,
+        description="how many of the best configurations are trained from further seeds",
     )
-    warm_start: tuple[str, ...] = Field(
+    warm_start: tuple[PathText, ...] = Field(
         (),
         description=(
             "trials.csv or best.yaml of other searches, whose best configurations are tried first"
@@ -255,6 +270,30 @@ class HpoConfig(Block):
             raise ValueError(
                 f"hpo.n_brackets = {self.n_brackets} leaves bracket {self.n_rungs} without a rung;"
                 f" at most n_rungs = {self.n_rungs}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _graph_can_be_planned(self) -> Self:
+        further = self.confirm_trials * (self.confirm_seeds - 1)
+        slots = waits = 0
+        for bracket, new in enumerate(self.new_configurations):
+            below = 0
+            for _ in range(bracket, 1 if self.scheduler == "none" else self.n_rungs):
+                slots += new
+                waits += new * (below if self.scheduler == "sha" else min(below, 2 * self.eta - 1))
+                below, new = new, new // self.eta
+        if slots + further > JOBS_MAX:
+            raise ValueError(
+                f"hpo.first_rung_slots = {self.first_rung_slots}, hpo.confirm_trials ="
+                f" {self.confirm_trials} and hpo.confirm_seeds = {self.confirm_seeds} make"
+                f" {slots + further} jobs, at most {JOBS_MAX} can be planned; lower them"
+            )
+        if (waits := waits + further * slots) > _WAITS_MAX:
+            raise ValueError(
+                f"hpo.first_rung_slots = {self.first_rung_slots} with hpo.scheduler ="
+                f" {self.scheduler} and {further} trainings of hpo.confirm_seeds makes jobs wait"
+                f" for {waits} results, at most {_WAITS_MAX} can be planned; lower them"
             )
         return self
 

@@ -1,50 +1,34 @@
 """Read, merge and validate the configuration.
 
-Every mistake becomes one line that names file, key, value and what is allowed.
+All layers are merged first and validated once. Every mistake becomes one line that names file, key,
+value and what is allowed (``explain``).
 
 Order of precedence: defaults of the models < ``config/spaces/<hpo.space_from>.yaml`` <
 ``config/config.yaml`` < ``config/presets/<preset>.yaml`` < overrides (Snakemake's ``--config``, the
 command line's ``--set``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from particleforge.config.base import SECRET, Block
+from particleforge.config.base import Block
 from particleforge.config.detector import DetectorConfig
+from particleforge.config.explain import Layer, explain
 from particleforge.config.published import PublishedConfig
+from particleforge.config.reader import Tree, check_size, read_yaml
+from particleforge.config.renamed import check_renamed
 from particleforge.config.run import RunConfig
-from particleforge.errors import UserError, did_you_mean
+from particleforge.config.strings import read_strings
+from particleforge.errors import UserError
 
 Model = TypeVar("Model", bound=Block)
-Tree = dict[str, Any]
-
-
-def read_yaml(path: Path) -> Tree:
-    """Return the mapping in a YAML file; anything else is a UserError."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        names = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise UserError(
-            f"{path}: no such file; there are:"
-            f" {', '.join(names) or 'none'}{did_you_mean(path.stem, names)}"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold keys and values, found a {type(content).__name__}")
-    return content
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """Return ``base`` overlaid with ``over``: mappings merge deeply, anything else is replaced."""
+    """Return ``base`` with ``over`` laid over it: mappings merge deeply, all else is replaced."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -55,7 +39,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the differences of two trees of plain values, as ``"a.b: 1 -> 2"``, by dotted path."""
+    """Return what differs between two trees of plain values, as ``"a.b: 1 -> 2"``, by path."""
     found = []
     for key in sorted({*old, *new}):
         before, now = old.get(key), new.get(key)
@@ -66,12 +50,26 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def validate(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Return the validated model; the first mistake is raised as a UserError."""
+def validate(
+    model: type[Model],
+    content: Mapping[str, Any],
+    source: str,
+    below: Sequence[Layer] = (),
+    lacking: str | None = None,
+) -> Model:
+    """Return the validated model of ``content``, laid over the layers ``below`` it, lowest first.
+
+    The first mistake is raised as a UserError; what no layer has is laid to the source ``lacking``,
+    by default the last.
+    """
+    layers = [*below, (source, content)]
+    merged: Tree = {}
+    for _, layer in layers:
+        merged = merge(merged, layer)
     try:
-        return model.model_validate(content)
+        return model.model_validate(merged)
     except ValidationError as error:
-        raise UserError(_explain(error, model, source)) from None
+        raise UserError(explain(error, model, layers, lacking or source)) from None
 
 
 def load_run(
@@ -83,27 +81,46 @@ def load_run(
 
     Mistakes in these are laid to their source.
     """
-    overrides = _with_detectors_as_list(overrides or {})
-    base = _with_detectors_as_list(read_yaml(config_dir / "config.yaml"))
-    preset = str(merge(base, overrides).get("preset", RunConfig.model_fields["preset"].default))
+    check_size(overrides or {}, source_of_overrides)
+    file = config_dir / "config.yaml"
+    base = _layer(read_yaml(file), str(file))
+    top = _layer(read_strings(overrides or {}, RunConfig, source_of_overrides), source_of_overrides)
+    preset = str(merge(base, top).get("preset", RunConfig.model_fields["preset"].default))
     preset_file = config_dir / "presets" / f"{preset}.yaml"
-    preset_content = _with_detectors_as_list(read_yaml(preset_file))
-    layers = [
-        (config_dir / "config.yaml", base),
-        *_shipped_space(config_dir, base, preset_content, overrides),
-        (preset_file, preset_content),
-        (source_of_overrides, overrides),
-    ]
-    content: Tree = {}
-    for source, layer in layers:  # validated one by one so that a mistake is laid to its file
-        content = merge(content, layer)
-        run = validate(RunConfig, content, str(source))
+    middle = _layer(read_yaml(preset_file), str(preset_file))
+    layers = [(str(file), base), (str(preset_file), middle)]
+    space = _shipped_space(config_dir, merge(merge(base, middle), top))
+    run = validate(RunConfig, top, source_of_overrides, [*space, *layers], lacking=str(file))
     _check_published(config_dir, run)
     return run
 
 
+def _layer(content: Mapping[str, Any], source: str) -> Tree:
+    """Return one layer of a run's configuration with detectors as a list.
+
+    UserError for a name of the past, and for a block that is none, which a later layer would hide.
+    """
+    check_renamed(content, source)
+    _check_blocks(content, RunConfig, source, "")
+    return _with_detectors_as_list(content)
+
+
+def _check_blocks(
+    content: Mapping[str, Any], model: type[BaseModel], source: str, prefix: str
+) -> None:
+    for name, field in model.model_fields.items():
+        block = field.annotation
+        if name not in content or not isinstance(block, type) or not issubclass(block, BaseModel):
+            continue
+        if not isinstance(content[name], Mapping):
+            raise UserError(
+                f"{source}: {prefix}{name}: must hold keys and values (got {content[name]!r})"
+            )
+        _check_blocks(content[name], block, source, f"{prefix}{name}.")
+
+
 def _check_published(config_dir: Path, run: RunConfig) -> None:
-    """Raise a UserError for a published data set that has no effect, or an unintended one."""
+    """Raise a UserError for a published data set that has no effect, or no sensible one."""
     name = run.simulation.published
     if name is None:
         return
@@ -119,30 +136,14 @@ def _check_published(config_dir: Path, run: RunConfig) -> None:
         )
 
 
-def _shipped_space(config_dir: Path, base: Tree, *over: Tree) -> list[tuple[Path, Tree]]:
-    """Return the layer of the file that ``hpo.space_from`` names, if it names one.
-
-    What ``base`` says of the space lies over it.
-    """
-    merged = base
-    for layer in over:
-        merged = merge(merged, layer)
-    block, own = merged.get("hpo"), base.get("hpo")
+def _shipped_space(config_dir: Path, merged: Tree) -> list[Layer]:
+    """Return the layer of the file that ``hpo.space_from`` names, if it names one."""
+    block = merged.get("hpo")
     name = block.get("space_from") if isinstance(block, Mapping) else None
     if not isinstance(name, str):
         return []
     path = config_dir / "spaces" / f"{name}.yaml"
-    shipped: Tree = {"hpo": {"space": read_yaml(path)}}
-    return [
-        (
-            path,
-            (
-                merge(shipped, {"hpo": {"space": own["space"]}})
-                if isinstance(own, Mapping) and "space" in own
-                else shipped
-            ),
-        )
-    ]
+    return [(str(path), {"hpo": {"space": read_yaml(path)}})]
 
 
 def load_published(config_dir: Path, name: str) -> PublishedConfig:
@@ -159,14 +160,15 @@ def load_detector(config_dir: Path, name: str, published: str | None = None) -> 
     """
     path = config_dir / "detectors" / f"{name}.yaml"
     content = read_yaml(path)
+    below: list[Layer] = []
     if (base := content.pop("extends", None)) is not None:
-        below = read_yaml(path.with_name(f"{base}.yaml"))
-        if "extends" in below:
+        file = path.with_name(f"{base}.yaml")
+        below = [(str(file), read_yaml(file))]
+        if "extends" in below[0][1]:
             raise UserError(
                 f"{path}: extends: {base} extends another itself; name a detector that stands alone"
             )
-        content = merge(below, content)
-    detector = validate(DetectorConfig, content, str(path))
+    detector = validate(DetectorConfig, content, str(path), below)
     described = load_published(config_dir, published) if published else None
     if described is None or described.detector != name:
         return detector
@@ -179,61 +181,3 @@ def _with_detectors_as_list(content: Mapping[str, Any]) -> Tree:
     if isinstance(merged.get("detector"), str):
         merged["detector"] = [name.strip() for name in merged["detector"].split(",")]
     return merged
-
-
-def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """Return the model that a validation error's location lies in."""
-    current: Any = model
-    for part in location:
-        if isinstance(part, int) or not (
-            isinstance(current, type) and issubclass(current, BaseModel)
-        ):
-            continue
-        if part not in current.model_fields:
-            return current
-        current = inner_model(current.model_fields[part].annotation)
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def inner_model(annotation: Any) -> Any:
-    """Return the model inside an annotation, or the annotation itself.
-
-    It is inside ``tuple[Model, ...]``, ``dict[str, Model]`` or ``Model | None``.
-    """
-    for argument in getattr(annotation, "__args__", ()):
-        found = inner_model(argument)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    return annotation
-
-
-def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """Turn the first of pydantic's errors into one line."""
-    first = error.errors()[0]
-    location = tuple(part for part in first["loc"] if part != "[key]")
-    key = ".".join(map(str, location)) or "(top level)"
-    if first["type"] == "extra_forbidden":
-        holder = _model_at(model, location[:-1])
-        allowed = sorted(holder.model_fields) if holder else []
-        return (
-            f"{source}: {key}: unknown key; allowed:"
-            f" {', '.join(allowed)}{did_you_mean(str(location[-1]), allowed)}"
-        )
-    if first["type"] == "missing":
-        return f"{source}: {key}: required key is missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
-    value = first["input"]
-    shown = "" if isinstance(value, Mapping) or first["type"] == SECRET else f" (got {value!r})"
-    hint = (
-        did_you_mean(
-            value,
-            first.get("ctx", {})
-            .get("expected", "")
-            .replace("'", "")
-            .replace(" or ", ", ")
-            .split(", "),
-        )
-        if isinstance(value, str)
-        else ""
-    )
-    return f"{source}: {key}: {message}{shown}{hint}"

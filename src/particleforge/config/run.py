@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from particleforge.config.base import Block, Name
+from particleforge.config.base import Block, Name, PathText
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.hpo import HpoConfig
@@ -20,7 +20,7 @@ from particleforge.config.resources import ResourcesConfig
 from particleforge.config.scans import ScansConfig
 from particleforge.config.selection import SelectionConfig
 from particleforge.config.simulation import SimulationConfig
-from particleforge.config.space import check_grid, check_space
+from particleforge.config.space_checks import check_grid, check_space
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 
@@ -34,7 +34,9 @@ class RunConfig(Block):
     detector: tuple[Name, ...] = Field(
         min_length=1, description="one or more files of config/detectors"
     )
-    results_dir: str = Field("results", min_length=1)
+    results_dir: PathText = Field(
+        "results", min_length=1, description="folder of all results; ~ is expanded"
+    )
     seed: int = Field(
         20260401, ge=0, description="every random number of every stage derives from it"
     )

@@ -27,7 +27,10 @@ class ScanConfig(Block):
         ),
     )
     repeats: int = Field(
-        1, ge=1, description="trainings of each point, from other seeds; two or more give errors"
+        1,
+        ge=1,
+        le=1000,
+        description="trainings of each point, from other seeds; two or more give errors",
     )
     n_validations: int = Field(5, ge=1, description="validations of each training, evenly spaced")
     warmup_fraction: float = Field(

@@ -1,10 +1,12 @@
 """Run-level settings of where events come from: the simulation, or files that exist."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
+
+FILES_MAX = 100_000  # simulated files of one sample: their numbers have five digits
 
 
 class FetchConfig(Block):
@@ -48,12 +50,18 @@ class SimulationConfig(Block):
     )
     fetch: FetchConfig = FetchConfig()
     events_per_sample: int = Field(
-        1000, ge=1, description="events of a sample with fraction 1; of simulated samples only"
+        1000,
+        ge=1,
+        le=10**11,
+        description="events of a sample with fraction 1; of simulated samples only",
     )
-    events_per_shard: int = Field(250, ge=1, description="events per simulated file, one job each")
+    events_per_shard: int = Field(
+        250, ge=1, le=10**7, description="events per simulated file, one job each"
+    )
     files_per_dataset_shard: int = Field(
         1,
         ge=1,
+        le=10_000,
         description=(
             "simulated or given files that one job turns into one shard of the dataset; selection"
             " and reconstruction of it are one job each"
@@ -68,3 +76,15 @@ class SimulationConfig(Block):
         if self.published is None:
             return "read from given files of simulated events"
         return f"read from the files of the published data set {self.published}"
+
+    @model_validator(mode="after")
+    def _files_can_be_numbered(self) -> Self:
+        per_shard = self.events_per_shard * self.files_per_dataset_shard
+        n_files = -(-self.events_per_sample // per_shard) * self.files_per_dataset_shard
+        if n_files > FILES_MAX:
+            raise ValueError(
+                f"simulation.events_per_sample = {self.events_per_sample} with"
+                f" simulation.events_per_shard = {self.events_per_shard} makes {n_files} files of a"
+                f" sample, at most {FILES_MAX} can be; raise events_per_shard"
+            )
+        return self

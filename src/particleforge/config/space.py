@@ -1,39 +1,22 @@
-"""The search space: one parameter per name, its checks, and how its values become settings.
+"""The search space: one parameter per name, and how its values become settings.
 
 A space is a mapping of names to parameters; in the configuration the names are dotted paths of
 settings. A parameter with conditions (``when``) is active in a point only while they hold;
 inactive, it is no part of the point.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from graphlib import CycleError, TopologicalSorter
-from itertools import combinations, count, islice, product
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
 from particleforge.config.base import Block
 from particleforge.config.model import ModelConfig
-from particleforge.config.training import EXECUTION, TrainingConfig
+from particleforge.config.training import TrainingConfig
 
-DECIDED_BY_SEARCH = frozenset(
-    f"training.{name}"
-    for name in EXECUTION
-    | {
-        "max_steps",
-        "schedule_steps",
-        "valid_every_steps",
-        "log_every_steps",
-        "early_stopping_patience",
-        "init_from",
-        "max_train_events",
-    }
-)
-GRID_POINTS_MAX = 10_000
 _VALUES_MAX = 64  # values of one discrete parameter that are checked one by one
 _ON_GRID = 1e-8  # distance from a multiple of the step that rounding explains
 
@@ -222,15 +205,19 @@ def active_parameters(
             {name: point[name] if name in point else configured[name] for name in sorted(space)}
             for point in points
         ]
-    found = []
-    for point in points:
-        full: Params = {**configured, **point}
-        active: Params = {}
-        for name in order:
-            if _holds(space, name, active, full):
-                active[name] = full[name]
-        found.append({name: active[name] for name in sorted(active)})
-    return found
+    found = [active_in(space, order, {**configured, **point}) for point in points]
+    return [{name: active[name] for name in sorted(active)} for active in found]
+
+
+def active_in(
+    space: Mapping[str, ParameterConfig], order: Sequence[str], full: Mapping[str, Any]
+) -> Params:
+    """Return the active parameters, in ``order``: parents first."""
+    active: Params = {}
+    for name in order:
+        if not space[name].when or _holds(space, name, active, full):
+            active[name] = full[name]
+    return active
 
 
 def apply_parameters(
@@ -240,14 +227,24 @@ def apply_parameters(
 
     Pydantic's ValidationError if a value is not allowed.
     """
-    blocks: dict[str, Any] = {"model": model.model_dump(), "training": training.model_dump()}
+    blocks = with_values({"model": model.model_dump(), "training": training.model_dump()}, values)
+    return ModelConfig(**blocks["model"]), TrainingConfig(**blocks["training"])
+
+
+def with_values(blocks: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with those at dotted paths replaced; ``blocks`` stays as it is."""
+    found, own = dict(blocks), set()
     for path, value in values.items():
         *parents, leaf = path.split(".")
-        holder = blocks
+        holder, place = found, ""
         for name in parents:
+            place += f"{name}."
+            if place not in own:
+                holder[name] = dict(holder[name])
+                own.add(place)
             holder = holder[name]
         holder[leaf] = value
-    return ModelConfig(**blocks["model"]), TrainingConfig(**blocks["training"])
+    return found
 
 
 def _holds(
@@ -299,157 +296,3 @@ def value_at(path: str, model: ModelConfig, training: TrainingConfig) -> Any:
     for name in names:
         value = getattr(value, name)
     return value
-
-
-def check_space(
-    space: Mapping[str, ParameterConfig], model: ModelConfig, training: TrainingConfig
-) -> None:
-    """Raise a ValueError unless all values, and all pairs of values, make valid settings.
-
-    Pairs find what single values cannot, e.g. a number of heads that does not divide a width. The
-    other searched parameters keep their first value meanwhile, or one that a condition needs, so
-    whatever is refused is a point of the space. Of a continuous parameter the ends are tried.
-    """
-    first = {path: parameter.values()[0] for path, parameter in space.items()}
-    outside = {path for parameter in space.values() for path in parameter.when} - set(space)
-    configured = {path: value_at(path, model, training) for path in outside}
-    # blocks are validated apart
-    pairs = [
-        pair for pair in combinations(space, 2) if pair[0].split(".")[0] == pair[1].split(".")[0]
-    ]
-    for paths in [*((path,) for path in space), *pairs]:
-        needed = _needed(space, paths)
-        tried = [needed.get(path, space[path].values()) for path in paths]
-        if not all(needed.values()):
-            continue
-        around = {**first, **{path: values[0] for path, values in needed.items() if path in space}}
-        for chosen in product(*tried):
-            own = dict(zip(paths, chosen, strict=True))
-            (point,) = active_parameters(space, [{**around, **own}], configured)
-            if set(own) <= set(point):
-                _check_point(point, own, model, training)
-
-
-def check_grid(
-    space: Mapping[str, ParameterConfig],
-    n_continuous: int,
-    n_wanted: int,
-    model: ModelConfig,
-    training: TrainingConfig,
-) -> None:
-    """Raise a ValueError unless the grid has ``n_wanted`` points, or if it has far too many.
-
-    Too many are more than any search visits.
-    """
-    named = {*space, *(parent for parameter in space.values() for parent in parameter.when)}
-    small = all(parameter.n_levels <= GRID_POINTS_MAX for parameter in space.values())
-    points = (
-        grid_points(space, n_continuous, {path: value_at(path, model, training) for path in named})
-        if small
-        else count()
-    )
-    n = sum(1 for _ in islice(points, GRID_POINTS_MAX + 1))
-    if n > GRID_POINTS_MAX:
-        raise ValueError(
-            f"hpo.sampler: the grid has more than {GRID_POINTS_MAX} points; fix parameters with"
-            " null, or give steps or choices"
-        )
-    if n < n_wanted:
-        raise ValueError(
-            f"hpo.first_rung_slots: {n_wanted} configurations are wanted in all brackets, but the"
-            f" grid has {n} points; lower the one or widen the other"
-        )
-
-
-def _needed(
-    space: Mapping[str, ParameterConfig], paths: Sequence[str]
-) -> dict[str, tuple[Value, ...]]:
-    """Return the values that settings may have while the parameters at ``paths`` are all active."""
-    needed: dict[str, tuple[Value, ...]] = {}
-    waiting = list(paths)
-    while waiting:
-        for parent, values in space[waiting.pop()].when.items():
-            needed[parent] = tuple(value for value in values if value in needed.get(parent, values))
-            waiting += [parent] if parent in space else []
-    return needed
-
-
-def _check_point(
-    point: Params, shown: Params, model: ModelConfig, training: TrainingConfig
-) -> None:
-    try:
-        apply_parameters(point, model, training)
-    except ValidationError as error:
-        at = ", ".join(f"{path} = {value!r}" for path, value in shown.items())
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise ValueError(f"hpo.space: {at} is not allowed: {message}") from None
-
-
-def check_paths(space: Mapping[str, ParameterConfig]) -> None:
-    """Raise a ValueError unless every path names a searchable setting, with values of its type.
-
-    The same goes for conditions.
-    """
-    settings = _settings()
-    searchable = {path: field for path, field in settings.items() if path not in DECIDED_BY_SEARCH}
-    for path, parameter in space.items():
-        if path not in searchable:
-            raise ValueError(
-                f"hpo.space: no setting '{path}' that could be searched{_nearest(path, searchable)}"
-            )
-        annotation = searchable[path].annotation
-        if annotation is int and parameter.type == "float":
-            raise ValueError(
-                f"hpo.space.{path}: the setting is an int, so type must be int or categorical, not"
-                " float"
-            )
-        if annotation not in (int, float) and parameter.type != "categorical":
-            raise ValueError(
-                f"hpo.space.{path}: the setting is no number, so type must be categorical, not"
-                f" {parameter.type}"
-            )
-        for parent, values in parameter.when.items():
-            if parent not in settings:
-                raise ValueError(
-                    f"hpo.space.{path}.when: no setting '{parent}'{_nearest(parent, settings)}"
-                )
-            impossible = [
-                value for value in values if not _can_be(parent, value, space, settings[parent])
-            ]
-            if impossible:
-                raise ValueError(f"hpo.space.{path}.when: {parent} can never be {impossible[0]!r}")
-    parents_first(space)
-
-
-def _can_be(
-    path: str, value: Value, space: Mapping[str, ParameterConfig], field: FieldInfo
-) -> bool:
-    if path in space:
-        return space[path].contains(value)
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _nearest(path: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
-
-
-def _settings() -> dict[str, FieldInfo]:
-    """Return every setting of model and training by dotted path."""
-    found: dict[str, FieldInfo] = {}
-
-    def walk(prefix: str, block: type[BaseModel]) -> None:
-        for name, field in block.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                walk(f"{prefix}.{name}", field.annotation)
-            else:
-                found[f"{prefix}.{name}"] = field
-
-    walk("model", ModelConfig)
-    walk("training", TrainingConfig)
-    return found

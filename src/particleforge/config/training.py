@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from particleforge.config.base import Block
+from particleforge.config.base import Block, PathText
 
 # keys of `training` that shape no result beyond rounding: where and how steps are computed, and how
 # often they are saved
@@ -156,7 +156,7 @@ class TrainingConfig(Block):
     activation_checkpointing: bool = Field(
         False, description="compute each layer again in the backward pass, to save memory"
     )
-    init_from: str | None = Field(
+    init_from: PathText | None = Field(
         None,
         description=(
             "best.pt or checkpoint of another training, also of another detector, whose weights"

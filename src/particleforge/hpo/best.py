@@ -32,7 +32,7 @@ from particleforge.config.best import (
 )
 from particleforge.config.settings import SelectBestSettings
 from particleforge.config.space import apply_parameters
-from particleforge.errors import UserError, did_you_mean
+from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.confirm import with_further_seeds
 from particleforge.hpo.objectives import (
@@ -43,6 +43,7 @@ from particleforge.hpo.objectives import (
     top_contenders,
     with_costs,
 )
+from particleforge.hpo.pin import Pinnable, check_pin
 from particleforge.hpo.plots import write_plots
 from particleforge.hpo.slot import check_slots
 from particleforge.hpo.study import open_study
@@ -317,23 +318,9 @@ def _pinned(
     It is named by number, or is the one of the largest budget of a configuration.
     """
     pin = settings.hpo.pin_trial
-    named = [t for t in trials if pin in (t.number, t.config)]
-    done = [t for t in named if t.status == "complete"]
-    if not named:
-        known = sorted({t.config for t in trials})
-        what = (
-            f"no trial has this number (0 to {len(trials) - 1})"
-            if isinstance(pin, int)
-            else "no such configuration"
-        )
-        raise UserError(
-            f"hpo.pin_trial: {pin!r}: {what}; trials.csv has all{did_you_mean(str(pin), known)}"
-        )
-    if not done:
-        raise UserError(
-            f"hpo.pin_trial: {pin!r}: trial {named[0].number} {named[0].status}: {named[0].reason};"
-            " pin one that ended well"
-        )
+    assert pin is not None
+    check_pin(pin, [Pinnable(t.number, t.config, t.status, t.reason) for t in trials])
+    done = [t for t in trials if pin in (t.number, t.config) and t.status == "complete"]
     pinned = max(done, key=lambda t: t.rung)
     rule = contenders[0].trial
     if pinned.rung < rule.rung:

@@ -34,7 +34,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from particleforge.artefacts import settings_hash
 from particleforge.config.settings import HpoSettings
-from particleforge.config.space import DECIDED_BY_SEARCH, ParameterConfig
+from particleforge.config.space import ParameterConfig
+from particleforge.config.space_checks import DECIDED_BY_SEARCH
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.budgets import Lengths

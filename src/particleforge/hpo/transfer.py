@@ -25,7 +25,8 @@ from pydantic import ValidationError
 
 from particleforge.artefacts import dotted
 from particleforge.config.best import BestConfig
-from particleforge.config.load import read_yaml, validate
+from particleforge.config.load import validate
+from particleforge.config.reader import read_yaml
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import active_parameters, apply_parameters
 from particleforge.errors import UserError

@@ -7,6 +7,7 @@ from typing import Any
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.pin import check_pin_of
 from particleforge.paths import HPO_PLOTS, Paths
 
 
@@ -17,6 +18,7 @@ class Search:
         self._run, self._paths = run, paths
         # files of hpo.warm_start, with the detector whose search in this results folder writes each
         self._others = {file: self._searched(file) for file in run.hpo.warm_start}
+        check_pin_of(run, paths)
 
     @property
     def detectors(self) -> list[str]:

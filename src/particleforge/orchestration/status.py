@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from particleforge.config.home import find_config_dir
 from particleforge.config.load import differences, load_run
 from particleforge.errors import UserError
 from particleforge.logs import ended_well, last_error
@@ -89,15 +90,6 @@ class Status:
         )
 
 
-def find_snakefile() -> Path:
-    """Return the Snakefile of the working folder, else that of this package's checkout."""
-    places = [Path("Snakefile"), Path(__file__).parents[3] / "Snakefile"]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
-        raise UserError("Snakefile: there is none in this folder; name it with --snakefile")
-    return found
-
-
 def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
     """Return the status of the working folder, with ``overrides`` laid over its configuration.
 
@@ -108,10 +100,7 @@ def read_status(snakefile: Path, overrides: Mapping[str, Any]) -> Status:
         raise UserError(
             f"--snakefile {snakefile}: no such file; give the Snakefile of the workflow"
         )
-    config_dirs = [Path("config"), snakefile.parent / "config"]
-    run = load_run(
-        next(path for path in config_dirs if (path / "config.yaml").is_file()), overrides, "--set"
-    )
+    run = load_run(find_config_dir(Path("config"), snakefile.parent / "config"), overrides, "--set")
     plan = read_plan(snakefile, overrides)
     status = Status(locked=plan.is_locked)
     # the report may show a scan that starts from another detector

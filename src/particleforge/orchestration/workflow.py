@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from particleforge.config.detector import DetectorConfig
+from particleforge.config.home import find_config_dir
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import StageSettings, dataset_settings, simulate_settings
 from particleforge.config.skim import check_skim
@@ -36,12 +37,12 @@ class Workflow:
     def __init__(self, config_dirs: list[Path], overrides: Mapping[str, Any]) -> None:
         """Read the configuration and refuse what cannot be run.
 
-        It is that of the first of ``config_dirs`` that exists, with Snakemake's ``--config`` on
+        It is that of the first of ``config_dirs`` that has one, with Snakemake's ``--config`` on
         top; in a job that of the head, which has checked it.
         """
         frozen = frozen_configuration(overrides)
         if frozen is None:
-            config_dir = next(path for path in config_dirs if (path / "config.yaml").is_file())
+            config_dir = find_config_dir(*config_dirs)
             self.run = load_run(config_dir, overrides)
         else:
             self.run, self.detectors = frozen

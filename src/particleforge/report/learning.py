@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from particleforge.artefacts import dotted
+from particleforge.config.reader import read_yaml
 from particleforge.pages.figures import new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
 
@@ -92,8 +92,9 @@ def gather_learning(
     model_card: Path,
 ) -> Learning:
     """Read the results of search, training and export."""
-    best = yaml.safe_load(hpo_best.read_text(encoding="utf-8"))
-    searched = {name: best[name] for name in ("model", "training") if name in best}
+    best = read_yaml(hpo_best)
+    blocks = ("model", "training")
+    searched: dict[str, Any] = {name: best[name] for name in blocks if name in best}
     table = pd.read_csv(hpo_trials, dtype={"config": str})
     trials, trials_text = _trials(table)
     cost, cost_text = _cost(table, best["config"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from particleforge.artefacts import atomic_output
 from particleforge.config import load
 from particleforge.config.best import BestConfig
+from particleforge.config.reader import read_yaml
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
@@ -92,7 +93,7 @@ def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSet
 
     The blocks are ``model`` and ``training``.
     """
-    best = load.validate(BestConfig, load.read_yaml(best_settings), str(best_settings))
+    best = load.validate(BestConfig, read_yaml(best_settings), str(best_settings))
     return load.validate(
         TrainSettings,
         load.merge(settings.plain(), {"model": best.model, "training": best.training}),

@@ -24,10 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from particleforge.artefacts import write_json
 from particleforge.config.load import merge
+from particleforge.config.reader import read_yaml
 from particleforge.errors import UserError, did_you_mean
 from particleforge.orchestration.cluster.exchange import LOGIN_FILE, Finding, answer
 from particleforge.orchestration.workflow import Workflow
@@ -318,7 +317,7 @@ def _read_profile(profile: Path) -> dict[str, Any]:
         raise UserError(
             f"--profile {profile}: has no config.yaml; name a folder like profiles/slurm"
         )
-    options: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    options: dict[str, Any] = read_yaml(path)
     if options.get("executor") != "slurm":
         raise UserError(
             f"{path}: executor is {options.get('executor')}, but this check is for Slurm; name a"
@@ -330,7 +329,7 @@ def _read_profile(profile: Path) -> dict[str, Any]:
 def _site_resources(profile: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that comes with the profile."""
     path = profile / str(options.get("configfile", ""))
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return read_yaml(path) if path.is_file() else {}
 
 
 def _said(*command: str) -> tuple[str, bool]:

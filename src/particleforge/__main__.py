@@ -1,0 +1,5 @@
+"""``python -m particleforge``: the command line."""
+
+from particleforge.cli import main
+
+main()

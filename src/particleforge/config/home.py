@@ -1,0 +1,51 @@
+"""Where the shipped files lie, and which folder of configuration a command reads.
+
+The home holds ``Snakefile``, ``workflow/``, ``config/`` and ``profiles/``: the root of the checkout
+that the package is imported from, or, in a wheel, the folder ``home`` of the package.
+"""
+
+from pathlib import Path
+
+from particleforge.errors import UserError
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def home() -> Path:
+    """Return the folder with the shipped files."""
+    return next(
+        (
+            path
+            for path in (_PACKAGE.parents[1], _PACKAGE / "home")
+            if (path / "Snakefile").exists()
+        ),
+        _PACKAGE.parents[1],
+    )
+
+
+def find_snakefile() -> Path:
+    """Return the Snakefile of the working folder, else the shipped one."""
+    places = [Path("Snakefile"), home() / "Snakefile"]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"Snakefile: neither here nor in {places[1].parent}; name it with --snakefile"
+        )
+    return found
+
+
+def find_config_dir(*places: Path | None) -> Path:
+    """Return the first of the places that has a config.yaml; of none, ./config or the shipped one.
+
+    UserError if none has, which says where it was looked for.
+    """
+    asked = [place for place in places if place is not None]
+    looked = asked or [Path("config"), home() / "config"]
+    found = next((path for path in looked if (path / "config.yaml").is_file()), None)
+    if found is None:
+        folders = dict.fromkeys(str(path.absolute()) for path in looked)
+        raise UserError(
+            f"config.yaml: there is none in {' or '.join(folders)}; run in a folder that has"
+            " config/config.yaml, or name its config/ with --config-dir"
+        )
+    return found

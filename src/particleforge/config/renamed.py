@@ -1,0 +1,34 @@
+"""Keys and values that had another name once: each gets one line that says which it has now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from particleforge.errors import UserError
+
+RENAMED_KEYS = {
+    "studies": "scans",
+    "report.studies": "report.scans",
+    "resources.run_study_training": "resources.run_scan_training",
+    "training.layout": "training.parallelism",
+    "simulation.card": "simulation.published",
+}
+RENAMED_VALUES = {("hpo.promotion", "rank"): "measured", ("preset", "study"): "large"}
+
+
+def check_renamed(content: Mapping[str, Any], source: str) -> None:
+    """Raise a UserError for a key or value of a run's configuration that has another name now."""
+    for old, new in RENAMED_KEYS.items():
+        *block, name = old.split(".")
+        if name in _at(content, block):
+            raise UserError(f"{source}: {old}: is renamed to {new}; write that")
+    for (key, old), new in RENAMED_VALUES.items():
+        *block, name = key.split(".")
+        if _at(content, block).get(name) == old:
+            raise UserError(f"{source}: {key}: {old} is renamed to {new}; write that")
+
+
+def _at(content: Mapping[str, Any], block: list[str]) -> Mapping[str, Any]:
+    for name in block:
+        inner = content.get(name)
+        content = inner if isinstance(inner, Mapping) else {}
+    return content

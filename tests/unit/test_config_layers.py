@@ -1,0 +1,299 @@
+"""Layers are merged first and validated once; a mistake is laid to the layer that made it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from particleforge.config.load import load_detector, load_run
+from particleforge.config.model import ModelConfig
+from particleforge.config.renamed import RENAMED_KEYS, RENAMED_VALUES
+from particleforge.errors import UserError
+
+from .simulation_fixtures import CONFIG
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that makes config.yaml and a preset ``mine``, and returns their folder."""
+    folder = Path(shutil.copytree(CONFIG, tmp_path / "config"))
+
+    def written(config: dict[str, Any], preset: dict[str, Any] | None = None) -> Path:
+        whole = {"detector": "clic", "preset": "mine", **config}
+        (folder / "config.yaml").write_text(yaml.safe_dump(whole))
+        (folder / "presets/mine.yaml").write_text(yaml.safe_dump(preset or {}))
+        return folder
+
+    return written
+
+
+def test_a_range_of_the_shipped_space_is_changed_alone(write: Write) -> None:
+    part = {"training.learning_rate": {"high": 0.01}}
+    folder = write({"hpo": {"space_from": "small", "space": part}})
+    assert load_run(folder).hpo.space["training.learning_rate"].high == 0.01
+    assert load_run(folder).hpo.space["training.learning_rate"].low == 5e-4
+    folder = write({"hpo": {"space_from": "small"}}, {"hpo": {"space": part}})
+    assert load_run(folder).hpo.space["training.learning_rate"].high == 0.01
+    over = {"hpo": {"space": {"training.learning_rate": {"high": 0.02}}}}
+    assert load_run(folder, over).hpo.space["training.learning_rate"].high == 0.02
+
+
+def test_what_a_later_layer_mends_is_no_mistake(write: Write) -> None:
+    folder = write(
+        {"training": {"schedule_steps": 3000, "max_steps": 3000}}, {"training": {"max_steps": 4000}}
+    )
+    assert load_run(folder, {"training": {"max_steps": 3000}}).training.schedule_length == 3000
+    with pytest.raises(
+        UserError, match=r"presets/mine\.yaml: training: training\.schedule_steps = 3000"
+    ):
+        load_run(folder)
+
+
+SPACE = {"model.width": {"type": "categorical", "choices": [32, 64]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "preset", "overrides", "source", "words"),
+    [
+        # a key: the last that set it
+        ({"seed": -1}, {}, {"training": {"max_steps": 5}}, "config.yaml", "seed"),
+        ({"seed": -1}, {"seed": -2}, {"model": {}}, "mine.yaml", "got -2"),
+        ({"seed": 1}, {}, {"seed": -3}, "--set", "got -3"),
+        ({"hpo": {"pin_trial": [1]}}, {"hpo": {}}, {}, "config.yaml", "hpo.pin_trial: Input"),
+        # an unknown key: the one that has it
+        ({"training": {"steps": 1}}, {"training": {"max_steps": 5}}, {}, "config.yaml", "unknown"),
+        # several keys: the last that set one of them
+        (
+            {"model": {"n_heads": 3}},
+            {"model": {"width": 64}},
+            {"model": {"n_layers": 2}},
+            "mine.yaml",
+            "n_heads = 3",
+        ),
+        (
+            {"model": {"n_heads": 3}},
+            {"model": {"n_layers": 2}},
+            {"seed": 3},
+            "config.yaml",
+            "n_heads = 3",
+        ),
+        (
+            {"training": {"schedule_steps": 5}},
+            {},
+            {"training": {"ranks": 2}},
+            "config.yaml",
+            "ends the cosine",
+        ),
+        # of several blocks
+        (
+            {"training": {"compile": True, "ranks": 2}},
+            {"training": {"parallelism": "fsdp"}},
+            {"model": {"width": 64}},
+            "mine.yaml",
+            "training.compile",
+        ),
+        (
+            {"hpo": {"space": SPACE}},
+            {"model": {"n_heads": 5, "width": 40}},
+            {"training": {"ranks": 1}},
+            "mine.yaml",
+            "model.width = 32",
+        ),
+        # in a space
+        (
+            {"hpo": {"space": {"model.widht": SPACE["model.width"]}}},
+            {"model": {"width": 64}},
+            {"hpo": {"eta": 3}},
+            "config.yaml",
+            "no setting 'model.widht'",
+        ),
+        (
+            {"hpo": {"space_from": "small"}},
+            {"hpo": {"space": {"model.n_layers": {"low": 9}}}},
+            {"hpo": {"eta": 3}},
+            "mine.yaml",
+            "low < high",
+        ),
+        (
+            {},
+            {"hpo": {"space": {"model.n_layers": {"low": 9}}}},
+            {"hpo": {"eta": 3}},
+            "mine.yaml",
+            "model.n_layers.type: required",
+        ),
+        # a block that is none, which a later layer would hide
+        (
+            {"training": 5},
+            {"training": {"max_steps": 5}},
+            {},
+            "config.yaml",
+            "training: must hold keys",
+        ),
+        (
+            {"training": {"loss": None}},
+            {"training": {"loss": {}}},
+            {},
+            "config.yaml",
+            "training.loss: must hold keys",
+        ),
+    ],
+)
+def test_a_mistake_is_laid_to_the_last_layer_that_made_it(
+    write: Write,
+    config: dict[str, Any],
+    preset: dict[str, Any],
+    overrides: dict[str, Any],
+    source: str,
+    words: str,
+) -> None:
+    with pytest.raises(UserError) as refused:
+        load_run(write(config, preset), overrides, "--set")
+    laid, _, rest = str(refused.value).partition(": ")
+    assert laid.endswith(source)
+    assert words in rest
+    assert "\n" not in rest
+
+
+def test_a_missing_key_is_laid_to_config_yaml(write: Write) -> None:
+    folder = write({"hpo": {"space_from": "small"}})
+    (folder / "config.yaml").write_text("hpo: {space_from: small}\npreset: mine\n")
+    with pytest.raises(UserError, match=r"config\.yaml: detector: required key is missing"):
+        load_run(folder, {"seed": 1})
+
+
+def test_a_detector_that_extends_another_is_blamed_for_what_it_set(write: Write) -> None:
+    folder = write({})
+    (folder / "detectors/mine.yaml").write_text("extends: clic\ntracker: {radius_mm: -1}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: tracker\.radius_mm"):
+        load_detector(folder, "mine")
+    base = folder / "detectors/clic.yaml"
+    base.write_text(base.read_text().replace("b_field_tesla:", "b_field_tesla: -1 #"))
+    (folder / "detectors/mine.yaml").write_text("extends: clic\ntitle: Mine\n")
+    with pytest.raises(UserError, match=r"clic\.yaml: b_field_tesla"):
+        load_detector(folder, "mine")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_old_keys_say_their_new_name(write: Write, old: str, new: str) -> None:
+    content: Any = ["scaling_law"] if old == "report.studies" else {"ranks": 1}
+    for name in reversed(old.split(".")):
+        content = {name: content}
+    for config, overrides in ((content, {}), ({}, content)):
+        with pytest.raises(UserError, match=rf": {old}: is renamed to {new}; write that$"):
+            load_run(write(config), overrides)
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"), [(*old, new) for old, new in RENAMED_VALUES.items()]
+)
+def test_old_values_say_their_new_name(write: Write, key: str, old: str, new: str) -> None:
+    content: Any = old
+    for name in reversed(key.split(".")):
+        content = {name: content}
+    with pytest.raises(UserError, match=rf"--set: {key}: {old} is renamed to {new}; write that$"):
+        load_run(write({}), content, "--set")
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"seed": True}, "seed"),
+        ({"training": {"learning_rate": True}}, "training.learning_rate"),
+        ({"training": {"max_train_events": False}}, "training.max_train_events"),
+        (
+            {"scans": {"scaling_law": {"train_events": [True, 100]}}},
+            "scans.scaling_law.train_events",
+        ),
+        (
+            {"scans": {"scaling_batch": {"learning_rates": {"adamw": True}}}},
+            "scans.scaling_batch.learning_rates",
+        ),
+    ],
+)
+def test_a_boolean_is_no_number(given: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"--config: {key}: must not be a boolean"):
+        load_run(CONFIG, given)
+
+
+def test_booleans_stay_where_they_belong() -> None:
+    space = {"model.local_attention": {"type": "categorical", "choices": [True, False]}}
+    run = load_run(CONFIG, {"model": {"momentum_uncertainty": True}, "hpo": {"space": space}})
+    assert run.model.momentum_uncertainty
+    assert run.hpo.space["model.local_attention"].choices == (True, False)
+    assert ModelConfig(local_attention=False).local_attention is False
+
+
+def test_the_results_folder_is_expanded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_run(CONFIG, {"results_dir": "~/x"}).results_dir == "/home/me/x"
+    assert load_run(CONFIG, {"results_dir": "a/~b/"}).results_dir == "a/~b/"
+    with pytest.raises(UserError, match=r"results_dir: Could not determine home"):
+        load_run(CONFIG, {"results_dir": "~nobody_of_this_name/x"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"results_dir": "out/{x}"},
+        {"training": {"init_from": "a}.pt"}},
+        {"hpo": {"warm_start": ["a{b}/trials.csv"]}},
+    ],
+)
+def test_braces_in_paths_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"must have no { or }, which would be wildcards"):
+        load_run(CONFIG, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"hpo": {"n_rungs": 10**30}}, "hpo.n_rungs: Input should be less than or equal to 16"),
+        ({"hpo": {"schedule_rungs": 10**30}}, "hpo.schedule_rungs: Input should be less"),
+        ({"hpo": {"first_rung_slots": 10**6}}, "hpo.first_rung_slots: Input should be less"),
+        ({"hpo": {"grid_points": 10**12, "sampler": "grid"}}, "hpo.grid_points: Input should be"),
+        (
+            {
+                "hpo": {
+                    "scheduler": "hyperband",
+                    "first_rung_slots": 10_000,
+                    "eta": 2,
+                    "n_rungs": 12,
+                }
+            },
+            "jobs, at most 20000 can be planned; lower them",
+        ),
+        (
+            {"hpo": {"scheduler": "sha", "first_rung_slots": 10_000}},
+            "results, at most 1000000 can be planned",
+        ),
+        (
+            {"hpo": {"confirm_seeds": 100, "confirm_trials": 1000}},
+            "hpo.confirm_seeds = 100 make 990",
+        ),
+        (
+            {"simulation": {"events_per_sample": 10**12}},
+            "simulation.events_per_sample: Input should be less",
+        ),
+        (
+            {"simulation": {"events_per_sample": 10**9}},
+            "makes 2000000 files of a sample, at most 100000 can be; raise",
+        ),
+    ],
+)
+def test_a_plan_that_would_explode_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_run(CONFIG, given)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_large_searches_and_samples_are_planned() -> None:
+    hpo = {"scheduler": "asha", "first_rung_slots": 10_000, "n_rungs": 5}
+    simulation = {"events_per_sample": 10**9, "events_per_shard": 10_000}
+    run = load_run(CONFIG, {"hpo": hpo, "simulation": simulation})
+    assert run.hpo.first_rung_slots == 10_000
