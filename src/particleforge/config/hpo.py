@@ -28,7 +28,8 @@ def _without_removed(space: Any) -> Any:
 class HpoConfig(Block):
     """A search as a static graph of jobs (docs/hpo.md).
 
-    From rung to rung there are eta times fewer slots, of eta times the budget. The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
+    From rung to rung there are eta times fewer slots, of eta times the budget. The first rung's
+    budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
     """
 
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(

@@ -25,7 +25,7 @@ class Pinnable(NamedTuple):
 
 
 def check_pin(pin: int | str, trials: Sequence[Pinnable], table: str = "trials.csv") -> None:
-    """Raise a UserError unless ``pin``, a number or configuration, names a trial that ended well."""
+    """Raise a UserError unless ``pin``, number or configuration, names a trial that ended well."""
     named = [t for t in trials if pin in (t.number, t.config)]
     if not named:
         known = sorted({t.config for t in trials})
