@@ -58,12 +58,3 @@ def nothing_is_left(cluster):
     """End what a failed test left in the queue, and bring back nodes that it took down."""
     yield
     cluster.reset()
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder and keep them in one process, so that one cluster serves all."""
-    for item in items:
-        if Path(item.fspath).is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
