@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from chain import PATIENCE_S, Chain, environment
-from cluster import SMOKE, Cluster, why_not
+from cluster import SMALL, Cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +39,12 @@ def finished(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chains")
     on_slurm, here = Chain.new(folder / "slurm"), Chain.new(folder / "here")
     with (folder / "here.log").open("w") as log:
-        command = here.command("select", "preprocess", config=SMOKE)
+        command = here.command("select", "preprocess", config=SMALL)
         process = subprocess.Popen(
             command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
         )
         try:
-            cluster.snakemake(on_slurm, config=SMOKE)
+            cluster.snakemake(on_slurm, config=SMALL)
             process.wait(PATIENCE_S)
         finally:
             process.kill()
