@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHOICE := detector=$(DETECTOR) $(if $(PRESET),preset=$(PRESET))
 
-# tests run side by side: one thread each
+# tests run side by side: one thread each; groups of them in the order that tests/conftest.py gives
 test unit: export OMP_NUM_THREADS := 1
+GROUPED := --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env run test unit lint format docs clean
@@ -30,10 +31,10 @@ run: env  ## Run the whole chain and write the report
 
 # one process more than cores: tests on Slurm mostly wait for it
 test: env  ## Run every test
-	$(BIN)/pytest --numprocesses $(shell expr $$(nproc) + 1) --dist loadgroup
+	$(BIN)/pytest --numprocesses $(shell expr $$(nproc) + 1) $(GROUPED)
 
 unit: env  ## Run the quick tests only
-	$(BIN)/pytest --numprocesses auto -m "not integration and not workflow and not slurm"
+	$(BIN)/pytest --numprocesses auto $(GROUPED) -m "not integration and not workflow and not slurm"
 
 lint: env  ## Check style, types, layering and the workflow
 	$(BIN)/ruff check

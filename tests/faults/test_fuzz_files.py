@@ -15,6 +15,7 @@ from particleforge.tables.parquet import read_metadata, read_table
 from ..unit.dataset_settings import dataset_settings
 from .fuzzing import BYTES, FORMATS, TOLERANT, Case, Worker, cases, content_of, mutated, write
 
+pytestmark = pytest.mark.integration
 SECONDS = 30  # for one file of two events, on a busy machine
 WORKERS = 2
 

@@ -308,20 +308,23 @@ def kill(rank: psutil.Process) -> None:
 
 
 def starve(rank: psutil.Process) -> None:
-    """Let the process's next request for memory raise an exception."""
+    """Refuse the process's next request for memory.
+
+    Whose it is decides what comes of it: Python's and torch's raise an exception, a C++ library's
+    may end the process.
+    """
     rank.rlimit(psutil.RLIMIT_AS, (1, 1))
+
+
+KILLED = {"interrupted": "a training process was killed from outside after step"}
 
 
 @pytest.mark.fault("one rank dies")
 @pytest.mark.parametrize(
-    ("strike", "status", "reason"),
-    [
-        (kill, "interrupted", "a training process was killed from outside after step"),
-        (starve, "failed", "out of memory"),
-    ],
+    ("strike", "reasons"), [(kill, KILLED), (starve, KILLED | {"failed": r"out of memory: |\w+: "})]
 )
 def test_a_dead_rank_ends_all_and_the_rerun_is_as_undisturbed(
-    manifest: Path, tmp_path: Path, whole: TrainingResult, strike: Any, status: str, reason: str
+    manifest: Path, tmp_path: Path, whole: TrainingResult, strike: Any, reasons: dict[str, str]
 ) -> None:
     spec = TrainingSpec(settings_to_disturb(), manifest, tmp_path / "work", STEPS)
     job = start(spec, 2)
@@ -331,8 +334,10 @@ def test_a_dead_rank_ends_all_and_the_rerun_is_as_undisturbed(
     struck = time.monotonic()
     found = outcome(job, spec)
     assert time.monotonic() - struck < 60
-    assert found[0] == status
-    assert found[2].startswith(reason)
+    status, _, reason = found
+    assert status in reasons
+    assert re.match(reasons[status], reason)
+    assert len(reason.splitlines()) == 1
     assert psutil.wait_procs(workers, timeout=5)[1] == []
     check_equal(run_training(spec, 2), whole)
 

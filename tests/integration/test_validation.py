@@ -14,9 +14,11 @@ from ..unit.validation_inputs import many_events, smeared, validate_settings, wr
 @pytest.mark.integration
 def test_validation_writes_everything_and_the_same_twice(tmp_path: Path) -> None:
     settings = validate_settings()
+    few = settings.validation.model_copy(update={"n_bootstrap": 10})
+    settings = settings.model_copy(update={"validation": few})
     pairs = []
     for seed, sample in enumerate(settings.samples):
-        events = many_events(200, seed)
+        events = many_events(60, seed)
         pairs.append(
             write_pair(
                 tmp_path, events, smeared(events, seed, width=0.05, efficiency=0.97), sample=sample
@@ -50,5 +52,5 @@ def test_validation_writes_everything_and_the_same_twice(tmp_path: Path) -> None
     assert (
         sum(of_sample["n_events"] for of_sample in figures["by_sample"].values())
         == figures["n_events"]
-        == 3 * 133
+        == 3 * 40
     )

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,9 +86,12 @@ SITE_OPTIONS = (
     *("--latency-wait", "20"),
 )
 
-# the chain that most tests share
-SMOKE = (
-    "preset=smoke",
+# the chain that most tests share: one shard of each sample, trainings of two ranks on two nodes
+SMALL = (
+    "preset=tiny",
+    "simulation={events_per_sample: 24, events_per_shard: 24}",
+    "training={ranks: 2}",
+    "hpo={ranks: 2}",
     "resources={run_hpo_slot: {nodes: 2}, train_model: {nodes: 2}}",
 )
 
@@ -302,7 +306,8 @@ class Cluster:
         self, chain: Chain, *arguments: str, config: tuple[str, ...] = ()
     ) -> list[str]:
         """Return the command of ``snakemake``."""
-        return chain.command(*arguments, *SITE_OPTIONS, config=config, profile="slurm")
+        _, *options = chain.command(*arguments, *SITE_OPTIONS, config=config, profile="slurm")
+        return [sys.executable, str(Path(__file__).with_name("head.py")), *options]
 
     def node_states(self) -> dict[str, str]:
         """Return each node's state as ``sinfo`` says it."""

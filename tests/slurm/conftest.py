@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from chain import PATIENCE_S, Chain, environment
-from cluster import SMOKE, Cluster, why_not
+from cluster import SMALL, Cluster, why_not
 
 
 @pytest.fixture(scope="session")
@@ -39,12 +39,12 @@ def finished(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chains")
     on_slurm, here = Chain.new(folder / "slurm"), Chain.new(folder / "here")
     with (folder / "here.log").open("w") as log:
-        command = here.command("select", "preprocess", config=SMOKE)
+        command = here.command("select", "preprocess", config=SMALL)
         process = subprocess.Popen(
             command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
         )
         try:
-            cluster.snakemake(on_slurm, config=SMOKE)
+            cluster.snakemake(on_slurm, config=SMALL)
             process.wait(PATIENCE_S)
         finally:
             process.kill()
@@ -58,12 +58,3 @@ def nothing_is_left(cluster):
     """End what a failed test left in the queue, and bring back nodes that it took down."""
     yield
     cluster.reset()
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder and keep them in one process: one cluster serves all."""
-    for item in items:
-        if Path(item.fspath).is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))

@@ -1,12 +1,13 @@
-"""The whole smoke chain as Slurm jobs, trainings on two nodes, against the same chain on one
+"""A whole chain as Slurm jobs, trainings on two nodes, against the same chain on one
 machine without Slurm.
 """
 
 import json
 import shutil
 
+import yaml
 from chain import data_hashes, same_training, training_record
-from cluster import SMOKE
+from cluster import SMALL
 
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import HpoSettings
@@ -22,7 +23,7 @@ JOBS = {
     "gather_cutflows": 1,
     "write_shards": 1,
     "check_shards": 1,
-    "run_hpo_slot": 7,
+    "run_hpo_slot": 3,
     "select_best_trial": 1,
     "train_model": 1,
     "export_onnx": 1,
@@ -30,6 +31,11 @@ JOBS = {
     "validate_model": 1,
     "build_report": 1,
 }
+
+
+def configured(words):
+    """Return what Snakemake makes of ``--config``."""
+    return {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words)}
 
 
 def test_every_job_ran_on_slurm(finished):
@@ -81,7 +87,7 @@ def test_data_stages_are_the_same_bytes(finished):
 def test_a_trial_on_two_nodes_has_the_loss_of_one_node(finished, tmp_path):
     chain, _, _ = finished
     slot = json.loads((chain.results / "hpo/slots/0/0/0.json").read_text())
-    run = load_run(chain.folder / "config", {"preset": "smoke", "detector": "clic"})
+    run = load_run(chain.folder / "config", configured(SMALL))
     settings = trial_settings(
         HpoSettings.of(run, load_detector(chain.folder / "config", "clic")), slot["params"]
     )
@@ -93,6 +99,6 @@ def test_the_final_training_on_two_nodes_has_the_losses_of_one_node(finished, tm
     chain, _, _ = finished
     again = chain.copy(tmp_path / "again")
     shutil.rmtree(again.results / "train")
-    again.run("train", config=SMOKE)
+    again.run("train", config=SMALL)
     assert len(training_record(chain.results)[0]) > 50
     assert same_training(chain.results, again.results)

@@ -7,14 +7,16 @@ import subprocess
 
 import pytest
 from chain import PATIENCE_S, environment, same_training
+from cluster import SMALL
 
 # one minute is the shortest job; half of it is the margin, so the training has some 20 s of it
 LONG = (
-    "preset=smoke",
+    *SMALL[:2],
+    "model={n_layers: 2}",
     "resources={stop_before_limit_s: 60, train_model: {nodes: 2, runtime_min: 1}}",
     (
-        "training={max_steps: 1200, valid_every_steps: 200, checkpoint_every_steps: 100,"
-        " log_every_steps: 50}"
+        "training={ranks: 2, max_steps: 1200, schedule_steps: 1200, valid_every_steps: 200,"
+        " checkpoint_every_steps: 100, log_every_steps: 50, elements_per_batch: 2048}"
     ),
 )
 # a longer final training; the search stays as it is

@@ -8,6 +8,7 @@ string of one of the row's tests, regular expressions with their backslashes tak
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 COLUMNS = ["fault", "what happens", "what you see", "what to do", "lost"]
 
 
+@cache
 def marked_tests() -> dict[str, list[ast.FunctionDef]]:
     """Return the tests of each fault, read without importing them."""
     found: dict[str, list[ast.FunctionDef]] = {}

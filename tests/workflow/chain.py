@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
+from tests.workflow.starter import starter
 
 from particleforge.model.saved import load_model
 
@@ -88,18 +89,26 @@ class Chain:
         profile: str = "local",
         check: bool = True,
         threads: int = 1,
+        afresh: bool = False,
     ) -> str:
-        """Run Snakemake and return what it printed."""
-        done = subprocess.run(
-            self.command(*arguments, config=config, profile=profile),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=environment(threads),
-            timeout=PATIENCE_S,
-        )
-        text = done.stdout + done.stderr
-        assert done.returncode == 0 or not check, text[-6000:]
+        """Run Snakemake and return what it printed.
+
+        ``afresh`` starts its program as a user does, and not a process that has imported it.
+        """
+        command = self.command(*arguments, config=config, profile=profile)
+        if afresh:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                env=environment(threads),
+                timeout=PATIENCE_S,
+            )
+            status, text = done.returncode, done.stdout + done.stderr
+        else:
+            status, text = starter().run(command, self.folder, environment(threads), PATIENCE_S)
+        assert status == 0 or not check, text[-6000:]
         return text
 
     def planned(

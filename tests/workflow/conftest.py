@@ -1,4 +1,4 @@
-"""One finished tiny chain, shared by the tests of the workflow; none of them may change it."""
+"""One finished tiny chain for the tests of the workflow, of which each process has a copy."""
 
 import sys
 from pathlib import Path
@@ -8,19 +8,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from chain import Chain
+from tests.once import made_once
 
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory):
-    finished = Chain.new(tmp_path_factory.mktemp("chain") / "run")
-    finished.run()
-    return finished
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder and keep them in one process, so that the chain runs once."""
-    for item in items:
-        if Path(item.fspath).is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.workflow)
-            item.add_marker(pytest.mark.xdist_group("workflow"))
+    made = made_once(tmp_path_factory, "chain", lambda folder: Chain.new(folder).run(afresh=True))
+    return Chain(made).copy(tmp_path_factory.mktemp("chain") / "run")

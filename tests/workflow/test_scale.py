@@ -33,7 +33,9 @@ def test_a_job_plans_itself_only(chain, rule):
         "--force",
     )
     before = cpu_seconds()
-    text = chain.run(*job, "--nolock", "-n", "--quiet", "rules", config=(TEN_THOUSAND,))
+    text = chain.run(
+        *job, "--nolock", "-n", "--quiet", "rules", config=(TEN_THOUSAND,), afresh=True
+    )
     assert planned_jobs(text) == {rule: 1}
     assert cpu_seconds() - before < 5
 
@@ -62,7 +64,8 @@ def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
         "--force",
     )
     before = cpu_seconds()
-    text = new.run(*job, "--nolock", "-n", config=("simulation={backend: files, published: many}",))
+    files = ("simulation={backend: files, published: many}",)
+    text = new.run(*job, "--nolock", "-n", config=files, afresh=True)
     assert cpu_seconds() - before < 5
     assert planned_jobs(text) == {"build_dataset": 1}
     assert "build dataset of qq, shard 09999" in text

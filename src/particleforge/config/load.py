@@ -19,7 +19,7 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.explain import Layer, explain
 from particleforge.config.published import PublishedConfig
 from particleforge.config.reader import Tree, check_size, read_yaml
-from particleforge.config.renamed import check_renamed
+from particleforge.config.renamed import check_preset, check_renamed
 from particleforge.config.run import RunConfig
 from particleforge.config.strings import read_strings
 from particleforge.errors import UserError
@@ -87,6 +87,7 @@ def load_run(
     top = _layer(read_strings(overrides or {}, RunConfig, source_of_overrides), source_of_overrides)
     preset = str(merge(base, top).get("preset", RunConfig.model_fields["preset"].default))
     preset_file = config_dir / "presets" / f"{preset}.yaml"
+    check_preset(preset_file)
     middle = _layer(read_yaml(preset_file), str(preset_file))
     layers = [(str(file), base), (str(preset_file), middle)]
     space = _shipped_space(config_dir, merge(merge(base, middle), top))

@@ -1,6 +1,7 @@
 """Keys and values that had another name once: each gets one line that says which it has now."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from particleforge.errors import UserError
@@ -12,7 +13,8 @@ RENAMED_KEYS = {
     "training.layout": "training.parallelism",
     "simulation.card": "simulation.published",
 }
-RENAMED_VALUES = {("hpo.promotion", "rank"): "measured", ("preset", "study"): "large"}
+RENAMED_VALUES = {("hpo.promotion", "rank"): "measured"}
+RENAMED_PRESETS = {"study": "large"}
 
 
 def check_renamed(content: Mapping[str, Any], source: str) -> None:
@@ -25,6 +27,13 @@ def check_renamed(content: Mapping[str, Any], source: str) -> None:
         *block, name = key.split(".")
         if _at(content, block).get(name) == old:
             raise UserError(f"{source}: {key}: {old} is renamed to {new}; write that")
+
+
+def check_preset(file: Path) -> None:
+    """Raise a UserError for a preset that has another name now; a user may have one of the old."""
+    if file.stem in RENAMED_PRESETS and not file.is_file():
+        new = RENAMED_PRESETS[file.stem]
+        raise UserError(f"{file}: no such file; preset {file.stem} is renamed to {new}")
 
 
 def _at(content: Mapping[str, Any], block: list[str]) -> Mapping[str, Any]:
