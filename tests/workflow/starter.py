@@ -31,8 +31,8 @@ class Starter:
     ) -> tuple[int, str]:
         """Return the exit status of ``snakemake`` and what it printed, within ``seconds``."""
         with tempfile.TemporaryDirectory() as printed:
-            call = {"command": command, "folder": str(folder), "environment": dict(environment)}
-            call |= {"seconds": seconds, "printed": printed}
+            call: dict[str, Any] = {"command": command, "folder": str(folder)}
+            call |= {"environment": dict(environment), "seconds": seconds, "printed": printed}
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(json.dumps(call) + "\n")
@@ -77,10 +77,10 @@ def serve() -> None:
         child = os.fork()
         if not child:
             become(json.loads(line))
-            return main()
+            main()
+            return
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
-    return None
 
 
 if __name__ == "__main__":
