@@ -184,7 +184,14 @@ def test_the_record_of_a_training_has_the_settings_that_it_read(tmp_path: Path, 
     monkeypatch.setattr(train, "run_training", edited_meanwhile)
     settings = TrainSettings.model_validate({"seed": 1, "model": {}, "training": {}})
     outputs = [tmp_path / name for name in ("best.pt", "last.pt", "metrics.parquet", "board")]
-    train.train_model(settings, shards / "manifest.json", tmp_path / "work", *outputs, best)
+    names = ("model", "last", "metrics", "tensorboard")
+    train.train_model(
+        settings,
+        manifest=shards / "manifest.json",
+        best_settings=best,
+        work_dir=tmp_path / "work",
+        **dict(zip(names, outputs, strict=True)),
+    )
     lineage = read_lineage(outputs[0])
     verify_lineage(lineage)
     assert outputs[0].read_text() == "0.01"

@@ -1,0 +1,322 @@
+"""Commands that run one stage on files of your own, as the workflow's jobs do."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from particleforge.cli.options import (
+    CHECKS_WORK,
+    NOT_GIVEN,
+    ConfigDir,
+    Detector,
+    Input,
+    Inputs,
+    Output,
+    Preset,
+    Sample,
+    Set,
+    WorkDir,
+    app,
+    load,
+)
+from particleforge.config import settings as stage
+from particleforge.errors import UserError
+
+
+@app.command()
+def simulate_events(
+    detector: Detector,
+    sample: Annotated[str, typer.Option(help="A sample of the detector's file.")],
+    output: Output,
+    shard: Annotated[
+        int, typer.Option(min=0, help="Number of the shard; it seeds the events.")
+    ] = 0,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Simulate one shard of a sample: an EDM4hep ROOT file."""
+    from particleforge.paths import SHARD_FORMAT
+    from particleforge.simulation.simulate import simulate_events as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    if sample not in chosen.samples:
+        raise UserError(
+            f"--sample {sample}: {detector} has the samples {', '.join(chosen.samples)}"
+        )
+    run_stage(stage.simulate_settings(run, chosen, sample), SHARD_FORMAT.format(shard), output)
+
+
+@app.command()
+def build_dataset(
+    detector: Detector,
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="ROOT file, folder of them, or glob; can be repeated."),
+    ],
+    output: Output,
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Turn EDM4hep or Delphes ROOT files into a Parquet table of events with truth and targets."""
+    from particleforge.dataset.build import build_dataset as run_stage
+    from particleforge.inputs.sources import local_files
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    files = [Path(path) for entry in inputs for path in local_files(entry, "--input")]
+    known = chosen.samples[sample].checksums if sample in chosen.samples else {}
+    checksums = [known.get(path.name, "") for path in files]
+    run_stage(
+        stage.dataset_settings(run, chosen, sample, checksums if any(checksums) else ()),
+        files,
+        output,
+    )
+
+
+@app.command()
+def check_dataset(
+    detector: Detector,
+    inputs: Inputs,
+    output: Output,
+    work_dir: WorkDir = CHECKS_WORK,
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Check all shards of one sample of a dataset and write the verdict, JSON."""
+    from particleforge.checks.dataset import check_dataset as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.CheckDatasetSettings.of(run, chosen, sample_name=sample),
+        shards=inputs,
+        work_dir=work_dir,
+        output=output,
+    )
+
+
+@app.command()
+def compare_samples(
+    detector: Detector,
+    inputs: Inputs,
+    output: Output,
+    work_dir: WorkDir = CHECKS_WORK,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Compare the samples of a dataset, given by their verdicts, and write the verdict, JSON."""
+    from particleforge.checks.dataset import compare_samples as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.CompareSamplesSettings.of(run, chosen),
+        verdicts=inputs,
+        work_dir=work_dir,
+        output=output,
+    )
+
+
+@app.command()
+def select_events(
+    detector: Detector,
+    events: Input,
+    output: Output,
+    cutflow: Annotated[Path, typer.Option(help="JSON with the counts after each cut.")],
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Apply the cuts to a dataset and give each event its split."""
+    from particleforge.selection.select import select_events as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.SelectSettings.of(run, chosen, sample_name=sample),
+        dataset=events,
+        output=output,
+        cutflow=cutflow,
+    )
+
+
+@app.command()
+def write_shards(
+    detector: Detector,
+    inputs: Inputs,
+    output_dir: Annotated[
+        Path,
+        typer.Option(help="Folder to write: manifest, normalisation and the shards of each split."),
+    ],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Turn selected events into shuffled training shards."""
+    from particleforge.preprocessing.shards import write_shards as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(stage.ShardSettings.of(run, chosen), inputs, output_dir)
+
+
+@app.command()
+def check_shards(
+    detector: Detector,
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+    ],
+    output: Output,
+    work_dir: WorkDir = CHECKS_WORK,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Check training shards against manifest and normalisation and write the verdict as JSON."""
+    from particleforge.checks.shards import check_shards as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.CheckShardsSettings.of(run, chosen),
+        manifest=manifest,
+        normalisation=manifest.with_name("normalisation.json"),
+        work_dir=work_dir,
+        output=output,
+    )
+
+
+@app.command()
+def train_model(
+    detector: Detector,
+    manifest: Annotated[
+        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+    ],
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write: best.pt, last.pt, metrics.parquet, tensorboard/, work/."
+        ),
+    ],
+    settings: Annotated[
+        Path | None, typer.Option(help="best.yaml of a search, laid over the settings.")
+    ] = None,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Train a model; run again to resume."""
+    from particleforge.training.train import train_model as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.TrainSettings.of(run, chosen),
+        manifest=manifest,
+        best_settings=settings,
+        work_dir=output_dir / "work",
+        model=output_dir / "best.pt",
+        last=output_dir / "last.pt",
+        metrics=output_dir / "metrics.parquet",
+        tensorboard=output_dir / "tensorboard",
+    )
+
+
+@app.command()
+def export_onnx(
+    detector: Detector,
+    checkpoint: Annotated[
+        Path, typer.Option(help="best.pt of a training.", exists=True, dir_okay=False)
+    ],
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            help="manifest.json of the shards, for the parity test.", exists=True, dir_okay=False
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder to write: model.onnx, parity.json, model_card.md.")
+    ],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Export a trained model to ONNX and compare it with torch on real events."""
+    from particleforge.export.onnx_model import export_onnx as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.ExportSettings.of(run, chosen),
+        checkpoint=checkpoint,
+        manifest=manifest,
+        onnx=output_dir / "model.onnx",
+        parity=output_dir / "parity.json",
+        model_card=output_dir / "model_card.md",
+    )
+
+
+@app.command()
+def reconstruct_events(
+    detector: Detector,
+    events: Input,
+    model: Annotated[
+        Path, typer.Option(help="model.onnx of an export.", exists=True, dir_okay=False)
+    ],
+    output: Output,
+    edm4hep: Annotated[Path, typer.Option(help="EDM4hep ROOT file to write.")],
+    sample: Sample = "files",
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Reconstruct all events of an EDM4hep ROOT file or of a dataset.
+
+    Of a selected file, those of the configured splits.
+    """
+    from particleforge.dataset.build import build_dataset as build
+    from particleforge.reconstruction.reconstruct import reconstruct_events as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    settings = stage.ReconstructSettings.of(run, chosen)
+    files = {"model": model, "output": output, "edm4hep": edm4hep}
+    if events.suffix == ".parquet":
+        run_stage(settings, events=events, **files)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / f"{events.stem}.parquet"
+        build(stage.dataset_settings(run, chosen, sample), [events], table)
+        run_stage(settings, events=table, **files, built_from=events)
+
+
+@app.command()
+def validate_model(
+    detector: Detector,
+    selected: Annotated[
+        list[Path],
+        typer.Option(help="Selected file; can be repeated.", exists=True, dir_okay=False),
+    ],
+    reconstructed: Annotated[
+        list[Path],
+        typer.Option(help="Reconstructed file, same order.", exists=True, dir_okay=False),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder to write: metrics.json, histograms.json, plots/.")
+    ],
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Compare model, baseline and truth limit: jets, missing momentum, particles."""
+    from particleforge.validation.validate import validate_model as run_stage
+
+    run, chosen = load(detector, preset, set_, config_dir)
+    run_stage(
+        stage.ValidateSettings.of(run, chosen),
+        selected=selected,
+        reconstructed=reconstructed,
+        metrics=output_dir / "metrics.json",
+        histograms=output_dir / "histograms.json",
+        plots=output_dir / "plots",
+    )

@@ -1,0 +1,211 @@
+"""Commands that look: at the configuration, at files, at a run, at a site."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from particleforge.cli.options import (
+    NOT_GIVEN,
+    ConfigDir,
+    Detector,
+    Preset,
+    Set,
+    app,
+    load,
+    overrides_of,
+)
+from particleforge.config import settings as stage
+from particleforge.config.home import find_config_dir, find_snakefile
+from particleforge.config.load import load_detector, load_run
+
+
+@app.command()
+def show_config(
+    detector: Detector, preset: Preset = None, set_: Set = None, config_dir: ConfigDir = NOT_GIVEN
+) -> None:
+    """Print the merged and validated configuration as YAML."""
+    run, chosen = load(detector, preset, set_, config_dir)
+    content = {
+        **run.model_dump(mode="json"),
+        "detector": {detector: chosen.model_dump(mode="json")},
+    }
+    typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
+
+
+@app.command()
+def provenance(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A file or folder that a stage wrote, by the workflow or by hand."),
+    ],
+    verify: Annotated[
+        bool, typer.Option(help="Compare every file with the recorded checksums.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all records as JSON.")] = False,
+) -> None:
+    """Print what a file was made from, back to the seeds.
+
+    Exit status 1 if something has changed since or is missing.
+    """
+    from particleforge.provenance.lineage import read_lineage, verify_lineage
+    from particleforge.provenance.lineage_text import lineage_text
+
+    lineage = read_lineage(file)
+    if verify:
+        verify_lineage(lineage)
+    typer.echo(json.dumps(lineage.plain(), indent=2) if as_json else lineage_text(lineage))
+    if lineage.problems():
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    file: Annotated[
+        Path, typer.Argument(help="An EDM4hep or Delphes ROOT file.", exists=True, dir_okay=False)
+    ],
+    detector: Annotated[
+        str | None,
+        typer.Option(help="Whose branch map to apply; default is the first of config.yaml."),
+    ] = None,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/."),
+    ] = NOT_GIVEN,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print what a file holds, what is read as what, what is missing and what that costs.
+
+    The detector's map says what is read. The exit status is 1 if the file is unusable.
+    """
+    from particleforge.inputs.inspection import inspect_file
+
+    config_folder = find_config_dir(config_dir)
+    name = detector or load_run(config_folder).detector[0]
+    found = inspect_file(file, load_detector(config_folder, name))
+    typer.echo(json.dumps(found.plain(), indent=2) if as_json else found.text())
+    if found.refused is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def accounting(
+    dataset: Annotated[
+        list[Path],
+        typer.Argument(help="Files that build-dataset wrote.", exists=True, dir_okay=False),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Print the share of each file's energy that is visible, in targets, merged or dropped.
+
+    The files are those that datasets were made of. Reasons are printed, too.
+    """
+    from particleforge.dataset.accounting import accounting_plain, accounting_text
+
+    typer.echo(
+        json.dumps(accounting_plain(dataset), indent=2) if as_json else accounting_text(dataset)
+    )
+
+
+@app.command()
+def status(
+    detector: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")
+    ] = None,
+    preset: Preset = None,
+    set_: Set = None,
+    snakefile: Annotated[
+        Path | None,
+        typer.Option(help="Default: the one here, else that of the installed checkout."),
+    ] = None,
+) -> None:
+    """Show what exists here, what is stale and why, and what the workflow would run."""
+    from particleforge.orchestration.status import read_status
+
+    overrides = overrides_of(preset, set_) | ({"detector": detector} if detector else {})
+    typer.echo(read_status(snakefile or find_snakefile(), overrides).text())
+
+
+@app.command()
+def hpo_status(
+    work: Annotated[
+        Path | None,
+        typer.Argument(help="A search's work folder; default is that of the configuration."),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Names, separated by commas; default is config.yaml's.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the results; default is config.yaml's results_dir."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of a study, or its beginning; default is the present search's."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Show how a search stands: its rungs, the best so far, what runs and what failed."""
+    from particleforge.hpo.progress import read_progress, read_work_folder
+    from particleforge.paths import Paths
+
+    if work is not None:
+        found = [read_work_folder(work, study)]
+    else:
+        chosen = {"detector": detector} if detector else {}
+        folder = {"results_dir": str(results)} if results else {}
+        config_folder = find_config_dir(config_dir)
+        run = load_run(config_folder, overrides_of(preset, set_) | chosen | folder, "--set")
+        paths, found = Paths(run.results_dir), []
+        for name in run.detector:
+            settings = stage.HpoSettings.of(run, load_detector(config_folder, name))
+            manifest, work_dir = (
+                Path(pattern.format(detector=name)) for pattern in (paths.manifest, paths.hpo_work)
+            )
+            found.append(read_progress(settings, manifest, work_dir, study))
+    typer.echo(
+        json.dumps([p.plain() for p in found], indent=2)
+        if as_json
+        else "\n\n".join(p.text() for p in found)
+    )
+
+
+@app.command()
+def check_cluster(
+    profile: Annotated[Path, typer.Option(help="Folder of the Snakemake profile to try.")] = Path(
+        "profiles/slurm"
+    ),
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Kind of job to submit: cpu, gpu, nodes; can be repeated. Default: all."),
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option(help="How long to wait for the jobs, seconds.")
+    ] = 600.0,
+    preset: Preset = None,
+    set_: Set = None,
+    config_dir: ConfigDir = NOT_GIVEN,
+) -> None:
+    """Submit one small job per kind to a Slurm cluster and say what is wrong.
+
+    The site or the profile may have got it wrong.
+    """
+    from particleforge.orchestration.cluster.check import KINDS
+    from particleforge.orchestration.cluster.check import check_cluster as run_check
+
+    found = run_check(
+        profile,
+        overrides_of(preset, set_),
+        [find_config_dir(config_dir).absolute()],
+        kind or list(KINDS),
+        timeout_s,
+    )
+    for finding in found:
+        typer.echo(finding.line())
+    if any(finding.state == "WRONG" for finding in found):
+        raise typer.Exit(1)
