@@ -89,22 +89,18 @@ class ReportInputs:
 def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -> None:
     """Write the report to ``output``."""
     results = (
-        *(
-            *inputs.dataset,
-            *inputs.selected,
-            inputs.cutflow_table,
-            inputs.manifest,
-            inputs.dataset_verdict,
-            inputs.shards_verdict,
-        ),
-        *(
-            inputs.hpo_best,
-            inputs.metrics,
-            inputs.parity,
-            *inputs.reconstructed,
-            inputs.physics_metrics,
-            *inputs.scans,
-        ),
+        *inputs.dataset,
+        *inputs.selected,
+        inputs.cutflow_table,
+        inputs.manifest,
+        inputs.dataset_verdict,
+        inputs.shards_verdict,
+        inputs.hpo_best,
+        inputs.metrics,
+        inputs.parity,
+        *inputs.reconstructed,
+        inputs.physics_metrics,
+        *inputs.scans,
     )
     page = render_page(
         "particleforge.report",

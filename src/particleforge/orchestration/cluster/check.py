@@ -262,12 +262,8 @@ def _why_no_answer(folder: Path, kind: str, rule: str, waiting: Mapping[str, str
     refused = re.search(r"The error message was '(.*?)'\.\n", "".join(errors), flags=re.DOTALL)
     if refused:
         text = " ".join(refused[1].split())
-        return Finding(
-            "submission",
-            "WRONG",
-            f"refused: {text}",
-            _remedy(_REFUSED, text, "correct the profile"),
-        )
+        remedy = _remedy(_REFUSED, text, "correct the profile")
+        return Finding("submission", "WRONG", f"refused: {text}", remedy)
     logs = [
         folder / f"{kind}.log",
         *sorted((folder / ".snakemake/slurm_logs").glob(f"rule_{rule}/**/*.log")),
