@@ -51,20 +51,8 @@ CHOSEN = {
 SAMPLE = "qq"
 
 
-@pytest.mark.integration
-def test_hits_go_through_the_whole_chain(tmp_path):
-    run, detector = load_run(CONFIG, CHOSEN), load_detector(CONFIG, "clic")
-    simulate_events(simulate_settings(run, detector, SAMPLE), "00000", tmp_path / "sim.root")
-
-    build_dataset(
-        DatasetSettings.of(run, detector, sample_name=SAMPLE),
-        [tmp_path / "sim.root"],
-        tmp_path / "dataset.parquet",
-    )
-    table, balance = (
-        read_table(tmp_path / "dataset.parquet"),
-        read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"],
-    )
+def check_elements(table, balance):
+    """Look at a dataset whose calorimeter elements are hits."""
     n_tracks, n_hits = ak.num(table.tracks), ak.num(table.clusters)
     assert 300 < ak.mean(n_hits) < 5000
     assert ak.min(table.clusters.energy) >= np.float32(0.03)
@@ -79,6 +67,23 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     assert ak.all(on_hit | (neutral == -1))
     assert ak.mean(on_hit) > 0.8
     assert all(len(set(of_event)) == len(of_event) for of_event in neutral[on_hit].to_list())
+
+
+@pytest.mark.integration
+def test_hits_go_through_the_whole_chain(tmp_path):
+    run, detector = load_run(CONFIG, CHOSEN), load_detector(CONFIG, "clic")
+    simulate_events(simulate_settings(run, detector, SAMPLE), "00000", tmp_path / "sim.root")
+
+    build_dataset(
+        DatasetSettings.of(run, detector, sample_name=SAMPLE),
+        [tmp_path / "sim.root"],
+        tmp_path / "dataset.parquet",
+    )
+    table, balance = (
+        read_table(tmp_path / "dataset.parquet"),
+        read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"],
+    )
+    check_elements(table, balance)
 
     selected, cutflow = tmp_path / "selected.parquet", tmp_path / "cutflow.json"
     select_events(

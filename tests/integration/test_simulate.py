@@ -224,10 +224,8 @@ def test_hits_clusters_and_links_are_read_back(simulated) -> None:
     assert np.allclose(energies, clusters.energies, rtol=1e-6)
 
     link = names.hit_links[0]
-    hit, particle = (
-        hit_rows(f"_{link}_from"),
-        global_rows(events, f"_{link}_to.index", f"{names.particles}.PDG"),
-    )
+    hit = hit_rows(f"_{link}_from")
+    particle = global_rows(events, f"_{link}_to.index", f"{names.particles}.PDG")
     given = sorted(
         zip(
             hits.contribution_hit,
@@ -240,10 +238,8 @@ def test_hits_clusters_and_links_are_read_back(simulated) -> None:
 
     link = names.cluster_links[0]
     cluster = global_rows(events, f"_{link}_from.index", f"{names.clusters}.energy")
-    owner, weight = (
-        global_rows(events, f"_{link}_to.index", f"{names.particles}.PDG"),
-        flat(events, f"{link}.weight"),
-    )
+    owner = global_rows(events, f"_{link}_to.index", f"{names.particles}.PDG")
+    weight = flat(events, f"{link}.weight")
     total = np.bincount(cluster, weight, len(clusters))
     assert np.allclose(total[total > 0], 1, atol=1e-5)
     for row in range(0, len(cluster), 17):

@@ -69,9 +69,12 @@ def test_clusters_of_candidate_links_without_weights_are_shared_by_energy(tmp_pa
     assert set(raw["track_links.weight"].tolist()) == {1.0}
 
 
-@pytest.mark.parametrize("particle", ["particle", "MCParticle"])
-def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
-    """A track of three hits, one of them not in the file; a calorimeter hit of two particles."""
+def leaves_with_simulated_hits(particle):
+    """Return leaves without links to particles, and the IDs of their collections.
+
+    A track has three hits, one of them not in the file, and a calorimeter hit two particles, which
+    are called ``particle`` there.
+    """
     event = sound_events()[0]
     leaves = {
         leaf: values
@@ -114,6 +117,12 @@ def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
     references(
         f"_Contributions_{particle}", [("MCParticles", 1), ("MCParticles", 1), ("MCParticles", 3)]
     )
+    return leaves, ids
+
+
+@pytest.mark.parametrize("particle", ["particle", "MCParticle"])
+def test_truth_of_tracks_and_hits_from_simulated_hits(tmp_path, particle):
+    leaves, ids = leaves_with_simulated_hits(particle)
     write(tmp_path / "events.root", leaves, ntuple=True, table="0.99", ids=ids)
     names = NAMES.model_copy(
         update={"tracker_hit_sim_links": ("PixelLinks", "Absent"), "hit_sim_links": ("ECALLinks",)}

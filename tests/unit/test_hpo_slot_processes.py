@@ -15,6 +15,7 @@ from .hpo_fixtures import (
     make_manifest,
     make_settings,
 )
+from .test_hpo_slot import _no_waiting_for_the_disk  # noqa: F401
 
 
 def _work_on(folder: Path, slots: list[tuple[int, int]], hpo: dict[str, Any]) -> None:

@@ -331,9 +331,13 @@ def test_a_split_does_not_depend_on_how_events_lie_in_files(tmp_path: Path) -> N
     assert set(found[0].values()) == set(SPLITS)
 
 
-def cutflow_files(folder: Path) -> list[Path]:
+CUTFLOW = CutflowSettings(samples={"ttbar": SampleConfig(label="$t\\bar{t}$", pythia=("x",))})
+
+
+def cutflow_files(folder: Path, *samples: str) -> list[Path]:
+    """Return the cutflows of one file of each of ``samples``."""
     files = []
-    for number, sample in enumerate(("ttbar", "qq", "ttbar")):
+    for number, sample in enumerate(samples):
         source = write_dataset(
             folder / f"{number}.parquet", synthetic_events(150, number, mean_particles=7)
         )
@@ -348,12 +352,11 @@ def cutflow_files(folder: Path) -> list[Path]:
 
 
 def test_gathered_cutflow(tmp_path: Path) -> None:
-    samples = {"ttbar": SampleConfig(label="$t\\bar{t}$", pythia=("x",))}
-    files = cutflow_files(tmp_path)
+    files = cutflow_files(tmp_path, "ttbar", "qq", "ttbar")
     written = []
     for name in ("a", "b"):
         gather_cutflows(
-            CutflowSettings(samples=samples),
+            CUTFLOW,
             cutflows=files,
             table=tmp_path / name / "cutflow.csv",
             plot=tmp_path / name / "cutflow.png",
@@ -396,13 +399,16 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     )
     assert 0 < float(duplicates["step_efficiency_low"]) < float(duplicates["step_efficiency"]) < 1
 
-    unweighted = json.loads(files[1].read_text())
+
+def test_a_cutflow_without_weights_counts_events(tmp_path: Path) -> None:
+    (file,) = cutflow_files(tmp_path, "qq")
+    unweighted = json.loads(file.read_text())
     for cut in itertools.chain(*unweighted["cutflow"].values()):
         # as full-simulation files leave it
         cut["sum_of_weights"] = cut["sum_of_weights_squared"] = 0.0
     (tmp_path / "unweighted.json").write_text(json.dumps(unweighted))
     gather_cutflows(
-        CutflowSettings(samples=samples),
+        CUTFLOW,
         cutflows=[tmp_path / "unweighted.json"],
         table=tmp_path / "u.csv",
         plot=tmp_path / "u.png",
@@ -411,16 +417,14 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
         last = [row for row in csv.DictReader(handle) if row["quantity"] == "events"][-1]
     assert float(last["efficiency"]) == pytest.approx(int(last["number"]) / 150)
 
+
+def test_cutflows_of_other_cuts_are_refused(tmp_path: Path) -> None:
+    files = cutflow_files(tmp_path, "ttbar", "ttbar")
     other = json.loads(files[0].read_text())
     other["cutflow"]["tracks"][1]["expression"] = "tracks.pt > 0"
-    files[2].write_text(json.dumps(other))
-    with pytest.raises(UserError, match=r"2.json: made with other cuts"):
-        gather_cutflows(
-            CutflowSettings(samples=samples),
-            cutflows=files,
-            table=tmp_path / "c.csv",
-            plot=tmp_path / "c.png",
-        )
+    files[1].write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"1.json: made with other cuts"):
+        gather_cutflows(CUTFLOW, cutflows=files, table=tmp_path / "c.csv", plot=tmp_path / "c.png")
 
 
 def test_efficiency_intervals_cover() -> None:

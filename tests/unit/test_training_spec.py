@@ -12,7 +12,13 @@ from particleforge.training.launch import run_training
 from particleforge.training.spec import TrainingResult, TrainingSpec
 from particleforge.training.train import with_best_settings
 
+from .synthetic_shards import write_synthetic
 from .test_training_loop import settings_of
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("shards"))
 
 
 def test_spec_and_result_survive_json(manifest: Path, tmp_path: Path) -> None:

@@ -52,101 +52,80 @@ def test_every_command_has_help(command):
     assert "--detector" in particleforge(command, "--help", cwd=ROOT).stdout
 
 
-def test_the_chain_by_hand_gives_the_same_bytes(chain, tmp_path):
-    results = chain.results
+@pytest.fixture
+def by_hand(chain, tmp_path):
+    """Return a function that runs a command with the chain's settings in a folder of its own."""
     config = ("--detector", "clic", "--preset", "tiny", "--config-dir", chain.folder / "config")
-    out = tmp_path / "ttbar"
-    shard = "ttbar/00001"
-    manifest = results / "shards/manifest.json"
 
-    def stage(command, *arguments):
-        particleforge(command, *config, *arguments, cwd=tmp_path)
+    def run(command, *arguments):
+        return particleforge(command, *config, *arguments, cwd=tmp_path)
 
-    stage("simulate-events", "--sample", "ttbar", "--shard", 1, "--output", out / "00001.root")
-    assert sha256(out / "00001.root") == sha256(results / f"sim/{shard}.root")
+    return run
 
-    simulated = results / f"sim/{shard}.root"
-    stage(
-        "build-dataset",
-        "--sample",
-        "ttbar",
-        "--input",
-        simulated,
-        "--output",
-        out / "00001.parquet",
-    )
-    assert sha256(out / "00001.parquet") == sha256(results / f"dataset/{shard}.parquet")
 
-    dataset = results / f"dataset/{shard}.parquet"
+SAMPLES = ("ttbar", "qq", "ww")
+SHARD = "ttbar/00001"
+
+
+def inputs(paths):
+    return [word for path in paths for word in ("--input", path)]
+
+
+def test_data_stages_by_hand_give_the_same_bytes(chain, by_hand, tmp_path):
+    results, out = chain.results, tmp_path / "ttbar"
+    sample = ("--sample", "ttbar")
+    by_hand("simulate-events", *sample, "--shard", 1, "--output", out / "00001.root")
+    simulated = results / f"sim/{SHARD}.root"
+    assert sha256(out / "00001.root") == sha256(simulated)
+
+    by_hand("build-dataset", *sample, "--input", simulated, "--output", out / "00001.parquet")
+    dataset = results / f"dataset/{SHARD}.parquet"
+    assert sha256(out / "00001.parquet") == sha256(dataset)
+
     cut = ("--output", out / "selected.parquet", "--cutflow", out / "cutflow.json")
-    stage("select-events", "--sample", "ttbar", "--input", dataset, *cut)
-    assert sha256(out / "selected.parquet") == sha256(results / f"select/{shard}.parquet")
+    by_hand("select-events", *sample, "--input", dataset, *cut)
+    assert sha256(out / "selected.parquet") == sha256(results / f"select/{SHARD}.parquet")
 
-    samples = ("ttbar", "qq", "ww")
     selected = [
-        path
-        for sample in samples
-        for path in sorted((results / "select" / sample).glob("*.parquet"))
+        path for name in SAMPLES for path in sorted((results / "select" / name).glob("*.parquet"))
     ]
-    stage(
-        "write-shards",
-        *(word for path in selected for word in ("--input", path)),
-        "--output-dir",
-        tmp_path / "shards",
-    )
-    assert sha256(tmp_path / "shards/manifest.json") == sha256(manifest)
+    by_hand("write-shards", *inputs(selected), "--output-dir", tmp_path / "shards")
+    assert sha256(tmp_path / "shards/manifest.json") == sha256(results / "shards/manifest.json")
 
-    of_sample = [
-        word
-        for path in sorted((results / "dataset/ttbar").glob("*.parquet"))
-        for word in ("--input", path)
-    ]
-    stage("check-dataset", "--sample", "ttbar", *of_sample, "--output", tmp_path / "ttbar.json")
+
+def test_checks_by_hand_give_the_same_verdicts(chain, by_hand, tmp_path):
+    results = chain.results
+    of_sample = sorted((results / "dataset/ttbar").glob("*.parquet"))
+    verdict = ("--output", tmp_path / "ttbar.json")
+    by_hand("check-dataset", "--sample", "ttbar", *inputs(of_sample), *verdict)
     assert checks(tmp_path / "ttbar.json") == checks(results / "checks/dataset/ttbar.json")
-    of_samples = [
-        word
-        for sample in samples
-        for word in ("--input", results / f"checks/dataset/{sample}.json")
-    ]
-    stage("compare-samples", *of_samples, "--output", tmp_path / "dataset.json")
+    of_samples = [results / f"checks/dataset/{name}.json" for name in SAMPLES]
+    by_hand("compare-samples", *inputs(of_samples), "--output", tmp_path / "dataset.json")
     assert checks(tmp_path / "dataset.json") == checks(results / "checks/dataset.json")
-    stage("check-shards", "--manifest", manifest, "--output", tmp_path / "shards.json")
+    manifest = ("--manifest", results / "shards/manifest.json")
+    by_hand("check-shards", *manifest, "--output", tmp_path / "shards.json")
     assert checks(tmp_path / "shards.json") == checks(results / "checks/shards.json")
 
+
+def test_the_model_is_made_and_used_by_hand(chain, by_hand, tmp_path):
+    results, out = chain.results, tmp_path / "ttbar"
+    manifest = ("--manifest", results / "shards/manifest.json")
     best = ("--settings", results / "hpo/best.yaml")
-    stage("train-model", "--manifest", manifest, "--output-dir", tmp_path / "train", *best)
-    checkpoint = tmp_path / "train/best.pt"
-    stage(
-        "export-onnx",
-        "--checkpoint",
-        checkpoint,
-        "--manifest",
-        manifest,
-        "--output-dir",
-        tmp_path / "export",
-    )
+    by_hand("train-model", *manifest, "--output-dir", tmp_path / "train", *best)
+    checkpoint = ("--checkpoint", tmp_path / "train/best.pt")
+    by_hand("export-onnx", *checkpoint, *manifest, "--output-dir", tmp_path / "export")
 
+    model = ("--model", tmp_path / "export/model.onnx")
     reconstructed = ("--output", out / "reco.parquet", "--edm4hep", out / "reco.root")
-    stage(
-        "reconstruct-events",
-        "--input",
-        simulated,
-        "--model",
-        tmp_path / "export/model.onnx",
-        *reconstructed,
-    )
+    simulated = results / f"sim/{SHARD}.root"
+    by_hand("reconstruct-events", "--input", simulated, *model, *reconstructed)
     assert len(read_table(out / "reco.parquet")) == 12  # a ROOT file has no splits: every event
-
     chain_of_records = particleforge("provenance", out / "reco.parquet", cwd=tmp_path).stdout
-    assert f"sim/{shard}.root  OK" in chain_of_records
+    assert f"sim/{SHARD}.root  OK" in chain_of_records
 
-    pair = (
-        "--selected",
-        results / f"select/{shard}.parquet",
-        "--reconstructed",
-        results / f"reco/{shard}.parquet",
-    )
-    stage("validate-model", *pair, "--output-dir", tmp_path / "validate")
+    selected = ("--selected", results / f"select/{SHARD}.parquet")
+    pair = (*selected, "--reconstructed", results / f"reco/{SHARD}.parquet")
+    by_hand("validate-model", *pair, "--output-dir", tmp_path / "validate")
     assert (tmp_path / "validate/metrics.json").is_file()
 
 
