@@ -69,6 +69,28 @@ def check_elements(table, balance):
     assert all(len(set(of_event)) == len(of_event) for of_event in neutral[on_hit].to_list())
 
 
+def trained(settings, manifest, folder):
+    """Return a network that has learnt something."""
+    best, metrics = folder / "best.pt", folder / "metrics.parquet"
+    train_model(
+        settings,
+        manifest=manifest,
+        work_dir=folder / "work",
+        model=best,
+        last=folder / "last.pt",
+        metrics=metrics,
+        tensorboard=folder / "tensorboard",
+        best_settings=None,
+    )
+    losses = [
+        row["value"]
+        for row in pq.read_table(metrics).to_pylist()
+        if (row["split"], row["name"]) == ("valid", "loss")
+    ]
+    assert losses[-1] < losses[0]
+    return best
+
+
 @pytest.mark.integration
 def test_hits_go_through_the_whole_chain(tmp_path):
     run, detector = load_run(CONFIG, CHOSEN), load_detector(CONFIG, "clic")
@@ -95,25 +117,7 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     write_shards(ShardSettings.of(run, detector), [selected], tmp_path / "shards")
     manifest = tmp_path / "shards/manifest.json"
 
-    best, metrics = tmp_path / "best.pt", tmp_path / "metrics.parquet"
-    settings = TrainSettings.of(run, detector)
-    train_model(
-        settings,
-        manifest=manifest,
-        work_dir=tmp_path / "work",
-        model=best,
-        last=tmp_path / "last.pt",
-        metrics=metrics,
-        tensorboard=tmp_path / "tensorboard",
-        best_settings=None,
-    )
-    losses = [
-        row["value"]
-        for row in pq.read_table(metrics).to_pylist()
-        if (row["split"], row["name"]) == ("valid", "loss")
-    ]
-    assert losses[-1] < losses[0]
-
+    best = trained(TrainSettings.of(run, detector), manifest, tmp_path)
     model, card = tmp_path / "model.onnx", tmp_path / "model_card.md"
     export_onnx(
         ExportSettings.of(run, detector),
