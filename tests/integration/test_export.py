@@ -40,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(folder: Path, name: str, **changes: object) -> Path:
     out = folder / name
     export_onnx(
-        ExportSettings(export=changes, title="a detector", origin="made up"),
+        ExportSettings(export=changes, origin="made up"),
+        detector="clic",
         checkpoint=folder / "best.pt",
         manifest=folder / "shards" / "manifest.json",
         onnx=out / "model.onnx",

@@ -121,6 +121,7 @@ def test_hits_go_through_the_whole_chain(tmp_path):
     model, card = tmp_path / "model.onnx", tmp_path / "model_card.md"
     export_onnx(
         ExportSettings.of(run, detector),
+        detector="clic",
         checkpoint=best,
         manifest=manifest,
         onnx=model,

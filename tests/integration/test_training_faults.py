@@ -151,7 +151,8 @@ def test_a_poisoned_model_is_refused(manifest: Path, tmp_path: Path, as_torch: b
     poison.written(model, as_torch=as_torch)
     with pytest.raises(UserError) as caught:
         export_onnx(
-            ExportSettings(export={}, title="a detector", origin="made up"),
+            ExportSettings(export={}, origin="made up"),
+            detector="clic",
             checkpoint=model,
             manifest=manifest,
             onnx=tmp_path / "model.onnx",
@@ -321,7 +322,8 @@ KILLED = {"interrupted": "a training process was killed from outside after step"
 
 @pytest.mark.fault("one rank dies")
 @pytest.mark.parametrize(
-    ("strike", "reasons"), [(kill, KILLED), (starve, KILLED | {"failed": r"out of memory: |\w+: "})]
+    ("strike", "reasons"),
+    [(kill, KILLED), (starve, KILLED | {"failed": r"out of memory: |\w*(?:Error|Exception): "})],
 )
 def test_a_dead_rank_ends_all_and_the_rerun_is_as_undisturbed(
     manifest: Path, tmp_path: Path, whole: TrainingResult, strike: Any, reasons: dict[str, str]

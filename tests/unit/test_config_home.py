@@ -128,3 +128,6 @@ def test_a_wrong_pin_is_refused_before_anything_is_deleted(
             Workflow([Path("config")], {"detector": "clic", "hpo": {"pin_trial": pin}})
     for pin in ("0", "0-00000"):
         Workflow([Path("config")], {"detector": "clic", "hpo": {"pin_trial": pin}})
+    table.write_text("trial,config,status,reason\nzero,0-00000,complete,\n")
+    with pytest.raises(UserError, match=r"hpo/trials\.csv: not a table of trials .*; delete it"):
+        Workflow([Path("config")], pinned)

@@ -140,12 +140,12 @@ def test_card_states_interface_data_and_quality(
         "valid_loss": 0.25,
         "provenance": made,
     }
-    settings = ExportSettings(export={}, title="a detector", origin="read from given files")
+    settings = ExportSettings(export={}, origin="read from given files")
     card = render_card(
-        settings, saved, decoder.network.inputs, read_manifest(manifest), found, 1234
+        settings, "clic", saved, decoder.network.inputs, read_manifest(manifest), found, 1234
     )
     for text in (
-        "Detector: a detector.",
+        "Detector: `clic`.",
         ", read from given files; splits",
         "`ParticleFlowNetwork` with backbone `attention`",
         "1234 parameters",

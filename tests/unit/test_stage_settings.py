@@ -9,7 +9,6 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.load import load_detector, load_run, validate
 from particleforge.config.settings import (
     CutflowSettings,
-    ExportSettings,
     FetchSettings,
     ReportSettings,
     ScanSettings,
@@ -23,8 +22,7 @@ from .simulation_fixtures import CONFIG
 
 RUN = load_run(CONFIG)
 DETECTOR = load_detector(CONFIG, "clic")
-TITLED = {ExportSettings, ScanSettings}  # a model card and the plots of a scan name the detector
-DRAWING = {CutflowSettings, ReportSettings, ValidateSettings, *TITLED}
+DRAWING = {CutflowSettings, ReportSettings, ScanSettings, ValidateSettings}
 
 
 def renamed() -> DetectorConfig:
@@ -59,7 +57,7 @@ def plain(stage: type[StageSettings], detector: DetectorConfig) -> dict[str, Any
 def test_a_name_on_a_plot_is_a_setting_of_what_draws_alone(stage: type[StageSettings]) -> None:
     before, after = plain(stage, DETECTOR), plain(stage, renamed())
     assert (before != after) is (stage in DRAWING)
-    assert ("label" in str(before)) is (stage in DRAWING - TITLED)
+    assert ("label" in str(before)) is (stage in DRAWING - {ScanSettings})
 
 
 def test_settings_of_a_job_are_those_that_its_rule_gave() -> None:

@@ -40,6 +40,7 @@ hpo:
   space: {model.width: {type: categorical, choices: [8, 16]}}
 validation: {n_bootstrap: 10}
 """
+IMPORTED_FROM = os.environ.get("PYTHONPATH")
 PATIENCE_S = 2400  # no run of a test takes so long on the slowest machine: it hangs
 DATA_STAGES = ("sim", "dataset", "select", "shards")
 
@@ -93,10 +94,11 @@ class Chain:
     ) -> str:
         """Run Snakemake and return what it printed.
 
-        ``afresh`` starts its program as a user does, and not a process that has imported it.
+        ``afresh`` starts its program as a user does, and not a process that has imported it; so
+        does another PYTHONPATH, which such a process would not see.
         """
         command = self.command(*arguments, config=config, profile=profile)
-        if afresh:
+        if afresh or os.environ.get("PYTHONPATH") != IMPORTED_FROM:
             done = subprocess.run(
                 command,
                 cwd=self.folder,

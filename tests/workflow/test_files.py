@@ -46,7 +46,7 @@ def write_card(new, server, **of_qq):
     }
     published = {
         "title": "Mine",
-        "published": "nowhere",
+        "reference": "nowhere",
         "licence": "none",
         "detector": "clic",
         "expects": "EDM4hep",

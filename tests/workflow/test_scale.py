@@ -48,7 +48,7 @@ def test_a_job_of_ten_thousand_given_files_plans_itself_only(tmp_path):
         (folder / f"file_{number}.root").touch()
     published = {
         "title": "Many",
-        "published": "nowhere",
+        "reference": "nowhere",
         "licence": "none",
         "detector": "clic",
         "expects": "EDM4hep",

@@ -9,6 +9,7 @@ from particleforge.logs import job_log
 with job_log(snakemake.log[0]):
     export_onnx(
         ExportSettings.model_validate(snakemake.params.settings),
+        detector=snakemake.wildcards.detector,
         checkpoint=Path(snakemake.input.model),
         manifest=Path(snakemake.input.manifest),
         onnx=Path(snakemake.output.onnx),

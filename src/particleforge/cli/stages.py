@@ -249,6 +249,7 @@ def export_onnx(
     run, chosen = load(detector, preset, set_, config_dir)
     run_stage(
         stage.ExportSettings.of(run, chosen),
+        detector=detector,
         checkpoint=checkpoint,
         manifest=manifest,
         onnx=output_dir / "model.onnx",

@@ -19,7 +19,12 @@ from particleforge.config.detector import DetectorConfig
 from particleforge.config.explain import Layer, explain
 from particleforge.config.published import PublishedConfig
 from particleforge.config.reader import Tree, check_size, read_yaml
-from particleforge.config.renamed import check_preset, check_renamed
+from particleforge.config.renamed import (
+    check_moved,
+    check_preset,
+    check_renamed,
+    check_renamed_published,
+)
 from particleforge.config.run import RunConfig
 from particleforge.config.strings import read_strings
 from particleforge.errors import UserError
@@ -150,7 +155,10 @@ def _shipped_space(config_dir: Path, merged: Tree) -> list[Layer]:
 def load_published(config_dir: Path, name: str) -> PublishedConfig:
     """Return the description of a published data set."""
     path = config_dir / "published" / f"{name}.yaml"
-    return validate(PublishedConfig, read_yaml(path), str(path))
+    check_moved(path)
+    content = read_yaml(path)
+    check_renamed_published(content, str(path))
+    return validate(PublishedConfig, content, str(path))
 
 
 def load_detector(config_dir: Path, name: str, published: str | None = None) -> DetectorConfig:

@@ -15,6 +15,7 @@ RENAMED_KEYS = {
 }
 RENAMED_VALUES = {("hpo.promotion", "rank"): "measured"}
 RENAMED_PRESETS = {"study": "large"}
+RENAMED_OF_PUBLISHED = {"published": "reference"}
 
 
 def check_renamed(content: Mapping[str, Any], source: str) -> None:
@@ -34,6 +35,20 @@ def check_preset(file: Path) -> None:
     if file.stem in RENAMED_PRESETS and not file.is_file():
         new = RENAMED_PRESETS[file.stem]
         raise UserError(f"{file}: no such file; preset {file.stem} is renamed to {new}")
+
+
+def check_moved(file: Path) -> None:
+    """Raise a UserError for a published data set that lies in the folder of the former name."""
+    former = file.parent.with_name("cards") / file.name
+    if former.is_file() and not file.is_file():
+        raise UserError(f"{former}: config/cards is renamed to config/published; move it there")
+
+
+def check_renamed_published(content: Mapping[str, Any], source: str) -> None:
+    """Raise a UserError for a key of a published data set that has another name now."""
+    for old, new in RENAMED_OF_PUBLISHED.items():
+        if old in content:
+            raise UserError(f"{source}: {old}: is renamed to {new}; write that")
 
 
 def _at(content: Mapping[str, Any], block: list[str]) -> Mapping[str, Any]:

@@ -317,11 +317,10 @@ class ScanSettings(StageSettings):
 
 
 class ExportSettings(StageSettings):
-    """What shapes the exported model, and what its card says of detector and data."""
+    """What shapes the exported model, and what its card says of the data."""
 
     version: int = 3
     export: ExportConfig
-    title: str
     origin: str
 
     @classmethod

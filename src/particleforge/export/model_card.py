@@ -14,6 +14,7 @@ from particleforge.model.inputs import ModelInputs
 
 def render_card(
     settings: ExportSettings,
+    detector: str,
     saved: dict[str, Any],
     inputs: ModelInputs,
     manifest: dict[str, Any],
@@ -22,7 +23,7 @@ def render_card(
 ) -> str:
     """Return the card as Markdown."""
     sections = (
-        _summary(settings, saved, inputs.element_types[1], n_parameters),
+        _summary(detector, saved, inputs.element_types[1], n_parameters),
         _interface(inputs),
         _data(settings.origin, manifest),
         _quality(saved, parity),
@@ -32,9 +33,7 @@ def render_card(
     return "\n".join(sections)
 
 
-def _summary(
-    settings: ExportSettings, saved: dict[str, Any], calorimeter_type: str, n_parameters: int
-) -> str:
+def _summary(detector: str, saved: dict[str, Any], calorimeter_type: str, n_parameters: int) -> str:
     model = saved["model"]
     return f"""# Particle-flow model
 
@@ -44,7 +43,7 @@ particle, of which class, with which charge and four-momentum.
 
 `ParticleFlowNetwork` with backbone `{model["backbone"]}` and {n_parameters} parameters: \
 width {model["width"]},
-{model["n_layers"]} layers, {model["n_heads"]} heads. Detector: {settings.title}.
+{model["n_layers"]} layers, {model["n_heads"]} heads. Detector: `{detector}`.
 An event's output does not depend on padding, on other events of the batch, or on the order \
 of elements.
 """

@@ -51,15 +51,16 @@ _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
 def export_onnx(
     settings: ExportSettings,
     *,
+    detector: str,
     checkpoint: Path,
     manifest: Path,
     onnx: Path,
     parity: Path,
     model_card: Path,
 ) -> None:
-    """Export the network, compare it with torch on real events, and write all that results.
+    """Export the network, compare it with torch on real events; write model, comparison and card.
 
-    That is model, comparison and card.
+    ``detector`` is the name that the card gives.
     """
     network, saved = load_model(checkpoint)
     decoder = Decoder(network).eval()
@@ -94,7 +95,7 @@ def export_onnx(
     write_json(parity, report)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     card = render_card(
-        settings, saved, network.inputs, read_manifest(manifest), found, n_parameters
+        settings, detector, saved, network.inputs, read_manifest(manifest), found, n_parameters
     )
     write_text(model_card, card)
     made.record(onnx, parity, model_card)

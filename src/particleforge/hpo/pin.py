@@ -47,16 +47,22 @@ def check_pin(pin: int | str, trials: Sequence[Pinnable], table: str = "trials.c
 def check_pin_of(run: RunConfig, paths: Paths) -> None:
     """Raise a UserError for a pin that the table of some detector's last search refuses."""
     pin = run.hpo.pin_trial
-    tables = [Path(paths.hpo_trials.format(detector=name)) for name in run.detector]
-    for table in tables if pin is not None else ():
+    if pin is None:
+        return
+    for name in run.detector:
+        table = Path(paths.hpo_trials.format(detector=name))
         if table.is_file():
-            assert pin is not None
             check_pin(pin, _read(table), str(table))
 
 
 def _read(table: Path) -> list[Pinnable]:
-    with table.open(encoding="utf-8", newline="") as rows:
-        return [
-            Pinnable(int(row["trial"]), row["config"], row["status"], row["reason"])
-            for row in csv.DictReader(rows)
-        ]
+    try:
+        with table.open(encoding="utf-8", newline="") as rows:
+            return [
+                Pinnable(int(row["trial"]), row["config"], row["status"], row["reason"])
+                for row in csv.DictReader(rows)
+            ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{table}: not a table of trials ({error!r}); delete it, so that it is written anew"
+        ) from error
