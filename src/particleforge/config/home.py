@@ -45,7 +45,7 @@ def find_config_dir(*places: Path | None) -> Path:
     if found is None:
         folders = dict.fromkeys(str(path.absolute()) for path in looked)
         raise UserError(
-            f"config.yaml: there is none in {' or '.join(folders)}; go to a folder that has"
+            f"config.yaml: there is none in {' or '.join(folders)}; run in a folder that has"
             " config/config.yaml, or give a command --config-dir"
         )
     return found
