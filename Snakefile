@@ -32,7 +32,7 @@ rule all:
 onstart:
     try:
         RUN.hold_results()
-    except UserError as error:
+    except (UserError, OSError) as error:
         raise WorkflowError(str(error)) from None
 
 

@@ -333,3 +333,49 @@ def test_the_largest_space_costs_little() -> None:
         return min(times)
 
     assert cpu_seconds("large") - cpu_seconds("demo") < 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"preset": None}, r"--set: preset: must be the name of a preset \(got None\)$"),
+        ({"preset": ["smoke"]}, r"--set: preset: must be the name of a preset"),
+        ({"results_dir": "a\0b"}, r"--set: results_dir: must have no control characters"),
+        ({"hpo": {"sampler": "grid", "grid_points": 1}}, r"^--set: .*hpo\.grid_points = 1 has "),
+        ({"training": {"learning_rte": 1, "optimiser": 5}}, "learning_rte: unknown key"),
+    ],
+)
+def test_odd_values_are_one_line(write: Write, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_run(write({}), given, "--set")
+
+
+def test_values_mean_what_a_user_writes(write: Write) -> None:
+    folder = write({}, {"selection": {"drop_columns": "track_links"}})
+    (folder / "presets/10k-events.yaml").write_text("simulation: {events_per_sample: 1e4}\n")
+    run = load_run(folder, {"results_dir": 2026, "hpo": {"pin_trial": "17"}})
+    assert (run.results_dir, run.hpo.pin_trial) == ("2026", 17)
+    assert run.selection.drop_columns == ("track_links",)
+    assert load_run(folder, {"hpo": {"pin_trial": "0-00012"}}).hpo.pin_trial == "0-00012"
+    assert load_run(folder, {"preset": "10k-events"}).simulation.events_per_sample == 10_000
+    assert load_run(folder, {"detector": ["clic", "clic"]}).detector == ("clic",)
+    (folder / "presets/mine.yaml").write_text("preset: smoke\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: preset: a preset names no other"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("base", ["../detectors/clic", "/clic", 5])
+def test_a_detector_extends_one_beside_it(write: Write, base: object) -> None:
+    folder = write({})
+    (folder / "detectors/mine.yaml").write_text(f"extends: {base}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: extends: .*: must be the name of a detector"):
+        load_detector(folder, "mine")
+
+
+def test_a_space_of_many_values_is_checked_in_a_moment() -> None:
+    steps = {"type": "float", "low": 0.5, "high": 3.0, "step": 0.05, "log": False}
+    losses = ("presence", "classification", "charge", "momentum", "event", "huber_delta")
+    space = {f"training.loss.{name}": steps for name in losses}
+    start = time.process_time()
+    load_run(CONFIG, {"preset": "large", "hpo": {"space": space}})
+    assert time.process_time() - start < 2

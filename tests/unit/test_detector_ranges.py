@@ -193,9 +193,9 @@ def test_shipped_detectors_are_possible() -> None:
         ("calorimeter.ecal.n_layers", 257, r"calorimeter\.ecal\.n_layers: .* equal to 256"),
         (
             "calorimeter.ecal.cell_size_mm",
-            0.1,
-            r"calorimeter\.ecal: cell_size_mm 0\.1 makes 2\.5e\+11 cells, 1\.1e\+05 in a row; there"
-            r" must be fewer than 1e\+10 and 8388608: make cells larger",
+            0.04,
+            r"calorimeter\.ecal: cell_size_mm 0\.04 makes 1\.6e\+12 cells, 2\.7e\+05 in a row; there"
+            r" must be fewer than 1e\+12 and 8388608: make cells larger",
         ),
         (
             "calorimeter.muon.cell_size_mm",

@@ -11,8 +11,9 @@ from particleforge.paths import SPLITS, SCAN_PLOTS
 from particleforge.orchestration.workflow import Workflow
 
 try:
-    GIVEN = workflow.config_settings
-    check_given(GIVEN.config_args, GIVEN.configfiles)
+    if workflow.is_main_process:  # a job has what its run was started with
+        GIVEN = workflow.config_settings
+        check_given(GIVEN.config_args, GIVEN.configfiles)
     RUN = Workflow([Path("config"), Path(workflow.basedir) / "config"], config)
     RUN.freeze(workflow)
 except UserError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sized
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -29,8 +29,19 @@ class Block(BaseModel):
     """A block of the configuration: no unknown keys, no booleans for numbers, no later change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # results_dir: 2026
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_text_is_a_list(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        is_list = get_origin(annotation) is tuple and str in _types(annotation)
+        return (value,) if is_list and isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -67,6 +78,8 @@ def _types(annotation: Any) -> Iterable[Any]:
 def _path(text: str) -> str:
     if "{" in text or "}" in text:
         raise ValueError("must have no { or }, which would be wildcards of the workflow")
+    if not text.isprintable():
+        raise ValueError("must have no control characters")
     try:
         return str(Path(text).expanduser()) if text.startswith("~") else text
     except RuntimeError as error:  # ~name of nobody

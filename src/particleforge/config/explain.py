@@ -25,8 +25,9 @@ _SPACE = ("hpo", "space")  # keys there hold dots
 def explain(
     error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], lacking: str
 ) -> str:
-    """Turn the first of pydantic's errors into one line; missing keys belong to ``lacking``."""
-    first = error.errors()[0]
+    """Turn one of pydantic's errors into one line; missing keys belong to ``lacking``."""
+    errors = error.errors()  # an unknown key first: it may be a missing one, misspelled
+    first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     location = tuple(part for part in first["loc"] if part != "[key]")
     kind = first["type"]
     if kind != "missing":

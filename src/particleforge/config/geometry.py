@@ -32,7 +32,7 @@ from particleforge.config.quantities import (
 N_LAYERS_MAX = 256
 N_CELLS_IN_A_ROW_MAX = 1 << 23
 LINK_MIN_MM = 0.1
-N_CELLS_MAX = 10**10  # of a calorimeter; the finest that are planned have 10^8
+N_CELLS_MAX = 10**12  # of a calorimeter; pixels of 50 micrometres in all layers make 5 10^11
 SPOTS_MAX = 10_000  # per GeV; a hundred times what showers need
 
 

@@ -1,5 +1,6 @@
 """The hyperparameter search."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -240,6 +241,11 @@ class HpoConfig(Block):
             -(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s))
             for s in range(brackets)
         )
+
+    @field_validator("pin_trial", mode="before")
+    @classmethod
+    def _number_as_number(cls, pin: Any) -> Any:
+        return int(pin) if isinstance(pin, str) and re.fullmatch("0|[1-9][0-9]{0,8}", pin) else pin
 
     @model_validator(mode="before")
     @classmethod

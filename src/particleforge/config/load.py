@@ -90,10 +90,15 @@ def load_run(
     file = config_dir / "config.yaml"
     base = _layer(read_yaml(file), str(file))
     top = _layer(read_strings(overrides or {}, RunConfig, source_of_overrides), source_of_overrides)
-    preset = str(merge(base, top).get("preset", RunConfig.model_fields["preset"].default))
+    preset = merge(base, top).get("preset", RunConfig.model_fields["preset"].default)
+    if not isinstance(preset, str | int) or Path(str(preset)).name != str(preset):
+        source = source_of_overrides if "preset" in top else str(file)
+        raise UserError(f"{source}: preset: must be the name of a preset (got {preset!r})")
     preset_file = config_dir / "presets" / f"{preset}.yaml"
     check_preset(preset_file)
     middle = _layer(read_yaml(preset_file), str(preset_file))
+    if "preset" in middle:
+        raise UserError(f"{preset_file}: preset: a preset names no other; take it out")
     layers = [(str(file), base), (str(preset_file), middle)]
     space = _shipped_space(config_dir, merge(merge(base, middle), top))
     run = validate(RunConfig, top, source_of_overrides, [*space, *layers], lacking=str(file))
@@ -171,6 +176,8 @@ def load_detector(config_dir: Path, name: str, published: str | None = None) -> 
     content = read_yaml(path)
     below: list[Layer] = []
     if (base := content.pop("extends", None)) is not None:
+        if not isinstance(base, str) or Path(base).name != base:
+            raise UserError(f"{path}: extends: {base!r}: must be the name of a detector beside it")
         file = path.with_name(f"{base}.yaml")
         below = [(str(file), read_yaml(file))]
         if "extends" in below[0][1]:

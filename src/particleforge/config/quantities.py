@@ -54,4 +54,8 @@ def at_most(small: tuple[str, float], large: tuple[str, float]) -> None:
 
 
 def _order(small: tuple[str, float], relation: str, large: tuple[str, float]) -> str:
-    return f"{small[0]} {small[1]:g} must be {relation} {large[0]} {large[1]:g}"
+    shown = (
+        f"{key} {value:.10g}" if isinstance(value, float) else f"{key} {value}"[:80]
+        for key, value in (small, large)
+    )
+    return f" must be {relation} ".join(shown)

@@ -1,14 +1,19 @@
 """The one reader of YAML: what every configuration file, ``--set`` and ``--config`` go through.
 
-YAML text -> plain Python values. Beyond what PyYAML refuses, a key may stand only once in its
-mapping, keys are text, and a text holds so much at most, aliases written out: a few lines of
-aliases of aliases would otherwise fill the memory. Every mistake is one line that names the source.
+YAML text -> plain Python values. Plain scalars are read as YAML 1.2 has it (core schema, section
+10.3.2): ``1e6`` is a number, ``012`` and ``2026-04-01`` are text, and so are ``yes`` and ``no``.
+PyYAML's rules are those of 1.1, where ``012`` is ten.
+
+Beyond what PyYAML refuses, a key may stand only once in its mapping, keys are text, and a text
+holds so much at most, aliases written out: a few lines of aliases of aliases would otherwise fill
+the memory. Every mistake is one line that names the source.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -24,7 +29,31 @@ class _UnreadableError(UserError):
 DEPTH_MAX = 40  # mappings and lists within each other
 _VALUES_MAX = 200_000  # keys and values, aliases written out
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where PyYAML was built so
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "merge": (r"<<", "<"),
+}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """PyYAML's loader, in C where it was built so, with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+for _kind, (_pattern, _beginnings) in _SCALARS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}",
+        re.compile(rf"^(?:{_pattern})$"),
+        ["" if letter == "\0" else letter for letter in _beginnings],
+    )
 
 
 def read_yaml(path: Path) -> Tree:
@@ -37,7 +66,7 @@ def read_yaml(path: Path) -> Tree:
             f"{path}: no such file; there are:"
             f" {', '.join(names) or 'none'}{did_you_mean(path.stem, names)}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of its bytes, or of its name
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     content = parse_yaml(text, str(path))
     if content is None:
@@ -61,7 +90,10 @@ def parse_yaml(text: str, source: str) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except (yaml.YAMLError, ValueError) as error:  # of a date, or of a number of 5000 digits
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        # also of a number of 5000 digits, and of values that do not fit a tag like !!int
         raise _UnreadableError(f"{source}: not readable as YAML: {error}") from error
 
 

@@ -3,9 +3,9 @@
 It is ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors.
 """
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from particleforge.config.base import Block, Name, PathText
 from particleforge.config.checks import ChecksConfig
@@ -28,9 +28,9 @@ from particleforge.config.validation import ValidationConfig
 class RunConfig(Block):
     """What to run: detectors, sizes and the stages' settings."""
 
-    preset: Annotated[
-        Name, Field(description="file of config/presets that is merged over config.yaml")
-    ] = "demo"
+    preset: str = Field(
+        "demo", description="file of config/presets that is merged over config.yaml"
+    )
     detector: tuple[Name, ...] = Field(
         min_length=1, description="one or more files of config/detectors"
     )
@@ -54,6 +54,11 @@ class RunConfig(Block):
     report: ReportConfig = ReportConfig()
     scans: ScansConfig = ScansConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @field_validator("detector")
+    @classmethod
+    def _each_detector_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(names))
 
     @model_validator(mode="after")
     def _space_fits(self) -> Self:

@@ -35,6 +35,7 @@ DECIDED_BY_SEARCH = frozenset(
     }
 )
 GRID_POINTS_MAX = 10_000
+_PAIRED_VALUES_MAX = 8  # of one parameter that are tried with all of another: ends, and between
 
 
 def check_space(
@@ -44,7 +45,8 @@ def check_space(
 
     Pairs find what single values cannot, e.g. a number of heads that does not divide a width. The
     other searched parameters keep their first value meanwhile, or one that a condition needs, so
-    whatever is refused is a point of the space. Of a continuous parameter the ends are tried.
+    whatever is refused is a point of the space. Of a continuous parameter the ends are tried; in
+    pairs, of one with many values only some.
     """
     order = parents_first(space)
     values = {path: parameter.values() for path, parameter in space.items()}
@@ -58,6 +60,8 @@ def check_space(
     for paths in [*((path,) for path in space), *pairs]:
         needed = _needed(space, paths)
         tried = [needed.get(path, values[path]) for path in paths]
+        if len(paths) > 1:
+            tried = [_some(own) for own in tried]
         if not all(needed.values()):
             continue
         around = {**first, **{path: known[0] for path, known in needed.items() if path in space}}
@@ -67,6 +71,12 @@ def check_space(
             if own.keys() <= point.keys() and (message := refused(point)):
                 at = ", ".join(f"{path} = {value!r}" for path, value in own.items())
                 raise ValueError(f"hpo.space: {at} is not allowed: {message}")
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return at most ``_PAIRED_VALUES_MAX`` of the values, the first and the last among them."""
+    last, n = len(values) - 1, _PAIRED_VALUES_MAX
+    return values if last < n else tuple(values[k * last // (n - 1)] for k in range(n))
 
 
 def _refusals(
@@ -120,7 +130,8 @@ def check_grid(
     if n < n_wanted:
         raise ValueError(
             f"hpo.first_rung_slots: {n_wanted} configurations are wanted in all brackets, but the"
-            f" grid has {n} points; lower the one or widen the other"
+            f" grid of hpo.sampler with hpo.grid_points = {n_continuous} has {n} points; lower the"
+            " one or widen the other"
         )
 
 

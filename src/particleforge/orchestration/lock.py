@@ -23,21 +23,23 @@ class ResultsLock:
     def take(self) -> None:
         """Take the lock; UserError if the workflow of another working folder holds it.
 
-        A file system without locks has none.
+        UserError, too, if there can be no such folder. A file system without locks has none.
         """
         path = Path(self._results_dir) / _NAME
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = path.open("a")
+        except OSError as error:
+            raise explained(error, path) or UserError(
+                f"results_dir: {self._results_dir}: {error.strerror}; give one that can be made"
+            ) from None
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{self._results_dir}: another workflow works in this results folder; wait for it"
                 " or end it"
             ) from None
-        except OSError as error:
-            problem = explained(error, path)
-            if problem is not None:
-                raise problem from None
-        else:
-            self._held = handle
+        except OSError:
+            return
+        self._held = handle

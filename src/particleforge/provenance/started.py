@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from particleforge.artefacts import sha256, write_text
 from particleforge.errors import UserError
@@ -37,7 +37,9 @@ class Started:
         self._file = (Path(results_dir) / _FILE).absolute()
         self._text = json.dumps(content, allow_nan=False) + "\n"
         digest = hashlib.sha256(self._text.encode()).hexdigest()
-        self.ticket = f"{digest}:{quote(str(self._file))}"  # passes through any shell unchanged
+        self.ticket = (
+            f"{digest}:{quote(os.fsencode(self._file))}"  # passes through any shell unchanged
+        )
 
     def write(self) -> None:
         """Write it down, and give the ticket to the scripts that this process starts."""
@@ -48,7 +50,7 @@ class Started:
 def read_started(ticket: str) -> dict[str, Any]:
     """Return what the run of a ticket was started with; UserError if that run is over."""
     digest, _, file = ticket.partition(":")
-    path = Path(unquote(file))
+    path = Path(os.fsdecode(unquote_to_bytes(file)))
     text = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(text).hexdigest() != digest:
         raise UserError(
