@@ -45,12 +45,7 @@ RANDOM_SEEDS = 200  # it costs nothing, and sets the scale
 MEASURED_ANEW = 32  # evaluations that a chosen configuration is judged by
 SHAPE = {"eta": 3, "n_rungs": 4, "n_brackets": 3, "min_steps": 1, "include_default": False}
 # so many that all spend about 9 full trainings
-SLOTS = {
-    "asha": 81,
-    "sha": 81,
-    "hyperband": 27,
-    "none": 9,
-}
+SLOTS = {"asha": 81, "sha": 81, "hyperband": 27, "none": 9}
 DEFAULT = f"{HpoConfig().scheduler}/{HpoConfig().sampler}/{HpoConfig().promotion}"
 Params = dict[str, Any]
 

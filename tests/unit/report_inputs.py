@@ -223,11 +223,7 @@ def _write_training(folder: Path) -> dict[str, object]:
                 "split": "train",
                 "values": (
                     values
-                    | {
-                        "learning_rate": 1e-3,
-                        "events_per_s": 50.0,
-                        "padding_efficiency": 0.95,
-                    }
+                    | {"learning_rate": 1e-3, "events_per_s": 50.0, "padding_efficiency": 0.95}
                 ),
             }
         )

@@ -16,13 +16,7 @@ from particleforge.tables import parquet, schema
 from particleforge.tables.schema import Fate
 
 # class ids 1 ... 5, as in the shipped detectors
-CLASSES = (
-    "charged_hadron",
-    "neutral_hadron",
-    "photon",
-    "electron",
-    "muon",
-)
+CLASSES = ("charged_hadron", "neutral_hadron", "photon", "electron", "muon")
 _KINDS = np.array(
     [(211, 1), (130, 2), (22, 3), (11, 4), (13, 5), (12, 0)],
     dtype=[("pdg", "i4"), ("class_id", "i1")],

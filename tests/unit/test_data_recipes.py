@@ -167,10 +167,7 @@ def test_every_column_of_a_file_has_description_and_unit(folder: Path, path: str
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [parquet.HITS_DATASET_SCHEMA, parquet.RECONSTRUCTED_SCHEMA],
-)
+@pytest.mark.parametrize("layout", [parquet.HITS_DATASET_SCHEMA, parquet.RECONSTRUCTED_SCHEMA])
 def test_every_column_of_other_layouts_has_a_description(layout: Any) -> None:
     found = {name: (unit, text) for field in layout for name, unit, text in described(field)}
     assert all(text for _, text in found.values())

@@ -11,11 +11,7 @@ from particleforge.inputs.inspection import inspect_file
 from .dataset_settings import CONFIG
 from .edm4hep_events import leaves_of, write_leaves
 from .real_files import real_file
-from .test_edm4hep_layouts import (
-    LINKS,
-    NAMES,
-    sound_events,
-)
+from .test_edm4hep_layouts import LINKS, NAMES, sound_events
 from .test_edm4hep_versions import CLIC, linked, read_leaves
 
 

@@ -10,11 +10,7 @@ from particleforge.hpo import study
 from particleforge.hpo.lock import SharedLock
 from particleforge.hpo.study import open_study
 
-from .hpo_fixtures import (
-    Search,
-    make_manifest,
-    make_settings,
-)
+from .hpo_fixtures import Search, make_manifest, make_settings
 from .test_hpo_slot import _no_waiting_for_the_disk  # noqa: F401
 
 

@@ -40,11 +40,7 @@ def stage_settings(**changes: object) -> ReconstructSettings:
 def run(folder: Path, events: Path, model: Path, **changes: object) -> tuple[Path, Path]:
     outputs = folder / "reco.parquet", folder / "reco.root"
     reconstruct_events(
-        stage_settings(**changes),
-        events=events,
-        model=model,
-        output=outputs[0],
-        edm4hep=outputs[1],
+        stage_settings(**changes), events=events, model=model, output=outputs[0], edm4hep=outputs[1]
     )
     return outputs
 

@@ -93,12 +93,7 @@ def test_only_the_starts_differ_in_fine_tuning() -> None:
     points = points_of(run_with(fine_tuning={"train_events": [10, 20]}), "fine_tuning")
     assert [
         (p.starts_from_source, p.settings.training.max_train_events) for p in points.values()
-    ] == [
-        (False, 10),
-        (True, 10),
-        (False, 20),
-        (True, 20),
-    ]
+    ] == [(False, 10), (True, 10), (False, 20), (True, 20)]
     assert points["scratch_10_0"].settings == points["fine_tuned_10_0"].settings
 
 

@@ -376,10 +376,7 @@ def test_early_stopping_counts_regular_validations(manifest: Path, tmp_path: Pat
     trainer = trainer_of(manifest, tmp_path, settings, 40)
     status, reason, _ = run(trainer)
     # the first validation is the best, three more are not better
-    assert (status, trainer.step) == (
-        "complete",
-        8,
-    )
+    assert (status, trainer.step) == ("complete", 8)
     assert "early stopping after 8 steps" in reason
     again = trainer_of(manifest, tmp_path, settings, 40)
     assert run(again, checkpoint.latest_state(tmp_path / "checkpoints"))[:2] == (status, reason)

@@ -30,10 +30,7 @@ _TABLES = (
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
 # RNTuples before podio 1.1 have the names and IDs as such
-_LISTS = (
-    "events_collectionNames",
-    "events___idTable",
-)
+_LISTS = ("events_collectionNames", "events___idTable")
 _MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
     "MCParticle": ("generatorStatus",),
     "Track": ("trackStates_begin",),

@@ -23,11 +23,7 @@ from uproot.source.file import MultithreadedFileSource
 from particleforge.edm4hep.raw_events import Array, IntArray
 
 # as uproot.open takes it: no threads, no copies
-LOCAL_FILE = {
-    "handler": MultithreadedFileSource,
-    "use_threads": False,
-    "array_cache": None,
-}
+LOCAL_FILE = {"handler": MultithreadedFileSource, "use_threads": False, "array_cache": None}
 
 
 class NotAListError(Exception):

@@ -59,10 +59,7 @@ STATE_COLUMNS = {
 }
 _POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
 # first entries of Pandora's subdetectorEnergies; the rest is "other"
-_SUBDETECTORS = (
-    "energy_ecal",
-    "energy_hcal",
-)
+_SUBDETECTORS = ("energy_ecal", "energy_hcal")
 
 
 def read_chunks(

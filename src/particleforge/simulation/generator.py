@@ -27,10 +27,7 @@ from particleforge.simulation.columns import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
 # Pythia's status codes of primary hadrons: their mothers are a range
-_RANGE_OF_MOTHERS = (
-    *range(81, 87),
-    *range(101, 107),
-)
+_RANGE_OF_MOTHERS = (*range(81, 87), *range(101, 107))
 _BEAM_STATUS = 12
 _ATTEMPTS = 20
 

@@ -33,13 +33,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
-from particleforge.edm4hep.constants import (
-    CHARGED_HADRON,
-    ELECTRON,
-    MUON,
-    NEUTRAL_HADRON,
-    PHOTON,
-)
+from particleforge.edm4hep.constants import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
 from particleforge.simulation.calorimeter import SUBDETECTOR
 from particleforge.simulation.columns import Candidates, Clusters, Hits, SubDetector, Tracks
 from particleforge.simulation.track_matching import Links, absorb_fragments, assign_tracks, link
@@ -259,10 +253,7 @@ def _is_bad(
     on_cluster = expected.per_cluster(cluster_of_track, np.ones(len(tracks), np.bool_), len(found))
     matched = cluster_of_track >= 0
     # a track on no cluster lacks all
-    lacks, sigma = (
-        expected.energy.copy(),
-        np.sqrt(expected.variance),
-    )
+    lacks, sigma = (expected.energy.copy(), np.sqrt(expected.variance))
     lacks[matched] = (on_cluster.energy - found)[cluster_of_track[matched]]
     sigma[matched] = np.sqrt(on_cluster.variance)[cluster_of_track[matched]]
     empty = links.tube_total < rules.bad_track_energy_fraction * tracks.p

@@ -17,11 +17,7 @@ import torch
 from particleforge.errors import UserError
 
 # kinds on which several ranks can train, and what they talk by
-_COLLECTIVES = {
-    "cuda": "nccl",
-    "xpu": "xccl",
-    "hpu": "hccl",
-}
+_COLLECTIVES = {"cuda": "nccl", "xpu": "xccl", "hpu": "hccl"}
 _COMPILERS = ("g++", "clang++")
 
 

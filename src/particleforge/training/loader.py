@@ -50,10 +50,7 @@ from particleforge.training.plan import (
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
 # all others are stored as int8 and become int64 in a batch
-_TYPES = {
-    "features": torch.float32,
-    "target_p4": torch.float32,
-}
+_TYPES = {"features": torch.float32, "target_p4": torch.float32}
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 

@@ -73,9 +73,7 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
         response = jets.pt[partner[both]] / truth.pt[both]
         fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(truth.pt[both]))
         hists["jet_truth"].fill(
-            **where,
-            pt=flat(truth.pt[central]),
-            matched=_MATCHED[flat(found[central]).astype(int)],
+            **where, pt=flat(truth.pt[central]), matched=_MATCHED[flat(found[central]).astype(int)]
         )
         inside = abs(jets.eta) < settings.abs_eta_max
         hists["jet_reco"].fill(

@@ -33,11 +33,7 @@ from particleforge.orchestration.workflow import Workflow
 
 log = logging.getLogger(__name__)
 # a job of this kind is named after that rule
-KINDS = {
-    "cpu": "simulate_events",
-    "gpu": "run_hpo_slot",
-    "nodes": "train_model",
-}
+KINDS = {"cpu": "simulate_events", "gpu": "run_hpo_slot", "nodes": "train_model"}
 _RUNTIME_MIN = 10
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 60
