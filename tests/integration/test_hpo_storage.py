@@ -37,9 +37,8 @@ def server() -> Iterator[postgres.Server]:
     if reason:
         pytest.skip(reason)
     started = postgres.Server()
-    RDBStorage(
-        started.new_database()
-    ).engine.dispose()  # the processes forked from here need not import all that it takes
+    # the processes forked from here need not import all that it takes
+    RDBStorage(started.new_database()).engine.dispose()
     yield started
     started.stop()
 

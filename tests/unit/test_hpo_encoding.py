@@ -136,9 +136,8 @@ def test_every_value_of_a_discrete_parameter_has_the_same_share_of_the_cube() ->
     assert [tuple(point.values()) for point in points] == list(
         zip("abcde", [2, 3, 4, 5, 6], [0.1, 0.2, 0.3, 0.4, 0.5], strict=True)
     )
-    nearly = np.clip(
-        middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1
-    ).T  # to the very edges of each value's share
+    # to the very edges of each value's share
+    nearly = np.clip(middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1).T
     for row in nearly:
         assert unit_points_to_params(space, one_hot(space, np.stack([row] * 3, axis=1))) == points
 

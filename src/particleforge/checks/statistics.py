@@ -160,9 +160,8 @@ class _Gathered:
             for member, values in found.members.items():
                 self.columns.setdefault(f"{name}.{member}", Extremes()).add(values)
         self._add_references(collections)
-        with np.errstate(
-            invalid="ignore", over="ignore"
-        ):  # values that are not finite are counted above
+        # values that are not finite are counted above
+        with np.errstate(invalid="ignore", over="ignore"):
             self._add_energies(collections)
             self._add_quantities(collections)
 

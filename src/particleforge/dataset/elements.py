@@ -102,9 +102,8 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     ):
         counts[name] = before.n_rows - after.n_rows
     made_unusable = _linked(raw.track_links, new_track < 0, raw.particles.n_rows)
-    if (
-        raw.truth_from_hits
-    ):  # of a cluster that is left out, the hits are still there, but no element any more
+    # of a cluster that is left out, the hits are still there, but no element any more
+    if raw.truth_from_hits:
         in_lost_cluster = np.zeros(raw.hits.n_rows, bool)
         in_lost_cluster[raw.cluster_hits.right[new_cluster[raw.cluster_hits.left] < 0]] = True
         made_unusable |= _linked(

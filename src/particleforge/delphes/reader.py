@@ -236,9 +236,8 @@ class _EventChunk(Chunk):
         Those at the interaction point and at the calorimeter take turns.
         """
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # a track without momentum has no curvature and is left out later
+        # a track without momentum has no curvature and is left out later
+        with np.errstate(divide="ignore", invalid="ignore"):
             omega = np.where(
                 read["pt"] > 0, read["charge"] * GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
             )

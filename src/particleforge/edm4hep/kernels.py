@@ -189,9 +189,8 @@ def resolve(index, ids, offsets, known_ids, starts, counts):
     """
     rows = np.full(len(index), -1, np.int64)
     for event in range(len(offsets) - 1):
-        for k in range(
-            len(known_ids)
-        ):  # outside, and without branches: the compiler makes vectors of it
+        # outside, and without branches: the compiler makes vectors of it
+        for k in range(len(known_ids)):
             known, start, count = known_ids[k], starts[k, event], counts[k, event]
             for i in range(offsets[event], offsets[event + 1]):
                 meant = (

@@ -139,9 +139,8 @@ class NTupleLeaves(Leaves):
             raise ValueError("clusters do not follow each other")
         self._ends = ends
         self._columns: dict[str, tuple[int, int]] = {}
-        self._offsets: dict[
-            int, IntArray
-        ] = {}  # of the range below, by column: members of a collection share them
+        # of the range below, by column: members of a collection share them
+        self._offsets: dict[int, IntArray] = {}
         self._offsets_range = (0, 0)
 
     @property

@@ -316,9 +316,8 @@ class _EventChunk(Chunk):
             )
             for name in self.names.clusters
         }
-        if (
-            len({frozenset(table.columns) for table in tables.values()}) > 1
-        ):  # some tell sub-detector energies: they count for none
+        # some tell sub-detector energies: they count for none
+        if len({frozenset(table.columns) for table in tables.values()}) > 1:
             kept = ("energy", *_POSITION)
             tables = {
                 name: Table(table.offsets, {key: table[key] for key in kept})

@@ -112,10 +112,11 @@ def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
     batch, elements = torch.export.Dim("batch"), torch.export.Dim("elements")
     for talkative in ("onnx_ir", "onnxscript", "torch.onnx"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
+    # the exporter prints its progress
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
-    ):  # the exporter prints its progress
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             decoder,

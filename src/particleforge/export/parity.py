@@ -119,9 +119,8 @@ def compare(
                 expected[i], [output[row] for output in found], score_tolerance
             )
             for name, difference in zip(OUTPUT_NAMES, differences, strict=True):
-                if (
-                    math.isnan(difference) or difference > worst[name][0]
-                ):  # nothing is greater than NaN, so that stays
+                # nothing is greater than NaN, so that stays
+                if math.isnan(difference) or difference > worst[name][0]:
                     worst[name] = (difference, where)
     lengths = [len(event.element_type) for event in events]
     return Parity(

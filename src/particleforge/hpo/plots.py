@@ -232,9 +232,8 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     for rung in budgets.rungs:
         axes.plot([], [], color=budgets.colour(rung), label=f"to {budgets.label(rung)}")
         ends_at = {t.steps for t in trials if t.rung == rung}
-        if (
-            len(ends_at) == 1
-        ):  # budgets in epochs or events are different steps for different batches
+        # budgets in epochs or events are different steps for different batches
+        if len(ends_at) == 1:
             axes.axvline(ends_at.pop(), color="0.85", lw=1, zorder=0)
     axes.set(
         xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log"

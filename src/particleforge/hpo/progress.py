@@ -103,9 +103,8 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
         return RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except Exception as error:
+        # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {_shown(url)} cannot be opened: {error}") from error
 
 

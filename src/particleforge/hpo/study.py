@@ -287,9 +287,8 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
                 _record_space(study, space)
                 break
             recorded = existing[name].user_attrs.get("space")
-            if (
-                recorded is None
-            ):  # its maker was killed before it could write it: no trial can depend on it
+            # its maker was killed before it could write it: no trial can depend on it
+            if recorded is None:
                 _record_space(optuna.load_study(study_name=name, storage=storage), space)
                 break
             older = {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
@@ -373,11 +372,9 @@ def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
         journal = work_dir / JOURNAL
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
     try:
-        with holding(
-            work_dir / CLAIM_LOCK
-        ):  # of jobs that meet an empty database only one may make its tables
+        # of jobs that meet an empty database only one may make its tables
+        with holding(work_dir / CLAIM_LOCK):
             return RDBStorage(url)
-    except (
-        Exception
-    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except Exception as error:
+        # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {url!r} cannot be opened: {error}") from error

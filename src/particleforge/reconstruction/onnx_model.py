@@ -56,9 +56,8 @@ class OnnxModel:
             self._session = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except (
-            Exception
-        ) as error:  # onnxruntime has one exception type per status, without a common base
+        except Exception as error:
+            # onnxruntime has one exception type per status, without a common base
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{path}: not a usable ONNX model ({reason}); rerun export_onnx"

@@ -96,9 +96,8 @@ def propagate(
     generation = history.generation(rows)
     entering, flights = [], []
     for number in range(MAX_GENERATIONS):
-        if number and not len(
-            generation.row
-        ):  # the first generation gives the collections their columns, even if it is empty
+        # the first generation gives the collections their columns, even if it is empty
+        if number and not len(generation.row):
             break
         made = _Secondaries()
         outcome = _fly(generation, settings, rng, made, last=number == MAX_GENERATIONS - 1)

@@ -147,9 +147,8 @@ def absorb_fragments(  # type: ignore[no-untyped-def]
             has_track[cluster] = True
     for event in range(track_offsets.size - 1):
         begin = cluster_offsets[event]
-        for fragment in range(
-            begin, cluster_offsets[event + 1]
-        ):  # clusters come in descending energy
+        # clusters come in descending energy
+        for fragment in range(begin, cluster_offsets[event + 1]):
             if has_track[fragment]:
                 continue
             closest = reach

@@ -51,10 +51,11 @@ class Fate(IntEnum):
     DROPPED = 3  # visible, but found no element; accounted for in the file's energy balance
 
 
+# type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
 ELEMENT_TYPES = (
     "track",
     "cluster",
-)  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
+)
 PADDING = 0
 # computed by preprocessing.features
 DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")

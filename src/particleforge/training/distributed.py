@@ -83,7 +83,6 @@ def joined_workers(device: str) -> Iterator[Workers]:
             backend_of(chosen), rank=rank, world_size=world_size, timeout=_TIMEOUT
         )
     yield Workers(rank, world_size, chosen)
-    if (
-        world_size > 1
-    ):  # after an exception the others may be gone, and leaving in order would wait for them
+    # after an exception the others may be gone, and leaving in order would wait for them
+    if world_size > 1:
         dist.destroy_process_group()

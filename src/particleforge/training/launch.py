@@ -238,9 +238,8 @@ def _run_workers(
     try:
         process.wait()
     finally:
-        if (
-            process.poll() is None
-        ):  # an exception, such as KeyboardInterrupt, ends the workers first
+        # an exception, such as KeyboardInterrupt, ends the workers first
+        if process.poll() is None:
             process.terminate()
             try:
                 process.wait(_STOP_TIMEOUT_S)

@@ -112,7 +112,8 @@ def stop_at(before_limit_s: float) -> float | None:
     except (
         UserError,
         ValueError,
-    ) as error:  # no time limit, or a controller that is away for the moment
+    ) as error:
+        # no time limit, or a controller that is away for the moment
         log.info("no end of this job's time is known (%s)", error)
         return None
     return end - min(before_limit_s, max(0.0, end - time.time()) / 2)

@@ -134,9 +134,8 @@ class Trainer:
             "valid_loss": None,
             "weights": self.parallelism.weights(self.scored),
         }
-        self.execution: list[
-            dict[str, Any]
-        ] = []  # from which step on with how many ranks, micro-batches, and on what device
+        # from which step on with how many ranks, micro-batches, and on what device
+        self.execution: list[dict[str, Any]] = []
         # since the last row: terms, loss, gradient norm, elements, padded
         self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
@@ -245,9 +244,8 @@ class Trainer:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
         except StoppedEarlyError as stop:
-            if (
-                stop.status != "diverged"
-            ):  # the weights of a diverged run are of no use; its last checkpoint is
+            # the weights of a diverged run are of no use; its last checkpoint is
+            if stop.status != "diverged":
                 self._save()
             return stop.status, stop.reason
         return "complete", f"{self.step} steps done"
@@ -364,9 +362,8 @@ class Trainer:
     def _record_training(self, progress: Progress) -> None:
         steps = (self.step - 1) % self.training.log_every_steps + 1
         means = (self.sums / steps).tolist()
-        if (
-            self.step % self.training.log_every_steps == 0
-        ):  # else this is the last row, and a longer run goes on summing
+        # else this is the last row, and a longer run goes on summing
+        if self.step % self.training.log_every_steps == 0:
             self.sums = torch.zeros_like(self.sums)
         seconds = self._row_shares.seconds
         loading, communication = self._row_shares.taken()

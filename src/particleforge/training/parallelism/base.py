@@ -58,9 +58,8 @@ class Parallelism:
         self._mean = TimedGradientMean(workers.device, workers.world_size)
         self._names: list[str] = []  # of the whole network's state, in order
         self._n_parameters = 0  # of the whole network
-        self._groups: list[
-            dict[str, Any]
-        ] = []  # the groups that the optimiser has on one rank, "params" as names
+        # the groups that the optimiser has on one rank, "params" as names
+        self._groups: list[dict[str, Any]] = []
         self._constants: dict[str, Tensor] = {}  # buffers that ``place`` cut
 
     # ---- the network on this rank
