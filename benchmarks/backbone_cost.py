@@ -71,10 +71,8 @@ def random_events(
     generator = torch.Generator().manual_seed(n)
     element_type = torch.randint(1, 3, (n_events, n), generator=generator)
     features = torch.rand(n_events, n, network.inputs.n_features, generator=generator)
-    eta, phi = (
-        6 * torch.rand(n_events, n, generator=generator) - 3,
-        6.2832 * torch.rand(n_events, n, generator=generator),
-    )
+    eta = 6 * torch.rand(n_events, n, generator=generator) - 3
+    phi = 6.2832 * torch.rand(n_events, n, generator=generator)
     position = torch.stack((eta, phi.sin(), phi.cos()), -1)
     return features.scatter(-1, network.position_columns[element_type], position), element_type
 

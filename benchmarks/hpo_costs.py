@@ -75,11 +75,9 @@ def study_costs(samplers: Sequence[str]) -> list[dict[str, Any]]:
             )
             for sampler in {"random", *samplers}
         }
-        filling, sync, slot = (
-            open_study(chosen["random"], manifest, folder / "work"),
-            sync_seconds(folder),
-            0,
-        )
+        filling = open_study(chosen["random"], manifest, folder / "work")
+        sync = sync_seconds(folder)
+        slot = 0
         journal = folder / "work" / JOURNAL
         for size in SIZES_MEASURED:
             with mock.patch("os.fsync"):

@@ -173,10 +173,8 @@ def ratio(value: float, random: dict[int, float]) -> float:
 
     0 if below the first, the last if not even there.
     """
-    multiples, means = (
-        np.array(sorted(random)),
-        np.minimum.accumulate([random[m] for m in sorted(random)]),
-    )
+    multiples = np.array(sorted(random))
+    means = np.minimum.accumulate([random[m] for m in sorted(random)])
     if value > means[0]:
         return 0.0
     return float(np.exp(np.interp(-value, -means, np.log(multiples))))

@@ -88,11 +88,9 @@ def slurm_times(log: Path) -> dict[str, tuple[float, float]]:
         )
         if found is None:
             continue
-        moment, what, name = (
-            datetime.fromisoformat(found[1]).timestamp(),
-            found[2],
-            found[4] or found[3],
-        )
+        moment = datetime.fromisoformat(found[1]).timestamp()
+        what = found[2]
+        name = found[4] or found[3]
         if what != "_job_complete:":
             assert name not in started, f"Slurm started job {name} twice"
             started[name] = moment

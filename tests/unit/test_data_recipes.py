@@ -26,10 +26,8 @@ from particleforge.tables import parquet, schema
 from .synthetic import synthetic_events, write_dataset
 
 ROOT = Path(__file__).parents[2]
-RUN, DETECTOR = (
-    load_run(ROOT / "config", {"preset": "smoke"}),
-    load_detector(ROOT / "config", "clic"),
-)
+RUN = load_run(ROOT / "config", {"preset": "smoke"})
+DETECTOR = load_detector(ROOT / "config", "clic")
 SAMPLES = ("qq", "ttbar")
 SHARD = "results/clic/shards/train/00000.parquet"
 

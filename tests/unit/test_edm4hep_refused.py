@@ -120,10 +120,8 @@ def test_truth_through_candidates_is_that_of_the_links():
     """In full simulation, links of candidates hold what those of tracks and clusters do, to a
     permil, for all that candidates use.
     """
-    path, names = (
-        real_file("cld_hbb_full_rec_1ev.edm4hep.root"),
-        load_detector(CONFIG, "cld").collections,
-    )
+    path = real_file("cld_hbb_full_rec_1ev.edm4hep.root")
+    names = load_detector(CONFIG, "cld").collections
     given = {
         "track_links": (),
         "tracker_hit_sim_links": (),

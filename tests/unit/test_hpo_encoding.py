@@ -30,11 +30,9 @@ def parameters(draw: st.DrawFn) -> ParameterConfig:
             choices=tuple(draw(st.lists(values, min_size=1, max_size=4, unique=True))),
         )
     if kind == "stepped float":
-        step, first, n = (
-            draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0])),
-            draw(st.integers(-20, 20)),
-            draw(st.integers(1, 30)),
-        )
+        step = draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0]))
+        first = draw(st.integers(-20, 20))
+        n = draw(st.integers(1, 30))
         return ParameterConfig(
             type="float", low=round(first * step, 6), high=round((first + n) * step, 6), step=step
         )

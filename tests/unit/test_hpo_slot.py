@@ -138,10 +138,8 @@ def test_tpe_learns(tmp_path: Path) -> None:
 def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
     search = Search(tmp_path)
     search.run_all()
-    before, bytes_before = (
-        len(search.train.steps_made),
-        [path.read_bytes() for path in search.outputs()],
-    )
+    before = len(search.train.steps_made)
+    bytes_before = [path.read_bytes() for path in search.outputs()]
     for path in search.outputs():
         path.unlink()
     search.run_all()

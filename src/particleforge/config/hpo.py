@@ -232,10 +232,8 @@ class HpoConfig(Block):
         in Hyperband (Li et al., arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more
         per rung where there are fewer rungs.
         """
-        rungs, brackets = (
-            self.n_rungs,
-            (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1,
-        )
+        rungs = self.n_rungs
+        brackets = (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1
         return tuple(
             -(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s))
             for s in range(brackets)

@@ -345,20 +345,16 @@ def _of_members(axis, cluster, hit, system, energy, x, y, z):  # type: ignore[no
     vectors from the origin; l is counted from the cluster's first hit, lest digits cancel.
     """
     n_clusters = len(axis)
-    n_hits, by_system, moments = (
-        np.zeros(n_clusters),
-        np.zeros((n_clusters, len(_SYSTEMS))),
-        np.zeros((n_clusters, 4)),
-    )
+    n_hits = np.zeros(n_clusters)
+    by_system = np.zeros((n_clusters, len(_SYSTEMS)))
+    moments = np.zeros((n_clusters, 4))
     origin = np.zeros(n_clusters)
     for i in range(len(cluster)):
         c, h = cluster[i], hit[i]
-        dx, dy, dz, weight = (
-            np.float64(x[h]),
-            np.float64(y[h]),
-            np.float64(z[h]),
-            np.float64(energy[h]),
-        )
+        dx = np.float64(x[h])
+        dy = np.float64(y[h])
+        dz = np.float64(z[h])
+        weight = np.float64(energy[h])
         along = axis[c, 0] * dx + axis[c, 1] * dy + axis[c, 2] * dz
         if moments[c, 0] == 0:
             origin[c] = along

@@ -100,10 +100,8 @@ class Chunk:
         """Read a one-to-many relation as pairs (row of the owners, row of the targets)."""
         found = []
         for collection in owners.members if collections is None else collections:
-            reference, table = (
-                self.layout.relation(kind, collection, name),
-                owners.members[collection][1],
-            )
+            reference = self.layout.relation(kind, collection, name)
+            table = owners.members[collection][1]
             if reference is None or table.n_rows == 0 or not targets.members:
                 continue
             counts = self.file.jagged(reference.index, self.start, self.stop)[0]

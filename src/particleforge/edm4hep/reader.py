@@ -277,10 +277,8 @@ class _EventChunk(Chunk):
             return values
         of_this = Group.of({name: tracks}, tracks)
         for beside in self.names.dqdx:
-            leaf, ends = (
-                self.layout.member(beside, "dQdx.value"),
-                self.layout.relation("RecDqdx", beside, "track"),
-            )
+            leaf = self.layout.member(beside, "dQdx.value")
+            ends = self.layout.relation("RecDqdx", beside, "track")
             if leaf is not None and ends is not None:
                 value = self.leaves({"value": leaf})
                 rows = self.rows(ends, of_this)

@@ -153,10 +153,8 @@ def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
 
     The margin is that by which the charge was decided.
     """
-    features, element_type = (
-        torch.from_numpy(event.features[None]),
-        torch.from_numpy(event.element_type[None]),
-    )
+    features = torch.from_numpy(event.features[None])
+    element_type = torch.from_numpy(event.element_type[None])
     scores, charge, p4 = decoder(features, element_type)
     outputs = decoder.network(features, element_type)
     top = scores[0, :, 1:].topk(2, -1).values

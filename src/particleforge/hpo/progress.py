@@ -199,10 +199,8 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
     for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
         best = min((t for t in here if t.value is not None), key=lambda t: t.rank_key, default=None)
-        n_running, n_complete = (
-            sum(not t.finished for t in here),
-            sum(t.value is not None for t in here),
-        )
+        n_running = sum(not t.finished for t in here)
+        n_complete = sum(t.value is not None for t in here)
         rows.append(
             RungProgress(
                 bracket=bracket,

@@ -211,13 +211,11 @@ def _kernel(hyper: Array, x: Array, budget: Array, same: Array) -> _Kernel:
     s, ds = _remaining(budget, float(budget.min()), beta)
     f, df = _matern(x, x, np.exp(hyper[:n_dims]))
     g, dg = _matern(x, x, np.exp(hyper[n_dims : 2 * n_dims]))
-    f, df, g, dg, own = (
-        variance_f * f,
-        variance_f * df,
-        variance_g * g,
-        variance_g * dg,
-        variance_own * same,
-    )
+    f = variance_f * f
+    df = variance_f * df
+    g = variance_g * g
+    dg = variance_g * dg
+    own = variance_own * same
     r = 1 + (rho - 1) * s
     covariance = np.outer(r, r) * (_CONSTANT + f + own) + np.outer(s, s) * (_CONSTANT + g)
     covariance[np.diag_indices_from(covariance)] += noise**2 + (noise_low * s) ** 2 + _JITTER

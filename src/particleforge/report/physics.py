@@ -90,11 +90,9 @@ def verdict(jets: Tree) -> str:
 
 
 def _summary(found: Tree) -> Rows:
-    jets, met, energy = (
-        found["jets"]["inclusive"],
-        found["met"]["inclusive"],
-        found["visible_energy"],
-    )
+    jets = found["jets"]["inclusive"]
+    met = found["met"]["inclusive"]
+    energy = found["visible_energy"]
     rows = [
         (
             "jet resolution (IQR/median)",

@@ -234,11 +234,9 @@ def _merge_fragments(detector, fragments, bounds, point, total, merge, halo_frac
     ``fragments`` are the peak hits, by event (``bounds``) and descending energy.
     """
     leader = np.arange(total.size)
-    leaders, axes, lengths = (
-        np.empty(fragments.size, np.int64),
-        np.empty((fragments.size, 3)),
-        np.empty(fragments.size),
-    )
+    leaders = np.empty(fragments.size, np.int64)
+    axes = np.empty((fragments.size, 3))
+    lengths = np.empty(fragments.size)
     for event in range(bounds.size - 1):
         n_leaders = 0
         for fragment in fragments[bounds[event] : bounds[event + 1]]:

@@ -137,10 +137,8 @@ def _parents(
 
     Pythia's six cases of mother1 and mother2 are in its manual, "Particle Properties".
     """
-    first, second = (
-        ak.to_numpy(flat.mother1).astype(np.int64),
-        ak.to_numpy(flat.mother2).astype(np.int64),
-    )
+    first = ak.to_numpy(flat.mother1).astype(np.int64)
+    second = ak.to_numpy(flat.mother2).astype(np.int64)
     code = np.abs(ak.to_numpy(flat.status))
     is_range = (second > first) & (first > 0) & np.isin(code, _RANGE_OF_MOTHERS)
     is_pair = (second > 0) & (second != first) & ~is_range

@@ -269,11 +269,9 @@ def _charged_candidates(
         [MASS_GEV[MUON], MASS_GEV[ELECTRON]],
         MASS_GEV[CHARGED_HADRON],
     )
-    px, py, pz = (
-        tracks.pt * np.cos(tracks.phi0),
-        tracks.pt * np.sin(tracks.phi0),
-        tracks.pt * tracks.tan_lambda,
-    )
+    px = tracks.pt * np.cos(tracks.phi0)
+    py = tracks.pt * np.sin(tracks.phi0)
+    pz = tracks.pt * tracks.tan_lambda
     lepton = pdg != CHARGED_HADRON
     candidates = Candidates(
         event=tracks.event,

@@ -133,10 +133,8 @@ def _fly(
         interacting, interactions.crossing_share(start, tracker, rng) * to_face, np.inf
     )
     if last:
-        to_decay, to_interaction = (
-            np.full_like(to_decay, np.inf),
-            np.full_like(to_interaction, np.inf),
-        )
+        to_decay = np.full_like(to_decay, np.inf)
+        to_interaction = np.full_like(to_interaction, np.inf)
     path = np.minimum(to_face, np.minimum(to_decay, to_interaction))
     end = helix.advance(start, path, b_field)
     time = generation.time + (before + path) / start.p * np.hypot(start.p, mass) / SPEED_OF_LIGHT

@@ -332,10 +332,8 @@ def ionisation(
     parts = [part_of_volume(calorimeter, index) for index in range(4)]
     mip = np.array([part.mip_mev / 1e3 for part in parts])[rays.volume[row]]
     pitch = ((volumes[:, 1] - volumes[:, 0]) / volumes[:, 4])[rays.volume[row]]
-    along_r, along_z = (
-        np.hypot(rays.direction[row, 0], rays.direction[row, 1]),
-        np.abs(rays.direction[row, 2]),
-    )
+    along_r = np.hypot(rays.direction[row, 0], rays.direction[row, 1])
+    along_z = np.abs(rays.direction[row, 2])
     cosine = np.maximum(
         np.where(rays.volume[row] % 2 == 0, along_r[:, None], along_z[:, None]), 0.1
     )

@@ -96,16 +96,12 @@ class PipelineParallelism(ModelParallelism):
 
         Found with one element.
         """
-        features, element_type = (
-            torch.ones(1, 1, network.inputs.n_features),
-            torch.ones(1, 1, dtype=torch.int64),
-        )
+        features = torch.ones(1, 1, network.inputs.n_features)
+        element_type = torch.ones(1, 1, dtype=torch.int64)
         types = []
         with autocast(features.device, self.precision):
-            x, shared = (
-                network.encoder(features, element_type),
-                network.share(features, element_type),
-            )
+            x = network.encoder(features, element_type)
+            shared = network.share(features, element_type)
             types.append(x.dtype)
             for block in network.blocks:
                 x = block(x, shared)
