@@ -164,7 +164,7 @@ def run_search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> list[Sea
 def search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> float:
     """Return the final loss of the winner of a search."""
     done = [t for t in run_search(family, hpo, seed, workers) if t.status == "complete"]
-    best = min(done, key=lambda t: (-t.rung, t.rank_key))
+    best = min(done, key=lambda t: (-t.rung, t.order_key))
     return final_loss(family, dict(best.params), np.random.default_rng(seed))
 
 

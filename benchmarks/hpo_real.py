@@ -77,7 +77,7 @@ def spent(trials: list[SearchTrial]) -> float:
 
 def best(trials: list[SearchTrial]) -> SearchTrial:
     """Return the winner."""
-    return min((t for t in trials if t.status == "complete"), key=lambda t: (-t.rung, t.rank_key))
+    return min((t for t in trials if t.status == "complete"), key=lambda t: (-t.rung, t.order_key))
 
 
 def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:

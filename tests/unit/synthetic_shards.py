@@ -1,4 +1,4 @@
-"""Training shards of random events in the layout that ``write_shards`` writes, for tests of the
+"""Training shards of random events in the columns that ``write_shards`` writes, for tests of the
 model and its training.
 
 The events have structure that a network can learn: tracks carry charged particles of nearly their

@@ -25,8 +25,13 @@ from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events
 from .odd_events import HOLDS, ODDITIES
 from .truth_reference import reference, with_hits_as_clusters
 
-# the last from the HCAL endcap of clic
-RULES = {"fraction": 0.1, "charged_gev": 0.5, "share": 0.2, "outside": 0.5, "pz_per_pt": 2539 / 250}
+RULES = {
+    "fraction": 0.1,
+    "charged_gev": 0.5,
+    "share": 0.2,
+    "outside": 0.5,
+    "pz_per_pt": 2539 / 250,  # from the HCAL endcap of clic
+}
 
 
 def built(folder: Path, events, modern=True, hits=True, **dataset):

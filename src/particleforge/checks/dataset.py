@@ -289,10 +289,8 @@ def _merged(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for found in shards.values():
         for name, values in found["columns"].items():
             mine = columns.setdefault(name, {"n": 0, "not_finite": 0, "min": None, "max": None})
-            mine["n"], mine["not_finite"] = (
-                mine["n"] + values["n"],
-                mine["not_finite"] + values["not_finite"],
-            )
+            mine["n"] += values["n"]
+            mine["not_finite"] += values["not_finite"]
             for key, pick in (("min", min), ("max", max)):
                 mine[key] = pick(
                     (v for v in (mine[key], values[key]) if v is not None), default=None

@@ -74,10 +74,8 @@ class Extremes:
         self.n += len(values)
         self.not_finite += len(values) - len(finite)
         if len(finite):
-            self.min, self.max = (
-                min(self.min, float(finite.min())),
-                max(self.max, float(finite.max())),
-            )
+            self.min = min(self.min, float(finite.min()))
+            self.max = max(self.max, float(finite.max()))
 
     def plain(self) -> dict[str, Any]:
         """Return plain values; extremes are null where no value is finite."""

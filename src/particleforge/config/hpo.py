@@ -207,13 +207,9 @@ class HpoConfig(Block):
     @property
     def budget_unit(self) -> Literal["steps", "epochs", "events"]:
         """What budgets are given in."""
-        return (
-            "steps"
-            if self.min_steps is not None
-            else "epochs"
-            if self.min_epochs is not None
-            else "events"
-        )
+        if self.min_steps is not None:
+            return "steps"
+        return "epochs" if self.min_epochs is not None else "events"
 
     @property
     def min_budget(self) -> float:

@@ -129,10 +129,8 @@ def implied_ids(
     seen: dict[int, list[tuple[str, IntArray, Array]]] = {}
     stop = min(n_events, EVENTS_LOOKED_AT)
     for place, reference in relations.items():
-        (counts, index), (_, ids) = (
-            jagged(reference.index, 0, stop),
-            jagged(reference.collection_id, 0, stop),
-        )
+        counts, index = jagged(reference.index, 0, stop)
+        _, ids = jagged(reference.collection_id, 0, stop)
         event, ids = np.repeat(np.arange(len(counts)), counts), ids.astype(np.int64) & 0xFFFFFFFF
         for number in np.unique(ids[index >= 0]):
             chosen = (ids == number) & (index >= 0)

@@ -8,8 +8,8 @@ The winner is the trial that ``hpo.pick`` prefers (:mod:`particleforge.hpo.objec
 highest rung that has a success, or the one that ``hpo.pin_trial`` names. Values are those that were
 measured: noise of single trainings is averaged by further seeds (``hpo.confirm_seeds``), never
 modelled away. The winner is compared with the default configuration, where the search included it,
-at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the
-configuration, so the outcome depends on the trials and not on the order in which they ended.
+at the highest rung that both reached: at equal budget. The order is by value, ties by the name of
+the configuration, so the outcome depends on the trials and not on the order in which they ended.
 """
 
 import logging

@@ -54,7 +54,7 @@ def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot
         return ()
     below = range(slots_of(hpo, bracket, rung - 1))
     group = below if hpo.scheduler == "sha" else below[hpo.eta * slot : hpo.eta * (slot + 2) - 1]
-    return tuple((bracket, rung - 1, place) for place in group)
+    return tuple((bracket, rung - 1, number) for number in group)
 
 
 def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:

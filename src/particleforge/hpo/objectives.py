@@ -78,7 +78,7 @@ class Contender:
         return stdev(self.losses) if len(self.losses) > 1 else None
 
     @property
-    def rank_key(self) -> tuple[int, float, str]:
+    def order_key(self) -> tuple[int, float, str]:
         """Order by loss: what failed from some seed behind what did not, ties by name."""
         return (self.failures, self.loss, self.trial.config)
 
@@ -109,11 +109,9 @@ def with_costs(
 def top_contenders(trials: Sequence[SearchTrial]) -> list[Contender]:
     """Return the trials that ended well in the highest rung where one did, lowest loss first."""
     rungs = [t.rung for t in trials if t.status == "complete"]
-    return (
-        [Contender(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
-        if rungs
-        else []
-    )
+    if not rungs:
+        return []
+    return [Contender(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
 
 
 def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
@@ -133,14 +131,14 @@ def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
 
 def preferred(contenders: Sequence[Contender], hpo: HpoConfig) -> list[Contender]:
     """Return the contenders in the order in which ``hpo.pick`` prefers them: the first wins."""
-    by_loss = sorted(contenders, key=lambda c: c.rank_key)
+    by_loss = sorted(contenders, key=lambda c: c.order_key)
     if hpo.pick == "lowest_loss" or not by_loss:
         return by_loss
     lowest = by_loss[0]
     limit = lowest.loss + hpo.pick_loss_tolerance * abs(lowest.loss)
     within = [c for c in by_loss if c.loss <= limit and c.failures == lowest.failures]
     return [
-        *sorted(within, key=lambda c: (_cost(c), *c.rank_key)),
+        *sorted(within, key=lambda c: (_cost(c), *c.order_key)),
         *(c for c in by_loss if c not in within),
     ]
 

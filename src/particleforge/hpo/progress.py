@@ -34,7 +34,7 @@ from particleforge.hpo.standing import (
     RunningTrial,
 )
 from particleforge.hpo.study import JOURNAL, identity, search_trial
-from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, in_order
 from particleforge.training.spec import last_saved, newest_step
 
 
@@ -198,7 +198,9 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
     rows = []
     for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
-        best = min((t for t in here if t.value is not None), key=lambda t: t.rank_key, default=None)
+        best = min(
+            (t for t in here if t.value is not None), key=lambda t: t.order_key, default=None
+        )
         n_running = sum(not t.finished for t in here)
         n_complete = sum(t.value is not None for t in here)
         rows.append(
@@ -218,7 +220,7 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
 
 
 def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> BestSoFar | None:
-    order = ranked(furthest_of(trials))
+    order = in_order(furthest_of(trials))
     if not order:
         return None
     best = order[0]

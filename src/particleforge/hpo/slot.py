@@ -202,8 +202,8 @@ def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, A
     )
     log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
-    place = {"bracket": bracket, "rung": rung, "slot": slot}
-    return {"study": study.name, **place, "status": NO_CONTENDER, "reason": reason, **absent}
+    at = {"bracket": bracket, "rung": rung, "slot": slot}
+    return {"study": study.name, **at, "status": NO_CONTENDER, "reason": reason, **absent}
 
 
 def check_slots(slots: Sequence[Path], study: str) -> None:

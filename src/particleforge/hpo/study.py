@@ -121,7 +121,7 @@ class Study:
 
     def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
-        return next((t for t in self.trials() if t.place == (bracket, rung, slot)), None)
+        return next((t for t in self.trials() if t.slot_id == (bracket, rung, slot)), None)
 
     def folder(self, trial: SearchTrial) -> Path:
         """Return where a trial's checkpoints lie."""

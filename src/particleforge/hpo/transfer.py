@@ -87,7 +87,7 @@ def next_configuration(
 
 def _fitting(path: Path, settings: HpoSettings) -> list[Params]:
     """Return a file's configurations that lie in the space, best first."""
-    read = _ranked_rows(path)
+    read = _rows_in_order(path)
     outcomes = [_own(row, settings) for row in read]
     fitting = [params for params in outcomes if isinstance(params, dict)]
     refused = [reason for reason in outcomes if isinstance(reason, str)]
@@ -108,7 +108,7 @@ def _fitting(path: Path, settings: HpoSettings) -> list[Params]:
     return fitting
 
 
-def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
+def _rows_in_order(path: Path) -> list[Mapping[str, Any]]:
     """Return the settings of a file's configurations by dotted path, best first."""
     if path.suffix in (".yaml", ".yml"):
         best = validate(BestConfig, read_yaml(path), str(path))

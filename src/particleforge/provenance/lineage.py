@@ -157,9 +157,9 @@ def _recorded(file: Path) -> Path:
     It is the file itself or the nearest folder above it that has one.
     """
     path = _joined(Path.cwd(), str(file).removesuffix(RECORD_SUFFIX))
-    for candidate in (path, *(path.parents if path.exists() else ())):
-        if record_of(candidate).is_file():
-            return candidate
+    for owner in (path, *(path.parents if path.exists() else ())):
+        if record_of(owner).is_file():
+            return owner
     if not path.exists():
         raise UserError(
             f"{file}: no such file; give a file of a results folder, or one that a particleforge"

@@ -73,7 +73,7 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[ScanPoint]:
                     "elements_per_batch": factor * scan.elements_per_batch,
                     "reference_elements_per_batch": scan.elements_per_batch,
                     # memory stays that of x1
-                    "accumulation_steps": (factor * run.training.accumulation_steps),
+                    "accumulation_steps": factor * run.training.accumulation_steps,
                 }
                 labels: Labels = {
                     "optimiser": optimiser,

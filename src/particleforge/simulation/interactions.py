@@ -157,7 +157,7 @@ def _around(
     phi = np.arctan2(uy, ux)
     ax, ay = -np.sin(phi), np.cos(phi)  # unit vector across, horizontal
     # and the third of the right-handed frame: u x a
-    bx, by, bz = (-uz * ay, uz * ax, np.hypot(ux, uy))
+    bx, by, bz = -uz * ay, uz * ax, np.hypot(ux, uy)
     first, second = across * np.cos(azimuth), across * np.sin(azimuth)
     return (
         along * ux + first * ax + second * bx,

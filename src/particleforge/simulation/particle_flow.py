@@ -136,10 +136,8 @@ def _width(clusters: Clusters, hits: Hits) -> Floats:
 
 def _muon_energy(calorimeter: CalorimeterConfig) -> tuple[float, float]:
     """Return what a muon leaves in the ECAL and in the HCAL at normal incidence, GeV."""
-    ecal, hcal = (
-        part.n_layers * part.mip_mev / 1e3 for part in (calorimeter.ecal, calorimeter.hcal)
-    )
-    return ecal, hcal
+    ecal, hcal = calorimeter.ecal, calorimeter.hcal
+    return ecal.n_layers * ecal.mip_mev / 1e3, hcal.n_layers * hcal.mip_mev / 1e3
 
 
 def _is_muon(links: Links, settings: SimulateSettings) -> Mask:

@@ -238,9 +238,9 @@ class ShardLoader:
             else [n[events] for n, events in zip(self.lengths, self._chosen, strict=True)]
         )
         n_elements = sum(int(n.sum()) for n in taking_part)
-        self.budget, self.shards_in_memory = (
-            budget,
-            shards_per_window(len(self.paths), n_elements, budget, shards_in_memory),
+        self.budget = budget
+        self.shards_in_memory = shards_per_window(
+            len(self.paths), n_elements, budget, shards_in_memory
         )
         self.rank, self.world_size, self.parts = rank, world_size, parts
         self.read_ahead, self.pin = read_ahead, pin

@@ -206,7 +206,7 @@ class Trainer:
             != self.training.elements_per_batch
         ):
             # the position is one among batches that this training does not have
-            self.epoch, self.batch = (self.epoch + 1, 0)
+            self.epoch, self.batch = self.epoch + 1, 0
 
     def _note_execution(self) -> None:
         """Take down how steps are computed from here on, and say so if that changed."""

@@ -136,7 +136,7 @@ class PipelineParallelism(ModelParallelism):
             self.workers.device,
             input_args=received,
             # of the last one only the number counts
-            output_args=((sent,) * len(Outputs._fields) if self.is_last else sent),
+            output_args=(sent,) * len(Outputs._fields) if self.is_last else sent,
             group=self.model_group,
         )
         schedule = Schedule1F1B if micro_batches >= self.stages else ScheduleGPipe
