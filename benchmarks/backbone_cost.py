@@ -112,10 +112,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Return the most memory used so far.
-
-    It is that of the process on CPUs (Linux counts it in kB), that of tensors on a device.
-    """
+    """Return the most memory used so far: the process's on CPUs (Linux: kB), else the tensors'."""
     if device.type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return int(torch.accelerator.max_memory_allocated())

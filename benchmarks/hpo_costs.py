@@ -32,10 +32,7 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one slot beside its training.
-
-    Those of the study are (at no trial, per trial in it).
-    """
+    """Seconds of one slot beside its training; the study's are (at no trial, per trial in it)."""
 
     start: float
     open: tuple[float, float]

@@ -1,6 +1,4 @@
-"""The search against the configured settings and random search, on real trainings.
-
-They compare at equal core hours.
+"""The search against the configured settings and random search, on real trainings, at equal hours.
 
 Inputs -> outputs: the configuration of a preset and its training shards -> the final validation
 losses of both searches and of the configured settings, by seed, with their spread; last line: one

@@ -104,7 +104,7 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Return bytes and microseconds per event of each encoding of a table.
 
-    Of batches, too, where it is the shard of a manifest.
+    Batches are timed, too, where it is the shard of a manifest.
     """
     found = {}
     for name, encoding in encodings(table.schema, default).items():

@@ -1,6 +1,4 @@
-"""Many tiny shards as array jobs on a private Slurm: none lost, none made twice.
-
-They pass through simulate, dataset and select.
+"""Many tiny shards, simulated to selected, as arrays on a private Slurm: none lost, none repeated.
 
     python benchmarks/slurm_shards.py [--shards 40] [--slots 2]
 

@@ -146,10 +146,7 @@ def _name(path: Path) -> str:
 
 
 def _kept(file: Path, digest: str, path: Path, expected: Any) -> dict[str, Any]:
-    """Return a shard's statistics.
-
-    Those kept from before if they are of these bytes and this code, else new ones.
-    """
+    """Return a shard's statistics: those kept if of these bytes and this code, else new ones."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
         write_json(

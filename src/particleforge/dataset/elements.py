@@ -236,10 +236,7 @@ def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], 
 
 
 def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:
-    """Return the distance in mm from the origin to the inner face that comes first.
-
-    It is that of the barrel or of the endcap.
-    """
+    """Return the distance in mm from the origin to the first inner face, of barrel or endcap."""
     barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
     endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
     return np.minimum(barrel, endcap)
@@ -279,10 +276,7 @@ def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
 def _towards_candidates(
     clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig
 ) -> Table:
-    """Give clusters without position one in the direction of their first neutral candidate.
-
-    It lies where ``ecal`` begins.
-    """
+    """Put clusters without position where ``ecal`` begins, along their first neutral candidate."""
     momentum = np.stack([candidates[f"p{axis}"].astype(np.float64) for axis in "xyz"], axis=1)
     size = np.linalg.norm(momentum, axis=1)
     usable = (candidates["charge"] == 0) & np.isfinite(size) & (size > 0)

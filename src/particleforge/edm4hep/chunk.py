@@ -126,10 +126,7 @@ class Chunk:
     def ranges(
         self, collection: str, name: str, owners: Table, offsets: IntArray
     ) -> tuple[IntArray, IntArray]:
-        """Expand ``name_begin`` ...
-
-        ``name_end`` of every owner into (owner row, row of the member list).
-        """
+        """Return (owner row, member row) of the ranges name_begin to name_end of every owner."""
         leaves = {
             edge: self.layout.require(collection, f"{name}_{edge}") for edge in ("begin", "end")
         }

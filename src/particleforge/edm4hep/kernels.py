@@ -157,10 +157,7 @@ def _by_key(keys, n_keys):
 
 @numba.njit(cache=True)
 def expand(begin, end, owner_offsets, member_offsets):
-    """Return (owner, member) for every ``begin`` ...
-
-    ``end`` of an owner, which count within the event's members.
-    """
+    """Return (owner, member) of each range ``begin`` to ``end``, which counts within the event."""
     n_pairs = 0
     for row in range(len(begin)):
         n_pairs += end[row] - begin[row]
@@ -196,10 +193,7 @@ def resolve(index, ids, offsets, known_ids, starts, counts):
 
 @numba.njit(cache=True)
 def lay(source, offsets, starts, target):
-    """Copy the rows of each event to ``target`` from row ``starts[e]`` on.
-
-    They are ``source[offsets[e]:offsets[e + 1]]``.
-    """
+    """Copy each event's rows ``source[offsets[e]:offsets[e + 1]]`` to ``target[starts[e]:]``."""
     for event in range(len(starts)):
         first = starts[event] - offsets[event]
         for row in range(offsets[event], offsets[event + 1]):

@@ -304,10 +304,7 @@ class _EventChunk(Chunk):
         return Group.of(tables, Table.empty(self.n_events, columns))
 
     def clusters(self, hits: Group) -> tuple[Group, Pairs]:
-        """Read the clusters of all collections, and their hits.
-
-        Those without a position get that of their hits.
-        """
+        """Read all collections' clusters, and their hits, which place those without position."""
         tables = {
             name: self.with_subdetectors(
                 name, self.table(name, {"energy": ("energy",), **_POSITION})

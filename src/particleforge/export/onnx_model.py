@@ -1,6 +1,4 @@
-"""Stage ``export_onnx``: the trained network as an ONNX model.
-
-It takes raw features and gives physical particles.
+"""Stage ``export_onnx``: the network as an ONNX model, from raw features to physical particles.
 
 Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs
 ``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``; see ``model.decode``),

@@ -65,10 +65,7 @@ class Parity:
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
-    """Return events of the test split, one of a single element and one of none.
-
-    Those of the test split are spread evenly over its lengths.
-    """
+    """Return test events evenly over all lengths, one with a single element and one with none."""
     # one event per batch
     loader = ShardLoader(manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0)
     lengths = np.concatenate(loader.lengths)

@@ -90,10 +90,7 @@ def ranks(hpo: HpoConfig, rung: int) -> int:
 
 
 def budget(hpo: HpoConfig, rung: int) -> float:
-    """Return how much a trial has trained when it leaves a rung, in ``hpo.budget_unit``.
-
-    It counts from the start of its training.
-    """
+    """Return how much a trial has trained in all when it leaves a rung, in ``hpo.budget_unit``."""
     return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
 
 
@@ -106,10 +103,7 @@ def budget_text(hpo: HpoConfig, rung: int) -> str:
 
 
 def schedule_budget(hpo: HpoConfig) -> float:
-    """Return the length of every trial's learning-rate schedule, in ``hpo.budget_unit``.
-
-    It is the top rung's budget, or as configured.
-    """
+    """Return every trial's schedule length in ``hpo.budget_unit``: top budget or as configured."""
     return hpo.schedule_steps or hpo.min_budget * int(
         hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1)
     )

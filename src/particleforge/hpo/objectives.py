@@ -88,7 +88,7 @@ def with_costs(
 ) -> list[SearchTrial]:
     """Return the trials with the cost of their networks, if that is an objective.
 
-    That includes trials made before it was one.
+    Trials made before it was one have it, too.
     """
     if INFERENCE_GFLOP not in settings.hpo.objectives:
         return list(trials)
@@ -117,10 +117,8 @@ def top_contenders(trials: Sequence[SearchTrial]) -> list[Contender]:
 def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
     """Return the contenders that none beats in loss or cost without being worse in the other.
 
-    The lowest loss comes first.
-
-    Of contenders equal in both, the first by name. Without costs that is the one of the lowest
-    loss.
+    They come by loss, the lowest first. Of contenders equal in both, the first by name. Without
+    costs that is the one of the lowest loss.
     """
     front: list[Contender] = []
     for contender in sorted(contenders, key=lambda c: (c.loss, _cost(c), c.trial.config)):

@@ -178,10 +178,7 @@ def _heights(
 
 
 def _offsets(configs: Sequence[str]) -> dict[str, float]:
-    """Return a height between -1 and 1 per configuration.
-
-    It keeps it off others in the same category.
-    """
+    """Return a height between -1 and 1 per configuration, apart from others of its category."""
     return {config: 2 * ((0.5 + 0.618034 * k) % 1) - 1 for k, config in enumerate(sorted(configs))}
 
 

@@ -41,9 +41,7 @@ from particleforge.training.spec import last_saved, newest_step
 def read_progress(
     settings: HpoSettings, manifest: Path, work_dir: Path, study: str | None = None
 ) -> Progress:
-    """Return how the search of these settings stands.
-
-    Of several studies of this name the one that was begun last.
+    """Return how the search of these settings stands: the newest study of its name.
 
     If there is none of this name the study begun last in this storage is shown, with a note.
     UserError if there is none.

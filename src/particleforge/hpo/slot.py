@@ -136,10 +136,7 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
 
 
 def _lost_s(trial: SearchTrial, spec: TrainingSpec) -> float:
-    """Return how many seconds the trial's last job trained if it was killed; else 0.
-
-    They count up to its last checkpoint.
-    """
+    """Return the seconds to the last checkpoint of the trial's last job if killed, else 0."""
     saved = last_saved(spec.work_dir)
     if trial.began is None or saved is None:
         return 0.0

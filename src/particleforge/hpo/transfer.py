@@ -64,9 +64,7 @@ def next_configuration(
     *,
     default_first: bool,
 ) -> Params | None:
-    """Return the configuration that a new slot of a first rung takes from ``known``, or None.
-
-    With None it is to ask the sampler.
+    """Return what a new slot of a first rung takes from ``known``, None to ask the sampler.
 
     The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs
     decides nothing. Where an older trial has that slot already, because the search has grown, the

@@ -95,11 +95,9 @@ def failed_fraction(trials: Sequence[SearchTrial]) -> float:
 
 
 def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration, the trial of the highest rung that ended well.
+    """Return each configuration's trial of the highest rung that ended well, by name.
 
-    Configurations are in order of their names.
-
-    Failing that, the first rung's trial, running or failed.
+    Where none did, it is the first rung's trial, running or failed.
     """
     best: dict[str, SearchTrial] = {}
     for trial in sorted(trials, key=lambda t: (t.config, t.rung)):

@@ -53,9 +53,9 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
 
 
 def verdict(jets: Tree) -> str:
-    """Say in a sentence how the model's jet resolution compares with the baseline's.
+    """Say how the model's jet resolution compares with the baseline's.
 
-    It says, too, whether the statistics allow it.
+    The sentence says, too, whether the statistics allow it.
     """
     model, base, limit = (
         jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline", "target")

@@ -187,10 +187,7 @@ def _with_length(
 
 
 def with_steps(point: ScanPoint, n_steps: int) -> TrainSettings:
-    """Return the settings of a point's training of ``n_steps``.
-
-    It validates evenly and ends with its schedule.
-    """
+    """Return a point's settings for ``n_steps``: it validates evenly and ends with its schedule."""
     every = -(-n_steps // point.n_validations)
     training = _with_length(
         point.settings.training,

@@ -80,9 +80,7 @@ def _cubes(position: NDArray[np.float64], edge: NDArray[np.float64]) -> NDArray[
 
 @njit(cache=True)
 def _neighbour_ranges(keys):  # type: ignore[no-untyped-def]
-    """Return, per entry of the sorted ``keys``, the 9 ranges of entries in the 27 cubes around it.
-
-    They are [n, 9, 2].
+    """Return, per entry of the sorted ``keys``, its 9 ranges in the 27 cubes around it, [n, 9, 2].
 
     Three cubes that follow each other in z are one range. Both ends of a range only move forward as
     the key grows.

@@ -152,10 +152,7 @@ def _parents(
 
 
 def _endpoints(produced: dict[str, NDArray[np.float64]], lists: dict[str, Any]) -> dict[str, Any]:
-    """Return where particles ended: the vertex of the first daughter.
-
-    It is their own where they have none yet.
-    """
+    """Return where particles ended: the first daughter's vertex, their own where there is none."""
     has = np.flatnonzero(np.diff(lists["daughters_offsets"]))
     daughter = lists["daughters_index"][lists["daughters_offsets"][has]]
     ends = {f"endpoint_{axis}": np.array(values) for axis, values in produced.items()}

@@ -117,7 +117,7 @@ def reconstruct(
 
 
 def _width(clusters: Clusters, hits: Hits) -> Floats:
-    """Return the mean distance (mm) of each cluster's ECAL hits from the cluster's axis.
+    """Return ECAL hits' mean distance (mm) from their cluster's axis.
 
     It is weighted with energy; 0 without ECAL hits.
     """
@@ -141,10 +141,7 @@ def _muon_energy(calorimeter: CalorimeterConfig) -> tuple[float, float]:
 
 
 def _is_muon(links: Links, settings: SimulateSettings) -> Mask:
-    """Tell which tracks are muons: hits in the muon system and little energy around the line.
-
-    It is at most twice the energy of a muon.
-    """
+    """Tell which tracks are muons: muon hits, less than two muons' energy around the line."""
     quiet = links.tube_total < 2 * sum(_muon_energy(settings.calorimeter))
     return (links.muon_hits >= settings.particle_flow.muon_hits_min) & quiet
 

@@ -237,10 +237,7 @@ def hadronic_showers(
     spots_per_gev: float,
     rng: np.random.Generator,
 ) -> list[Spots]:
-    """Return the spots of hadrons that interact at distance ``interaction`` (mm) along their rays.
-
-    They have ``energy`` left.
-    """
+    """Return spots of hadrons of ``energy`` that interact ``interaction`` mm along their rays."""
     mean = np.clip(1 - np.maximum(energy, 1.0) ** (_GROOM_EXPONENT - 1), 0.02, 0.95)
     spread = np.minimum(0.2, 0.5 * np.sqrt(mean * (1 - mean)))
     concentration = mean * (1 - mean) / spread**2 - 1
@@ -323,9 +320,7 @@ def ionisation(
     volumes: Floats,
     rng: np.random.Generator,
 ) -> tuple[Spots, Floats]:
-    """Return what minimum-ionising particles leave in each layer, and the energy they lose.
-
-    They go up to distance ``stop`` (mm).
+    """Return what minimum-ionising particles leave per layer up to ``stop`` (mm), and their loss.
 
     A particle whose ``energy`` (GeV) is used up stops there.
     """

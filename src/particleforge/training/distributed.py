@@ -38,10 +38,7 @@ class Workers:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum of a CPU tensor over all ranks, in place.
-
-        It is the same on every rank.
-        """
+        """Return the element-wise sum of a CPU tensor over the ranks, in place, on each of them."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values

@@ -324,11 +324,9 @@ class Trainer:
     def _backward(
         self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor
     ) -> Tensor:
-        """Add up the gradients of all micro-batches and return this rank's part of the loss.
+        """Add up all micro-batches' gradients; return this rank's part of the loss.
 
-        It is the terms, float32 [terms].
-
-        ``global_counts`` is what the terms are divided by.
+        The loss is its terms, float32 [terms], divided by ``global_counts``.
         """
 
         def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -29,10 +29,7 @@ _MATCHED = np.array(["no", "yes"])
 
 
 def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
-    """Return jets per event (pt, eta, phi, energy) above ``pt_min_gev``.
-
-    They are made from records with px, py, pz, energy.
-    """
+    """Return jets (pt, eta, phi, energy) per event above ``pt_min_gev``, of px, py, pz, energy."""
     if len(particles) == 0:
         return ak.zip(dict.fromkeys(("pt", "eta", "phi", "energy"), particles.px))
     momenta = ak.zip(

@@ -224,7 +224,7 @@ class Parallelism:
     def load_weights(self, network: ParticleFlowNetwork, weights: dict[str, Tensor]) -> None:
         """Take this rank's part of a whole network's weights.
 
-        Those of another architecture are a RuntimeError of torch.
+        Weights of another architecture raise torch's RuntimeError.
         """
         own = network.state_dict()
         strange = {name: value for name, value in weights.items() if name not in self._names}
