@@ -71,10 +71,8 @@ def random_events(
     generator = torch.Generator().manual_seed(n)
     element_type = torch.randint(1, 3, (n_events, n), generator=generator)
     features = torch.rand(n_events, n, network.inputs.n_features, generator=generator)
-    eta, phi = (
-        6 * torch.rand(n_events, n, generator=generator) - 3,
-        6.2832 * torch.rand(n_events, n, generator=generator),
-    )
+    eta = 6 * torch.rand(n_events, n, generator=generator) - 3
+    phi = 6.2832 * torch.rand(n_events, n, generator=generator)
     position = torch.stack((eta, phi.sin(), phi.cos()), -1)
     return features.scatter(-1, network.position_columns[element_type], position), element_type
 
@@ -114,10 +112,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Return the most memory used so far.
-
-    It is that of the process on CPUs (Linux counts it in kB), that of tensors on a device.
-    """
+    """Return the most memory used so far: the process's on CPUs (Linux: kB), else the tensors'."""
     if device.type == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return int(torch.accelerator.max_memory_allocated())

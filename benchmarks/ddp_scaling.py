@@ -265,10 +265,8 @@ def print_modelled(
             f"{'strong: step s':>16}{'efficiency':>12}"
         )
         for ranks in MANY_RANKS:
-            step, step_strong = (
-                terms.step(ranks, weak, link),
-                terms.step(ranks, strong / ranks, link),
-            )
+            step = terms.step(ranks, weak, link)
+            step_strong = terms.step(ranks, strong / ranks, link)
             values = {"weak": alone / step, "strong": alone_strong / ranks / step_strong}
             found.setdefault(name, {})[str(ranks)] = {
                 key: round(value, 3) for key, value in values.items()

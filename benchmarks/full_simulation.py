@@ -1,6 +1,4 @@
-"""Events as long as those of a full simulation, made from the parametric one.
-
-They serve to measure the data stages.
+"""Events as long as those of a full simulation, from the parametric one, to time the data stages.
 
 Inputs -> outputs: a detector and a number of events -> an EDM4hep file (RNTuple), and the same
 content as a TTree.

@@ -53,11 +53,9 @@ def measure(
     """Run the data stages on a simulated file and return their figures."""
     folder.mkdir()
     run = load_run(CONFIG, {"dataset": elements, "selection": SPLIT})
-    dataset, selected, shards = (
-        folder / "dataset.parquet",
-        folder / "selected.parquet",
-        folder / "shards",
-    )
+    dataset = folder / "dataset.parquet"
+    selected = folder / "selected.parquet"
+    shards = folder / "shards"
     seconds = {
         "dataset": cpu_s(
             build_dataset,

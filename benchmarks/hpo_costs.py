@@ -32,10 +32,7 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one slot beside its training.
-
-    Those of the study are (at no trial, per trial in it).
-    """
+    """Seconds of one slot beside its training; the study's are (at no trial, per trial in it)."""
 
     start: float
     open: tuple[float, float]
@@ -75,11 +72,9 @@ def study_costs(samplers: Sequence[str]) -> list[dict[str, Any]]:
             )
             for sampler in {"random", *samplers}
         }
-        filling, sync, slot = (
-            open_study(chosen["random"], manifest, folder / "work"),
-            sync_seconds(folder),
-            0,
-        )
+        filling = open_study(chosen["random"], manifest, folder / "work")
+        sync = sync_seconds(folder)
+        slot = 0
         journal = folder / "work" / JOURNAL
         for size in SIZES_MEASURED:
             with mock.patch("os.fsync"):

@@ -113,11 +113,9 @@ class Crossing(PowerLaw):
 
     def curve(self, config: Mapping[str, Any], share: float) -> float:
         """Return the loss after a share of the full budget, without noise."""
-        rate, dropout, layers = (
-            _unit(config, "learning_rate"),
-            _unit(config, "dropout"),
-            _unit(config, "n_layers"),
-        )
+        rate = _unit(config, "learning_rate")
+        dropout = _unit(config, "dropout")
+        layers = _unit(config, "n_layers")
         slowness = (1.0 - 0.8 * rate) * (0.4 + 0.6 * layers) * (0.7 + 0.6 * dropout)
         return self.final(config) + 0.3 * slowness * float(share**-0.6 - 1)
 
@@ -130,11 +128,9 @@ class Plateau(PowerLaw):
 
     def curve(self, config: Mapping[str, Any], share: float) -> float:
         """Return the loss after a share of the full budget, without noise."""
-        rate, decay, layers = (
-            _unit(config, "learning_rate"),
-            _unit(config, "weight_decay"),
-            _unit(config, "n_layers"),
-        )
+        rate = _unit(config, "learning_rate")
+        decay = _unit(config, "weight_decay")
+        layers = _unit(config, "n_layers")
         # as a share of the full budget
         start: float = 0.01 * 60 ** (0.3 + 0.35 * layers + 0.35 * decay - 0.4 * rate)
         learnt = 1 / (1 + (start / share) ** 4)

@@ -1,6 +1,6 @@
 """Families of learning curves that no part of a search was chosen on.
 
-They are meant for ``hpo_quality --family hpo_further_families:NAME``.
+For ``hpo_quality --family hpo_further_families:NAME``.
 
 They have what the families of :mod:`hpo_families` lack: functions drawn at random, losses below
 zero and over decades, many parameters without effect, choices that decide where the best numbers
@@ -74,10 +74,7 @@ class Noisy(RandomFunctions):
 
 
 class Hartmann:
-    """Hartmann's function of six variables, biased at low budgets; losses are negative.
-
-    It is used so for multi-fidelity methods.
-    """
+    """Hartmann's function of six variables, with a bias at low budgets; losses are negative."""
 
     max_budget = 200.0
     space: ClassVar[Space] = {

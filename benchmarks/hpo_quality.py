@@ -45,12 +45,7 @@ RANDOM_SEEDS = 200  # it costs nothing, and sets the scale
 MEASURED_ANEW = 32  # evaluations that a chosen configuration is judged by
 SHAPE = {"eta": 3, "n_rungs": 4, "n_brackets": 3, "min_steps": 1, "include_default": False}
 # so many that all spend about 9 full trainings
-SLOTS = {
-    "asha": 81,
-    "sha": 81,
-    "hyperband": 27,
-    "none": 9,
-}
+SLOTS = {"asha": 81, "sha": 81, "hyperband": 27, "none": 9}
 DEFAULT = f"{HpoConfig().scheduler}/{HpoConfig().sampler}/{HpoConfig().promotion}"
 Params = dict[str, Any]
 
@@ -169,7 +164,7 @@ def run_search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> list[Sea
 def search(family: Any, hpo: HpoConfig, seed: int, workers: int) -> float:
     """Return the final loss of the winner of a search."""
     done = [t for t in run_search(family, hpo, seed, workers) if t.status == "complete"]
-    best = min(done, key=lambda t: (-t.rung, t.rank_key))
+    best = min(done, key=lambda t: (-t.rung, t.order_key))
     return final_loss(family, dict(best.params), np.random.default_rng(seed))
 
 
@@ -178,10 +173,8 @@ def ratio(value: float, random: dict[int, float]) -> float:
 
     0 if below the first, the last if not even there.
     """
-    multiples, means = (
-        np.array(sorted(random)),
-        np.minimum.accumulate([random[m] for m in sorted(random)]),
-    )
+    multiples = np.array(sorted(random))
+    means = np.minimum.accumulate([random[m] for m in sorted(random)])
     if value > means[0]:
         return 0.0
     return float(np.exp(np.interp(-value, -means, np.log(multiples))))

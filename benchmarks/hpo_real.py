@@ -1,6 +1,4 @@
-"""The search against the configured settings and random search, on real trainings.
-
-They compare at equal core hours.
+"""The search against the configured settings and random search, on real trainings, at equal hours.
 
 Inputs -> outputs: the configuration of a preset and its training shards -> the final validation
 losses of both searches and of the configured settings, by seed, with their spread; last line: one
@@ -77,7 +75,7 @@ def spent(trials: list[SearchTrial]) -> float:
 
 def best(trials: list[SearchTrial]) -> SearchTrial:
     """Return the winner."""
-    return min((t for t in trials if t.status == "complete"), key=lambda t: (-t.rung, t.rank_key))
+    return min((t for t in trials if t.status == "complete"), key=lambda t: (-t.rung, t.order_key))
 
 
 def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:

@@ -156,12 +156,10 @@ class Search:
         bracket, rung, _ = slot
         new = not dag.parents_of(self.hpo, *slot)
         if new:
-            loss, factor, load, trained = (
-                self.dice.random(),
-                spread_factor(self.dice, self.options.spread),
-                0.0,
-                0.0,
-            )
+            loss = self.dice.random()
+            factor = spread_factor(self.dice, self.options.spread)
+            load = 0.0
+            trained = 0.0
         else:
             loss, factor = heapq.heappop(self.ended[bracket, rung - 1])
             load, trained = self.costs.load, dag.budget(self.hpo, rung - 1)

@@ -135,10 +135,7 @@ def load(stream: Iterator[tuple[int, int, list[Batch], int]], n_batches: int) ->
 
 
 def batches_of_epoch(loader: ShardLoader, epoch: int) -> int:
-    """Return the number of batches.
-
-    It is known beforehand, since a stream reads on into the next epoch.
-    """
+    """Return the number of batches, known beforehand: a stream reads on into the next epoch."""
     return sum(1 for _ in loader.plan(epoch))
 
 

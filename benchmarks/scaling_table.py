@@ -1,6 +1,4 @@
-"""Jobs, files, bytes and core hours of 1e6 and 1e8 events, stage by stage.
-
-They come from the rates of a finished run.
+"""Jobs, files, bytes and core hours of 1e6 and 1e8 events by stage, from a finished run's rates.
 
     python benchmarks/scaling_table.py FOLDER [--detector clic] [--preset demo]
 

@@ -57,11 +57,9 @@ def prepared(folder: Path, detector_name: str, sample: str, n_events: int) -> tu
         {"simulation": sizes, "selection": SPLIT, "preprocessing": {"events_per_shard": n_events}},
     )
     detector = load_detector(CONFIG, detector_name)
-    simulated, dataset, selected = (
-        folder / "simulated.root",
-        folder / "dataset.parquet",
-        folder / "selected.parquet",
-    )
+    simulated = folder / "simulated.root"
+    dataset = folder / "dataset.parquet"
+    selected = folder / "selected.parquet"
     simulate_events(simulate_settings(run, detector, sample), "00000", simulated)
     build_dataset(dataset_settings(run, detector, sample), [simulated], dataset)
     select_events(
@@ -106,7 +104,7 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Return bytes and microseconds per event of each encoding of a table.
 
-    Of batches, too, where it is the shard of a manifest.
+    Batches are timed, too, where it is the shard of a manifest.
     """
     found = {}
     for name, encoding in encodings(table.schema, default).items():

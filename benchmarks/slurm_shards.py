@@ -1,6 +1,4 @@
-"""Many tiny shards as array jobs on a private Slurm: none lost, none made twice.
-
-They pass through simulate, dataset and select.
+"""Many tiny shards, simulated to selected, as arrays on a private Slurm: none lost, none repeated.
 
     python benchmarks/slurm_shards.py [--shards 40] [--slots 2]
 
@@ -88,11 +86,9 @@ def slurm_times(log: Path) -> dict[str, tuple[float, float]]:
         )
         if found is None:
             continue
-        moment, what, name = (
-            datetime.fromisoformat(found[1]).timestamp(),
-            found[2],
-            found[4] or found[3],
-        )
+        moment = datetime.fromisoformat(found[1]).timestamp()
+        what = found[2]
+        name = found[4] or found[3]
         if what != "_job_complete:":
             assert name not in started, f"Slurm started job {name} twice"
             started[name] = moment

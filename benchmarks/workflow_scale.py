@@ -149,10 +149,7 @@ class PlannedRun:
         assert planned(text)["simulate_events"] >= self.shards, text[-4000:]
 
     def job(self, target: str) -> Cost:
-        """Start Snakemake as a cluster job does, up to the point where the job would start.
-
-        It plans one job, for one target.
-        """
+        """Start Snakemake as a cluster job does, for one target, until its one job would start."""
         rule = target.partition(":")[0]
         cost = self.snakemake(
             "--target-jobs",

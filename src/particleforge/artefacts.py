@@ -1,7 +1,4 @@
-"""How files come into being: under a temporary name, synced, renamed.
-
-And the checksums that tell them apart.
-"""
+"""How files come into being (temporary name, sync, rename), and checksums that tell them apart."""
 
 import fcntl
 import glob

@@ -40,7 +40,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explained(error: OSError, path: str | Path) -> UserError | None:
     """Return as a UserError what the user can mend, None for any other error.
 
-    That is a full disk, quota, a read-only file system, permissions.
+    The user can mend a full disk, a quota, a read-only file system, permissions.
 
     The message names ``path``, or another file that the error itself names (the target, where it
     copies or renames).

@@ -1,6 +1,4 @@
-"""Every path of the workflow, once.
-
-They are patterns with Snakemake wildcards below ``<results_dir>/{detector}/``.
+"""Every path of the workflow, once, as patterns with wildcards below ``<results_dir>/{detector}/``.
 
 Rules use the patterns as they are; Python code fills them with ``str.format``. Nothing else in the
 project spells a result's path.

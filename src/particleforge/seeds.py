@@ -1,7 +1,4 @@
-"""Seeds that come from names: the same configuration gives the same bytes.
-
-It does so wherever and in whatever order jobs run.
-"""
+"""Seeds from names: the same configuration gives the same bytes wherever jobs run, in any order."""
 
 import hashlib
 

@@ -86,10 +86,8 @@ def finite(table: ak.Array) -> bool:
 )
 def test_a_single_object_is_left_out_and_counted(tmp_path, caplog, leaf, collection, bad):
     build_dataset(settings(), [write(tmp_path / "in.root", leaf, bad, 1)], tmp_path / "out.parquet")
-    table, counts = (
-        read_table(tmp_path / "out.parquet"),
-        read_metadata(tmp_path / "out.parquet")["counts"],
-    )
+    table = read_table(tmp_path / "out.parquet")
+    counts = read_metadata(tmp_path / "out.parquet")["counts"]
     assert counts["events"] == len(table) == N_EVENTS
     assert {name: counts[f"{name}_dropped"] for name in ("tracks", "clusters", "hits")} == {
         name: int(name == collection) for name in ("tracks", "clusters", "hits")
@@ -108,10 +106,8 @@ def test_a_single_object_is_left_out_and_counted(tmp_path, caplog, leaf, collect
     ("leaf", "collection"), [(f"{STATES}.omega", "tracks"), (f"{CLUSTERS}.energy", "clusters")]
 )
 def test_too_many_make_the_file_a_bad_one(tmp_path, leaf, collection):
-    bad, good = (
-        write(tmp_path / "bad.root", leaf, np.nan, 15),
-        write(tmp_path / "good.root", leaf, 2e-4, 0),
-    )
+    bad = write(tmp_path / "bad.root", leaf, np.nan, 15)
+    good = write(tmp_path / "good.root", leaf, 2e-4, 0)
     with pytest.raises(
         UserError,
         match=(

@@ -28,10 +28,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     chain = Chain.new(folder / "config_of")
     overrides = {"preset": "tiny", "simulation": yaml.safe_load(EVENTS.partition("=")[2])}
-    run, detector = (
-        load_run(chain.folder / "config", overrides),
-        load_detector(chain.folder / "config", "clic"),
-    )
+    run = load_run(chain.folder / "config", overrides)
+    detector = load_detector(chain.folder / "config", "clic")
     simulate_events(simulate_settings(run, detector, "ttbar"), "00000", folder / SIMULATED)
     build_dataset(
         DatasetSettings.of(run, detector, sample_name="ttbar"),

@@ -30,10 +30,8 @@ def simulated_detectors():
 @pytest.mark.integration
 @pytest.mark.parametrize("detector", simulated_detectors())
 def test_simulated_events(tmp_path, detector):
-    run, chosen = (
-        load_run(CONFIG, {"simulation": {"events_per_shard": 6}}),
-        load_detector(CONFIG, detector),
-    )
+    run = load_run(CONFIG, {"simulation": {"events_per_shard": 6}})
+    chosen = load_detector(CONFIG, detector)
     sample = next(iter(chosen.samples))
     simulate_events(simulate_settings(run, chosen, sample), "00000", tmp_path / "sim.root")
     build_dataset(

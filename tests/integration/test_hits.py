@@ -101,10 +101,8 @@ def test_hits_go_through_the_whole_chain(tmp_path):
         [tmp_path / "sim.root"],
         tmp_path / "dataset.parquet",
     )
-    table, balance = (
-        read_table(tmp_path / "dataset.parquet"),
-        read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"],
-    )
+    table = read_table(tmp_path / "dataset.parquet")
+    balance = read_metadata(tmp_path / "dataset.parquet")["energy_balance_gev"]
     check_elements(table, balance)
 
     selected, cutflow = tmp_path / "selected.parquet", tmp_path / "cutflow.json"

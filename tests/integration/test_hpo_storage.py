@@ -37,9 +37,8 @@ def server() -> Iterator[postgres.Server]:
     if reason:
         pytest.skip(reason)
     started = postgres.Server()
-    RDBStorage(
-        started.new_database()
-    ).engine.dispose()  # the processes forked from here need not import all that it takes
+    # the processes forked from here need not import all that it takes
+    RDBStorage(started.new_database()).engine.dispose()
     yield started
     started.stop()
 
@@ -69,7 +68,7 @@ def run_slots(folder: Path, settings: HpoSettings, slots: Sequence[Slot]) -> Non
 def claim_slots(folder: Path, settings: HpoSettings, slots: Sequence[Slot], answer: Path) -> None:
     study = open_study(settings, folder / "manifest.json", folder / "work")
     trials = [study.claim(*slot) for slot in slots]
-    answer.write_text(json.dumps([[*trial.place, trial.number] for trial in trials if trial]))
+    answer.write_text(json.dumps([[*trial.slot_id, trial.number] for trial in trials if trial]))
 
 
 def test_a_search_by_several_processes_on_postgresql(
@@ -152,8 +151,8 @@ def outcome(folder: Path, settings: HpoSettings) -> dict[Slot, tuple[Any, ...]]:
     tried, and to what end.
     """
     trials = open_study(settings, folder / "manifest.json", folder / "work").trials()
-    found = {t.place: (t.config, t.params, t.value, t.status) for t in trials if t.rung == 0}
-    assert len(trials) == len({t.place for t in trials}), "a slot has two trials"
+    found = {t.slot_id: (t.config, t.params, t.value, t.status) for t in trials if t.rung == 0}
+    assert len(trials) == len({t.slot_id for t in trials}), "a slot has two trials"
     return found
 
 
@@ -177,20 +176,20 @@ def work_on(
             trial = ready(study, dice.choice(own if dice.random() < 0.7 else slots))
             if trial is None:
                 continue
-            claim = [trial.place, trial.number, trial.config, trial.parent, None]
+            claim = [trial.slot_id, trial.number, trial.config, trial.parent, None]
             acknowledged.write(f"{json.dumps(claim)}\n".encode())
-            if trial.place in own and not trial.finished:
+            if trial.slot_id in own and not trial.finished:
                 value = loss_of(trial)
                 ended = study.finish(
                     trial, "complete", value=value, curve={1: 2 * value}, seconds=1.0
                 )
-                end = [ended.place, ended.number, ended.config, ended.parent, ended.value]
+                end = [ended.slot_id, ended.number, ended.config, ended.parent, ended.value]
                 acknowledged.write(f"{json.dumps(end)}\n".encode())
 
 
 def ready(study: Study, slot: Slot) -> SearchTrial | None:
     """Return the slot's trial once all that it waits for has ended."""
-    ended = {t.place for t in study.trials() if t.finished}
+    ended = {t.slot_id for t in study.trials() if t.finished}
     parents = dag.parents_of(study.settings.hpo, *slot)
     return study.claim(*slot) if all(parent in ended for parent in parents) else None
 
@@ -278,12 +277,12 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(
     }
     assert killed > kills / 2
     assert sum(value is not None for *_, value in told) > kills / 2
-    assert len({t.place for t in trials.values()}) == len(trials), "a slot has two trials"
+    assert len({t.slot_id for t in trials.values()}) == len(trials), "a slot has two trials"
     promoted = [t.parent for t in trials.values() if t.rung]
     assert len(set(promoted)) == len(promoted), "a trial was promoted twice"
     for slot, number, config, parent, value in told:
         kept = trials[number]
-        assert (kept.place, kept.config, kept.parent) == (slot, config, parent)
+        assert (kept.slot_id, kept.config, kept.parent) == (slot, config, parent)
         assert value is None or (kept.status, kept.value) == ("complete", value)
     for trial in trials.values():
         assert trial.status in ("running", "complete")

@@ -78,11 +78,7 @@ def train_on(ranks: int, specs: Sequence[TrainingSpec], folder: Path) -> dict[st
         environment = (
             os.environ
             | common
-            | {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-            }
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
         )
         command = [
             sys.executable,

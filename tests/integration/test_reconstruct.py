@@ -34,10 +34,8 @@ from ..unit.synthetic import synthetic_events, write_dataset
 
 pytestmark = pytest.mark.integration
 CONFIG = Path(__file__).parents[2] / "config"
-RUN, DETECTOR = (
-    load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512}}),
-    load_detector(CONFIG, "cld"),
-)
+RUN = load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512}})
+DETECTOR = load_detector(CONFIG, "cld")
 SETTINGS = ReconstructSettings.of(RUN, DETECTOR)
 
 

@@ -180,8 +180,8 @@ def prepared(folder):
 
 def trials_of(folder, manifest):
     trials = open_study(search_settings(), manifest, folder / "work").trials()
-    assert len({t.place for t in trials}) == len(trials), "a slot has two trials"
-    return {t.place: t for t in trials}
+    assert len({t.slot_id for t in trials}) == len(trials), "a slot has two trials"
+    return {t.slot_id: t for t in trials}
 
 
 @pytest.mark.fault("job cancelled with scancel")
@@ -225,6 +225,6 @@ def test_kills_change_no_trial(cluster, tmp_path):
             )
             assert trial.value == by_budget.get((trial.config, trial.rung), trial.value)
         assert trial.steps == dag.budget_steps(hpo, trial.rung)
-    best = sorted((t for t in found.values() if t.rung == 0), key=lambda t: t.rank_key)
+    best = sorted((t for t in found.values() if t.rung == 0), key=lambda t: t.order_key)
     promoted = {t.config for t in found.values() if t.rung == 1}
     assert best[0].config in promoted

@@ -20,11 +20,7 @@ LONG = (
     ),
 )
 # a longer final training; the search stays as it is
-TRAIN_ONLY = (
-    "train",
-    "--rerun-triggers",
-    "mtime",
-)
+TRAIN_ONLY = ("train", "--rerun-triggers", "mtime")
 
 
 @pytest.mark.fault("wall time reached")

@@ -46,9 +46,9 @@ def write_dataset_shard(path: Path, events: ak.Array, **metadata: Any) -> Path:
         "provenance": {"stage": "build_dataset", "settings": {"sample_name": path.parent.name}},
         "counts": {"events": len(events)},
     }
-    layout = parquet.DATASET_SCHEMA
+    types = parquet.DATASET_SCHEMA
     parquet.write_table(
-        path, [parquet.to_arrow(events, layout)], layout, {**made, **metadata}, row_group_size=64
+        path, [parquet.to_arrow(events, types)], types, {**made, **metadata}, row_group_size=64
     )
     return path
 
@@ -111,11 +111,11 @@ def change_shard(path: Path, change: Change) -> None:
     """Change the events of a shard; its metadata stay."""
     metadata = parquet.read_metadata(path)
     del metadata["schema_version"]
-    layout = parquet.DATASET_SCHEMA
+    types = parquet.DATASET_SCHEMA
     parquet.write_table(
         path,
-        [parquet.to_arrow(change(parquet.read_table(path)), layout)],
-        layout,
+        [parquet.to_arrow(change(parquet.read_table(path)), types)],
+        types,
         metadata,
         row_group_size=64,
     )
@@ -142,9 +142,9 @@ def write_training_shards(folder: Path, n_events: int = 300, events_per_shard: i
             events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split"
         )
         selected.append(folder / f"select/{sample}/00000.parquet")
-        layout = parquet.SELECTED_SCHEMA
+        types = parquet.SELECTED_SCHEMA
         parquet.write_table(
-            selected[-1], [parquet.to_arrow(events, layout)], layout, {"sample": sample}
+            selected[-1], [parquet.to_arrow(events, types)], types, {"sample": sample}
         )
     settings = ShardSettings.of(run, detector)
     settings = settings.model_copy(

@@ -99,7 +99,7 @@ def _trial(
             and (t.ended or 0.0) <= now
         ]
         parent = min(
-            (t for t in below if t.number not in taken), key=lambda t: t.rank_key, default=None
+            (t for t in below if t.number not in taken), key=lambda t: t.order_key, default=None
         )
         if parent is None:
             return None

@@ -126,10 +126,8 @@ def _write_shard(
     chosen = parquet.read_table(selected)
     chosen = chosen[chosen.split == "test"]
     found = ak.with_field(chosen, smeared(chosen, seed, width=0.03, efficiency=0.98), "candidates")
-    layout = parquet.RECONSTRUCTED_SCHEMA
-    parquet.write_table(
-        reconstructed, [parquet.to_arrow(found, layout)], layout, {"sample": sample}
-    )
+    types = parquet.RECONSTRUCTED_SCHEMA
+    parquet.write_table(reconstructed, [parquet.to_arrow(found, types)], types, {"sample": sample})
     return dataset, selected, reconstructed, cutflow
 
 
@@ -223,11 +221,7 @@ def _write_training(folder: Path) -> dict[str, object]:
                 "split": "train",
                 "values": (
                     values
-                    | {
-                        "learning_rate": 1e-3,
-                        "events_per_s": 50.0,
-                        "padding_efficiency": 0.95,
-                    }
+                    | {"learning_rate": 1e-3, "events_per_s": 50.0, "padding_efficiency": 0.95}
                 ),
             }
         )

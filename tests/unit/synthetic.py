@@ -1,4 +1,4 @@
-"""Random events in the layout of ``parquet.DATASET_SCHEMA`` for tests, made without any simulator.
+"""Random events in the columns of ``parquet.DATASET_SCHEMA`` for tests, made without any simulator.
 
 Number of events and seed -> awkward records. Particles fall exponentially in energy and are
 isotropic in phi; charged ones leave a track (95 %), all visible ones but muons a cluster (90 %);
@@ -16,13 +16,7 @@ from particleforge.tables import parquet, schema
 from particleforge.tables.schema import Fate
 
 # class ids 1 ... 5, as in the shipped detectors
-CLASSES = (
-    "charged_hadron",
-    "neutral_hadron",
-    "photon",
-    "electron",
-    "muon",
-)
+CLASSES = ("charged_hadron", "neutral_hadron", "photon", "electron", "muon")
 _KINDS = np.array(
     [(211, 1), (130, 2), (22, 3), (11, 4), (13, 5), (12, 0)],
     dtype=[("pdg", "i4"), ("class_id", "i1")],
@@ -105,7 +99,7 @@ class _Particles:
 
 
 def synthetic_events(n: int, seed: int, *, mean_particles: float = 12.0, run: int = 0) -> ak.Array:
-    """Return ``n`` random events in the layout of ``parquet.DATASET_SCHEMA``.
+    """Return ``n`` random events in the columns of ``parquet.DATASET_SCHEMA``.
 
     Their identities follow from seed and run.
     """
@@ -303,8 +297,8 @@ def write_dataset(
 ) -> Path:
     """Write events as a dataset table, with the sample's name in the metadata."""
     metadata = {"sample": sample, "provenance": {"stage": "synthetic"}}
-    layout = parquet.DATASET_SCHEMA
+    types = parquet.DATASET_SCHEMA
     parquet.write_table(
-        path, [parquet.to_arrow(events, layout)], layout, metadata, row_group_size=row_group_size
+        path, [parquet.to_arrow(events, types)], types, metadata, row_group_size=row_group_size
     )
     return path

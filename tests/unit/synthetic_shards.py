@@ -1,4 +1,4 @@
-"""Training shards of random events in the layout that ``write_shards`` writes, for tests of the
+"""Training shards of random events in the columns that ``write_shards`` writes, for tests of the
 model and its training.
 
 The events have structure that a network can learn: tracks carry charged particles of nearly their
@@ -63,11 +63,9 @@ def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
     elements.
     """
     is_track = rng.random(n) < 0.6
-    pt, eta, phi = (
-        rng.exponential(3.0, n) + 0.2,
-        rng.uniform(-2.4, 2.4, n),
-        rng.uniform(-np.pi, np.pi, n),
-    )
+    pt = rng.exponential(3.0, n) + 0.2
+    eta = rng.uniform(-2.4, 2.4, n)
+    phi = rng.uniform(-np.pi, np.pi, n)
     energy = pt * np.cosh(eta)
     sign = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     ecal_share = rng.random(n)

@@ -173,10 +173,8 @@ def test_centres_of_cells_lie_in_their_cells(detector):
     volumes = volume_table(settings.calorimeter)
     point = np.stack(cell_centres(settings.calorimeter, hits.cell_id[calo]), axis=1)
     size, zero = len(point), np.zeros(len(point))
-    unused, own = (
-        np.zeros((size, 3)),
-        np.repeat(hits.collection[calo].astype(np.int64)[:, None], 4, axis=1),
-    )
+    unused = np.zeros((size, 3))
+    own = np.repeat(hits.collection[calo].astype(np.int64)[:, None], 4, axis=1)
     again = cells_of_points(
         volumes,
         np.arange(size),

@@ -64,7 +64,7 @@ def test_shards_of_a_grown_sample_are_not_read_again(
     monkeypatch.setattr(
         dataset_module,
         "shard_statistics",
-        lambda path, layout: (read.append(path.name), original(path, layout))[1],
+        lambda path, schema: (read.append(path.name), original(path, schema))[1],
     )
     assert judge_sample(tmp_path, shards) == before
     assert read == []

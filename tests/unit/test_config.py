@@ -41,10 +41,7 @@ def test_order_of_precedence(config_dir):
     assert run.training.max_steps == 20  # preset over config.yaml
     run = load_run(config_dir, {"preset": "smoke", "training": {"max_steps": 3}})
     # --config over all, merged deeply
-    assert (run.training.max_steps, run.training.gradient_clip) == (
-        3,
-        2.0,
-    )
+    assert (run.training.max_steps, run.training.gradient_clip) == (3, 2.0)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -26,10 +26,8 @@ from particleforge.tables import parquet, schema
 from .synthetic import synthetic_events, write_dataset
 
 ROOT = Path(__file__).parents[2]
-RUN, DETECTOR = (
-    load_run(ROOT / "config", {"preset": "smoke"}),
-    load_detector(ROOT / "config", "clic"),
-)
+RUN = load_run(ROOT / "config", {"preset": "smoke"})
+DETECTOR = load_detector(ROOT / "config", "clic")
 SAMPLES = ("qq", "ttbar")
 SHARD = "results/clic/shards/train/00000.parquet"
 
@@ -148,10 +146,10 @@ def described(field: Any) -> list[tuple[str, bytes, bytes]]:
     "path", ["dataset/qq/00000.parquet", "select/qq/00000.parquet", "shards/train/00000.parquet"]
 )
 def test_every_column_of_a_file_has_description_and_unit(folder: Path, path: str) -> None:
-    layout = pq.read_schema(folder / "results/clic" / path)
+    types = pq.read_schema(folder / "results/clic" / path)
     found = {
         name: (unit.decode(), text.decode())
-        for field in layout
+        for field in types
         for name, unit, text in described(field)
     }
     if path.startswith("shards"):
@@ -167,15 +165,12 @@ def test_every_column_of_a_file_has_description_and_unit(folder: Path, path: str
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [parquet.HITS_DATASET_SCHEMA, parquet.RECONSTRUCTED_SCHEMA],
-)
-def test_every_column_of_other_layouts_has_a_description(layout: Any) -> None:
-    found = {name: (unit, text) for field in layout for name, unit, text in described(field)}
+@pytest.mark.parametrize("types", [parquet.HITS_DATASET_SCHEMA, parquet.RECONSTRUCTED_SCHEMA])
+def test_every_column_of_other_schemas_has_a_description(types: Any) -> None:
+    found = {name: (unit, text) for field in types for name, unit, text in described(field)}
     assert all(text for _, text in found.values())
     assert found["candidates.energy"][0] == b"GeV"
-    if "clusters" in layout.names:
+    if "clusters" in types.names:
         assert found["clusters.time"][0] == b"ns"
 
 

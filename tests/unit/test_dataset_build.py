@@ -43,18 +43,14 @@ def test_full_simulation_file(tmp_path):
     table, metadata = build(dataset_settings("cld"), [real_file(CLD)], tmp_path / "out.parquet")
     n_tracks = ak.num(table["tracks"])[0]
     assert (n_tracks, ak.num(table["clusters"])[0], ak.num(table["candidates"])[0]) == (24, 48, 52)
-    particles, targets, candidates = (
-        table["particles"][0],
-        table["targets"][0],
-        table["candidates"][0],
-    )
+    particles = table["particles"][0]
+    targets = table["targets"][0]
+    candidates = table["candidates"][0]
     balance = metadata["energy_balance_gev"]
     assert balance["visible"] == pytest.approx(116.8, abs=0.05)
     assert balance["visible"] == pytest.approx(balance["target"] + balance["dropped"], rel=1e-6)
-    on_tracks, on_clusters = (
-        ak.sum(targets["energy"][:n_tracks]),
-        ak.sum(targets["energy"][n_tracks:]),
-    )
+    on_tracks = ak.sum(targets["energy"][:n_tracks])
+    on_clusters = ak.sum(targets["energy"][n_tracks:])
     # 84.10 GeV on tracks where conversion electrons' tracks get the photons' momenta; 0.10 GeV of
     # it are the untracked electrons'.
     assert on_tracks == pytest.approx(84.10 - 0.10, abs=0.01)
@@ -281,10 +277,8 @@ def test_event_ids_depend_on_all_parts_and_do_not_collide():
 
 def test_classes_follow_pdg_and_host():
     classes = dataset_settings().particle_classes
-    pdg, charged = (
-        np.array([211, -321, 130, 22, 11, -13, 12]),
-        np.array([True, True, False, False, True, True, False]),
-    )
+    pdg = np.array([211, -321, 130, 22, 11, -13, 12])
+    charged = np.array([True, True, False, False, True, True, False])
     eta = np.zeros(7)
     assert class_of(classes, pdg, charged, eta).tolist() == [1, 1, 2, 3, 4, 5, 0]
     assert class_by_host(classes, pdg, charged, eta, np.ones(7, bool))[:6].tolist() == [

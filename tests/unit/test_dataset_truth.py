@@ -25,13 +25,12 @@ from .edm4hep_events import HIT_COLLECTIONS, Event, random_event, write_events
 from .odd_events import HOLDS, ODDITIES
 from .truth_reference import reference, with_hits_as_clusters
 
-# the last from the HCAL endcap of clic
 RULES = {
     "fraction": 0.1,
     "charged_gev": 0.5,
     "share": 0.2,
     "outside": 0.5,
-    "pz_per_pt": 2539 / 250,
+    "pz_per_pt": 2539 / 250,  # from the HCAL endcap of clic
 }
 
 
@@ -274,11 +273,9 @@ def with_clusters(event, *members):
 
 
 def test_conversion_gives_its_tracks_to_electrons(tmp_path):
-    photon, electron, positron = (
-        particle(22, 0, (4, 0, 0)),
-        particle(11, -1, (3, 0, 0)),
-        particle(-11, 1, (1, 0, 0)),
-    )
+    photon = particle(22, 0, (4, 0, 0))
+    electron = particle(11, -1, (3, 0, 0))
+    positron = particle(-11, 1, (1, 0, 0))
     for daughter in (electron, positron):
         daughter.update(status=0, parents=[0])
     event = Event(particles=[photon, electron, positron], tracks=[track(-1e-4), track(3e-4)])
@@ -302,10 +299,8 @@ def test_one_tracked_daughter_leaves_a_remainder(tmp_path):
 
 
 def test_track_of_a_secondary_counts_nothing_beside_its_ancestors_own(tmp_path):
-    pion, proton = (
-        particle(211, 1, (9, 0, 0), 0.1396),
-        particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0]),
-    )
+    pion = particle(211, 1, (9, 0, 0), 0.1396)
+    proton = particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
     event = Event(
         particles=[pion, proton], tracks=[track(), track()], track_links=[(0, 0, 1.0), (1, 1, 1.0)]
     )
@@ -315,10 +310,8 @@ def test_track_of_a_secondary_counts_nothing_beside_its_ancestors_own(tmp_path):
 
 
 def test_unphysical_split_is_cancelled(tmp_path):
-    pion, proton = (
-        particle(211, 1, (0.5, 0, 0), 0.1396),
-        particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0]),
-    )
+    pion = particle(211, 1, (0.5, 0, 0), 0.1396)
+    proton = particle(2212, 1, (0.8, 0, 0), 0.9383, 0, [0])
     event = Event(particles=[pion, proton], tracks=[track()], track_links=[(0, 1, 1.0)])
     table, _ = built(tmp_path, [with_clusters(event, (0.4, 1))])
     # the charged pion is hosted by a cluster

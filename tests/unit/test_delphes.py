@@ -187,10 +187,8 @@ def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
     x, y = d0 * math.sin(phi), -d0 * math.cos(phi)  # D0 of Delphes: (x py - y px) / pt
     direction, step = phi, 0.01
     for _ in range(int(1290 / step)):
-        x, y = (
-            x + step * math.cos(direction - charge * step / radius / 2),
-            y + step * math.sin(direction - charge * step / radius / 2),
-        )
+        x = x + step * math.cos(direction - charge * step / radius / 2)
+        y = y + step * math.sin(direction - charge * step / radius / 2)
         direction -= charge * step / radius
     one = track(11, pt, phi, charge, D0=d0, XOuter=x, YOuter=y)
     raw = read_events(tmp_path, [changed(EVENT, Track=[one])])

@@ -85,9 +85,8 @@ def with_ids(leaves, ids):
 def write(path, leaves, ntuple, table, ids=IDS):
     """Write leaves into a TTree or an RNTuple with one generation's table of IDs."""
     write_leaves(path, leaves, modern=ntuple)
-    with uproot.open(
-        path
-    ) as file:  # once more, as the helper knows one kind of table per kind of tree
+    # once more, as the helper knows one kind of table per kind of tree
+    with uproot.open(path) as file:
         arrays = file["events"].arrays()
     with uproot.recreate(path) as file:
         if ntuple:

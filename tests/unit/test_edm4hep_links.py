@@ -107,10 +107,8 @@ def leaves_with_simulated_hits(particle):
     references("_ECALLinks_from", [("ECALBarrel", 2)])
     references("_ECALLinks_to", [("SimECAL", 0)])
     leaves["SimECAL.cellID"] = ([[9]], np.uint64)
-    leaves["SimECAL.contributions_begin"], leaves["SimECAL.contributions_end"] = (
-        ([[0]], np.uint32),
-        ([[3]], np.uint32),
-    )
+    leaves["SimECAL.contributions_begin"] = ([[0]], np.uint32)
+    leaves["SimECAL.contributions_end"] = ([[3]], np.uint32)
     references("_SimECAL_contributions", [("Contributions", i) for i in range(3)])
     leaves["Contributions.energy"] = ([[0.5, 0.25, 2.0]], np.float32)
     leaves["Contributions.stepPosition.x"] = ([[1500.0, 1500.0, 1500.0]], np.float32)

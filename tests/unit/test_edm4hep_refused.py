@@ -11,11 +11,7 @@ from particleforge.inputs.inspection import inspect_file
 from .dataset_settings import CONFIG
 from .edm4hep_events import leaves_of, write_leaves
 from .real_files import real_file
-from .test_edm4hep_layouts import (
-    LINKS,
-    NAMES,
-    sound_events,
-)
+from .test_edm4hep_layouts import LINKS, NAMES, sound_events
 from .test_edm4hep_versions import CLIC, linked, read_leaves
 
 
@@ -124,10 +120,8 @@ def test_truth_through_candidates_is_that_of_the_links():
     """In full simulation, links of candidates hold what those of tracks and clusters do, to a
     permil, for all that candidates use.
     """
-    path, names = (
-        real_file("cld_hbb_full_rec_1ev.edm4hep.root"),
-        load_detector(CONFIG, "cld").collections,
-    )
+    path = real_file("cld_hbb_full_rec_1ev.edm4hep.root")
+    names = load_detector(CONFIG, "cld").collections
     given = {
         "track_links": (),
         "tracker_hit_sim_links": (),

@@ -51,10 +51,8 @@ def make_chunk(counts: list[list[int]], seed: int) -> Chunk:
     events = [rows_of(count) for count in counts]
 
     def pointing(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        first, size = (
-            np.searchsorted(target, source),
-            np.bincount(target, minlength=n_events)[source],
-        )
+        first = np.searchsorted(target, source)
+        size = np.bincount(target, minlength=n_events)[source]
         return np.where(size > 0, first + (rng.random(len(source)) * size).astype(int), -1)
 
     particles, hits_a, hits_b, clusters, tracks, links = events
@@ -117,10 +115,8 @@ def per_event(chunk: Chunk, name: str, values: np.ndarray) -> list:
 
 def check_references(chunk: Chunk, name: str, relation: str, tree, begin: int) -> None:
     """Follow every reference of the file back to the flat row that it was made from."""
-    given_relation, event = (
-        chunk.collections[name].relations[relation],
-        chunk.collections[name].event,
-    )
+    given_relation = chunk.collections[name].relations[relation]
+    event = chunk.collections[name].event
     counts = np.ones(len(event), int) if given_relation.counts is None else given_relation.counts
     ids = {collection_id(target): target for target in given_relation.targets}
     index = tree[f"_{name}_{relation}.index"].array(

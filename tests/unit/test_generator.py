@@ -111,11 +111,7 @@ def test_pile_up_has_its_mean_its_spread_and_leaves_the_signal_alone() -> None:
     settings, signal = make_settings("cms_like"), events("clic", "ttbar", n=4)[2]
     mean, n_events = 3.0, 400
     # starts fast
-    processes = (
-        "HardQCD:all = on",
-        "PhaseSpace:pTHatMin = 20.",
-        "PartonLevel:MPI = off",
-    )
+    processes = ("HardQCD:all = on", "PhaseSpace:pTHatMin = 20.", "PartonLevel:MPI = off")
     pile_up = PileUpConfig(
         mean_interactions=mean, pool_events=30, abs_eta_max=2.0, processes=processes
     )

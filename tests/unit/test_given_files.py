@@ -129,12 +129,10 @@ def particles(offsets, pdg, x, y, z, dtype):
 
 
 def test_content_depends_on_every_member_but_neither_on_order_nor_on_precision():
-    pdg, x, y, z = (
-        [211, -11, 22, 211],
-        [1.1, 2.2, 3.3, 1.1],
-        [0.1, -0.2, 0.3, 0.1],
-        [5.0, 6.0, -7.0, 5.0],
-    )
+    pdg = [211, -11, 22, 211]
+    x = [1.1, 2.2, 3.3, 1.1]
+    y = [0.1, -0.2, 0.3, 0.1]
+    z = [5.0, 6.0, -7.0, 5.0]
     base = content_of(particles([0, 0, 3, 4], pdg, x, y, z, np.float64))
     assert len(set(base.tolist())) == 3
     np.testing.assert_array_equal(

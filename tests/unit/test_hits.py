@@ -131,10 +131,7 @@ def test_shards_hold_the_features_of_hits(folder):
     names = [feature.name for feature in DETECTOR.elements.hit]
     assert {
         kind: [f["name"] for f in features] for kind, features in manifest["elements"].items()
-    } == {
-        "track": [feature.name for feature in DETECTOR.elements.track],
-        "hit": names,
-    }
+    } == {"track": [feature.name for feature in DETECTOR.elements.track], "hit": names}
     statistics = json.loads((folder / "shards/normalisation.json").read_text())
     assert len(statistics["hit"]["mean"]) == len(names)
     events = read_table(folder / "selected.parquet")

@@ -242,10 +242,9 @@ def test_a_user_pins_another_trial(tmp_path: Path, caplog: pytest.LogCaptureFixt
     best = chosen(search)
     other = next(r for r in results if r["rung"] == 1 and r["config"] != best["config"])
     pinned = chosen(search, pin_trial=other["config"])
-    assert (pinned["trial"], pinned["value"]) == (
-        other["trial"],
-        other["value"],
-    ), "the trial of its largest budget"
+    assert (pinned["trial"], pinned["value"]) == (other["trial"], other["value"]), (
+        "the trial of its largest budget"
+    )
     assert pinned["why"].startswith(
         f"pinned by hpo.pin_trial; hpo.pick = lowest_loss prefers {best['config']}"
     )

@@ -126,10 +126,9 @@ def test_steps_are_those_of_the_plan_and_rise(manifest: Path) -> None:
     assert found[:2] == [1, 2], "every rung makes a step at least"
     other = train_loader(_with_batch(settings_of(), 512), manifest)
     epochs = [len(list(loader.plan(0))), len(list(other.plan(1)))]
-    assert steps_until([loader, other], [N_EVENTS, 2 * N_EVENTS]) == [
-        epochs[0],
-        sum(epochs),
-    ], "another batch begins a new epoch"
+    assert steps_until([loader, other], [N_EVENTS, 2 * N_EVENTS]) == [epochs[0], sum(epochs)], (
+        "another batch begins a new epoch"
+    )
 
 
 def test_the_schedule_spans_the_top_rung_or_the_rungs_that_it_is_to_span(manifest: Path) -> None:

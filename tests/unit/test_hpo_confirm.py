@@ -37,10 +37,8 @@ class Luck:
 
     def __call__(self, spec: TrainingSpec, ranks: int) -> TrainingResult:
         result = self.plain(spec, ranks)
-        layers, number = (
-            spec.settings.model.n_layers,
-            [7, further_seed(7, 1), further_seed(7, 2)].index(spec.settings.seed),
-        )
+        layers = spec.settings.model.n_layers
+        number = [7, further_seed(7, 1), further_seed(7, 2)].index(spec.settings.seed)
         if (layers, number) in self.fails:
             return replace(result, status="diverged", reason="loss is nan", valid_loss=None)
         assert result.valid_loss is not None

@@ -233,13 +233,8 @@ class Cluster:
         *,
         any_rule: bool = False,
     ) -> None:
-        self.hpo, self.order, self.failing, self.killing, self.any_rule = (
-            hpo,
-            random.Random(seed),
-            failing,
-            killing,
-            any_rule,
-        )
+        self.hpo, self.order = hpo, random.Random(seed)
+        self.failing, self.killing, self.any_rule = failing, killing, any_rule
         self.trials: list[SearchTrial] = []
         self.empty: set[dag.Slot] = set()
         self.ended: set[dag.Slot] = set()
@@ -263,7 +258,7 @@ class Cluster:
 
     def _claim(self, place: dag.Slot) -> SearchTrial | None:
         """Return the slot's trial as the study does: what there is, or a new one, or None."""
-        known = next((t for t in self.trials if t.place == place), None)
+        known = next((t for t in self.trials if t.slot_id == place), None)
         bracket, rung, slot = place
         if known is not None:
             return known
@@ -347,7 +342,7 @@ def test_promises_hold_in_any_order(
         max(Counter(t.parent for t in cluster.trials if t.parent is not None).values(), default=1)
         == 1
     ), "a trial is promoted twice"
-    assert Counter([*(t.place for t in cluster.trials), *cluster.empty]) == Counter(
+    assert Counter([*(t.slot_id for t in cluster.trials), *cluster.empty]) == Counter(
         dag.all_slots(hpo)
     ), "a slot is lost or made twice"
     assert all(t.finished and t.steps == dag.budget_steps(hpo, t.rung) for t in cluster.trials)

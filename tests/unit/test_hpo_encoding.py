@@ -30,11 +30,9 @@ def parameters(draw: st.DrawFn) -> ParameterConfig:
             choices=tuple(draw(st.lists(values, min_size=1, max_size=4, unique=True))),
         )
     if kind == "stepped float":
-        step, first, n = (
-            draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0])),
-            draw(st.integers(-20, 20)),
-            draw(st.integers(1, 30)),
-        )
+        step = draw(st.sampled_from([0.1, 0.25, 1e-3, 3.0]))
+        first = draw(st.integers(-20, 20))
+        n = draw(st.integers(1, 30))
         return ParameterConfig(
             type="float", low=round(first * step, 6), high=round((first + n) * step, 6), step=step
         )
@@ -136,9 +134,8 @@ def test_every_value_of_a_discrete_parameter_has_the_same_share_of_the_cube() ->
     assert [tuple(point.values()) for point in points] == list(
         zip("abcde", [2, 3, 4, 5, 6], [0.1, 0.2, 0.3, 0.4, 0.5], strict=True)
     )
-    nearly = np.clip(
-        middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1
-    ).T  # to the very edges of each value's share
+    # to the very edges of each value's share
+    nearly = np.clip(middles[:, None] + 0.099 * np.array([-1, 1]), 0, 1).T
     for row in nearly:
         assert unit_points_to_params(space, one_hot(space, np.stack([row] * 3, axis=1))) == points
 

@@ -157,7 +157,7 @@ def test_proposals_go_where_curves_end_low() -> None:
     assert proposed["speed"] < 0.2
 
 
-def test_nothing_is_promoted_twice_and_a_lone_candidate_needs_no_model() -> None:
+def test_nothing_is_promoted_twice_and_a_lone_contender_needs_no_model() -> None:
     trials = trials_of(points(3), promoted=3)
     assert promote(settings(), 0, CENTRE, trials, 0, 1) is None
     only = trials_of(points(1), promoted=0)

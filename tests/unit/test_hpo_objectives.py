@@ -135,12 +135,9 @@ def test_rules_of_choice() -> None:
     ]
     assert numbers(preferred(contenders, HpoConfig())) == [0, 3, 1, 2]
     cheapest = HpoConfig(objectives=BOTH, pick="cheapest")
-    assert numbers(preferred(contenders, cheapest)) == [
-        1,
-        3,
-        0,
-        2,
-    ], "within 2 % of the lowest, by cost"
+    assert numbers(preferred(contenders, cheapest)) == [1, 3, 0, 2], (
+        "within 2 % of the lowest, by cost"
+    )
     wider = HpoConfig(objectives=BOTH, pick="cheapest", pick_loss_tolerance=0.05)
     assert numbers(preferred(contenders, wider))[0] == 2
     below_zero = [contender(0, -1.0, 5), contender(1, -0.99, 1), contender(2, -0.9, 1)]

@@ -13,7 +13,7 @@ from particleforge.hpo.drawing import Budgets, loss_limit, plain_names
 from particleforge.hpo.parallel import category_scale, number_scale
 from particleforge.hpo.plots import importances, write_plots
 from particleforge.hpo.timeline import busy_share, lanes, time_unit
-from particleforge.hpo.trials import furthest_of, ranked
+from particleforge.hpo.trials import furthest_of, in_order
 from particleforge.paths import HPO_PLOTS
 
 from .hpo_trials import finished_search, search_settings
@@ -23,7 +23,7 @@ def test_every_plot_is_drawn_as_png_and_pdf(tmp_path: Path) -> None:
     settings = search_settings(9, scheduler="hyperband")
     trials = finished_search(settings, 3, failing=0.3)
     assert {t.bracket for t in trials} == {0, 1, 2}
-    winner = ranked(furthest_of(trials))[0]
+    winner = in_order(furthest_of(trials))[0]
     write_plots(trials, settings, winner, {name: tmp_path / f"{name}.png" for name in HPO_PLOTS})
     for name in HPO_PLOTS:
         assert imread(tmp_path / f"{name}.png").std() > 0.05, name
@@ -45,7 +45,7 @@ def test_plots_without_times_depend_on_the_trials_alone(tmp_path: Path) -> None:
         write_plots(
             found,
             settings,
-            ranked(furthest_of(found))[0],
+            in_order(furthest_of(found))[0],
             {name: tmp_path / folder / f"{name}.png" for name in names},
         )
     for name in names:

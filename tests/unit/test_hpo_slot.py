@@ -44,7 +44,7 @@ def trials_by_slot(search: Search) -> dict[dag.Slot, dict[str, Any]]:
     """What the study says of each slot, apart from times."""
     trials = open_study(search.settings, search.manifest, search.work).trials()
     return {
-        t.place: {
+        t.slot_id: {
             "config": t.config,
             "params": t.params,
             "value": t.value,
@@ -138,10 +138,8 @@ def test_tpe_learns(tmp_path: Path) -> None:
 def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
     search = Search(tmp_path)
     search.run_all()
-    before, bytes_before = (
-        len(search.train.steps_made),
-        [path.read_bytes() for path in search.outputs()],
-    )
+    before = len(search.train.steps_made)
+    bytes_before = [path.read_bytes() for path in search.outputs()]
     for path in search.outputs():
         path.unlink()
     search.run_all()
@@ -276,7 +274,7 @@ def test_budgets_in_events_are_counted_by_the_first_job(tmp_path: Path) -> None:
     for (rung, _), result in results.items():
         assert result["steps"] == lengths_of(settings, result["params"], manifest).ends[rung]
     trials = open_study(settings, manifest, search.work).trials()
-    assert {t.place[1:]: t.steps for t in trials} == {
+    assert {t.slot_id[1:]: t.steps for t in trials} == {
         place: result["steps"] for place, result in results.items()
     }
 

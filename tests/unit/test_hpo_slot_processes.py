@@ -10,11 +10,7 @@ from particleforge.hpo import study
 from particleforge.hpo.lock import SharedLock
 from particleforge.hpo.study import open_study
 
-from .hpo_fixtures import (
-    Search,
-    make_manifest,
-    make_settings,
-)
+from .hpo_fixtures import Search, make_manifest, make_settings
 from .test_hpo_slot import _no_waiting_for_the_disk  # noqa: F401
 
 
@@ -53,7 +49,7 @@ def test_many_processes_claim_every_trial_exactly_once(tmp_path: Path) -> None:
         (1, slot) for slot in range(12)
     ]
     assert all(t.status == "complete" for t in trials)
-    best = sorted((t for t in trials if t.rung == 0), key=lambda t: t.rank_key)[:12]
+    best = sorted((t for t in trials if t.rung == 0), key=lambda t: t.order_key)[:12]
     assert sorted(t.parent for t in trials if t.rung == 1) == sorted(t.number for t in best)
 
 

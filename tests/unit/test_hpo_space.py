@@ -12,11 +12,7 @@ from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.run import RunConfig
 from particleforge.config.settings import HpoSettings
-from particleforge.config.space import (
-    ParameterConfig,
-    active_parameters,
-    apply_parameters,
-)
+from particleforge.config.space import ParameterConfig, active_parameters, apply_parameters
 from particleforge.config.space_checks import DECIDED_BY_SEARCH, check_space
 from particleforge.config.training import TrainingConfig
 from particleforge.errors import UserError
@@ -383,11 +379,7 @@ def test_what_the_search_decides() -> None:
         ({"schedule_steps": 9000}, {"max_steps": 8000}, True),
         ({"schedule": "constant"}, {"max_steps": 8000}, True),
         # the trials' warm-up is as large a part of their schedule
-        (
-            {},
-            {"max_steps": 8000},
-            False,
-        ),
+        ({}, {"max_steps": 8000}, False),
         ({}, {"ranks": 3}, True),
         ({}, {"early_stopping_patience": 3}, True),
         ({}, {"learning_rate": 0.1}, False),

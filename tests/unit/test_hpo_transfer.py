@@ -53,15 +53,7 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
         ("0-00002", 1, "complete", 0.4, 2e-3, 3, None),
         ("0-00003", 1, "diverged", None, 9e-2, 1, 16),
         # the same as 0-00002, whose width was not searched
-        (
-            "0-00004",
-            1,
-            "complete",
-            0.9,
-            2e-3,
-            3,
-            64,
-        ),
+        ("0-00004", 1, "complete", 0.9, 2e-3, 3, 64),
     ]
     found = configurations(
         [table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9)
@@ -175,10 +167,9 @@ def test_a_running_study_takes_winners_into_its_next_new_slots(tmp_path: Path) -
     files = [table(tmp_path / "trials.csv", rows)]
     assert [run_first(search, slot, files) for slot in range(4)] == first
     assert run_first(search, 6, files) == {RATE: 3e-3, LAYERS: 5, WIDTH: 32}
-    assert run_first(search, 4, files) not in [
-        *first,
-        {RATE: 3e-3, LAYERS: 5, WIDTH: 32},
-    ], "each winner is tried once"
+    assert run_first(search, 4, files) not in [*first, {RATE: 3e-3, LAYERS: 5, WIDTH: 32}], (
+        "each winner is tried once"
+    )
     assert len(search.train.steps_made) == 6 * 5
 
 

@@ -91,13 +91,9 @@ def test_any_range_of_events_is_what_was_written(leaves, leaf):
 def test_events_are_cut_where_blocks_end(leaves):
     assert list(leaves.ranges(8, 15)) == [(0, 8), (8, 15)]
     assert list(leaves.ranges(7, 15)) == [(0, 7), (7, 8), (8, 15)]
-    assert list(leaves.ranges(4, 15)) == [
-        (0, 3),
-        (3, 7),
-        (7, 8),
-        (8, 12),
-        (12, 15),
-    ], "a block that is too long is cut"
+    assert list(leaves.ranges(4, 15)) == [(0, 3), (3, 7), (7, 8), (8, 12), (12, 15)], (
+        "a block that is too long is cut"
+    )
     assert list(leaves.ranges(8, 10)) == [(0, 8), (8, 10)]
     assert list(leaves.ranges(100, 0)) == []
 

@@ -41,10 +41,8 @@ def make_batch(lengths: list[int], seed: int = 0, padding: int = 0) -> Batch:
     """
     rng = np.random.default_rng(seed)
     shape = (len(lengths), max([*lengths, 0]) + padding)
-    features, p4 = (
-        rng.normal(0, 5, (*shape, N_FEATURES)).astype(np.float32),
-        rng.normal(0, 5, (*shape, 4)).astype(np.float32),
-    )
+    features = rng.normal(0, 5, (*shape, N_FEATURES)).astype(np.float32)
+    p4 = rng.normal(0, 5, (*shape, 4)).astype(np.float32)
     types, classes, charges = (np.zeros(shape, np.int64) for _ in range(3))
     for row, n in enumerate(lengths):
         event = random_elements(np.random.default_rng((seed, row)), n)
@@ -135,11 +133,9 @@ def test_untrained_network_answers_with_the_host(inputs: ModelInputs) -> None:
 @given(seed=st.integers(0, 10_000))
 def test_momentum_corrections_invert(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    pt, eta, phi = (
-        rng.exponential(5, 50) + 0.1,
-        rng.uniform(-4, 4, 50),
-        rng.uniform(-np.pi, np.pi, 50),
-    )
+    pt = rng.exponential(5, 50) + 0.1
+    eta = rng.uniform(-4, 4, 50)
+    phi = rng.uniform(-np.pi, np.pi, 50)
     energy = np.hypot(pt * np.cosh(eta), 0.14)
     p4 = torch.tensor(
         np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy], -1)

@@ -101,10 +101,8 @@ def test_lamb_is_algorithm_2_of_its_paper_and_reproducible() -> None:
         for step in range(4):
             if (number, step) == (2, 1):
                 continue
-            gradient, made = (
-                torch.cos(torch.arange(x.numel()) * (step + 2.0)).view_as(x).double(),
-                made + 1,
-            )
+            gradient = torch.cos(torch.arange(x.numel()) * (step + 2.0)).view_as(x).double()
+            made = made + 1
             first = betas[0] * first + (1 - betas[0]) * gradient
             second = betas[1] * second + (1 - betas[1]) * gradient**2
             change = (

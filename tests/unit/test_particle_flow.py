@@ -5,13 +5,7 @@ outcome is certain.
 import numpy as np
 import pytest
 
-from particleforge.edm4hep.constants import (
-    CHARGED_HADRON,
-    ELECTRON,
-    MUON,
-    NEUTRAL_HADRON,
-    PHOTON,
-)
+from particleforge.edm4hep.constants import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
 from particleforge.simulation.calorimeter import SUBDETECTOR, simulate_hits
 from particleforge.simulation.clustering import cluster_hits
 from particleforge.simulation.columns import HitCollection, Hits

@@ -70,11 +70,11 @@ def write_selected(
     selected = ak.with_field(
         events, ak.from_numpy(split_of(events.event_id.to_numpy(), selection, 1)), "split"
     )
-    layout = parquet.SELECTED_SCHEMA
+    types = parquet.SELECTED_SCHEMA
     parquet.write_table(
         path,
-        [parquet.to_arrow(selected, layout)],
-        layout,
+        [parquet.to_arrow(selected, types)],
+        types,
         {"sample": sample},
         row_group_size=row_group_size,
     )
@@ -296,11 +296,11 @@ def test_normalisation_never_sees_valid_or_test(tmp_path: Path) -> None:
     tracks = ak.with_field(clean.tracks, clean.tracks.pt * poison, "pt")
     clusters = ak.with_field(clean.clusters, clean.clusters.energy * poison, "energy")
     poisoned = ak.with_field(ak.with_field(clean, tracks, "tracks"), clusters, "clusters")
-    layout = parquet.SELECTED_SCHEMA
+    types = parquet.SELECTED_SCHEMA
     parquet.write_table(
         tmp_path / "poisoned.parquet",
-        [parquet.to_arrow(poisoned, layout)],
-        layout,
+        [parquet.to_arrow(poisoned, types)],
+        types,
         {"sample": "ttbar"},
     )
     found = []

@@ -45,7 +45,7 @@ def serve_record(server, number, *names):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_shipped_cards_are_read_and_their_detectors_exist(name):
+def test_shipped_data_sets_are_read_and_their_detectors_exist(name):
     published = load_published(CONFIG, name)
     detector = load_detector(CONFIG, published.detector, name)
     assert detector.samples == published.samples

@@ -278,10 +278,8 @@ def test_tracks_of_simulated_hits_are_those_of_the_links():
     """In full simulation the truth of tracks derived from tracker hits is what the reconstruction
     wrote, and likewise that of hits.
     """
-    path, names = (
-        real_file("cld_hbb_full_rec_1ev.edm4hep.root"),
-        load_detector(CONFIG, "cld").collections,
-    )
+    path = real_file("cld_hbb_full_rec_1ev.edm4hep.root")
+    names = load_detector(CONFIG, "cld").collections
     pixels = ("VXDTrackerHitRelations", "VXDEndcapTrackerHitRelations")
     strips = tuple(
         f"{layer}Tracker{part}HitsRelations"
@@ -311,10 +309,8 @@ def test_tracks_of_simulated_hits_are_those_of_the_links():
 
 def test_ids_follow_from_references_as_a_table_says(monkeypatch):
     """The file of spring 2021 has a table; without it the same collections are found."""
-    path, names = (
-        real_file("test_FCC_Spring2021.root"),
-        load_detector(CONFIG, "fcc_delphes").collections,
-    )
+    path = real_file("test_FCC_Spring2021.root")
+    names = load_detector(CONFIG, "fcc_delphes").collections
     with_table = list(read_chunks(path, names, 1000))
     monkeypatch.setattr("particleforge.edm4hep.rootfile.table_of_ids", lambda _: None)
     without = list(read_chunks(path, names, 1000))

@@ -40,11 +40,7 @@ def stage_settings(**changes: object) -> ReconstructSettings:
 def run(folder: Path, events: Path, model: Path, **changes: object) -> tuple[Path, Path]:
     outputs = folder / "reco.parquet", folder / "reco.root"
     reconstruct_events(
-        stage_settings(**changes),
-        events=events,
-        model=model,
-        output=outputs[0],
-        edm4hep=outputs[1],
+        stage_settings(**changes), events=events, model=model, output=outputs[0], edm4hep=outputs[1]
     )
     return outputs
 
@@ -128,9 +124,9 @@ def test_only_the_chosen_splits_of_a_selected_file(tmp_path: Path, model: Path) 
     split = np.array(["train", "valid", "test"])[np.arange(50) % 3]
     selected = ak.with_field(events, ak.from_numpy(split), "split")
     source = tmp_path / "selected.parquet"
-    layout = parquet.SELECTED_SCHEMA
+    types = parquet.SELECTED_SCHEMA
     parquet.write_table(
-        source, [parquet.to_arrow(selected, layout)], layout, {"sample": "ttbar"}, row_group_size=7
+        source, [parquet.to_arrow(selected, types)], types, {"sample": "ttbar"}, row_group_size=7
     )
     found = parquet.read_table(run(tmp_path, source, model, splits=("valid", "test"))[0])
     assert found.event_id.to_list() == events.event_id[split != "train"].to_list()

@@ -162,11 +162,9 @@ def test_a_scan_is_gathered_and_shown(
             },
         )
     settings = ScanSettings.of(run_with(), load_detector(CONFIG, "clic"))
-    output, rows, plots = (
-        tmp_path / f"{scan}.json",
-        tmp_path / f"{scan}.csv",
-        tmp_path / scan / "plots",
-    )
+    output = tmp_path / f"{scan}.json"
+    rows = tmp_path / f"{scan}.csv"
+    plots = tmp_path / scan / "plots"
     gather_scan(settings, scan, points=files, summary=output, table=rows, plots=plots)
     first = output.read_bytes(), rows.read_bytes()
     expected = sorted(f"{name}.{kind}" for name in SCAN_PLOTS[scan] for kind in ("png", "pdf"))

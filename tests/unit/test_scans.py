@@ -82,10 +82,8 @@ def test_a_larger_scan_keeps_the_trainings_that_it_had(
 ) -> None:
     if scan == "scaling_law":
         smaller = {**smaller, "model_sizes": []}
-    few, many = (
-        points_of(run_with(**{scan: smaller}), scan),
-        points_of(run_with(**{scan: larger}), scan),
-    )
+    few = points_of(run_with(**{scan: smaller}), scan)
+    many = points_of(run_with(**{scan: larger}), scan)
     assert few.items() < many.items()
 
 
@@ -93,12 +91,7 @@ def test_only_the_starts_differ_in_fine_tuning() -> None:
     points = points_of(run_with(fine_tuning={"train_events": [10, 20]}), "fine_tuning")
     assert [
         (p.starts_from_source, p.settings.training.max_train_events) for p in points.values()
-    ] == [
-        (False, 10),
-        (True, 10),
-        (False, 20),
-        (True, 20),
-    ]
+    ] == [(False, 10), (True, 10), (False, 20), (True, 20)]
     assert points["scratch_10_0"].settings == points["fine_tuned_10_0"].settings
 
 
@@ -256,10 +249,8 @@ def test_a_result_says_what_was_trained(manifest: Path, tmp_path: Path) -> None:
 def test_fine_tuned_trainings_have_the_sources_architecture_and_start_from_it(
     manifest: Path, tmp_path: Path
 ) -> None:
-    run, inputs = (
-        run_with(fine_tuning={"train_events": [20], "events_seen": 40}),
-        ModelInputs.from_manifest(manifest),
-    )
+    run = run_with(fine_tuning={"train_events": [20], "events_seen": 40})
+    inputs = ModelInputs.from_manifest(manifest)
     other = run.model.model_copy(update={"width": 24})
     content = {
         "weights": random_network(inputs, other).state_dict(),

@@ -381,10 +381,8 @@ def test_gathered_cutflow(tmp_path: Path) -> None:
     assert float(last["efficiency"]) == pytest.approx(passed / total)
     assert float(last["efficiency_low"]) < passed / total < float(last["efficiency_high"])
     quantities = list(dict.fromkeys((row["quantity"], row["cut"]) for row in rows))
-    events, tracks = (
-        [("events", name) for name in ("all", "elements", "energy")],
-        [("tracks", name) for name in ("all", "pt", "duplicates")],
-    )
+    events = [("events", name) for name in ("all", "elements", "energy")]
+    tracks = [("tracks", name) for name in ("all", "pt", "duplicates")]
     assert quantities == [
         *events,
         *tracks,

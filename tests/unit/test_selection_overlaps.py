@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from particleforge.config.cuts import (
-    DetectorCutsConfig,
-    OverlapConfig,
-)
+from particleforge.config.cuts import DetectorCutsConfig, OverlapConfig
 from particleforge.selection.objects import hand_over
 from particleforge.selection.overlaps import without_overlaps
 from particleforge.selection.select import select_events

@@ -49,12 +49,12 @@ def droppable() -> list[str]:
     return found
 
 
-def members_of(layout: pa.Schema) -> list[str]:
+def members_of(types: pa.Schema) -> list[str]:
     """Return the members of a file's collections, as patterns name them."""
     collections = {c.name for c in schema.DATASET}
     return [
         f"{field.name}.{member.name}"
-        for field in layout
+        for field in types
         if field.name in collections
         for member in field.type.value_type
     ]
@@ -84,9 +84,9 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
         )
         events = parquet.read_table(tmp_path / "all/selected.parquet")
         found = ak.with_field(events, smeared(events, 1, width=0.03, efficiency=0.98), "candidates")
-        layout = parquet.RECONSTRUCTED_SCHEMA
+        types = parquet.RECONSTRUCTED_SCHEMA
         parquet.write_table(
-            reconstructed, [parquet.to_arrow(found, layout)], layout, {"sample": "qq"}
+            reconstructed, [parquet.to_arrow(found, types)], types, {"sample": "qq"}
         )
         pictures.append(
             [

@@ -264,10 +264,7 @@ def test_an_added_file_is_a_new_shard_wherever_it_sorts_and_a_removed_one_change
     first = found("d", ledger=Ledger(2, {}, {}))
     assert {
         number: [source.name for source in shard] for number, shard in first.shards.items()
-    } == {
-        0: ["f_1.root", "f_2.root"],
-        1: ["f_10.root"],
-    }
+    } == {0: ["f_1.root", "f_2.root"], 1: ["f_10.root"]}
     Path("d/f_0.root").write_bytes(b"root")
     second = found("d", ledger=first.ledger)
     assert {number: second.shards[number] for number in (0, 1)} == first.shards

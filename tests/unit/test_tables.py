@@ -12,13 +12,13 @@ from .synthetic import synthetic_events, write_dataset
 
 
 def test_every_table_has_unique_columns():
-    for layout in (
+    for types in (
         parquet.DATASET_SCHEMA,
         parquet.SELECTED_SCHEMA,
         parquet.RECONSTRUCTED_SCHEMA,
         parquet.SHARD_SCHEMA,
     ):
-        assert len(set(layout.names)) == len(layout.names)
+        assert len(set(types.names)) == len(types.names)
 
 
 def test_round_trip_with_empty_lists(tmp_path):

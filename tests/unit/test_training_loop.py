@@ -355,10 +355,8 @@ def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(
     settings = settings_of(
         max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=1e-2
     )
-    whole, rung = (
-        trainer_of(manifest, tmp_path / "whole", settings, 60),
-        trainer_of(manifest, tmp_path / "rung", settings, 20),
-    )
+    whole = trainer_of(manifest, tmp_path / "whole", settings, 60)
+    rung = trainer_of(manifest, tmp_path / "rung", settings, 20)
     _, _, rows = run(whole)
     assert whole.valid_curve[-1][1] < 0.8 * whole.valid_curve[0][1]
     run(rung)
@@ -376,10 +374,7 @@ def test_early_stopping_counts_regular_validations(manifest: Path, tmp_path: Pat
     trainer = trainer_of(manifest, tmp_path, settings, 40)
     status, reason, _ = run(trainer)
     # the first validation is the best, three more are not better
-    assert (status, trainer.step) == (
-        "complete",
-        8,
-    )
+    assert (status, trainer.step) == ("complete", 8)
     assert "early stopping after 8 steps" in reason
     again = trainer_of(manifest, tmp_path, settings, 40)
     assert run(again, checkpoint.latest_state(tmp_path / "checkpoints"))[:2] == (status, reason)

@@ -224,11 +224,9 @@ def _hosts(event, particles, visible, shares, cluster_energy, n_tracks, n_cluste
         elements = [*wishes, *(n_tracks + c for c in strongest)]
         free = next((e for e in elements if targets[e]["owner"] < 0), None)
         if free is not None:
-            targets[free]["owner"], targets[free]["pdg"], fates[i] = (
-                order.index(i),
-                event.particles[i]["pdg"],
-                (1, free),
-            )
+            targets[free]["owner"] = order.index(i)
+            targets[free]["pdg"] = event.particles[i]["pdg"]
+            fates[i] = (1, free)
         elif strongest:
             free = n_tracks + strongest[0]
             targets[free]["n_merged"] += 1

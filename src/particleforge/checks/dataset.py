@@ -146,10 +146,7 @@ def _name(path: Path) -> str:
 
 
 def _kept(file: Path, digest: str, path: Path, expected: Any) -> dict[str, Any]:
-    """Return a shard's statistics.
-
-    Those kept from before if they are of these bytes and this code, else new ones.
-    """
+    """Return a shard's statistics: those kept if of these bytes and this code, else new ones."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
         write_json(
@@ -289,10 +286,8 @@ def _merged(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for found in shards.values():
         for name, values in found["columns"].items():
             mine = columns.setdefault(name, {"n": 0, "not_finite": 0, "min": None, "max": None})
-            mine["n"], mine["not_finite"] = (
-                mine["n"] + values["n"],
-                mine["not_finite"] + values["not_finite"],
-            )
+            mine["n"] += values["n"]
+            mine["not_finite"] += values["not_finite"]
             for key, pick in (("min", min), ("max", max)):
                 mine[key] = pick(
                     (v for v in (mine[key], values[key]) if v is not None), default=None

@@ -1,6 +1,4 @@
-"""Stage ``check_data``, second half: judge the training shards.
-
-They are judged against their manifest and normalisation.
+"""Stage ``check_data``, second half: training shards against their manifest and normalisation.
 
 ``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The
 checks: files against the manifest (names, checksums, schema, numbers of events and elements),

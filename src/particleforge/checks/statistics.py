@@ -74,10 +74,8 @@ class Extremes:
         self.n += len(values)
         self.not_finite += len(values) - len(finite)
         if len(finite):
-            self.min, self.max = (
-                min(self.min, float(finite.min())),
-                max(self.max, float(finite.max())),
-            )
+            self.min = min(self.min, float(finite.min()))
+            self.max = max(self.max, float(finite.max()))
 
     def plain(self) -> dict[str, Any]:
         """Return plain values; extremes are null where no value is finite."""
@@ -160,9 +158,8 @@ class _Gathered:
             for member, values in found.members.items():
                 self.columns.setdefault(f"{name}.{member}", Extremes()).add(values)
         self._add_references(collections)
-        with np.errstate(
-            invalid="ignore", over="ignore"
-        ):  # values that are not finite are counted above
+        # values that are not finite are counted above
+        with np.errstate(invalid="ignore", over="ignore"):
             self._add_energies(collections)
             self._add_quantities(collections)
 

@@ -123,13 +123,8 @@ class Verdict:
         summary.compared += 1
         summary.failed += not passed
         if strain > summary.strain:
-            summary.strain, summary.value, summary.allowed, summary.shard, summary.column = (
-                strain,
-                value,
-                allowed,
-                shard,
-                column,
-            )
+            summary.strain, summary.value, summary.allowed = strain, value, allowed
+            summary.shard, summary.column = shard, column
         if not passed and len(self.failures) < _FAILURES_KEPT:
             self.failures.append(Failure(check, shard, column, value, allowed, remedy))
         return passed

@@ -1,7 +1,4 @@
-"""Command line: every stage on files of your own, without Snakemake.
-
-It calls the functions that the workflow calls.
-"""
+"""Command line: every stage on files of your own, by the functions that the workflow calls."""
 
 from particleforge.cli import stages, tools  # noqa: F401  they add their commands to app
 from particleforge.cli.options import app

@@ -274,7 +274,7 @@ def reconstruct_events(
 ) -> None:
     """Reconstruct all events of an EDM4hep ROOT file or of a dataset.
 
-    Of a selected file, those of the configured splits.
+    Of a file of selected events, only those of the configured splits are reconstructed.
     """
     from particleforge.dataset.build import build_dataset as build
     from particleforge.reconstruction.reconstruct import reconstruct_events as run_stage

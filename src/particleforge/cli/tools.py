@@ -98,9 +98,9 @@ def accounting(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Print the share of each file's energy that is visible, in targets, merged or dropped.
+    """Print the share of energy that is visible, in targets, merged or dropped, and the reasons.
 
-    The files are those that datasets were made of. Reasons are printed, too.
+    Each of the files that a dataset was made of has a row.
     """
     from particleforge.dataset.accounting import accounting_plain, accounting_text
 
@@ -191,10 +191,7 @@ def check_cluster(
     set_: Set = None,
     config_dir: ConfigDir = NOT_GIVEN,
 ) -> None:
-    """Submit one small job per kind to a Slurm cluster and say what is wrong.
-
-    The site or the profile may have got it wrong.
-    """
+    """Submit one small job per kind to a Slurm cluster; say what is wrong with site or profile."""
     from particleforge.orchestration.cluster.check import KINDS
     from particleforge.orchestration.cluster.check import check_cluster as run_check
 

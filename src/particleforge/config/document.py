@@ -1,6 +1,4 @@
-"""Generate what is written about configuration and data from their models.
-
-That is ``config/README.md``, JSON schemas and tables in ``docs/data.md``.
+"""Generate ``config/README.md``, JSON schemas and tables in ``docs/data.md`` from the models.
 
     python -m particleforge.config.document        # rewrite the files below the working folder
 

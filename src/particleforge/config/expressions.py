@@ -1,6 +1,4 @@
-"""Expressions that select events and objects: grammar and check, without reading any data.
-
-They range over the dataset's columns.
+"""Expressions that select events and objects by the dataset's columns: grammar and check, no data.
 
 Text such as ``num(tracks.pt) + num(clusters.energy) >= 2`` -> syntax tree that
 ``selection.expressions`` evaluates for all events at once. Allowed are numbers, event columns

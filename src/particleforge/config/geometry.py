@@ -334,7 +334,7 @@ class ParticleFlowConfig(Block):
     fragment_distance_mm: Length = Field(
         description=(
             "clusters with a hit this close to a track's line may be fragments of its shower"
-        ),
+        )
     )
     compatibility_sigma: float = Field(
         1.5, gt=0, description="excess over the tracks' momenta that becomes a neutral, in sigma"

@@ -208,13 +208,9 @@ class HpoConfig(Block):
     @property
     def budget_unit(self) -> Literal["steps", "epochs", "events"]:
         """What budgets are given in."""
-        return (
-            "steps"
-            if self.min_steps is not None
-            else "epochs"
-            if self.min_epochs is not None
-            else "events"
-        )
+        if self.min_steps is not None:
+            return "steps"
+        return "epochs" if self.min_epochs is not None else "events"
 
     @property
     def min_budget(self) -> float:
@@ -233,10 +229,8 @@ class HpoConfig(Block):
         in Hyperband (Li et al., arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more
         per rung where there are fewer rungs.
         """
-        rungs, brackets = (
-            self.n_rungs,
-            (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1,
-        )
+        rungs = self.n_rungs
+        brackets = (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1
         return tuple(
             -(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s))
             for s in range(brackets)

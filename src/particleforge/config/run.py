@@ -1,7 +1,4 @@
-"""The whole configuration of a run, merged from all its files and ``--config``.
-
-It is ``config/config.yaml``, a preset and ``--config`` merged, plus the chosen detectors.
-"""
+"""The whole configuration of a run: its file, a preset, ``--config``, and the chosen detectors."""
 
 from typing import Self
 

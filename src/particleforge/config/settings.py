@@ -50,10 +50,7 @@ from particleforge.errors import UserError
 
 
 class StageSettings(Block):
-    """Base of all stages' settings: fields are filled by name.
-
-    They are looked up in the run's configuration first, then in the detector's.
-    """
+    """Base of all stages' settings: fields are filled by name, from the run, else the detector."""
 
     version: int
 
@@ -113,9 +110,7 @@ class FetchSettings(StageSettings):
 
 
 class FilesSettings(Block):
-    """What shapes a shard that is made of given files.
-
-    It is how much of each is read, and their checksums, in order of the files.
+    """What shapes a shard of given files: how much of each is read, checksums in their order.
 
     A checksum is "" where none is known; there are none at all where none of the files has one.
     """
@@ -148,7 +143,7 @@ class DatasetSettings(StageSettings):
     def plain(self) -> dict[str, Any]:
         """Return the settings without what has no effect here.
 
-        That is hits where clusters are elements, and unchanged Delphes branches.
+        Without effect are hits where clusters are elements, and unchanged Delphes branches.
         """
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
@@ -406,10 +401,7 @@ def dataset_settings(
 
 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:
-    """Return how many simulated files a sample has.
-
-    It ends with a full shard of the dataset, so its events are rounded up.
-    """
+    """Return how many simulated files a sample has, rounded up to full shards of the dataset."""
     return n_dataset_shards(simulation, sample) * simulation.files_per_dataset_shard
 
 

@@ -91,7 +91,7 @@ class ParameterConfig(Block):
     def values(self) -> tuple[Any, ...]:
         """Return all values of a discrete parameter.
 
-        The two ends of a continuous one or of one with very many values.
+        Of a continuous one, or one with very many values, they are the two ends.
         """
         if self.choices is not None or self.n_levels <= _VALUES_MAX:
             return self.levels(2)
@@ -99,10 +99,7 @@ class ParameterConfig(Block):
         return tuple(map(int, ends)) if self.type == "int" else ends  # type: ignore[arg-type]
 
     def levels(self, n_continuous: int) -> tuple[Any, ...]:
-        """Return all values of a discrete parameter, or some of a continuous one.
-
-        Those lie at equal distances on its scale.
-        """
+        """Return all values of a discrete parameter, or some of a continuous one, evenly spaced."""
         if self.choices is not None:
             return self.choices
         assert self.low is not None
@@ -267,10 +264,7 @@ def _holds(
 def grid_points(
     space: Mapping[str, ParameterConfig], n_continuous: int, configured: Mapping[str, Any] = _NONE
 ) -> Iterator[Params]:
-    """Yield each point of the grid once.
-
-    It has all values of discrete parameters and ``n_continuous`` of continuous ones.
-    """
+    """Yield each grid point once: all discrete values, ``n_continuous`` of continuous ones."""
     order = parents_first(space)
     values = {name: space[name].levels(n_continuous) for name in order}
 

@@ -54,9 +54,10 @@ def check_space(
     outside = {path for parameter in space.values() for path in parameter.when} - set(space)
     configured = {path: value_at(path, model, training) for path in outside}
     refused = _refusals(model, training)
+    # blocks are validated apart
     pairs = [
         pair for pair in combinations(space, 2) if pair[0].split(".")[0] == pair[1].split(".")[0]
-    ]  # blocks are validated apart
+    ]
     for paths in [*((path,) for path in space), *pairs]:
         needed = _needed(space, paths)
         tried = [needed.get(path, values[path]) for path in paths]

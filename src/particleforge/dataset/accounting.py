@@ -1,6 +1,4 @@
-"""The energy accounting of datasets as a table: what became of the visible energy, and why.
-
-It is told for each input file.
+"""What became of the visible energy of each input file of a dataset, and why, as a table.
 
 Inputs -> outputs: metadata of dataset files (``build``) -> ``Account``s, rows and text. Only file
 footers are read.

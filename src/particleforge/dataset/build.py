@@ -272,10 +272,8 @@ def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> N
     assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), (
         f"energy balance misses {missing} GeV of {balance.visible} GeV"
     )
-    seeable, limit = (
-        balance.generated - balance.neutrinos - balance.outside,
-        settings.dataset.visible_energy_fraction_min,
-    )
+    seeable = balance.generated - balance.neutrinos - balance.outside
+    limit = settings.dataset.visible_energy_fraction_min
     if balance.visible < limit * seeable:
         raise _BadFileError(
             path,

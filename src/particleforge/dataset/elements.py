@@ -102,9 +102,8 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
     ):
         counts[name] = before.n_rows - after.n_rows
     made_unusable = _linked(raw.track_links, new_track < 0, raw.particles.n_rows)
-    if (
-        raw.truth_from_hits
-    ):  # of a cluster that is left out, the hits are still there, but no element any more
+    # of a cluster that is left out, the hits are still there, but no element any more
+    if raw.truth_from_hits:
         in_lost_cluster = np.zeros(raw.hits.n_rows, bool)
         in_lost_cluster[raw.cluster_hits.right[new_cluster[raw.cluster_hits.left] < 0]] = True
         made_unusable |= _linked(
@@ -237,10 +236,7 @@ def _at_position(table: Table, ecal: SamplingConfig) -> tuple[dict[str, Array], 
 
 
 def distance_to_face(sin_theta: Array, cos_theta: Array, ecal: SamplingConfig) -> FloatArray:
-    """Return the distance in mm from the origin to the inner face that comes first.
-
-    It is that of the barrel or of the endcap.
-    """
+    """Return the distance in mm from the origin to the first inner face, of barrel or endcap."""
     barrel = ecal.barrel_inner_radius_mm / np.maximum(sin_theta, 1e-9)
     endcap = ecal.endcap_z_min_mm / np.maximum(cos_theta, 1e-9)
     return np.minimum(barrel, endcap)
@@ -280,10 +276,7 @@ def _located(clusters: Table, hits: Table, cluster_hits: Pairs) -> Table:
 def _towards_candidates(
     clusters: Table, candidates: Table, candidate_clusters: Pairs, ecal: SamplingConfig
 ) -> Table:
-    """Give clusters without position one in the direction of their first neutral candidate.
-
-    It lies where ``ecal`` begins.
-    """
+    """Put clusters without position where ``ecal`` begins, along their first neutral candidate."""
     momentum = np.stack([candidates[f"p{axis}"].astype(np.float64) for axis in "xyz"], axis=1)
     size = np.linalg.norm(momentum, axis=1)
     usable = (candidates["charge"] == 0) & np.isfinite(size) & (size > 0)
@@ -346,20 +339,16 @@ def _of_members(axis, cluster, hit, system, energy, x, y, z):  # type: ignore[no
     vectors from the origin; l is counted from the cluster's first hit, lest digits cancel.
     """
     n_clusters = len(axis)
-    n_hits, by_system, moments = (
-        np.zeros(n_clusters),
-        np.zeros((n_clusters, len(_SYSTEMS))),
-        np.zeros((n_clusters, 4)),
-    )
+    n_hits = np.zeros(n_clusters)
+    by_system = np.zeros((n_clusters, len(_SYSTEMS)))
+    moments = np.zeros((n_clusters, 4))
     origin = np.zeros(n_clusters)
     for i in range(len(cluster)):
         c, h = cluster[i], hit[i]
-        dx, dy, dz, weight = (
-            np.float64(x[h]),
-            np.float64(y[h]),
-            np.float64(z[h]),
-            np.float64(energy[h]),
-        )
+        dx = np.float64(x[h])
+        dy = np.float64(y[h])
+        dz = np.float64(z[h])
+        weight = np.float64(energy[h])
         along = axis[c, 0] * dx + axis[c, 1] * dy + axis[c, 2] * dz
         if moments[c, 0] == 0:
             origin[c] = along

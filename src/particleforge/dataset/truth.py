@@ -58,10 +58,7 @@ class Truth:
 
 
 def build_truth(
-    events: RawEvents,
-    rules: DatasetConfig,
-    classes: Sequence[ParticleClass],
-    abs_eta_max: float,
+    events: RawEvents, rules: DatasetConfig, classes: Sequence[ParticleClass], abs_eta_max: float
 ) -> Truth:
     """Return the truth of a chunk of valid events (see ``elements.valid_events``).
 

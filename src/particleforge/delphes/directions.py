@@ -23,10 +23,8 @@ def on_face(
     """Return where lines from the origin meet the inner face of barrel or endcap, in mm."""
     eta = np.clip(eta, -ETA_MAX, ETA_MAX)
     sin_theta, cos_theta = 1 / np.cosh(eta), np.tanh(eta)
-    barrel, endcap = (
-        ecal.barrel_inner_radius_mm / sin_theta,
-        ecal.endcap_z_min_mm / np.maximum(np.abs(cos_theta), 1e-9),
-    )
+    barrel = ecal.barrel_inner_radius_mm / sin_theta
+    endcap = ecal.endcap_z_min_mm / np.maximum(np.abs(cos_theta), 1e-9)
     distance = np.minimum(barrel, endcap)
     return (
         distance * sin_theta * np.cos(phi),

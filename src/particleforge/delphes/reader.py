@@ -231,14 +231,10 @@ class _EventChunk(Chunk):
         return Table(read.offsets, columns), self.references(branch, read)
 
     def states(self, read: Table, b_field_tesla: float) -> Table:
-        """Return the states of the tracks as read.
-
-        Those at the interaction point and at the calorimeter take turns.
-        """
+        """Return the tracks' states as read, in turn at interaction point and calorimeter."""
         columns = ("location", "d0", "phi", "omega", "z0", "tan_lambda", "x", "y", "z")
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # a track without momentum has no curvature and is left out later
+        # a track without momentum has no curvature and is left out later
+        with np.errstate(divide="ignore", invalid="ignore"):
             omega = np.where(
                 read["pt"] > 0, read["charge"] * GEV_PER_TESLA_MM * b_field_tesla / read["pt"], 0.0
             )

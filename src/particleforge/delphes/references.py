@@ -42,9 +42,9 @@ def resolve(references: Array, objects: Array) -> IntArray:
     Both are ``keys``.
     """
     order = np.argsort(objects, kind="stable")
-    ranked = objects[order]
-    place = np.searchsorted(ranked, references)
-    padded: NDArray[Any] = np.append(ranked, -1)
+    in_order = objects[order]
+    place = np.searchsorted(in_order, references)
+    padded: NDArray[Any] = np.append(in_order, -1)
     found = (references >= 0) & (padded[place] == references)
     return np.where(found, np.append(order, -1)[place], -1)
 

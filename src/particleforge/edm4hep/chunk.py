@@ -100,10 +100,8 @@ class Chunk:
         """Read a one-to-many relation as pairs (row of the owners, row of the targets)."""
         found = []
         for collection in owners.members if collections is None else collections:
-            reference, table = (
-                self.layout.relation(kind, collection, name),
-                owners.members[collection][1],
-            )
+            reference = self.layout.relation(kind, collection, name)
+            table = owners.members[collection][1]
             if reference is None or table.n_rows == 0 or not targets.members:
                 continue
             counts = self.file.jagged(reference.index, self.start, self.stop)[0]
@@ -128,10 +126,7 @@ class Chunk:
     def ranges(
         self, collection: str, name: str, owners: Table, offsets: IntArray
     ) -> tuple[IntArray, IntArray]:
-        """Expand ``name_begin`` ...
-
-        ``name_end`` of every owner into (owner row, row of the member list).
-        """
+        """Return (owner row, member row) of the ranges name_begin to name_end of every owner."""
         leaves = {
             edge: self.layout.require(collection, f"{name}_{edge}") for edge in ("begin", "end")
         }

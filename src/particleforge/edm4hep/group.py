@@ -67,10 +67,8 @@ class Group:
             for number, name in names.items()
             if name in self.members
         ]
-        ids, shape = (
-            np.array([number for number, _, _ in known], np.int64),
-            (len(known), len(references.offsets) - 1),
-        )
+        ids = np.array([number for number, _, _ in known], np.int64)
+        shape = (len(known), len(references.offsets) - 1)
         starts = np.array([start for _, start, _ in known], np.int64).reshape(shape)
         counts = np.array([table.counts for _, _, table in known], np.int64).reshape(shape)
         rows: IntArray = kernels.resolve(

@@ -16,10 +16,7 @@ from particleforge.errors import UserError
 
 
 def on_cycle(parents: Pairs, n_particles: int) -> BoolArray:
-    """Tell which of ``n_particles`` rows are on a cycle of ``parents``.
-
-    Those are rows of a strongly connected component, or their own parents.
-    """
+    """Tell which of ``n_particles`` rows are on a cycle of ``parents``, or their own parents."""
     found = np.zeros(n_particles, bool)
     if kernels.without_cycle(parents.left, parents.right, n_particles):
         return found

@@ -30,10 +30,7 @@ _TABLES = (
     ("CollectionIDs", "m_names", "m_collectionIDs"),
 )
 # RNTuples before podio 1.1 have the names and IDs as such
-_LISTS = (
-    "events_collectionNames",
-    "events___idTable",
-)
+_LISTS = ("events_collectionNames", "events___idTable")
 _MEMBERS_OF_TYPE = {  # members that only this type has, of those that relations point at
     "MCParticle": ("generatorStatus",),
     "Track": ("trackStates_begin",),
@@ -72,11 +69,12 @@ def table_of_ids(file: Any) -> dict[int, str] | None:
             continue
         leaves = dict(file[tree_name].items(recursive=True))
         for stem, name_leaf, id_leaf in _TABLES:
+            # TTree, TTree of split records, RNTuple
             for pattern in (
                 f"{stem}/{{}}",
                 f"{stem}/{stem}.{{}}",
                 f"{stem}.{{}}",
-            ):  # TTree, TTree of split records, RNTuple
+            ):
                 names, ids = (leaves.get(pattern.format(leaf)) for leaf in (name_leaf, id_leaf))
                 if names is not None and ids is not None:
                     return _named(names, ids)
@@ -127,15 +125,12 @@ def implied_ids(
 
     ``relations`` maps target type and place to references.
     """
-    seen: dict[
-        int, list[tuple[str, IntArray, Array]]
-    ] = {}  # ID -> (target's type, event, index) of the references
+    # ID -> (target's type, event, index) of the references
+    seen: dict[int, list[tuple[str, IntArray, Array]]] = {}
     stop = min(n_events, EVENTS_LOOKED_AT)
     for place, reference in relations.items():
-        (counts, index), (_, ids) = (
-            jagged(reference.index, 0, stop),
-            jagged(reference.collection_id, 0, stop),
-        )
+        counts, index = jagged(reference.index, 0, stop)
+        _, ids = jagged(reference.collection_id, 0, stop)
         event, ids = np.repeat(np.arange(len(counts)), counts), ids.astype(np.int64) & 0xFFFFFFFF
         for number in np.unique(ids[index >= 0]):
             chosen = (ids == number) & (index >= 0)
@@ -143,9 +138,8 @@ def implied_ids(
                 (place.split(":")[0], event[chosen], index[chosen])
             )
     hashed = {collection_id(name): name for name in layout.collections}
-    if any(
-        number in hashed for number in seen
-    ):  # others are of collections that are not there any more
+    # others are of collections that are not there any more
+    if any(number in hashed for number in seen):
         return hashed
     possible = {
         number: _possible(layout, references, jagged, stop) for number, references in seen.items()

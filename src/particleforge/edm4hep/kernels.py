@@ -60,11 +60,9 @@ def group(left, right, weight, n_left, n_right):
     Weights are summed in the order of the input.
     """
     order = stable_order(left, n_left, stable_order(right, n_right, np.arange(len(right))))
-    lefts, rights, sums = (
-        np.empty(len(left), np.int64),
-        np.empty(len(left), np.int64),
-        np.empty(len(left), np.float64),
-    )
+    lefts = np.empty(len(left), np.int64)
+    rights = np.empty(len(left), np.int64)
+    sums = np.empty(len(left), np.float64)
     n_groups = 0
     for i in order:
         if n_groups == 0 or lefts[n_groups - 1] != left[i] or rights[n_groups - 1] != right[i]:
@@ -87,16 +85,12 @@ def join_and_group(
     n_pairs = 0
     for middle in first_right:
         n_pairs += start[middle + 1] - start[middle]
-    lefts, rights, sums = (
-        np.empty(n_pairs, np.int64),
-        np.empty(n_pairs, np.int64),
-        np.empty(n_pairs, np.float64),
-    )
-    seen, total, touched = (
-        np.full(n_right, -1, np.int64),
-        np.zeros(n_right),
-        np.empty(n_right, np.int64),
-    )
+    lefts = np.empty(n_pairs, np.int64)
+    rights = np.empty(n_pairs, np.int64)
+    sums = np.empty(n_pairs, np.float64)
+    seen = np.full(n_right, -1, np.int64)
+    total = np.zeros(n_right)
+    touched = np.empty(n_right, np.int64)
     n_groups, n_touched = 0, 0
     for i in range(len(first_order)):
         row = first_order[i]
@@ -163,10 +157,7 @@ def _by_key(keys, n_keys):
 
 @numba.njit(cache=True)
 def expand(begin, end, owner_offsets, member_offsets):
-    """Return (owner, member) for every ``begin`` ...
-
-    ``end`` of an owner, which count within the event's members.
-    """
+    """Return (owner, member) of each range ``begin`` to ``end``, which counts within the event."""
     n_pairs = 0
     for row in range(len(begin)):
         n_pairs += end[row] - begin[row]
@@ -189,9 +180,8 @@ def resolve(index, ids, offsets, known_ids, starts, counts):
     """
     rows = np.full(len(index), -1, np.int64)
     for event in range(len(offsets) - 1):
-        for k in range(
-            len(known_ids)
-        ):  # outside, and without branches: the compiler makes vectors of it
+        # outside, and without branches: the compiler makes vectors of it
+        for k in range(len(known_ids)):
             known, start, count = known_ids[k], starts[k, event], counts[k, event]
             for i in range(offsets[event], offsets[event + 1]):
                 meant = (
@@ -203,10 +193,7 @@ def resolve(index, ids, offsets, known_ids, starts, counts):
 
 @numba.njit(cache=True)
 def lay(source, offsets, starts, target):
-    """Copy the rows of each event to ``target`` from row ``starts[e]`` on.
-
-    They are ``source[offsets[e]:offsets[e + 1]]``.
-    """
+    """Copy each event's rows ``source[offsets[e]:offsets[e + 1]]`` to ``target[starts[e]:]``."""
     for event in range(len(starts)):
         first = starts[event] - offsets[event]
         for row in range(offsets[event], offsets[event + 1]):
@@ -219,11 +206,9 @@ def renumber(left, right, weight, new_left, new_right):
 
     An empty map replaces nothing.
     """
-    lefts, rights, weights = (
-        np.empty(len(left), np.int64),
-        np.empty(len(left), np.int64),
-        np.empty(len(left), np.float64),
-    )
+    lefts = np.empty(len(left), np.int64)
+    rights = np.empty(len(left), np.int64)
+    weights = np.empty(len(left), np.float64)
     n_pairs = 0
     for i in range(len(left)):
         lefts[n_pairs] = new_left[left[i]] if len(new_left) else left[i]

@@ -98,10 +98,7 @@ class Layout:
         return self._reference(tuple(pattern.format(collection) for pattern in _LINK_ENDS[end]))
 
     def vector(self, kind: str, collection: str, name: str) -> str | None:
-        """Return what a vector member's leaves start with.
-
-        It is the leaf itself, or the part before its members' dot.
-        """
+        """Return the start of a vector member's leaves: the leaf, or what is before its dot."""
         if self.member(collection, f"{name}_begin") is None:
             return None  # and what is named like one of 2021 is something else
         number = VECTOR_NUMBERS[kind, name]

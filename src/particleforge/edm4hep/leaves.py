@@ -23,11 +23,7 @@ from uproot.source.file import MultithreadedFileSource
 from particleforge.edm4hep.raw_events import Array, IntArray
 
 # as uproot.open takes it: no threads, no copies
-LOCAL_FILE = {
-    "handler": MultithreadedFileSource,
-    "use_threads": False,
-    "array_cache": None,
-}
+LOCAL_FILE = {"handler": MultithreadedFileSource, "use_threads": False, "array_cache": None}
 
 
 class NotAListError(Exception):
@@ -143,9 +139,8 @@ class NTupleLeaves(Leaves):
             raise ValueError("clusters do not follow each other")
         self._ends = ends
         self._columns: dict[str, tuple[int, int]] = {}
-        self._offsets: dict[
-            int, IntArray
-        ] = {}  # of the range below, by column: members of a collection share them
+        # of the range below, by column: members of a collection share them
+        self._offsets: dict[int, IntArray] = {}
         self._offsets_range = (0, 0)
 
     @property

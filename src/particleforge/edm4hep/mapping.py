@@ -141,10 +141,7 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
 
 
 def _refuse_other_forms(layout: Layout, names: CollectionsConfig) -> None:
-    """Refuse a file where the map names what is no collection of split objects.
-
-    It would count as missing.
-    """
+    """Refuse a map's name of what is no collection of split objects: it would count as missing."""
     for key in ("particles", "tracks", "clusters", "candidates"):
         if not found(layout, getattr(names, key)):
             for name in itertools.chain(*alternatives(getattr(names, key))):

@@ -59,10 +59,7 @@ STATE_COLUMNS = {
 }
 _POSITION = {axis: (f"position.{axis}",) for axis in "xyz"}
 # first entries of Pandora's subdetectorEnergies; the rest is "other"
-_SUBDETECTORS = (
-    "energy_ecal",
-    "energy_hcal",
-)
+_SUBDETECTORS = ("energy_ecal", "energy_hcal")
 
 
 def read_chunks(
@@ -280,10 +277,8 @@ class _EventChunk(Chunk):
             return values
         of_this = Group.of({name: tracks}, tracks)
         for beside in self.names.dqdx:
-            leaf, ends = (
-                self.layout.member(beside, "dQdx.value"),
-                self.layout.relation("RecDqdx", beside, "track"),
-            )
+            leaf = self.layout.member(beside, "dQdx.value")
+            ends = self.layout.relation("RecDqdx", beside, "track")
             if leaf is not None and ends is not None:
                 value = self.leaves({"value": leaf})
                 rows = self.rows(ends, of_this)
@@ -309,19 +304,15 @@ class _EventChunk(Chunk):
         return Group.of(tables, Table.empty(self.n_events, columns))
 
     def clusters(self, hits: Group) -> tuple[Group, Pairs]:
-        """Read the clusters of all collections, and their hits.
-
-        Those without a position get that of their hits.
-        """
+        """Read all collections' clusters, and their hits, which place those without position."""
         tables = {
             name: self.with_subdetectors(
                 name, self.table(name, {"energy": ("energy",), **_POSITION})
             )
             for name in self.names.clusters
         }
-        if (
-            len({frozenset(table.columns) for table in tables.values()}) > 1
-        ):  # some tell sub-detector energies: they count for none
+        # some tell sub-detector energies: they count for none
+        if len({frozenset(table.columns) for table in tables.values()}) > 1:
             kept = ("energy", *_POSITION)
             tables = {
                 name: Table(table.offsets, {key: table[key] for key in kept})

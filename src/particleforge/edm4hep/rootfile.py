@@ -201,9 +201,9 @@ class EventFile(TreeFile):
         return names
 
     def _references(self) -> dict[str, Reference]:
-        """Return the references that reveal the IDs of a file without table.
+        """Return references that reveal the IDs of a file without table.
 
-        They are keyed by ``type of target:place``.
+        Keys are ``type of target:place``.
         """
         names, layout = self.names, self.layout
         places = {
@@ -236,9 +236,9 @@ class EventFile(TreeFile):
         return {place: reference for place, reference in places.items() if reference is not None}
 
     def _event_numbers(self) -> tuple[Array, Array, Array]:
-        """Return run and event numbers, events that share theirs being numbered by position.
+        """Return run and event numbers, and the file's own event numbers.
 
-        And the file's own event numbers.
+        Events that share theirs are numbered by position.
         """
         run, event = (
             self.layout.member("EventHeader", f"{name}Number") for name in ("run", "event")

@@ -1,6 +1,4 @@
-"""Stage ``export_onnx``: the trained network as an ONNX model.
-
-It takes raw features and gives physical particles.
+"""Stage ``export_onnx``: the network as an ONNX model, from raw features to physical particles.
 
 Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs
 ``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``; see ``model.decode``),
@@ -112,10 +110,11 @@ def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
     batch, elements = torch.export.Dim("batch"), torch.export.Dim("elements")
     for talkative in ("onnx_ir", "onnxscript", "torch.onnx"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
+    # the exporter prints its progress
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
-    ):  # the exporter prints its progress
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             decoder,

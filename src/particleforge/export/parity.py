@@ -65,10 +65,7 @@ class Parity:
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
-    """Return events of the test split, one of a single element and one of none.
-
-    Those of the test split are spread evenly over its lengths.
-    """
+    """Return test events evenly over all lengths, one with a single element and one with none."""
     # one event per batch
     loader = ShardLoader(manifest, "test", inputs, budget=1, shards_in_memory=1, seed=0)
     lengths = np.concatenate(loader.lengths)
@@ -119,9 +116,8 @@ def compare(
                 expected[i], [output[row] for output in found], score_tolerance
             )
             for name, difference in zip(OUTPUT_NAMES, differences, strict=True):
-                if (
-                    math.isnan(difference) or difference > worst[name][0]
-                ):  # nothing is greater than NaN, so that stays
+                # nothing is greater than NaN, so that stays
+                if math.isnan(difference) or difference > worst[name][0]:
                     worst[name] = (difference, where)
     lengths = [len(event.element_type) for event in events]
     return Parity(
@@ -154,10 +150,8 @@ def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
 
     The margin is that by which the charge was decided.
     """
-    features, element_type = (
-        torch.from_numpy(event.features[None]),
-        torch.from_numpy(event.element_type[None]),
-    )
+    features = torch.from_numpy(event.features[None])
+    element_type = torch.from_numpy(event.element_type[None])
     scores, charge, p4 = decoder(features, element_type)
     outputs = decoder.network(features, element_type)
     top = scores[0, :, 1:].topk(2, -1).values

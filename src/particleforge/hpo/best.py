@@ -8,8 +8,8 @@ The winner is the trial that ``hpo.pick`` prefers (:mod:`particleforge.hpo.objec
 highest rung that has a success, or the one that ``hpo.pin_trial`` names. Values are those that were
 measured: noise of single trainings is averaged by further seeds (``hpo.confirm_seeds``), never
 modelled away. The winner is compared with the default configuration, where the search included it,
-at the highest rung that both reached: at equal budget. Ranks are by value, ties by the name of the
-configuration, so the outcome depends on the trials and not on the order in which they ended.
+at the highest rung that both reached: at equal budget. The order is by value, ties by the name of
+the configuration, so the outcome depends on the trials and not on the order in which they ended.
 """
 
 import logging
@@ -65,9 +65,7 @@ def select_best_trial(
     plots: Mapping[str, Path],
     confirmations: Sequence[Path] = (),
 ) -> None:
-    """Write ``best``, ``trials`` and ``plots`` of a finished search.
-
-    They are YAML, CSV, and PNG with a PDF beside each.
+    """Write ``best`` (YAML), ``trials`` (CSV) and ``plots`` (PNG and PDF) of a finished search.
 
     ``slots`` are the results of all slots, ``confirmations`` those of further seeds; they must
     belong to the study in ``work_dir``. UserError if they do not, if all trials failed, if more
@@ -240,10 +238,9 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
     """Return the winner against the default configuration after equally many steps.
 
-    They are the most, up to the winner's own, at which both were validated.
-
-    Those need not be of one rung: another bracket's first rung trains for longer, and validates on
-    the way.
+    The number of steps is the largest, up to the winner's own, at which both were validated. Those
+    need not be of one rung: another bracket's first rung trains for longer, and validates on the
+    way.
     """
     default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
     if not default:
@@ -313,9 +310,9 @@ def _chosen(
 def _pinned(
     trials: Sequence[SearchTrial], settings: SelectBestSettings, contenders: Sequence[Contender]
 ) -> tuple[SearchTrial, str]:
-    """Return the trial that the user names.
+    """Return the trial that the user names, by number or by configuration.
 
-    It is named by number, or is the one of the largest budget of a configuration.
+    Of a configuration it is the trial of the largest budget.
     """
     pin = settings.hpo.pin_trial
     assert pin is not None

@@ -49,10 +49,7 @@ def lengths_of(settings: HpoSettings, params: Mapping[str, Any], manifest: Path)
     if hpo.min_steps is not None:
         return lengths_in_steps(hpo)
     # brings torch, which other slots do without
-    from particleforge.training.budget import (
-        steps_until,
-        train_loader,
-    )
+    from particleforge.training.budget import steps_until, train_loader
 
     model, training = apply_parameters(params, settings.model, settings.training)
     n_rungs = dag.n_rungs(hpo)

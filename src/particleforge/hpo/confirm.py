@@ -56,15 +56,15 @@ def confirm_trial(
     study = open_study(settings, manifest, work_dir)
     check_slots(slots, study.name)
     finished = with_costs([t for t in study.trials() if t.finished], settings, manifest)
-    ranked = preferred(top_contenders(finished), settings.hpo)
+    in_order = preferred(top_contenders(finished), settings.hpo)
     told = {"study": study.name, "place": place, "seed": seed}
-    if place >= len(ranked):
-        reason = f"configurations that reached the last budget: {len(ranked)}"
+    if place >= len(in_order):
+        reason = f"configurations that reached the last budget: {len(in_order)}"
         log.warning("%s stays empty: %s", output, reason)
         told |= {"status": NO_CONTENDER, "reason": reason}
         write_json(output, told | dict.fromkeys(("config", "steps", "value", "seconds")))
     else:
-        trial = ranked[place].trial
+        trial = in_order[place].trial
         own = settings.model_copy(update={"seed": further_seed(settings.seed, seed)})
         folder = work_dir / study.name / f"confirm-{trial.config}-{seed}"
         with explaining(folder):

@@ -54,7 +54,7 @@ def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot
         return ()
     below = range(slots_of(hpo, bracket, rung - 1))
     group = below if hpo.scheduler == "sha" else below[hpo.eta * slot : hpo.eta * (slot + 2) - 1]
-    return tuple((bracket, rung - 1, place) for place in group)
+    return tuple((bracket, rung - 1, number) for number in group)
 
 
 def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
@@ -90,10 +90,7 @@ def ranks(hpo: HpoConfig, rung: int) -> int:
 
 
 def budget(hpo: HpoConfig, rung: int) -> float:
-    """Return how much a trial has trained when it leaves a rung, in ``hpo.budget_unit``.
-
-    It counts from the start of its training.
-    """
+    """Return how much a trial has trained in all when it leaves a rung, in ``hpo.budget_unit``."""
     return hpo.min_budget * int(hpo.eta ** (rung if hpo.scheduler != "none" else hpo.n_rungs - 1))
 
 
@@ -106,10 +103,7 @@ def budget_text(hpo: HpoConfig, rung: int) -> str:
 
 
 def schedule_budget(hpo: HpoConfig) -> float:
-    """Return the length of every trial's learning-rate schedule, in ``hpo.budget_unit``.
-
-    It is the top rung's budget, or as configured.
-    """
+    """Return every trial's schedule length in ``hpo.budget_unit``: top budget or as configured."""
     return hpo.schedule_steps or hpo.min_budget * int(
         hpo.eta ** ((hpo.schedule_rungs or hpo.n_rungs) - 1)
     )

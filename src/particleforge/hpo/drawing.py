@@ -90,10 +90,7 @@ def plain_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def loss_limit(losses: Iterable[float]) -> float:
-    """Return up to where losses are drawn as they are.
-
-    It is the largest, unless that lies far above the bulk.
-    """
+    """Return the largest loss drawn as it is: the largest of all, unless far above the bulk."""
     values = np.asarray(list(losses))
     if not len(values):
         return np.inf

@@ -207,10 +207,7 @@ def _to_pending(request: Request, rows: FloatArray) -> FloatArray:
 
 
 def _complete(request: Request, trials: Sequence[SearchTrial]) -> list[Params]:
-    """Return configurations with values for inactive parameters, too.
-
-    It is the configured value where the space has it.
-    """
+    """Return configurations with inactive parameters as configured, where the space has that."""
     inactive = {}
     for name, parameter in sorted(request.space.items()):
         configured = request.defaults.get(name)

@@ -78,7 +78,7 @@ class Contender:
         return stdev(self.losses) if len(self.losses) > 1 else None
 
     @property
-    def rank_key(self) -> tuple[int, float, str]:
+    def order_key(self) -> tuple[int, float, str]:
         """Order by loss: what failed from some seed behind what did not, ties by name."""
         return (self.failures, self.loss, self.trial.config)
 
@@ -88,7 +88,7 @@ def with_costs(
 ) -> list[SearchTrial]:
     """Return the trials with the cost of their networks, if that is an objective.
 
-    That includes trials made before it was one.
+    Trials made before it was one have it, too.
     """
     if INFERENCE_GFLOP not in settings.hpo.objectives:
         return list(trials)
@@ -109,20 +109,16 @@ def with_costs(
 def top_contenders(trials: Sequence[SearchTrial]) -> list[Contender]:
     """Return the trials that ended well in the highest rung where one did, lowest loss first."""
     rungs = [t.rung for t in trials if t.status == "complete"]
-    return (
-        [Contender(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
-        if rungs
-        else []
-    )
+    if not rungs:
+        return []
+    return [Contender(t, t.objectives.get(INFERENCE_GFLOP)) for t in succeeded(trials, max(rungs))]
 
 
 def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
     """Return the contenders that none beats in loss or cost without being worse in the other.
 
-    The lowest loss comes first.
-
-    Of contenders equal in both, the first by name. Without costs that is the one of the lowest
-    loss.
+    They come by loss, the lowest first. Of contenders equal in both, the first by name. Without
+    costs that is the one of the lowest loss.
     """
     front: list[Contender] = []
     for contender in sorted(contenders, key=lambda c: (c.loss, _cost(c), c.trial.config)):
@@ -133,14 +129,14 @@ def pareto_front(contenders: Iterable[Contender]) -> list[Contender]:
 
 def preferred(contenders: Sequence[Contender], hpo: HpoConfig) -> list[Contender]:
     """Return the contenders in the order in which ``hpo.pick`` prefers them: the first wins."""
-    by_loss = sorted(contenders, key=lambda c: c.rank_key)
+    by_loss = sorted(contenders, key=lambda c: c.order_key)
     if hpo.pick == "lowest_loss" or not by_loss:
         return by_loss
     lowest = by_loss[0]
     limit = lowest.loss + hpo.pick_loss_tolerance * abs(lowest.loss)
     within = [c for c in by_loss if c.loss <= limit and c.failures == lowest.failures]
     return [
-        *sorted(within, key=lambda c: (_cost(c), *c.rank_key)),
+        *sorted(within, key=lambda c: (_cost(c), *c.order_key)),
         *(c for c in by_loss if c not in within),
     ]
 

@@ -4,7 +4,7 @@ Inputs -> outputs: trials and the space -> a figure. Each parameter has an axis 
 logarithmic where the space is, with categories one below the other; a parameter that a
 configuration does not have lies at "none" below the axis. The last axes are the largest budget that
 the configuration reached and its loss there. Since losses of different budgets do not compare,
-lines are coloured by rank: a larger budget outranks a smaller one, then the loss decides.
+lines are coloured by place: a larger budget comes before a smaller one, then the loss decides.
 """
 
 import math
@@ -29,7 +29,7 @@ from particleforge.hpo.drawing import (
     loss_limit,
     plain_names,
 )
-from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, in_order
 from particleforge.pages.figures import new_figure
 
 _ABSENT = -0.16  # height of what a configuration does not have, below the axis from 0 to 1
@@ -88,7 +88,7 @@ def draw_parallel(
     trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchTrial
 ) -> Figure:
     """Draw one line per configuration, the best on top."""
-    order = ranked(furthest_of(trials))
+    order = in_order(furthest_of(trials))
     failed = sorted(
         {t.config: t for t in trials if t.parent is None and t.value is None}.values(),
         key=lambda t: t.config,
@@ -178,10 +178,7 @@ def _heights(
 
 
 def _offsets(configs: Sequence[str]) -> dict[str, float]:
-    """Return a height between -1 and 1 per configuration.
-
-    It keeps it off others in the same category.
-    """
+    """Return a height between -1 and 1 per configuration, apart from others of its category."""
     return {config: 2 * ((0.5 + 0.618034 * k) % 1) - 1 for k, config in enumerate(sorted(configs))}
 
 

@@ -9,14 +9,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from particleforge.config.settings import HpoSettings
-from particleforge.hpo.drawing import (
-    LOSS,
-    Budgets,
-    mark_best,
-    mark_default,
-    note,
-    scale_losses,
-)
+from particleforge.hpo.drawing import LOSS, Budgets, mark_best, mark_default, note, scale_losses
 from particleforge.hpo.objectives import INFERENCE_GFLOP, pareto_front, top_contenders
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial
 from particleforge.pages.figures import new_figure

@@ -232,9 +232,8 @@ def _rungs(trials: Sequence[SearchTrial], settings: HpoSettings, winner: SearchT
     for rung in budgets.rungs:
         axes.plot([], [], color=budgets.colour(rung), label=f"to {budgets.label(rung)}")
         ends_at = {t.steps for t in trials if t.rung == rung}
-        if (
-            len(ends_at) == 1
-        ):  # budgets in epochs or events are different steps for different batches
+        # budgets in epochs or events are different steps for different batches
+        if len(ends_at) == 1:
             axes.axvline(ends_at.pop(), color="0.85", lw=1, zorder=0)
     axes.set(
         xlabel="optimiser steps", ylabel=LOSS, title="Learning curves and promotions", xscale="log"
@@ -256,13 +255,12 @@ def _draw_curves(
     drawn: list[float] = []
     for trial in sorted(trials, key=lambda t: (t.rung, t.number)):
         curve = _own_curve(trial, by_number.get(-1 if trial.parent is None else trial.parent))
-        width, alpha, order = (
-            (2.6, 1.0, 4)
-            if trial.config == winner.config
-            else (0.8, 0.55, 2)
-            if many
-            else (1.2, 0.9, 3)
-        )
+        if trial.config == winner.config:
+            width, alpha, order = 2.6, 1.0, 4
+        elif many:
+            width, alpha, order = 0.8, 0.55, 2
+        else:
+            width, alpha, order = 1.2, 0.9, 3
         axes.plot(
             list(curve),
             list(curve.values()),

@@ -34,16 +34,14 @@ from particleforge.hpo.standing import (
     RunningTrial,
 )
 from particleforge.hpo.study import JOURNAL, identity, search_trial
-from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, ranked
+from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, in_order
 from particleforge.training.spec import last_saved, newest_step
 
 
 def read_progress(
     settings: HpoSettings, manifest: Path, work_dir: Path, study: str | None = None
 ) -> Progress:
-    """Return how the search of these settings stands.
-
-    Of several studies of this name the one that was begun last.
+    """Return how the search of these settings stands: the newest study of its name.
 
     If there is none of this name the study begun last in this storage is shown, with a note.
     UserError if there is none.
@@ -103,9 +101,8 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
         return RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except Exception as error:
+        # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {_shown(url)} cannot be opened: {error}") from error
 
 
@@ -199,11 +196,11 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
     rows = []
     for bracket, rung in sorted(budgets):
         here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
-        best = min((t for t in here if t.value is not None), key=lambda t: t.rank_key, default=None)
-        n_running, n_complete = (
-            sum(not t.finished for t in here),
-            sum(t.value is not None for t in here),
+        best = min(
+            (t for t in here if t.value is not None), key=lambda t: t.order_key, default=None
         )
+        n_running = sum(not t.finished for t in here)
+        n_complete = sum(t.value is not None for t in here)
         rows.append(
             RungProgress(
                 bracket=bracket,
@@ -221,7 +218,7 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
 
 
 def _best_so_far(trials: Sequence[SearchTrial], made_for: Mapping[str, Any]) -> BestSoFar | None:
-    order = ranked(furthest_of(trials))
+    order = in_order(furthest_of(trials))
     if not order:
         return None
     best = order[0]

@@ -69,7 +69,7 @@ class Request:
     def n_startup(self) -> int:
         """Return how many random configurations precede a model.
 
-        It is Optuna's ten, fewer in a search that has few slots.
+        As in Optuna there are ten, fewer in a search that has few slots.
         """
         return min(10, max(len(self.space) + 1, self.hpo.first_rung_slots // 3))
 
@@ -108,7 +108,7 @@ def new_configurations(trials: Sequence[SearchTrial]) -> list[SearchTrial]:
 def budget_to_model(trials: Sequence[SearchTrial], enough: int) -> list[SearchTrial]:
     """Return the trials of the rung that a model learns from, and what is pending.
 
-    It is the highest rung in which enough ended well, else the lowest.
+    The rung is the highest in which enough ended well, else the lowest.
 
     The rule of BOHB (Falkner et al. 2018, section 3.2), for models that know nothing of budgets.
     Configurations are pending if they run in that rung or for the first time.

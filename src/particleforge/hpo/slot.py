@@ -136,10 +136,7 @@ def _train(study: Study, trial: SearchTrial, manifest: Path, train: Train) -> Se
 
 
 def _lost_s(trial: SearchTrial, spec: TrainingSpec) -> float:
-    """Return how many seconds the trial's last job trained if it was killed; else 0.
-
-    They count up to its last checkpoint.
-    """
+    """Return the seconds to the last checkpoint of the trial's last job if killed, else 0."""
     saved = last_saved(spec.work_dir)
     if trial.began is None or saved is None:
         return 0.0
@@ -202,8 +199,8 @@ def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, A
     )
     log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
-    place = {"bracket": bracket, "rung": rung, "slot": slot}
-    return {"study": study.name, **place, "status": NO_CONTENDER, "reason": reason, **absent}
+    at = {"bracket": bracket, "rung": rung, "slot": slot}
+    return {"study": study.name, **at, "status": NO_CONTENDER, "reason": reason, **absent}
 
 
 def check_slots(slots: Sequence[Path], study: str) -> None:

@@ -86,7 +86,7 @@ def trial_settings(
 ) -> TrainSettings:
     """Return the settings of a trial's training.
 
-    Those of all rungs differ only in where they stop, with ``rasda`` in batch and ranks, too.
+    Rungs differ only in where they stop, with ``rasda`` in batch and ranks, too.
 
     ``lengths`` (:func:`particleforge.hpo.budgets.lengths_of`) may be left out where budgets are in
     steps.
@@ -118,10 +118,7 @@ def trial_settings(
 
 
 def encoded_width(space: Mapping[str, ParameterConfig]) -> int:
-    """Return the number of columns of an encoded point.
-
-    It is one per number, one per choice of a categorical.
-    """
+    """Return the columns of an encoded point: one per number, one per choice of a categorical."""
     return sum(len(parameter.choices or (None,)) for parameter in space.values())
 
 
@@ -184,7 +181,7 @@ def unit_points_to_params(
 def one_hot(space: Mapping[str, ParameterConfig], uniforms: FloatArray) -> FloatArray:
     """Return points of the unit cube as :func:`encode` lays them out.
 
-    They are made from one coordinate per parameter in order of the names.
+    Each is made from one coordinate per parameter, in order of the names.
     """
     blocks = [np.empty((len(uniforms), 0))]
     for column, (_, parameter) in zip(uniforms.T, sorted(space.items()), strict=True):

@@ -213,11 +213,11 @@ def _running_line(trial: RunningTrial) -> str:
         if trial.checkpoint_step is None
         else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
     )
-    place = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
+    slot = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
     # budgets in epochs or events are counted when the training begins
     to = f"to {trial.steps} steps, " if trial.steps else ""
     return (
-        f"trial {trial.trial}, configuration {trial.config} ({place}): {to}begun"
+        f"trial {trial.trial}, configuration {trial.config} ({slot}): {to}begun"
         f" {_duration(trial.since_start_s)} ago{at}"
     )
 

@@ -121,7 +121,7 @@ class Study:
 
     def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
-        return next((t for t in self.trials() if t.place == (bracket, rung, slot)), None)
+        return next((t for t in self.trials() if t.slot_id == (bracket, rung, slot)), None)
 
     def folder(self, trial: SearchTrial) -> Path:
         """Return where a trial's checkpoints lie."""
@@ -130,9 +130,7 @@ class Study:
     def claim(
         self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()
     ) -> SearchTrial | None:
-        """Return the slot's trial, created now unless it exists.
-
-        It is sampled in the first rung, promoted above it.
+        """Return the slot's trial, created if need be: sampled in the first rung, else promoted.
 
         ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the
         rung below can be promoted.
@@ -190,9 +188,7 @@ class Study:
         self._study.add_trial(trial)
 
     def begin(self, trial: SearchTrial, steps: int, done: int, lost_s: float) -> SearchTrial:
-        """Record that a job begins to train a trial up to ``steps`` steps, and return the trial.
-
-        Of the steps, ``done`` are done.
+        """Record that a job begins to train from ``done`` to ``steps`` steps; return the trial.
 
         ``lost_s`` are the seconds that the job before it trained, if that ended without a word.
         """
@@ -205,10 +201,7 @@ class Study:
         return search_trial(self._storage.get_trial(trial_id))
 
     def stopped(self, trial: SearchTrial, seconds: float) -> None:
-        """Record that the job that began last to train a trial ended in good order.
-
-        It ran for ``seconds`` and is no attempt that failed.
-        """
+        """Record that a trial's last job ended well after ``seconds``: no attempt that failed."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(
             self._study_id, trial.number
         )
@@ -233,9 +226,7 @@ class Study:
         checkpoint: Path | None = None,
         objectives: Mapping[str, float] | None = None,
     ) -> SearchTrial:
-        """Record how a trial ended and return it.
-
-        It is complete on the top rung, pruned below it, or failed with its reason.
+        """Record how a trial ended (complete, pruned below the top rung, failed); return it.
 
         ``value`` is the validation loss at the rung's budget, ``curve`` those before it by step;
         ``status`` is "complete", "diverged" or "failed"; ``seconds`` are those of the last job;
@@ -287,9 +278,8 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
                 _record_space(study, space)
                 break
             recorded = existing[name].user_attrs.get("space")
-            if (
-                recorded is None
-            ):  # its maker was killed before it could write it: no trial can depend on it
+            # its maker was killed before it could write it: no trial can depend on it
+            if recorded is None:
                 _record_space(optuna.load_study(study_name=name, storage=storage), space)
                 break
             older = {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
@@ -373,11 +363,9 @@ def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
         journal = work_dir / JOURNAL
         return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
     try:
-        with holding(
-            work_dir / CLAIM_LOCK
-        ):  # of jobs that meet an empty database only one may make its tables
+        # of jobs that meet an empty database only one may make its tables
+        with holding(work_dir / CLAIM_LOCK):
             return RDBStorage(url)
-    except (
-        Exception
-    ) as error:  # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
+    except Exception as error:
+        # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
         raise UserError(f"hpo.storage_url: {url!r} cannot be opened: {error}") from error

@@ -104,10 +104,7 @@ class JointGP:
 
     @classmethod
     def fit(cls, x: Array, budget: Array, y: Array, rng: np.random.Generator) -> Self:
-        """Learn the hyperparameters and condition on all observations.
-
-        Of very many observations a random part teaches the hyperparameters.
-        """
+        """Learn the hyperparameters, from a random part of very many points; condition on all."""
         n, n_dims = x.shape
         prior = _Prior.of(n_dims)
         chosen = np.arange(n)
@@ -139,10 +136,7 @@ class JointGP:
         return cls(x, budget, y, min(found, key=lambda result: result.fun).x)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation of f + u at points (m, d).
-
-        It is the loss at the full budget.
-        """
+        """Return mean and standard deviation of f + u, the full budget's loss, at points (m, d)."""
         n_dims = x.shape[1]
         variance, own = np.exp(2 * self.hyper[[2 * n_dims, 2 * n_dims + 2]])
         final = (
@@ -211,13 +205,11 @@ def _kernel(hyper: Array, x: Array, budget: Array, same: Array) -> _Kernel:
     s, ds = _remaining(budget, float(budget.min()), beta)
     f, df = _matern(x, x, np.exp(hyper[:n_dims]))
     g, dg = _matern(x, x, np.exp(hyper[n_dims : 2 * n_dims]))
-    f, df, g, dg, own = (
-        variance_f * f,
-        variance_f * df,
-        variance_g * g,
-        variance_g * dg,
-        variance_own * same,
-    )
+    f = variance_f * f
+    df = variance_f * df
+    g = variance_g * g
+    dg = variance_g * dg
+    own = variance_own * same
     r = 1 + (rho - 1) * s
     covariance = np.outer(r, r) * (_CONSTANT + f + own) + np.outer(s, s) * (_CONSTANT + g)
     covariance[np.diag_indices_from(covariance)] += noise**2 + (noise_low * s) ** 2 + _JITTER

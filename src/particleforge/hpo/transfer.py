@@ -64,9 +64,7 @@ def next_configuration(
     *,
     default_first: bool,
 ) -> Params | None:
-    """Return the configuration that a new slot of a first rung takes from ``known``, or None.
-
-    With None it is to ask the sampler.
+    """Return what a new slot of a first rung takes from ``known``, None to ask the sampler.
 
     The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs
     decides nothing. Where an older trial has that slot already, because the search has grown, the
@@ -87,7 +85,7 @@ def next_configuration(
 
 def _fitting(path: Path, settings: HpoSettings) -> list[Params]:
     """Return a file's configurations that lie in the space, best first."""
-    read = _ranked_rows(path)
+    read = _rows_in_order(path)
     outcomes = [_own(row, settings) for row in read]
     fitting = [params for params in outcomes if isinstance(params, dict)]
     refused = [reason for reason in outcomes if isinstance(reason, str)]
@@ -108,7 +106,7 @@ def _fitting(path: Path, settings: HpoSettings) -> list[Params]:
     return fitting
 
 
-def _ranked_rows(path: Path) -> list[Mapping[str, Any]]:
+def _rows_in_order(path: Path) -> list[Mapping[str, Any]]:
     """Return the settings of a file's configurations by dotted path, best first."""
     if path.suffix in (".yaml", ".yml"):
         best = validate(BestConfig, read_yaml(path), str(path))

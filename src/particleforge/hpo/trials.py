@@ -48,7 +48,7 @@ class SearchTrial:
     spent_s: float = 0.0
 
     @property
-    def place(self) -> tuple[int, int, int]:
+    def slot_id(self) -> tuple[int, int, int]:
         """The slot: bracket, rung, number."""
         return (self.bracket, self.rung, self.slot)
 
@@ -64,7 +64,7 @@ class SearchTrial:
         return self.value
 
     @property
-    def rank_key(self) -> tuple[float, str]:
+    def order_key(self) -> tuple[float, str]:
         """Return the order among the trials of one rung that ended well: by value, then name.
 
         Names decide ties so that no order depends on timing.
@@ -84,7 +84,7 @@ DEFAULT_CONFIG = config_name(0, 0)
 def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     """Return the trials of a rung that ended well, best first."""
     return sorted(
-        (t for t in trials if t.rung == rung and t.status == "complete"), key=lambda t: t.rank_key
+        (t for t in trials if t.rung == rung and t.status == "complete"), key=lambda t: t.order_key
     )
 
 
@@ -95,11 +95,9 @@ def failed_fraction(trials: Sequence[SearchTrial]) -> float:
 
 
 def furthest(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
-    """Return, by configuration, the trial of the highest rung that ended well.
+    """Return each configuration's trial of the highest rung that ended well, by name.
 
-    Configurations are in order of their names.
-
-    Failing that, the first rung's trial, running or failed.
+    Where none did, it is the first rung's trial, running or failed.
     """
     best: dict[str, SearchTrial] = {}
     for trial in sorted(trials, key=lambda t: (t.config, t.rung)):
@@ -118,6 +116,6 @@ def furthest_of(trials: Sequence[SearchTrial]) -> dict[str, SearchTrial]:
     }
 
 
-def ranked(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
+def in_order(best: Mapping[str, SearchTrial]) -> list[SearchTrial]:
     """Return the trials best first: higher rungs before lower ones, then by loss."""
-    return sorted(best.values(), key=lambda trial: (-trial.rung, *trial.rank_key))
+    return sorted(best.values(), key=lambda trial: (-trial.rung, *trial.order_key))

@@ -161,10 +161,7 @@ def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
 
 
 def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
-    """Fetch over any protocol that fsspec knows.
-
-    Those of XRootD would wait without end if they were not told a time.
-    """
+    """Fetch over any protocol that fsspec knows, XRootD with a time limit of its own."""
     try:
         system, path = fsspec.core.url_to_fs(
             url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {})
@@ -194,10 +191,7 @@ def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
 
 @contextmanager
 def _part_file(part: Path, begun: int) -> Iterator[BinaryIO]:
-    """Yield the part, open behind its first ``begun`` bytes, and sync what was written.
-
-    It syncs even if the try breaks off.
-    """
+    """Yield the part, open behind its first ``begun`` bytes; sync it even if the try breaks off."""
     with part.open("r+b" if part.exists() else "w+b") as handle:
         handle.truncate(begun)
         handle.seek(begun)

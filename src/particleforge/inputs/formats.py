@@ -24,10 +24,8 @@ def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEven
 
     A file that cannot be used is a UserError.
     """
-    n_events, n_events_max = (
-        settings.dataset.chunk_events,
-        settings.files.events_per_file_max if settings.files else None,
-    )
+    n_events = settings.dataset.chunk_events
+    n_events_max = settings.files.events_per_file_max if settings.files else None
     if is_delphes(path):
         return delphes.read_chunks(
             path,

@@ -32,9 +32,8 @@ class GivenFiles:
         self._samples: dict[tuple[str, str], SampleFiles] = {}
         self._fetched: dict[tuple[str, str], dict[str, Source]] = {}
         fetch = run.simulation.fetch
-        records: dict[
-            str, Sequence[RecordFile]
-        ] = {}  # samples may share a record, which is asked for once
+        # samples may share a record, which is asked for once
+        records: dict[str, Sequence[RecordFile]] = {}
         for detector, content in detectors.items():
             for name, sample in content.samples.items():
                 ledger = Ledger.read(

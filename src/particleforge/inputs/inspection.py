@@ -290,10 +290,7 @@ def _collections(file: TreeFile, ids: dict[int, str]) -> list[CollectionFound]:
 
 
 def _type(file: TreeFile, name: str, ids: dict[int, str], stop: int) -> str:
-    """Return a collection's type.
-
-    Of a subset whose objects it names, of a link that does not say so the types of its ends.
-    """
+    """Return a collection's type; a subset is named with its targets, a link by its ends."""
     if name.endswith(_SUBSET):
         return " ".join(
             [

@@ -17,18 +17,11 @@ def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | No
     if not chosen.tracks:
         lines.append("no tracks: every target stands on a cluster")
     elif not chosen.track_links:
-        instead = (
-            "tracker hits"
-            if chosen.tracker_hit_sim_links
-            else "candidates' links"
-            if chosen.candidate_links
-            else ""
+        instead = _first(
+            (chosen.tracker_hit_sim_links, "track truth from tracker hits"),
+            (chosen.candidate_links, "track truth from candidates' links"),
         )
-        lines.append(
-            f"no track links: track truth from {instead}"
-            if instead
-            else "no track links: no track gets a target"
-        )
+        lines.append(f"no track links: {instead or 'no track gets a target'}")
     if not chosen.clusters:
         lines.append("no clusters: neutral particles find no element")
     if not chosen.hits:
@@ -39,24 +32,21 @@ def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | No
     elif not chosen.hit_links and chosen.hit_sim_links:
         lines.append("no hit links: hit truth from the contributions to simulated hits")
     if chosen.clusters and not chosen.linked_hits:
-        instead = (
-            "cluster links"
-            if chosen.cluster_links
-            else "candidates' links"
-            if chosen.candidate_links
-            else ""
+        instead = _first(
+            (chosen.cluster_links, "cluster truth from cluster links"),
+            (chosen.candidate_links, "cluster truth from candidates' links"),
         )
-        lines.append(
-            "no hits with links:"
-            f" {f'cluster truth from {instead}' if instead else 'no cluster gets a target'}"
-        )
+        lines.append(f"no hits with links: {instead or 'no cluster gets a target'}")
     if not chosen.candidates:
         lines.append("no candidates: no baseline to compare with")
-    return (
-        lines
-        if events is None
-        else lines + _missing_values(chosen, events) + references_dropped(events)
-    )
+    if events is None:
+        return lines
+    return lines + _missing_values(chosen, events) + references_dropped(events)
+
+
+def _first(*options: tuple[object, str]) -> str | None:
+    """Return the text of the first option that holds, None if there is none."""
+    return next((text for holds, text in options if holds), None)
 
 
 def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
@@ -97,11 +87,9 @@ def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
 def references_dropped(events: RawEvents | None) -> list[str]:
     """Return a line about references that could not be followed, if there are any."""
     number = events.counts.get("references_dropped", 0) if events is not None else 0
-    return (
-        [
-            f"{number} references point nowhere or at what is not read: what they tell is lost"
-            " (pile-up, or hits left out)"
-        ]
-        if number
-        else []
-    )
+    if not number:
+        return []
+    return [
+        f"{number} references point nowhere or at what is not read: what they tell is lost"
+        " (pile-up, or hits left out)"
+    ]

@@ -75,10 +75,7 @@ class Source:
 
     @property
     def stored(self) -> str:
-        """Return where a fetched file lies below the folder of its sample.
-
-        It is host, path and a hash of the query of its URL.
-        """
+        """Return a fetched file's path in its sample's folder: host, path, hash of the query."""
         parts = urlsplit(self.location)
         names = [
             parts.netloc.rpartition("@")[2],
@@ -245,9 +242,7 @@ def _expanded(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
 
 
 def local_files(entry: str, key: str) -> list[str]:
-    """Return the paths of this machine that an entry names.
-
-    It names a file, a folder's ROOT files, or what a glob finds.
+    """Return this machine's paths that an entry names: a file, a folder's ROOT files, a glob's.
 
     UserError, which calls the entry ``key``, if there are none, or one that may not be read or is
     of a kind that is not.

@@ -98,10 +98,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: flo
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block over the event's elements.
-
-    It is self-attention, then a feed-forward net per element.
-    """
+    """Pre-norm transformer block: self-attention in the event, feed-forward net per element."""
 
     def __init__(self, config: ModelConfig, _index: int) -> None:
         super().__init__()

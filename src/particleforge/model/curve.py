@@ -65,10 +65,7 @@ def order_by(key: Tensor, place: Tensor) -> Tensor:
 
 
 def _hilbert_index(x: Tensor, y: Tensor) -> Tensor:
-    """Return how far along the curve the cells of points of the unit square lie.
-
-    It starts at (0, 0) and ends at (1, 0).
-    """
+    """Return how far along the curve, (0, 0) to (1, 0), cells of points of the unit square lie."""
     side = float(2**_BITS)
     x, y = ((value * side).floor().clamp(max=side - 1) for value in (x, y))
     index = torch.zeros_like(x)

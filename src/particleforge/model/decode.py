@@ -36,10 +36,8 @@ class Decoder(nn.Module):
         One element of padding is appended and its answer dropped: an event without elements would
         otherwise give tensors of zero size inside, which onnxruntime cannot reshape.
         """
-        features, element_type = (
-            functional.pad(features, (0, 0, 0, 1)),
-            functional.pad(element_type, (0, 1)),
-        )
+        features = functional.pad(features, (0, 0, 0, 1))
+        element_type = functional.pad(element_type, (0, 1))
         outputs: Outputs = self.network(features, element_type)
         real = element_type != PADDING
         present = torch.sigmoid(outputs.presence.float()) * real

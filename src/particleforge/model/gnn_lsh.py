@@ -89,11 +89,9 @@ class GnnLshLayer(nn.Module):
 
     def __init__(self, config: ModelConfig, _index: int) -> None:
         super().__init__()
-        self.size, self.n_heads, self.local = (
-            config.bin_elements,
-            config.n_heads,
-            config.local_attention,
-        )
+        self.size = config.bin_elements
+        self.n_heads = config.n_heads
+        self.local = config.local_attention
         self.norm = nn.LayerNorm(config.width)
         self.coordinates = nn.Linear(config.width, config.width)
         self.register_buffer("directions", torch.randn(config.width, config.hash_directions))

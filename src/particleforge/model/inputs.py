@@ -87,10 +87,7 @@ class ModelInputs:
 
 
 def index_files(manifest: Path) -> list[Path]:
-    """Return the files that describe the training shards.
-
-    They are the manifest and the normalisation beside it.
-    """
+    """Return the files that describe training shards: manifest, and normalisation beside it."""
     return [manifest, manifest.with_name("normalisation.json")]
 
 

@@ -57,10 +57,7 @@ class Batch(NamedTuple):
 
 
 def counts(batch: Batch) -> Tensor:
-    """Return the numbers of real elements, particles and events with elements.
-
-    They are float64 [N_COUNTS].
-    """
+    """Return the numbers of real elements, particles, events with any: float64 [N_COUNTS]."""
     real = batch.element_type != PADDING
     particles = real & (batch.target_class != NONE_CLASS)
     return torch.stack((real.sum(), particles.sum(), real.any(-1).sum())).double()
@@ -153,10 +150,7 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what each of the ``TERMS`` is divided by, at least 1, from the global ``counts``.
-
-    It is float64 [6].
-    """
+    """Return what divides each of ``TERMS``, at least 1, from global ``counts``: float64 [6]."""
     elements, particles, events = global_counts.clamp(min=1).unbind()
     return torch.stack((elements, particles, particles, particles, events, particles))
 

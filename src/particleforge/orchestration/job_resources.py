@@ -121,9 +121,8 @@ class JobResources:
                 "tasks": ranks,
                 "cpus_per_task": -(-self._threads(rule, growth) // ranks),
             }
-        if (
-            asked.gpus and asked.nodes > 1
-        ):  # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
+        # tasks_per_gpu: 0 keeps the plugin from multiplying tasks by GPUs
+        if asked.gpus and asked.nodes > 1:
             found |= {"gres": f"gpu:{asked.gpus}", "tasks_per_gpu": 0}
         elif asked.gpus:
             found["gpu"] = asked.gpus

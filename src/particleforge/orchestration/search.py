@@ -32,8 +32,8 @@ class Search:
 
     def slot_parents(self, wildcards: Any) -> list[str]:
         """Input function: results of the slots that a slot of the search waits for."""
-        place = int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot)
-        parents = dag.parents_of(self._run.hpo, *place)
+        slot = int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot)
+        parents = dag.parents_of(self._run.hpo, *slot)
         return [self._slot_file(wildcards.detector, parent) for parent in parents]
 
     def all_slots(self, wildcards: Any) -> list[str]:
@@ -82,7 +82,7 @@ class Search:
     @cached_property
     def _priorities(self) -> dict[dag.Slot, int]:
         slots = dag.starting_order(self._run.hpo)
-        return {slot: len(slots) - place for place, slot in enumerate(slots)}
+        return {slot: len(slots) - i for i, slot in enumerate(slots)}
 
     def _slot_file(self, detector: str, slot: dag.Slot) -> str:
         bracket, rung, number = slot

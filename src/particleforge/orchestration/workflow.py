@@ -126,10 +126,7 @@ class Workflow:
         return self._jobs.resources(rule)
 
     def training_data(self, *splits: str) -> dict[str, str]:
-        """Return named patterns of what a training reads.
-
-        They are the manifest, the normalisation and a folder of shards per split.
-        """
+        """Return patterns of what a training reads: manifest, normalisation, splits' shards."""
         files = {"manifest": self.paths.manifest, "normalisation": self.paths.normalisation}
         return files | {split: self.paths.shards(split) for split in splits}
 
@@ -155,10 +152,7 @@ class Workflow:
             check_skim(drop_columns, detector.elements, calorimeter_elements, file)
 
     def _check_processes(self) -> None:
-        """Raise a UserError for a sample that cannot be simulated.
-
-        It has no process, or its detector is one that is only read.
-        """
+        """Raise a UserError for a sample without process or of a detector that is only read."""
         for name, detector in self.detectors.items():
             for sample, content in detector.samples.items():
                 simulate_settings(self.run, detector, sample)

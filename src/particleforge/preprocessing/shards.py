@@ -145,9 +145,8 @@ def _write_split(
     """Write the shards of one split and return their index for the manifest."""
     n_shards = _n_shards(total, settings)
     sizes = [total // n_shards + (number < total % n_shards) for number in range(n_shards)]
-    made = Provenance.of(
-        "write_shards", settings.plain()
-    ).plain()  # the manifest names the inputs, once for all shards
+    # the manifest names the inputs, once for all shards
+    made = Provenance.of("write_shards", settings.plain()).plain()
     described = {**_contents(settings), "split": split, "provenance": made}
     shards = []
     for number, shard in enumerate(cut(events, sizes)):

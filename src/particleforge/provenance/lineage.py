@@ -152,14 +152,11 @@ def _checksum(path: Path) -> str | None:
 
 
 def _recorded(file: Path) -> Path:
-    """Return the path that the record is about.
-
-    It is the file itself or the nearest folder above it that has one.
-    """
+    """Return what the record is about: the path, or the nearest folder above that has a record."""
     path = _joined(Path.cwd(), str(file).removesuffix(RECORD_SUFFIX))
-    for candidate in (path, *(path.parents if path.exists() else ())):
-        if record_of(candidate).is_file():
-            return candidate
+    for owner in (path, *(path.parents if path.exists() else ())):
+        if record_of(owner).is_file():
+            return owner
     if not path.exists():
         raise UserError(
             f"{file}: no such file; give a file of a results folder, or one that a particleforge"

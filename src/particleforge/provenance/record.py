@@ -232,10 +232,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _short_names(paths: list[Path]) -> list[str]:
-    """Return the ends of the paths, of equal length, long enough to tell them apart.
-
-    They are at least folder and file.
-    """
+    """Return the paths' ends, equally long, at least folder and file, enough to tell them apart."""
     for length in count(2):
         names = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(names)) == len(paths):

@@ -56,9 +56,8 @@ class OnnxModel:
             self._session = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except (
-            Exception
-        ) as error:  # onnxruntime has one exception type per status, without a common base
+        except Exception as error:
+            # onnxruntime has one exception type per status, without a common base
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{path}: not a usable ONNX model ({reason}); rerun export_onnx"
@@ -96,11 +95,9 @@ class OnnxModel:
                 _OUTPUTS, {"features": features, "element_type": element_type}
             )
             places = rows[real]
-            found.class_scores[places], found.charge[places], found.p4[places] = (
-                scores[real],
-                charge[real],
-                p4[real],
-            )
+            found.class_scores[places] = scores[real]
+            found.charge[places] = charge[real]
+            found.p4[places] = p4[real]
         for name in ("class_scores", "p4"):
             bad = int(np.sum(~np.isfinite(getattr(found, name))))
             if bad:

@@ -56,10 +56,7 @@ class ReportInputs:
     scan_plots: Sequence[Path] = ()
 
     def tables(self) -> list[Path]:
-        """Return the event tables, of which the report reads little.
-
-        It reads footers, and the events that it displays.
-        """
+        """Return the event tables; the report reads footers and the events that it displays."""
         return [*self.dataset, *self.selected, *self.reconstructed]
 
     def others(self) -> list[Path]:

@@ -1,6 +1,4 @@
-"""Event displays: detector and reconstructions in pseudorapidity and azimuth.
-
-They show what the detector saw and what each reconstruction made of it.
+"""Event displays in pseudorapidity and azimuth: what the detector saw and what was made of it.
 
 Inputs -> outputs: selected and reconstructed files -> PNG pictures of the first events of each
 sample that were reconstructed and have anything visible. The area of a marker grows with energy.

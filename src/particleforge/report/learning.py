@@ -199,13 +199,10 @@ def _seeds(found: Sequence[Mapping[str, Any]]) -> Rows | None:
                 str(s["failures"]),
             )
         )
-    return (
-        Rows(
-            ("configuration", "mean validation loss", "standard deviation", "by seed", "failed"),
-            rows,
-        )
-        if rows
-        else None
+    if not rows:
+        return None
+    return Rows(
+        ("configuration", "mean validation loss", "standard deviation", "by seed", "failed"), rows
     )
 
 

@@ -53,9 +53,9 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
 
 
 def verdict(jets: Tree) -> str:
-    """Say in a sentence how the model's jet resolution compares with the baseline's.
+    """Say how the model's jet resolution compares with the baseline's.
 
-    It says, too, whether the statistics allow it.
+    The sentence says, too, whether the statistics allow it.
     """
     model, base, limit = (
         jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline", "target")
@@ -90,11 +90,9 @@ def verdict(jets: Tree) -> str:
 
 
 def _summary(found: Tree) -> Rows:
-    jets, met, energy = (
-        found["jets"]["inclusive"],
-        found["met"]["inclusive"],
-        found["visible_energy"],
-    )
+    jets = found["jets"]["inclusive"]
+    met = found["met"]["inclusive"]
+    energy = found["visible_energy"]
     rows = [
         (
             "jet resolution (IQR/median)",

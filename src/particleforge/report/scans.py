@@ -89,11 +89,9 @@ def _scaling_batch(found: Mapping[str, Any]) -> tuple[str, Rows]:
     rows = []
     for entry in found["series"]:
         for point in entry["points"]:
-            key, loss, change = (
-                (entry["optimiser"], point["factor"]),
-                point["loss"],
-                point["change"],
-            )
+            key = (entry["optimiser"], point["factor"])
+            loss = point["loss"]
+            change = point["change"]
             if change is not None:
                 best[key] = min(best.get(key, (change, entry["rule"])), (change, entry["rule"]))
             rows.append(

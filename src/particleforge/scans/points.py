@@ -73,7 +73,7 @@ def _scaling_batch(run: RunConfig, repeat: int) -> Iterator[ScanPoint]:
                     "elements_per_batch": factor * scan.elements_per_batch,
                     "reference_elements_per_batch": scan.elements_per_batch,
                     # memory stays that of x1
-                    "accumulation_steps": (factor * run.training.accumulation_steps),
+                    "accumulation_steps": factor * run.training.accumulation_steps,
                 }
                 labels: Labels = {
                     "optimiser": optimiser,
@@ -187,10 +187,7 @@ def _with_length(
 
 
 def with_steps(point: ScanPoint, n_steps: int) -> TrainSettings:
-    """Return the settings of a point's training of ``n_steps``.
-
-    It validates evenly and ends with its schedule.
-    """
+    """Return a point's settings for ``n_steps``: it validates evenly and ends with its schedule."""
     every = -(-n_steps // point.n_validations)
     training = _with_length(
         point.settings.training,

@@ -58,10 +58,7 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
         (*schema.EVENT, schema.SPLIT),
         kept_collections(settings.selection.drop_columns, collections),
     )
-    metadata: dict[str, Any] = {
-        "sample": settings.sample_name,
-        "provenance": made.plain(),
-    }
+    metadata: dict[str, Any] = {"sample": settings.sample_name, "provenance": made.plain()}
 
     def batches() -> Iterator[pa.Table]:
         for events in iter_events(dataset):

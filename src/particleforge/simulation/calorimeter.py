@@ -263,11 +263,9 @@ def _with_noise_cells(
         cells.append(_random_cells(volumes, index, int(count.sum()), rng))
     if len(events) > 1:
         extra_event, extra_cell = np.concatenate(events[1:]), np.concatenate(cells[1:])
-        event, cell, energy = (
-            np.concatenate([event, extra_event]),
-            np.concatenate([cell, extra_cell]),
-            np.concatenate([energy, np.zeros(len(extra_event))]),
-        )
+        event = np.concatenate([event, extra_event])
+        cell = np.concatenate([cell, extra_cell])
+        energy = np.concatenate([energy, np.zeros(len(extra_event))])
     order = np.lexsort((energy == 0, cell, event))
     event, cell, energy = event[order], cell[order], energy[order]
     place = np.empty(order.size, np.int64)

@@ -102,16 +102,12 @@ def trace_rays(volumes: Floats, origin: Floats, direction: Floats) -> Rays:
     for index, row in enumerate(volumes):
         barrel = index % 2 == 0
         if barrel:
-            enter, leave = (
-                _reach_radius(origin, direction, row[DEPTH_MIN]),
-                _reach_radius(origin, direction, row[DEPTH_MAX]),
-            )
+            enter = _reach_radius(origin, direction, row[DEPTH_MIN])
+            leave = _reach_radius(origin, direction, row[DEPTH_MAX])
             leave = np.minimum(leave, _reach_z(origin, direction, row[CROSS_MAX]))
         else:
-            enter, leave = (
-                _reach_z(origin, direction, row[DEPTH_MIN]),
-                _reach_z(origin, direction, row[DEPTH_MAX]),
-            )
+            enter = _reach_z(origin, direction, row[DEPTH_MIN])
+            leave = _reach_z(origin, direction, row[DEPTH_MAX])
             enter = np.maximum(enter, _reach_radius(origin, direction, row[CROSS_MIN]))
             leave = np.minimum(leave, _reach_radius(origin, direction, row[CROSS_MAX]))
         enter = np.maximum(enter, 0.0)
@@ -310,10 +306,8 @@ def chamber_crossings(
             first + layer * muon.layer_spacing_mm
             for first in (muon.inner_radius_mm, muon.endcap_z_min_mm)
         )
-        to_barrel, to_plane = (
-            _reach_radius(origin, direction, radius),
-            _reach_z(origin, direction, plane),
-        )
+        to_barrel = _reach_radius(origin, direction, radius)
+        to_plane = _reach_z(origin, direction, plane)
         point = origin + np.minimum(np.minimum(to_barrel, to_plane), 1e5)[:, None] * direction
         x, y, z = point.T
         barrel = to_barrel < to_plane

@@ -80,9 +80,7 @@ def _cubes(position: NDArray[np.float64], edge: NDArray[np.float64]) -> NDArray[
 
 @njit(cache=True)
 def _neighbour_ranges(keys):  # type: ignore[no-untyped-def]
-    """Return, per entry of the sorted ``keys``, the 9 ranges of entries in the 27 cubes around it.
-
-    They are [n, 9, 2].
+    """Return, per entry of the sorted ``keys``, its 9 ranges in the 27 cubes around it, [n, 9, 2].
 
     Three cubes that follow each other in z are one range. Both ends of a range only move forward as
     the key grows.
@@ -234,11 +232,9 @@ def _merge_fragments(detector, fragments, bounds, point, total, merge, halo_frac
     ``fragments`` are the peak hits, by event (``bounds``) and descending energy.
     """
     leader = np.arange(total.size)
-    leaders, axes, lengths = (
-        np.empty(fragments.size, np.int64),
-        np.empty((fragments.size, 3)),
-        np.empty(fragments.size),
-    )
+    leaders = np.empty(fragments.size, np.int64)
+    axes = np.empty((fragments.size, 3))
+    lengths = np.empty(fragments.size)
     for event in range(bounds.size - 1):
         n_leaders = 0
         for fragment in fragments[bounds[event] : bounds[event + 1]]:

@@ -47,10 +47,7 @@ class SubDetector(IntEnum):
 
 
 class Rows:
-    """Base of the collections: all members are arrays.
-
-    Those whose first axis is the collection's length are its columns.
-    """
+    """Base of the collections: members are arrays, columns where the first axis is the length."""
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -27,10 +27,7 @@ from particleforge.simulation.columns import Particles, lists_from_parents
 
 MAX_DECAY_LENGTH_MM = 10.0
 # Pythia's status codes of primary hadrons: their mothers are a range
-_RANGE_OF_MOTHERS = (
-    *range(81, 87),
-    *range(101, 107),
-)
+_RANGE_OF_MOTHERS = (*range(81, 87), *range(101, 107))
 _BEAM_STATUS = 12
 _ATTEMPTS = 20
 
@@ -140,10 +137,8 @@ def _parents(
 
     Pythia's six cases of mother1 and mother2 are in its manual, "Particle Properties".
     """
-    first, second = (
-        ak.to_numpy(flat.mother1).astype(np.int64),
-        ak.to_numpy(flat.mother2).astype(np.int64),
-    )
+    first = ak.to_numpy(flat.mother1).astype(np.int64)
+    second = ak.to_numpy(flat.mother2).astype(np.int64)
     code = np.abs(ak.to_numpy(flat.status))
     is_range = (second > first) & (first > 0) & np.isin(code, _RANGE_OF_MOTHERS)
     is_pair = (second > 0) & (second != first) & ~is_range
@@ -157,10 +152,7 @@ def _parents(
 
 
 def _endpoints(produced: dict[str, NDArray[np.float64]], lists: dict[str, Any]) -> dict[str, Any]:
-    """Return where particles ended: the vertex of the first daughter.
-
-    It is their own where they have none yet.
-    """
+    """Return where particles ended: the first daughter's vertex, their own where there is none."""
     has = np.flatnonzero(np.diff(lists["daughters_offsets"]))
     daughter = lists["daughters_index"][lists["daughters_offsets"][has]]
     ends = {f"endpoint_{axis}": np.array(values) for axis, values in produced.items()}

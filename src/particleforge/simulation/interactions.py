@@ -36,10 +36,7 @@ _SIN_THETA_MIN = 0.26
 
 
 def depth(state: State, tracker: TrackerConfig) -> Values:
-    """Return how far out a particle is, as a share of the way to the calorimeter's face.
-
-    It is 0 at the origin, 1 at the face.
-    """
+    """Return how far out a particle is, from 0 at the origin to 1 at the calorimeter's face."""
     return np.maximum(
         np.hypot(state.x, state.y) / tracker.radius_mm, np.abs(state.z) / tracker.half_length_mm
     )
@@ -113,10 +110,7 @@ def convert(state: State, rng: np.random.Generator) -> Products:
 
 
 def _pair_share(n: int, rng: np.random.Generator) -> Values:
-    """Draw x from 1 - 4/3 x (1 - x) on [0, 1].
-
-    It is a mixture: 6/7 flat and 1/7 proportional to (2x - 1)^2.
-    """
+    """Draw x from 1 - 4/3 x (1 - x) on [0, 1]: 6/7 flat, 1/7 proportional to (2x - 1)^2."""
     flat = rng.random(n) < 6 / 7
     edge = np.cbrt(rng.uniform(-1, 1, n))  # density proportional to the square
     return np.where(flat, rng.random(n), 0.5 * (1 + edge))
@@ -157,11 +151,7 @@ def _around(
     phi = np.arctan2(uy, ux)
     ax, ay = -np.sin(phi), np.cos(phi)  # unit vector across, horizontal
     # and the third of the right-handed frame: u x a
-    bx, by, bz = (
-        -uz * ay,
-        uz * ax,
-        np.hypot(ux, uy),
-    )
+    bx, by, bz = -uz * ay, uz * ax, np.hypot(ux, uy)
     first, second = across * np.cos(azimuth), across * np.sin(azimuth)
     return (
         along * ux + first * ax + second * bx,

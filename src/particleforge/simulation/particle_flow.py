@@ -33,13 +33,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.geometry import CalorimeterConfig
 from particleforge.config.settings import SimulateSettings
-from particleforge.edm4hep.constants import (
-    CHARGED_HADRON,
-    ELECTRON,
-    MUON,
-    NEUTRAL_HADRON,
-    PHOTON,
-)
+from particleforge.edm4hep.constants import CHARGED_HADRON, ELECTRON, MUON, NEUTRAL_HADRON, PHOTON
 from particleforge.simulation.calorimeter import SUBDETECTOR
 from particleforge.simulation.columns import Candidates, Clusters, Hits, SubDetector, Tracks
 from particleforge.simulation.track_matching import Links, absorb_fragments, assign_tracks, link
@@ -123,7 +117,7 @@ def reconstruct(
 
 
 def _width(clusters: Clusters, hits: Hits) -> Floats:
-    """Return the mean distance (mm) of each cluster's ECAL hits from the cluster's axis.
+    """Return ECAL hits' mean distance (mm) from their cluster's axis.
 
     It is weighted with energy; 0 without ECAL hits.
     """
@@ -142,17 +136,12 @@ def _width(clusters: Clusters, hits: Hits) -> Floats:
 
 def _muon_energy(calorimeter: CalorimeterConfig) -> tuple[float, float]:
     """Return what a muon leaves in the ECAL and in the HCAL at normal incidence, GeV."""
-    ecal, hcal = (
-        part.n_layers * part.mip_mev / 1e3 for part in (calorimeter.ecal, calorimeter.hcal)
-    )
-    return ecal, hcal
+    ecal, hcal = calorimeter.ecal, calorimeter.hcal
+    return ecal.n_layers * ecal.mip_mev / 1e3, hcal.n_layers * hcal.mip_mev / 1e3
 
 
 def _is_muon(links: Links, settings: SimulateSettings) -> Mask:
-    """Tell which tracks are muons: hits in the muon system and little energy around the line.
-
-    It is at most twice the energy of a muon.
-    """
+    """Tell which tracks are muons: muon hits, less than two muons' energy around the line."""
     quiet = links.tube_total < 2 * sum(_muon_energy(settings.calorimeter))
     return (links.muon_hits >= settings.particle_flow.muon_hits_min) & quiet
 
@@ -259,10 +248,7 @@ def _is_bad(
     on_cluster = expected.per_cluster(cluster_of_track, np.ones(len(tracks), np.bool_), len(found))
     matched = cluster_of_track >= 0
     # a track on no cluster lacks all
-    lacks, sigma = (
-        expected.energy.copy(),
-        np.sqrt(expected.variance),
-    )
+    lacks, sigma = (expected.energy.copy(), np.sqrt(expected.variance))
     lacks[matched] = (on_cluster.energy - found)[cluster_of_track[matched]]
     sigma[matched] = np.sqrt(on_cluster.variance)[cluster_of_track[matched]]
     empty = links.tube_total < rules.bad_track_energy_fraction * tracks.p
@@ -278,11 +264,9 @@ def _charged_candidates(
         [MASS_GEV[MUON], MASS_GEV[ELECTRON]],
         MASS_GEV[CHARGED_HADRON],
     )
-    px, py, pz = (
-        tracks.pt * np.cos(tracks.phi0),
-        tracks.pt * np.sin(tracks.phi0),
-        tracks.pt * tracks.tan_lambda,
-    )
+    px = tracks.pt * np.cos(tracks.phi0)
+    py = tracks.pt * np.sin(tracks.phi0)
+    pz = tracks.pt * tracks.tan_lambda
     lepton = pdg != CHARGED_HADRON
     candidates = Candidates(
         event=tracks.event,

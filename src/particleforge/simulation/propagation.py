@@ -96,9 +96,8 @@ def propagate(
     generation = history.generation(rows)
     entering, flights = [], []
     for number in range(MAX_GENERATIONS):
-        if number and not len(
-            generation.row
-        ):  # the first generation gives the collections their columns, even if it is empty
+        # the first generation gives the collections their columns, even if it is empty
+        if number and not len(generation.row):
             break
         made = _Secondaries()
         outcome = _fly(generation, settings, rng, made, last=number == MAX_GENERATIONS - 1)
@@ -134,10 +133,8 @@ def _fly(
         interacting, interactions.crossing_share(start, tracker, rng) * to_face, np.inf
     )
     if last:
-        to_decay, to_interaction = (
-            np.full_like(to_decay, np.inf),
-            np.full_like(to_interaction, np.inf),
-        )
+        to_decay = np.full_like(to_decay, np.inf)
+        to_interaction = np.full_like(to_interaction, np.inf)
     path = np.minimum(to_face, np.minimum(to_decay, to_interaction))
     end = helix.advance(start, path, b_field)
     time = generation.time + (before + path) / start.p * np.hypot(start.p, mass) / SPEED_OF_LIGHT

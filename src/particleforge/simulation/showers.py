@@ -237,10 +237,7 @@ def hadronic_showers(
     spots_per_gev: float,
     rng: np.random.Generator,
 ) -> list[Spots]:
-    """Return the spots of hadrons that interact at distance ``interaction`` (mm) along their rays.
-
-    They have ``energy`` left.
-    """
+    """Return spots of hadrons of ``energy`` that interact ``interaction`` mm along their rays."""
     mean = np.clip(1 - np.maximum(energy, 1.0) ** (_GROOM_EXPONENT - 1), 0.02, 0.95)
     spread = np.minimum(0.2, 0.5 * np.sqrt(mean * (1 - mean)))
     concentration = mean * (1 - mean) / spread**2 - 1
@@ -323,19 +320,15 @@ def ionisation(
     volumes: Floats,
     rng: np.random.Generator,
 ) -> tuple[Spots, Floats]:
-    """Return what minimum-ionising particles leave in each layer, and the energy they lose.
-
-    They go up to distance ``stop`` (mm).
+    """Return what minimum-ionising particles leave per layer up to ``stop`` (mm), and their loss.
 
     A particle whose ``energy`` (GeV) is used up stops there.
     """
     parts = [part_of_volume(calorimeter, index) for index in range(4)]
     mip = np.array([part.mip_mev / 1e3 for part in parts])[rays.volume[row]]
     pitch = ((volumes[:, 1] - volumes[:, 0]) / volumes[:, 4])[rays.volume[row]]
-    along_r, along_z = (
-        np.hypot(rays.direction[row, 0], rays.direction[row, 1]),
-        np.abs(rays.direction[row, 2]),
-    )
+    along_r = np.hypot(rays.direction[row, 0], rays.direction[row, 1])
+    along_z = np.abs(rays.direction[row, 2])
     cosine = np.maximum(
         np.where(rays.volume[row] % 2 == 0, along_r[:, None], along_z[:, None]), 0.1
     )

@@ -130,9 +130,7 @@ def assign_tracks(first, tube, track_offsets, cluster_offsets):  # type: ignore[
 def absorb_fragments(  # type: ignore[no-untyped-def]
     links, cluster_of_track, expected, sigma, energy, electromagnetic, reach, n_sigma
 ):
-    """Return for each cluster the cluster whose group it belongs to.
-
-    It is itself, or the one that absorbs it.
+    """Return each cluster's group: the cluster itself, or the one that absorbs it.
 
     Clusters without a track are offered, in descending energy, to the groups whose tracks pass
     within ``reach`` mm, the closest first. A group takes what keeps it below ``expected`` (GeV per
@@ -147,9 +145,8 @@ def absorb_fragments(  # type: ignore[no-untyped-def]
             has_track[cluster] = True
     for event in range(track_offsets.size - 1):
         begin = cluster_offsets[event]
-        for fragment in range(
-            begin, cluster_offsets[event + 1]
-        ):  # clusters come in descending energy
+        # clusters come in descending energy
+        for fragment in range(begin, cluster_offsets[event + 1]):
             if has_track[fragment]:
                 continue
             closest = reach

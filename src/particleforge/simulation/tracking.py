@@ -114,10 +114,7 @@ def start_of(particles: Particles, flights: Flights) -> State:
 def cross_layers(
     start: State, path: Values, tracker: TrackerConfig, b_field_tesla: float
 ) -> _Crossings:
-    """Return how many layers each particle crosses, and the radius of its innermost hit.
-
-    It flies ``path`` mm.
-    """
+    """Return how many layers each particle crosses in ``path`` mm, and its inmost hit's radius."""
     column = start.column()
     radii = np.array([layer.radius_mm for layer in tracker.barrel_layers])
     half_lengths = np.array([layer.half_length_mm for layer in tracker.barrel_layers])
@@ -171,10 +168,7 @@ def ionisation(beta_gamma: Values) -> Values:
 
 
 def _lever_arm(start: State, path: Values, tracker: TrackerConfig, b_field_tesla: float) -> Values:
-    """Return the share of the tracker's depth that a particle flew through.
-
-    It is 1 from the centre to the calorimeter.
-    """
+    """Return the share of the tracker's depth, centre to calorimeter, that a particle flew."""
     end = helix.advance(start, path, b_field_tesla)
     outer = np.maximum(
         np.hypot(end.x, end.y) / tracker.radius_mm, np.abs(end.z) / tracker.half_length_mm
@@ -201,10 +195,7 @@ def _smear(
     b_field_tesla: float,
     rng: np.random.Generator,
 ) -> _Fitted:
-    """Smear the parameters at the closest approach.
-
-    They are curvature, dip angle, azimuth, and both impact parameters.
-    """
+    """Smear curvature, dip angle, azimuth and both impact parameters at the closest approach."""
     d0, phi0, z0 = helix.perigee(start, b_field_tesla)
     n = len(d0)
     curvature = start.charge / (start.pt * momentum_share) * (1 + resolution * rng.normal(size=n))

@@ -124,10 +124,7 @@ def write_table(
     ]
     encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
     rows = 0
-    with (
-        atomic_output(path) as temporary,
-        pq.ParquetWriter(temporary, types, **encoding) as writer,
-    ):
+    with atomic_output(path) as temporary, pq.ParquetWriter(temporary, types, **encoding) as writer:
         for batch in batches:
             writer.write_table(batch.cast(types), row_group_size=row_group_size)
             rows += batch.num_rows

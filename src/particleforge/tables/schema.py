@@ -51,18 +51,14 @@ class Fate(IntEnum):
     DROPPED = 3  # visible, but found no element; accounted for in the file's energy balance
 
 
+# type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
 ELEMENT_TYPES = (
     "track",
     "cluster",
-)  # type ids are 1, 2, ...; 0 is padding; with hits as elements, "hit" has the place of "cluster"
+)
 PADDING = 0
 # computed by preprocessing.features
-DERIVED_FEATURES = (
-    "sin_phi",
-    "cos_phi",
-    "sin_phi_calo",
-    "cos_phi_calo",
-)
+DERIVED_FEATURES = ("sin_phi", "cos_phi", "sin_phi_calo", "cos_phi_calo")
 # What the model starts from, always among the features: transverse momentum, energy,
 # pseudorapidity, sine and cosine of the azimuth
 _HOST_OF_CALORIMETER = ("et", "energy", "eta", "sin_phi", "cos_phi")

@@ -17,11 +17,7 @@ import torch
 from particleforge.errors import UserError
 
 # kinds on which several ranks can train, and what they talk by
-_COLLECTIVES = {
-    "cuda": "nccl",
-    "xpu": "xccl",
-    "hpu": "hccl",
-}
+_COLLECTIVES = {"cuda": "nccl", "xpu": "xccl", "hpu": "hccl"}
 _COMPILERS = ("g++", "clang++")
 
 
@@ -61,9 +57,9 @@ def use_device(device: torch.device) -> None:
 
 
 def backend_of(device: torch.device) -> str:
-    """Return the back end of ``torch.distributed`` for the device.
+    """Return ``torch.distributed``'s back end for the device.
 
-    It is the device's own for its tensors, and gloo for those on the CPU.
+    The device's own is for its tensors, gloo for those on the CPU.
     """
     return (
         f"cpu:gloo,{device.type}:{_COLLECTIVES[device.type]}"

@@ -38,10 +38,7 @@ class Workers:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum of a CPU tensor over all ranks, in place.
-
-        It is the same on every rank.
-        """
+        """Return the element-wise sum of a CPU tensor over the ranks, in place, on each of them."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
@@ -83,7 +80,6 @@ def joined_workers(device: str) -> Iterator[Workers]:
             backend_of(chosen), rank=rank, world_size=world_size, timeout=_TIMEOUT
         )
     yield Workers(rank, world_size, chosen)
-    if (
-        world_size > 1
-    ):  # after an exception the others may be gone, and leaving in order would wait for them
+    # after an exception the others may be gone, and leaving in order would wait for them
+    if world_size > 1:
         dist.destroy_process_group()

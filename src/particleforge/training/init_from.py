@@ -1,6 +1,4 @@
-"""Fine-tuning: initial weights from a network that was trained elsewhere.
-
-It was trained on another detector or in another run.
+"""Fine-tuning: initial weights from a network trained on another detector or in another run.
 
 Inputs -> outputs: a new network and a ``best.pt`` (``model.saved``) or a checkpoint
 (``training.checkpoint``) of another training -> the network's weights with everything of the other
@@ -117,10 +115,7 @@ def start_from(network: ParticleFlowNetwork, path: Path) -> str:
 
 
 def _columns(inputs: ModelInputs) -> _Labels:
-    """Return what the columns of the input projection stand for.
-
-    They are per element type its features, then a bias.
-    """
+    """Return what the input projection's columns are: each element type's features, then a bias."""
     labels: list[tuple[str, ...] | None] = []
     for element_type in inputs.element_types:
         own = [

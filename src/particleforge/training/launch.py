@@ -238,9 +238,8 @@ def _run_workers(
     try:
         process.wait()
     finally:
-        if (
-            process.poll() is None
-        ):  # an exception, such as KeyboardInterrupt, ends the workers first
+        # an exception, such as KeyboardInterrupt, ends the workers first
+        if process.poll() is None:
             process.terminate()
             try:
                 process.wait(_STOP_TIMEOUT_S)
@@ -268,10 +267,8 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     failures = [failure for failure in found if failure["kind"] != LOST_RANK]
     status: Status
     if signalled:
-        status, reason = (
-            "interrupted",
-            f"stopped by a signal; the last checkpoint is of step {step}",
-        )
+        status = "interrupted"
+        reason = f"stopped by a signal; the last checkpoint is of step {step}"
     elif failures:
         first = min(failures, key=lambda failure: float(failure["time"]))
         if first["kind"] == "user":

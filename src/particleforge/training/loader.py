@@ -50,10 +50,7 @@ from particleforge.training.plan import (
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
 # all others are stored as int8 and become int64 in a batch
-_TYPES = {
-    "features": torch.float32,
-    "target_p4": torch.float32,
-}
+_TYPES = {"features": torch.float32, "target_p4": torch.float32}
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 
@@ -241,9 +238,9 @@ class ShardLoader:
             else [n[events] for n, events in zip(self.lengths, self._chosen, strict=True)]
         )
         n_elements = sum(int(n.sum()) for n in taking_part)
-        self.budget, self.shards_in_memory = (
-            budget,
-            shards_per_window(len(self.paths), n_elements, budget, shards_in_memory),
+        self.budget = budget
+        self.shards_in_memory = shards_per_window(
+            len(self.paths), n_elements, budget, shards_in_memory
         )
         self.rank, self.world_size, self.parts = rank, world_size, parts
         self.read_ahead, self.pin = read_ahead, pin

@@ -94,9 +94,7 @@ def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
 
 def _event_writer(folder: Path) -> Any:
     # takes 1.5 s to import, which trials of a search do without
-    from torch.utils.tensorboard import (
-        SummaryWriter,
-    )
+    from torch.utils.tensorboard import SummaryWriter
 
     for stale in folder.glob("events.out.tfevents.*"):
         stale.unlink()

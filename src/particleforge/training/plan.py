@@ -45,9 +45,7 @@ def plan_epoch(
     generator: np.random.Generator | None,
     chosen: Sequence[Indices] | None = None,
 ) -> Iterator[PlannedBatch]:
-    """Yield the batches of one epoch; ``lengths`` holds each shard's event lengths.
-
-    Without a generator nothing is shuffled.
+    """Yield one epoch's batches of shards of ``lengths``, unshuffled without a generator.
 
     ``chosen`` holds the events of each shard that take part; default is all.
     """

@@ -29,10 +29,7 @@ _KILL_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a training runs, and how it ends with the job.
-
-    It runs on this machine, or evenly on the nodes of this Slurm job.
-    """
+    """Where a training runs, here or evenly on a Slurm job's nodes, and how it ends with it."""
 
     nodes: int = 1
     cpus_per_rank: int = 1
@@ -112,7 +109,8 @@ def stop_at(before_limit_s: float) -> float | None:
     except (
         UserError,
         ValueError,
-    ) as error:  # no time limit, or a controller that is away for the moment
+    ) as error:
+        # no time limit, or a controller that is away for the moment
         log.info("no end of this job's time is known (%s)", error)
         return None
     return end - min(before_limit_s, max(0.0, end - time.time()) / 2)

@@ -1,7 +1,4 @@
-"""What one training is asked to do and what came of it, as plain values that JSON can carry.
-
-They cross process boundaries.
-"""
+"""What one training is asked to do and what came of it, as plain values that cross processes."""
 
 import json
 import time
@@ -44,10 +41,7 @@ def checksum_of_source(training: TrainingConfig) -> str | None:
 
 
 def sources_of(training: TrainingConfig) -> list[Path]:
-    """Return the file that a training takes its first weights from, for its provenance.
-
-    It is a list of none or one.
-    """
+    """Return the file, if any, that a training takes its first weights from, for its provenance."""
     return [Path(training.init_from)] if training.init_from else []
 
 
@@ -94,10 +88,9 @@ class TrainingSpec:
     def origin(self) -> dict[str, Any]:
         """Return all that shapes the state after a given step beyond rounding.
 
-        That is not folders, nor where and how steps are computed.
-
-        Nor how far to go: ``max_steps`` counts only as the end of the learning-rate schedule, if it
-        is that. Of a file to start from its content counts.
+        It names no folders, nor where and how steps are computed. Nor how far to go: ``max_steps``
+        counts only as the end of the learning-rate schedule, if it is that. Of a file to start from
+        its content counts.
         """
         settings = self.settings.plain()
         training = {
@@ -183,10 +176,7 @@ class TrainingResult:
 
     @classmethod
     def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
-        """Return the stored result if a run to ``until_step`` would end in it, or None.
-
-        It must be of the same training.
-        """
+        """Return the stored result if this training to ``until_step`` would end in it, or None."""
         try:
             plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -24,9 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 # torch.distributed has it, but hides it from type checkers
-from torch._C._distributed_c10d import (
-    GradBucket,
-)
+from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 
 

@@ -68,9 +68,8 @@ def train_model(
     _hand_over(
         (result.best_checkpoint, model), (result.checkpoint, last), (result.metrics, metrics)
     )
-    if not any(
-        tensorboard.glob("events.out.tfevents.*")
-    ):  # a stored result, and the folder was removed meanwhile
+    # a stored result, and the folder was removed meanwhile
+    if not any(tensorboard.glob("events.out.tfevents.*")):
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
 
         replay(read_rows(work_dir / ROWS_FILE), tensorboard)

@@ -134,9 +134,8 @@ class Trainer:
             "valid_loss": None,
             "weights": self.parallelism.weights(self.scored),
         }
-        self.execution: list[
-            dict[str, Any]
-        ] = []  # from which step on with how many ranks, micro-batches, and on what device
+        # from which step on with how many ranks, micro-batches, and on what device
+        self.execution: list[dict[str, Any]] = []
         # since the last row: terms, loss, gradient norm, elements, padded
         self.sums = torch.zeros(len(TERMS) + 4, dtype=torch.float64)
         self._seen = torch.zeros(len(_TALLY), dtype=torch.float64)
@@ -207,10 +206,7 @@ class Trainer:
             != self.training.elements_per_batch
         ):
             # the position is one among batches that this training does not have
-            self.epoch, self.batch = (
-                self.epoch + 1,
-                0,
-            )
+            self.epoch, self.batch = self.epoch + 1, 0
 
     def _note_execution(self) -> None:
         """Take down how steps are computed from here on, and say so if that changed."""
@@ -248,9 +244,8 @@ class Trainer:
             with Progress(self.step, self.spec.until_step, show=self.workers.is_main) as progress:
                 self._loop(network, progress)
         except StoppedEarlyError as stop:
-            if (
-                stop.status != "diverged"
-            ):  # the weights of a diverged run are of no use; its last checkpoint is
+            # the weights of a diverged run are of no use; its last checkpoint is
+            if stop.status != "diverged":
                 self._save()
             return stop.status, stop.reason
         return "complete", f"{self.step} steps done"
@@ -329,11 +324,9 @@ class Trainer:
     def _backward(
         self, network: nn.Module, micro_batches: Sequence[Batch], global_counts: Tensor
     ) -> Tensor:
-        """Add up the gradients of all micro-batches and return this rank's part of the loss.
+        """Add up all micro-batches' gradients; return this rank's part of the loss.
 
-        It is the terms, float32 [terms].
-
-        ``global_counts`` is what the terms are divided by.
+        The loss is its terms, float32 [terms], divided by ``global_counts``.
         """
 
         def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -367,9 +360,8 @@ class Trainer:
     def _record_training(self, progress: Progress) -> None:
         steps = (self.step - 1) % self.training.log_every_steps + 1
         means = (self.sums / steps).tolist()
-        if (
-            self.step % self.training.log_every_steps == 0
-        ):  # else this is the last row, and a longer run goes on summing
+        # else this is the last row, and a longer run goes on summing
+        if self.step % self.training.log_every_steps == 0:
             self.sums = torch.zeros_like(self.sums)
         seconds = self._row_shares.seconds
         loading, communication = self._row_shares.taken()

@@ -1,6 +1,4 @@
-"""One rank of a training: the process that ``launch.run_training`` starts.
-
-It starts it directly or through torchrun or srun.
+"""One rank of a training, started by ``launch.run_training`` itself, by torchrun or by srun.
 
 Inputs -> outputs: ``spec.json`` (first argument) -> in its folder checkpoints, ``metrics.parquet``,
 ``best.pt`` and ``result.json``, all by rank 0; on an error ``failure_rank<k>.json`` with kind and

@@ -1,6 +1,4 @@
-"""Whether the targets hold what the generator made: jets, spectra and numbers of elements.
-
-They are those of the data that the model learns from.
+"""Whether the learnt targets hold what the generator made: jets, spectra, numbers of elements.
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the closure histograms. No candidates are
 involved. Three stages of the same events:

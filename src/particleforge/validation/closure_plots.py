@@ -1,7 +1,4 @@
-"""Plots of what the model learns from, against the generator.
-
-They show target jets, spectra per class and elements per event.
-"""
+"""Plots of targets against the generator: jets, spectra per class, elements per event."""
 
 from collections.abc import Mapping
 
@@ -109,10 +106,7 @@ def _spectrum(results: Results, name: str, top: Axes, bottom: Axes) -> None:
 
 
 def elements_per_event(results: Results) -> Figure:
-    """Draw the numbers of tracks, calorimeter elements, targets and visible particles.
-
-    They are distributions per event.
-    """
+    """Draw the numbers of tracks, calorimeter elements, targets, visible particles per event."""
     figure = new_figure()
     axes = figure.add_subplot()
     found = results.hists["elements"][{"process": sum}]

@@ -62,10 +62,7 @@ def jet_resolution(results: Results) -> Figure:
 
 
 def _ratio_to_baseline(row: Tree) -> Tree:
-    """Return the row's resolutions over the baseline's, with errors in quadrature.
-
-    They are added as if independent (so too large).
-    """
+    """Return resolutions over the baseline's; errors add as if independent, so are too large."""
     ratio: Tree = {"low": row["low"], "high": row["high"], "baseline": None}
     base = row["baseline"]["response"]["resolution"]
     for reco in ("target", "mlpf"):

@@ -29,10 +29,7 @@ _MATCHED = np.array(["no", "yes"])
 
 
 def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
-    """Return jets per event (pt, eta, phi, energy) above ``pt_min_gev``.
-
-    They are made from records with px, py, pz, energy.
-    """
+    """Return jets (pt, eta, phi, energy) per event above ``pt_min_gev``, of px, py, pz, energy."""
     if len(particles) == 0:
         return ak.zip(dict.fromkeys(("pt", "eta", "phi", "energy"), particles.px))
     momenta = ak.zip(
@@ -73,9 +70,7 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
         response = jets.pt[partner[both]] / truth.pt[both]
         fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(truth.pt[both]))
         hists["jet_truth"].fill(
-            **where,
-            pt=flat(truth.pt[central]),
-            matched=_MATCHED[flat(found[central]).astype(int)],
+            **where, pt=flat(truth.pt[central]), matched=_MATCHED[flat(found[central]).astype(int)]
         )
         inside = abs(jets.eta) < settings.abs_eta_max
         hists["jet_reco"].fill(

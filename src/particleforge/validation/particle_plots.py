@@ -6,12 +6,7 @@ from matplotlib.figure import Figure
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.pages.figures import COLOURS, LABELS, annotate, new_figure
 from particleforge.validation.events import RECONSTRUCTIONS
-from particleforge.validation.plot_parts import (
-    Results,
-    Tree,
-    draw_points,
-    log_axis,
-)
+from particleforge.validation.plot_parts import Results, Tree, draw_points, log_axis
 
 
 def confusion(results: Results) -> Figure:

@@ -55,10 +55,8 @@ def _points(
     ]
     if not kept:
         return False
-    low, high = (
-        np.array([row["low"] for row, _ in kept]),
-        np.array([row["high"] for row, _ in kept]),
-    )
+    low = np.array([row["low"] for row, _ in kept])
+    high = np.array([row["high"] for row, _ in kept])
     values = np.array([figure["value"] for _, figure in kept]) * scale
     errors = np.array([_errors(figure) for _, figure in kept]).T * scale
     share = 0.5 + 0.12 * (RECONSTRUCTIONS.index(reco) - 1)

@@ -1,6 +1,4 @@
-"""Stage ``validate``: the model against truth, truth limit and baseline.
-
-It makes physics figures, histograms and plots.
+"""Stage ``validate``: the model against truth, truth limit and baseline in figures and plots.
 
 Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order ->
 ``metrics.json`` (``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).

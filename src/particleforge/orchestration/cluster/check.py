@@ -33,11 +33,7 @@ from particleforge.orchestration.workflow import Workflow
 
 log = logging.getLogger(__name__)
 # a job of this kind is named after that rule
-KINDS = {
-    "cpu": "simulate_events",
-    "gpu": "run_hpo_slot",
-    "nodes": "train_model",
-}
+KINDS = {"cpu": "simulate_events", "gpu": "run_hpo_slot", "nodes": "train_model"}
 _RUNTIME_MIN = 10
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 60
@@ -153,9 +149,9 @@ def commands_here(options: Mapping[str, Any]) -> list[Finding]:
 def _jobs(
     kinds: list[str], overrides: Mapping[str, Any], config_dirs: list[Path]
 ) -> dict[str, dict[str, Any]]:
-    """Return what the job of each kind asks for, for a short time.
+    """Return what the job of each kind asks for: what the workflow would, for a short time.
 
-    It is what the workflow would ask for, with a GPU or a second node.
+    Its kind may add a GPU or a second node.
     """
     asked = Workflow(config_dirs, overrides).run.resources
     forms = {

@@ -138,11 +138,9 @@ def network(rank: int, size: int, own: list[Finding]) -> list[Finding]:
     import torch
     from torch import distributed
 
-    host, master, port = (
-        socket.gethostname(),
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-    )
+    host = socket.gethostname()
+    master = os.environ["MASTER_ADDR"]
+    port = int(os.environ["MASTER_PORT"])
     remedy = (
         "jobs on several nodes need open TCP ports between nodes: ask the site, or name the right"
         " network in GLOO_SOCKET_IFNAME"

@@ -58,9 +58,8 @@ class Parallelism:
         self._mean = TimedGradientMean(workers.device, workers.world_size)
         self._names: list[str] = []  # of the whole network's state, in order
         self._n_parameters = 0  # of the whole network
-        self._groups: list[
-            dict[str, Any]
-        ] = []  # the groups that the optimiser has on one rank, "params" as names
+        # the groups that the optimiser has on one rank, "params" as names
+        self._groups: list[dict[str, Any]] = []
         self._constants: dict[str, Tensor] = {}  # buffers that ``place`` cut
 
     # ---- the network on this rank
@@ -225,7 +224,7 @@ class Parallelism:
     def load_weights(self, network: ParticleFlowNetwork, weights: dict[str, Tensor]) -> None:
         """Take this rank's part of a whole network's weights.
 
-        Those of another architecture are a RuntimeError of torch.
+        Weights of another architecture raise torch's RuntimeError.
         """
         own = network.state_dict()
         strange = {name: value for name, value in weights.items() if name not in self._names}

@@ -96,16 +96,12 @@ class PipelineParallelism(ModelParallelism):
 
         Found with one element.
         """
-        features, element_type = (
-            torch.ones(1, 1, network.inputs.n_features),
-            torch.ones(1, 1, dtype=torch.int64),
-        )
+        features = torch.ones(1, 1, network.inputs.n_features)
+        element_type = torch.ones(1, 1, dtype=torch.int64)
         types = []
         with autocast(features.device, self.precision):
-            x, shared = (
-                network.encoder(features, element_type),
-                network.share(features, element_type),
-            )
+            x = network.encoder(features, element_type)
+            shared = network.share(features, element_type)
             types.append(x.dtype)
             for block in network.blocks:
                 x = block(x, shared)
@@ -140,7 +136,7 @@ class PipelineParallelism(ModelParallelism):
             self.workers.device,
             input_args=received,
             # of the last one only the number counts
-            output_args=((sent,) * len(Outputs._fields) if self.is_last else sent),
+            output_args=(sent,) * len(Outputs._fields) if self.is_last else sent,
             group=self.model_group,
         )
         schedule = Schedule1F1B if micro_batches >= self.stages else ScheduleGPipe

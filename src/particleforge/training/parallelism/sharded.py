@@ -78,9 +78,9 @@ class GradientShardedParallelism(FullyShardedParallelism):
 def clip_slices(
     sliced: list[Tensor], repeated: list[Tensor], largest: float, group: dist.ProcessGroup | None
 ) -> Tensor:
-    """Clip gradients that the ranks of ``group`` hold and return the norm before.
+    """Clip the gradients of the ranks of ``group`` and return the norm before.
 
-    They have slices of ``sliced`` and the same of ``repeated``.
+    Ranks hold slices of ``sliced`` and the same of ``repeated``.
     """
     squares = nn.utils.get_total_norm(sliced).square()
     dist.all_reduce(squares, group=group)

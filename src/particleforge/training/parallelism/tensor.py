@@ -43,10 +43,8 @@ class ModelParallelism(Parallelism):
         self.mesh = init_device_mesh(
             workers.device.type, (self.data_size, self.model_size), mesh_dim_names=("data", "model")
         )
-        self.model_group, self.data_group = (
-            self.mesh.get_group("model"),
-            self.mesh.get_group("data"),
-        )
+        self.model_group = self.mesh.get_group("model")
+        self.data_group = self.mesh.get_group("data")
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the network: gradients are averaged after the backward pass."""
