@@ -11,11 +11,11 @@ import pytest
 HERE = Path(__file__).parent
 LONGEST_FIRST = (
     "slurm",  # one cluster, which mostly waits
-    "workflow/test_kill.py",
-    "workflow/test_files.py",
-    "workflow",
+    "workflow/test_kill.py",  # makes the chain, for which the others of its folder would wait
     "integration/test_parallelism.py",
     "faults/test_fuzz_files.py",
+    "workflow/test_files.py",
+    "workflow",
     "integration",
     "faults",
     "unit",

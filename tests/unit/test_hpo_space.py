@@ -258,7 +258,7 @@ def test_a_grid_smaller_than_the_search_is_refused() -> None:
         "first_rung_slots": 9,
     }
     load_run(CONFIG, {"preset": "demo", "hpo": twelve})
-    with pytest.raises(UserError, match=r"14 configurations .* the grid has 12 points"):
+    with pytest.raises(UserError, match=r"14 configurations .* has 12 points; lower the one"):
         # a bracket of 5 besides
         load_run(
             CONFIG, {"preset": "demo", "hpo": {**twelve, "scheduler": "hyperband", "n_brackets": 2}}
