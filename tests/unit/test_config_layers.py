@@ -358,6 +358,8 @@ def test_values_mean_what_a_user_writes(write: Write) -> None:
     assert run.selection.drop_columns == ("track_links",)
     assert load_run(folder, {"hpo": {"pin_trial": "0-00012"}}).hpo.pin_trial == "0-00012"
     assert load_run(folder, {"preset": "10k-events"}).simulation.events_per_sample == 10_000
+    (folder / "presets/bools.yaml").write_text("simulation: {fetch: {keep: no}}\n")
+    assert load_run(folder, {"preset": "bools"}).simulation.fetch.keep is False
     assert load_run(folder, {"detector": ["clic", "clic"]}).detector == ("clic",)
     (folder / "presets/mine.yaml").write_text("preset: smoke\n")
     with pytest.raises(UserError, match=r"mine\.yaml: preset: a preset names no other"):

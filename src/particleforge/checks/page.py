@@ -31,7 +31,7 @@ def checks_table(checks: Mapping[str, Mapping[str, Any]]) -> Rows:
     """Return one row for each check: the values compared, and the one nearest to its limit."""
     rows = []
     for name, check in checks.items():
-        # 0: all are alike
+        # a value of 0 is no nearest one: all are alike
         place = (
             (check["shard"], check["column"])
             if check["value"] or check["failed"]

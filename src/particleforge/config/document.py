@@ -39,9 +39,10 @@ names ([docs/real-data.md](../docs/real-data.md)) |
 Later wins: defaults below < space < `config.yaml` < preset < `--config`. Nested keys on the
 command line are YAML and merge deeply:
 `snakemake --profile profiles/local --config preset=smoke 'training={max_steps: 500}'`.
-Keys carry their unit. All layers are merged before they are checked. A wrong key, type or range
-stops the run with one line that names the last file that set the key, the key, its value and what
-is allowed; so does a key that a file gives twice.
+Keys carry their unit. YAML is read as version 1.2 has it: `1e6` is a number, `012` is text. All
+layers are merged before they are checked. A wrong key, type or range stops the run with one line
+that names the last file that set the key, the key, its value and what is allowed; so does a
+key that a file gives twice.
 
 The schemas in `workflow/schemas` give completion in editors:
 `# yaml-language-server: $schema=../workflow/schemas/config.schema.json`.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import awkward as ak
+import mmh3
 import numpy as np
 
 from particleforge.edm4hep.layout import Layout, Reference
@@ -23,7 +24,6 @@ from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.errors import UserError
 
 EVENTS_LOOKED_AT = 1000  # of a file without table
-_BITS = 0xFFFFFFFF
 _TABLES = (
     ("events___idTable", "m_names", "m_collectionIDs"),
     ("events___CollectionTypeInfo", "name", "collectionID"),
@@ -43,23 +43,7 @@ Jagged = Callable[[str, int, int], tuple[IntArray, Array]]
 
 def collection_id(name: str) -> int:
     """Return podio's ID of a collection: the 32-bit MurmurHash3 of its name."""
-    data = name.encode()
-    whole, mixed = len(data) // 4 * 4, 0
-    for first in range(0, whole, 4):
-        mixed ^= _scrambled(int.from_bytes(data[first : first + 4], "little"))
-        mixed = (_rotated(mixed, 13) * 5 + 0xE6546B64) & _BITS
-    mixed ^= _scrambled(int.from_bytes(data[whole:], "little")) ^ len(data)
-    mixed = ((mixed ^ mixed >> 16) * 0x85EBCA6B) & _BITS
-    mixed = ((mixed ^ mixed >> 13) * 0xC2B2AE35) & _BITS
-    return mixed ^ mixed >> 16
-
-
-def _scrambled(block: int) -> int:
-    return _rotated((block * 0xCC9E2D51) & _BITS, 15) * 0x1B873593 & _BITS
-
-
-def _rotated(value: int, by: int) -> int:
-    return (value << by | value >> 32 - by) & _BITS
+    return mmh3.hash(name, signed=False)
 
 
 def table_of_ids(file: Any) -> dict[int, str] | None:

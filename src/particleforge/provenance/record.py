@@ -49,6 +49,7 @@ PACKAGES = (
     "hist",
     "jinja2",
     "matplotlib",
+    "mmh3",
     "mplhep",
     "numba",
     "numpy",
