@@ -178,6 +178,14 @@ def test_the_sign_of_d0_is_that_of_the_point_of_closest_approach(tmp_path, d0):
     np.testing.assert_allclose(raw.states["d0"][::2], [0.5, -0.5, -d0])
 
 
+def test_towers_without_hits_have_no_shape(tmp_path):
+    raw = read_events(tmp_path, [EVENT])
+    clusters = valid_events(raw, FIELD, DETECTOR.calorimeter, DETECTOR.cluster_shape).clusters
+    assert clusters.n_rows == 2
+    for name in ("fraction_core_3", "width_minor"):
+        assert not clusters[name].any()
+
+
 def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
     """States of both ends describe one helix: with the momentum's direction from a slow walk along
     it.
@@ -195,7 +203,7 @@ def test_a_track_ends_at_the_calorimeter_where_its_helix_leads(tmp_path):
     assert raw.states["location"].tolist() == [1, 4]
     np.testing.assert_allclose(raw.states["phi"], [phi, direction], atol=1e-4)
     np.testing.assert_allclose(raw.states["omega"], np.full(2, charge / radius), rtol=1e-6)
-    tracks = valid_events(raw, FIELD, ECAL).tracks
+    tracks = valid_events(raw, FIELD, DETECTOR.calorimeter, DETECTOR.cluster_shape).tracks
     np.testing.assert_allclose(
         [tracks["pt"][0], tracks["phi_calo"][0]], [pt, math.atan2(y, x)], rtol=1e-5
     )

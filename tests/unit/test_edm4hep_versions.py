@@ -178,7 +178,7 @@ def test_states_of_a_track_in_any_order(tmp_path, order):
     states = [[[of[place] for place in order]] * 3, [[of[place] for place in order]] * 6]
     write_leaves(tmp_path / "events.root", with_states(leaves, states), modern=True)
     (raw,) = read_chunks(tmp_path / "events.root", NAMES, 10)
-    tracks = valid_events(raw, 4.0, CLIC.calorimeter.ecal).tracks
+    tracks = valid_events(raw, 4.0, CLIC.calorimeter, CLIC.cluster_shape).tracks
     assert tracks.n_rows == 9
     np.testing.assert_allclose(tracks["omega"], 1e-3)
     np.testing.assert_allclose(tracks["radius_innermost_hit"], 31.0)
@@ -200,7 +200,12 @@ def test_states_at_another_location(tmp_path):
 
     def omegas(**given):
         (raw,) = read_chunks(tmp_path / "events.root", NAMES.model_copy(update=given), 10)
-        return valid_events(raw, 4.0, CLIC.calorimeter.ecal).tracks["omega"].round(6).tolist()
+        return (
+            valid_events(raw, 4.0, CLIC.calorimeter, CLIC.cluster_shape)
+            .tracks["omega"]
+            .round(6)
+            .tolist()
+        )
 
     assert omegas() == [0.003]
     assert omegas(track_state_at_ip=(1, 0))[:2] == [0.001, 0.003]
@@ -387,7 +392,7 @@ def test_clusters_without_position_and_hits_lie_where_their_candidate_points(tmp
     )
     assert "relations by name" in told.text().splitlines()[0]
     ecal = CLIC.calorimeter.ecal
-    found = valid_events(raw, 4.0, ecal)
+    found = valid_events(raw, 4.0, CLIC.calorimeter, CLIC.cluster_shape)
     assert found.counts["clusters_dropped"] == 2
     face = ecal.barrel_inner_radius_mm
     place = np.stack([found.clusters[axis] for axis in "xyz"], axis=1)

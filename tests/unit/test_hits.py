@@ -192,6 +192,8 @@ def test_settings_depend_on_the_choice_only_where_it_matters():
     higher = with_dataset(calorimeter_elements="hits", hit_energy_min_mev=3.0)
     assert (higher[0] != hits[0], higher[1] == hits[1]) == (True, True)
     assert DatasetSettings(**hits[0]).plain() == hits[0]
+    # hits have no shape
+    assert ("cluster_shape" in clusters[0], "cluster_shape" in hits[0]) == (True, False)
 
 
 @pytest.mark.fault("calorimeter elements that do not fit")

@@ -86,7 +86,7 @@ def test_collections_sizes_and_meanings(tmp_path, events, modern):
         ),
         (
             ("ECALBarrel.", "HCALBarrel.", "MUON."),
-            "no calorimeter hits: n_hits, widths and depth of clusters are 0",
+            "no calorimeter hits: n_hits, widths, shape and depth of clusters are 0",
         ),
     ],
 )

@@ -50,6 +50,7 @@ _NOT_NEGATIVE = (
     "chi2",
     "width_transverse",
     "width_longitudinal",
+    "width_minor",
 )
 
 
@@ -223,13 +224,13 @@ def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, s
         return -limits.abs_eta_max, limits.abs_eta_max, "abs_eta_max"
     if member == "class_id":
         return 0, len(settings.particle_classes), ""
-    if member == "weight" and collection == "track_links":
+    if member.startswith("fraction_") or (member == "weight" and collection == "track_links"):
         return 0, 1 + 1e-6, ""
     if unit == "rad":
         return -math.pi - 1e-6, math.pi + 1e-6, ""
     if unit == "GeV":
         return max(low, -limits.energy_max_gev), limits.energy_max_gev, "energy_max_gev"
-    if unit == "mm" and member not in ("width_transverse", "width_longitudinal"):
+    if unit == "mm" and member not in _NOT_NEGATIVE:
         return -limits.length_max_mm, limits.length_max_mm, "length_max_mm"
     return (*_EXACT.get(member, (low, math.inf)), "")
 

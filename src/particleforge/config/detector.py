@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from particleforge.config.base import Block, Name, is_empty
+from particleforge.config.cluster_shape import ClusterShapeConfig
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.delphes import DelphesConfig
@@ -301,6 +302,7 @@ class DetectorConfig(Block):
     particle_flow: ParticleFlowConfig
     collections: CollectionsConfig = CollectionsConfig()
     delphes: DelphesConfig = DelphesConfig()
+    cluster_shape: ClusterShapeConfig = ClusterShapeConfig()
     elements: ElementsConfig
     particle_classes: tuple[ParticleClassConfig, ...] = Field(min_length=1)
     samples: dict[Name, SampleConfig] = Field(min_length=1)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from particleforge.config.base import Block
 from particleforge.config.checks import ChecksConfig
+from particleforge.config.cluster_shape import ClusterShapeConfig
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
 from particleforge.config.dataset import DatasetConfig
@@ -125,12 +126,13 @@ class DatasetSettings(StageSettings):
     ``files`` is None where its events were simulated here.
     """
 
-    version: int = 3
+    version: int = 4
     sample_name: str
     files: FilesSettings | None = None
     dataset: DatasetConfig
     b_field_tesla: float
     calorimeter: CalorimeterConfig
+    cluster_shape: ClusterShapeConfig = ClusterShapeConfig()
     collections: CollectionsConfig
     delphes: DelphesConfig = DelphesConfig()
     particle_classes: tuple[ParticleClass, ...]
@@ -143,11 +145,14 @@ class DatasetSettings(StageSettings):
     def plain(self) -> dict[str, Any]:
         """Return the settings without what has no effect here.
 
-        Without effect are hits where clusters are elements, and unchanged Delphes branches.
+        Without effect are hits where clusters are elements, clusters' shape where hits are, and
+        unchanged Delphes branches.
         """
         found = super().plain()
         if self.dataset.calorimeter_elements == "clusters":
             del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
+        else:
+            del found["cluster_shape"]
         if self.delphes == DelphesConfig():
             del found["delphes"]
         if self.files is None:
@@ -217,7 +222,7 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 4
+    version: int = 5
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig
@@ -237,7 +242,7 @@ class ShardSettings(StageSettings):
 class TrainSettings(StageSettings):
     """What shapes a training, of the search or final."""
 
-    version: int = 2
+    version: int = 3
     seed: int
     model: ModelConfig
     training: TrainingConfig
@@ -314,7 +319,7 @@ class ScanSettings(StageSettings):
 class ExportSettings(StageSettings):
     """What shapes the exported model, and what its card says of the data."""
 
-    version: int = 3
+    version: int = 4
     export: ExportConfig
     origin: str
 
@@ -327,14 +332,14 @@ class ExportSettings(StageSettings):
 class ReconstructSettings(StageSettings):
     """What shapes a reconstructed file."""
 
-    version: int = 2
+    version: int = 3
     reconstruction: ReconstructionConfig
 
 
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 3
+    version: int = 4
     seed: int
     title: str
     validation: ValidationConfig
@@ -347,7 +352,7 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 4
+    version: int = 5
     title: str
     preset: str
     seed: int

@@ -227,7 +227,7 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
     content = content_of(raw.particles) if settings.files else None
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
-    events = valid_events(raw, settings.b_field_tesla, settings.calorimeter.ecal)
+    events = valid_events(raw, settings.b_field_tesla, settings.calorimeter, settings.cluster_shape)
     truth = build_truth(
         events,
         settings.dataset,

@@ -7,10 +7,11 @@ mm, energies in GeV, angles in rad, times in ns.
 * Track parameters are those of the state at the interaction point (EDM4hep location 1), pT =
   0.299792458e-3 B / |omega| (LCIO helix parameters, LC-DET-2006-004); the entry into the
   calorimeter is the reference point of the state there (4).
-* A cluster's energies per calorimeter, widths and number of hits come from its hits. Where the file
-  has none, the energies are those that the cluster carries (or 0) and widths are 0. A cluster
-  without position takes its hits' centroid, or else the direction of the first neutral candidate
-  that refers to it, on the calorimeter's inner face (FCC-ee samples of spring 2021).
+* A cluster's energies per calorimeter, widths, shape (``cluster_shape``) and number of hits come
+  from its hits. Where the file has none, the energies are those that the cluster carries (or 0),
+  and widths and shape are 0. A cluster without position takes its hits' centroid, or else the
+  direction of the first neutral candidate that refers to it, on the calorimeter's inner face
+  (FCC-ee samples of spring 2021).
 * With hits as elements, each hit is a cluster of its own (``hits_as_clusters``) before anything
   else happens.
 * Depth is the distance between the calorimeter's inner face and the position along the straight
@@ -28,7 +29,9 @@ from dataclasses import replace
 import numba
 import numpy as np
 
+from particleforge.config.cluster_shape import ClusterShapeConfig
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
+from particleforge.dataset.cluster_shape import cluster_shape
 from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_FIRST_HIT, AT_IP
 from particleforge.edm4hep.raw_events import (
@@ -70,12 +73,17 @@ def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
     )
 
 
-def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> RawEvents:
+def valid_events(
+    raw: RawEvents,
+    b_field_tesla: float,
+    calorimeter: CalorimeterConfig,
+    shape: ClusterShapeConfig,
+) -> RawEvents:
     """Return the events with schema's ``tracks`` and ``clusters``, less invalid rows.
 
     Invalid rows are counted.
     """
-    counts = dict(raw.counts)
+    counts, ecal = dict(raw.counts), calorimeter.ecal
     hits, new_hit = raw.hits.select(
         _positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z")
     )
@@ -86,7 +94,7 @@ def valid_events(raw: RawEvents, b_field_tesla: float, ecal: SamplingConfig) -> 
         located = _towards_candidates(
             _located(raw.clusters, hits, cluster_hits), raw.candidates, raw.candidate_clusters, ecal
         )
-        clusters = cluster_features(located, hits, cluster_hits, ecal)
+        clusters = cluster_features(located, hits, cluster_hits, calorimeter, shape)
     keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
     clusters, new_cluster = clusters.select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
@@ -184,10 +192,14 @@ def track_features(
 
 
 def cluster_features(
-    clusters: Table, hits: Table, cluster_hits: Pairs, ecal: SamplingConfig
+    clusters: Table,
+    hits: Table,
+    cluster_hits: Pairs,
+    calorimeter: CalorimeterConfig,
+    shape: ClusterShapeConfig,
 ) -> Table:
     """Return ``schema.CLUSTERS``; a cluster without position has NaN in ``eta``."""
-    columns, axis = _at_position(clusters, ecal)
+    columns, axis = _at_position(clusters, calorimeter.ecal)
     of_hits = [hits[name] for name in ("system", "energy", "x", "y", "z")]
     n_hits, by_system, moments = _of_members(axis, cluster_hits.left, cluster_hits.right, *of_hits)
     return Table(
@@ -195,7 +207,8 @@ def cluster_features(
         columns
         | _energies_by_system(clusters, n_hits, by_system)
         | {"n_hits": n_hits}
-        | _widths(moments),
+        | _widths(moments)
+        | cluster_shape(axis, hits, cluster_hits, calorimeter, shape),
     )
 
 

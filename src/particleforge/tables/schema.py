@@ -79,6 +79,7 @@ REQUIRED_FEATURES = {
     for name in HOST_FEATURES
 }
 NONE_CLASS = 0
+N_SHARES = 4  # hosts of a cluster's energy that a shard keeps
 SCHEMA_VERSION = 1
 
 EVENT = (
@@ -159,6 +160,49 @@ CLUSTERS = Collection(
             "float32",
             "mm",
             "distance of the position from the calorimeter's inner face along the axis",
+        ),
+        *(
+            Field(
+                f"fraction_ecal_{number}",
+                "float32",
+                "",
+                f"fraction of the hits' energy in depth bin {number} of the ECAL, in front of the"
+                " HCAL's face (cluster_shape.ecal_depth_edges_radiation_lengths); 0 without hits",
+            )
+            for number in (1, 2, 3, 4)
+        ),
+        *(
+            Field(
+                f"fraction_hcal_{number}",
+                "float32",
+                "",
+                f"likewise in depth bin {number} behind the HCAL's face, muon system included"
+                " (cluster_shape.hcal_depth_edges_interaction_lengths); 0 without hits",
+            )
+            for number in (1, 2, 3)
+        ),
+        *(
+            Field(
+                f"fraction_core_{number}",
+                "float32",
+                "",
+                f"fraction of the hits' energy within radius {number} of the axis"
+                " (cluster_shape.core_radii_moliere); 0 without hits",
+            )
+            for number in (1, 2, 3)
+        ),
+        Field(
+            "fraction_hottest",
+            "float32",
+            "",
+            "fraction of the hits' energy in the hit with the most; 0 without hits",
+        ),
+        Field(
+            "width_minor",
+            "float32",
+            "mm",
+            "energy-weighted RMS distance from the axis in the direction across it in which it is"
+            " least; with width_transverse it tells the elongation; 0 without hits",
         ),
     ),
 )
@@ -259,6 +303,18 @@ CANDIDATES = Collection(
     ),
 )
 
+WEIGHT = Field(
+    "weight",
+    "float32",
+    "",
+    "probability that there is a particle, on tracks times a factor for the energy that they hide",
+)
+
+# Sums of energies and momenta multiply each candidate by its weight.
+WEIGHTED_CANDIDATES = Collection(
+    CANDIDATES.name, "particles that the model found", (*CANDIDATES.fields, WEIGHT)
+)
+
 SPLIT = Field("split", "string", "", "train, valid or test, by hash of the event's identity")
 
 # A built dataset; a selected one adds SPLIT to EVENT; ``candidates`` are the baseline's.
@@ -266,7 +322,7 @@ DATASET = (TRACKS, CLUSTERS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CAN
 DATASET_OF_HITS = (TRACKS, HITS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CANDIDATES)
 
 # A reconstructed file has EVENT and the model's candidates.
-RECONSTRUCTED = (CANDIDATES,)
+RECONSTRUCTED = (WEIGHTED_CANDIDATES,)
 
 # A training shard: flat lists per event, ready for the loader.
 SHARD = (
@@ -287,6 +343,19 @@ SHARD = (
         "list<float32>",
         "GeV",
         "px, py, pz, energy, row-major [n_elements, 4]; 0 where class is none",
+    ),
+    Field(
+        "share_host",
+        "list<int32>",
+        "",
+        f"elements that a cluster's energy belongs to, row-major [n_elements, {N_SHARES}], or -1",
+    ),
+    Field(
+        "share",
+        "list<float32>",
+        "",
+        f"share of each of these, then of no host, row-major [n_elements, {N_SHARES + 1}]; 0 for"
+        " tracks and where deposits are not known",
     ),
 )
 
