@@ -46,6 +46,7 @@ from particleforge.preprocessing.features import n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shards import _description
 from particleforge.tables.parquet import SHARD_SCHEMA, write_shard
+from particleforge.tables.schema import N_SHARES
 from particleforge.training.loader import _COLUMNS, ShardLoader
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -65,6 +66,8 @@ def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generato
         rng.random(n) < 0.7, rng.integers(1, 1 + len(settings.particle_classes), n), 0
     ).astype(np.int8)
     p4 = (rng.normal(0, 5, (n, 4)) * (target_class > 0)[:, None]).astype(np.float32)
+    share = rng.dirichlet(np.ones(N_SHARES + 1), n) * (element_type == 2)[:, None]
+    hosts = rng.integers(0, np.repeat(lengths, lengths)[:, None], (n, N_SHARES))
     columns = {
         "event_id": pa.array(rng.integers(0, 2**63, n_events).astype(np.uint64)),
         "sample": pa.array(["random"] * n_events),
@@ -74,6 +77,8 @@ def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generato
         "target_class": _lists(target_class, lengths),
         "target_charge": _lists(rng.integers(-1, 2, n).astype(np.int8), lengths),
         "target_p4": _lists(p4, lengths),
+        "share_host": _lists(hosts.astype(np.int32), lengths),
+        "share": _lists(share.astype(np.float32), lengths),
     }
     return pa.table(columns).cast(SHARD_SCHEMA)
 

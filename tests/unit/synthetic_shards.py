@@ -18,6 +18,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import ParticleFlowNetwork
 from particleforge.tables import parquet
+from particleforge.tables.schema import N_SHARES
 
 TRACK = [
     ("pt", "log"),
@@ -103,6 +104,26 @@ def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
     )
 
 
+def random_shares(
+    rng: np.random.Generator, types: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return hosts [n, H] and shares [n, H + 1] of the elements of events of these lengths.
+
+    A cluster gives one to three elements of its event, and the sink, a part; tracks give nothing.
+    """
+    n_elements = np.repeat(lengths, lengths)
+    given = np.arange(N_SHARES) < rng.integers(1, 4, len(types))[:, None]
+    # places that follow each other differ from each other in events of three elements and more
+    host = (rng.integers(0, 1000, len(types))[:, None] + np.arange(N_SHARES)) % n_elements[:, None]
+    given &= (types == 2)[:, None] & (np.arange(N_SHARES) < n_elements[:, None])
+    parts = rng.exponential(1.0, (len(types), N_SHARES + 1))
+    parts[:, :N_SHARES] *= given
+    parts *= (types == 2)[:, None]
+    whole = parts.sum(1, keepdims=True)
+    share = np.divide(parts, whole, out=np.zeros_like(parts), where=whole > 0)
+    return np.where(given, host, -1).astype(np.int32), share.astype(np.float32)
+
+
 def random_network(inputs: ModelInputs, config: ModelConfig, seed: int = 0) -> ParticleFlowNetwork:
     """Return a network whose outputs differ much from element to element, as a trained one's do."""
     torch.manual_seed(seed)
@@ -119,6 +140,7 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
     """Write one shard and return its entry in the manifest."""
     lengths = np.asarray(lengths)
     types, features, classes, charges, p4 = random_elements(rng, int(lengths.sum()))
+    hosts, shares = random_shares(rng, types, lengths)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
 
     def lists(values: np.ndarray, kind: str, per_element: int = 1) -> pa.Array:
@@ -136,6 +158,8 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
             lists(classes, "int8"),
             lists(charges, "int8"),
             lists(p4, "float32", 4),
+            lists(hosts, "int32", N_SHARES),
+            lists(shares, "float32", N_SHARES + 1),
         ],
         schema=parquet.SHARD_SCHEMA,
     )

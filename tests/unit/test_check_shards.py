@@ -83,6 +83,10 @@ VALUES = [
     ({"element_type": set_at(0, 0)}, "element_type: values out of range: 1,"),
     ({"target_class": set_at(2, 99)}, "target_class: values out of range: 1,"),
     ({"target_charge": set_at(2, -2)}, "target_charge: values out of range: 1,"),
+    ({"share": set_at(0, np.nan)}, "share: values not finite: 1, allowed at most 0;"),
+    ({"share": set_at(0, 0.5)}, "share: values out of range: 1, allowed at most 0;"),
+    ({"share_host": set_at(0, -2)}, "share_host: values out of range: 1,"),
+    ({"share_host": set_at(0, 9999)}, "share_host: values out of range: 1,"),
     (
         {"n_elements": lambda n: n + (np.arange(len(n)) == 4)},
         "element_type: lists not as long as n_elements says: 1, allowed at most 0;",

@@ -62,7 +62,7 @@ def members_of(types: pa.Schema) -> list[str]:
 
 def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
     patterns = droppable()
-    assert {"track_links.weight", "particles.element", "targets.n_merged", "candidates.pdg"} <= set(
+    assert {"track_links.weight", "targets.particle", "targets.n_merged", "candidates.pdg"} <= set(
         patterns
     )
     source = write_dataset(
@@ -85,9 +85,8 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
         events = parquet.read_table(tmp_path / "all/selected.parquet")
         found = ak.with_field(events, smeared(events, 1, width=0.03, efficiency=0.98), "candidates")
         types = parquet.RECONSTRUCTED_SCHEMA
-        parquet.write_table(
-            reconstructed, [parquet.to_arrow(found, types)], types, {"sample": "qq"}
-        )
+        described = {"sample": "qq", "presence_threshold": 0.5}
+        parquet.write_table(reconstructed, [parquet.to_arrow(found, types)], types, described)
         pictures.append(
             [
                 picture.data_uri
@@ -110,7 +109,6 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
         pq.read_schema(tmp_path / name / "selected.parquet") for name in ("all", "skimmed")
     )
     assert "track_links" not in after.names
-    assert "cluster_links" not in after.names
     assert [name for name in members_of(before) if name not in patterns] == members_of(after)
     assert after.field("tracks").type.value_type.field("pt").metadata[b"unit"] == b"GeV"
     assert (tmp_path / "skimmed/selected.parquet").stat().st_size < (
@@ -196,11 +194,9 @@ def test_features_are_computed_from_the_members_that_they_are_said_to_need() -> 
     )
 
 
-def test_shipped_detectors_may_drop_the_links() -> None:
+def test_shipped_detectors_may_drop_links_of_tracks() -> None:
     for path in sorted((CONFIG / "detectors").glob("*.yaml")):
         assert yaml.safe_load(path.read_text(encoding="utf-8"))
         SelectSettings.of(
-            run_with("track_links", "cluster_links"),
-            load_detector(CONFIG, path.stem),
-            sample_name="qq",
+            run_with("track_links"), load_detector(CONFIG, path.stem), sample_name="qq"
         )

@@ -32,6 +32,8 @@ def test_round_trip_with_empty_lists(tmp_path):
             "target_class": [[1], [], [0, 2]],
             "target_charge": [[1], [], [0, 0]],
             "target_p4": [[1.0, 2, 3, 4], [], [0.0] * 8],
+            "share_host": [[-1] * 4, [], [-1] * 4 + [0, 1, -1, -1]],
+            "share": [[0.0] * 5, [], [0.0] * 5 + [0.5, 0.25, 0.0, 0.0, 0.25]],
         }
     )
     path = tmp_path / "shard.parquet"

@@ -34,6 +34,7 @@ from particleforge.tables import parquet, schema
 log = logging.getLogger(__name__)
 
 _AGAIN = "write the shards again (delete the manifest, then run again)"
+_WHOLE_TOLERANCE = 1e-3  # of the sum of a cluster's shares
 _P4 = 4
 
 
@@ -183,6 +184,7 @@ def _judge_content(
         if any(short.values()):
             continue
         values, features, p4 = _arrays(block, width)
+        _judge_shares(wrong, counts, block)
         kinds = _kinds(described)
         columns = {
             f"{kind}.{f['name']}": features[values["element_type"] == 1 + i, j]
@@ -218,6 +220,22 @@ def _arrays(
     features = block["features"].combine_chunks().flatten().to_numpy().reshape(-1, width)
     p4 = block["target_p4"].combine_chunks().flatten().to_numpy().reshape(-1, _P4)
     return values, features, p4
+
+
+def _judge_shares(wrong: dict[tuple[str, str], int], counts: NDArray[Any], block: pa.Table) -> None:
+    """Count hosts that are no elements of their event, and shares that are no parts of a whole."""
+    host, share = (
+        block[name].combine_chunks().flatten().to_numpy() for name in ("share_host", "share")
+    )
+    n_elements = np.repeat(counts, counts * schema.N_SHARES)
+    total = share.reshape(-1, schema.N_SHARES + 1).sum(axis=1)
+    whole = (abs(total - 1) < _WHOLE_TOLERANCE) | (total == 0)
+    _count(wrong, "values not finite:", {"share": int(np.sum(~np.isfinite(share)))})
+    outside = {
+        "share_host": int(np.sum((host < -1) | (host >= n_elements))),
+        "share": int(np.sum((share < 0) | (share > 1))) + int(np.sum(~whole)),
+    }
+    _count(wrong, "values out of range:", outside)
 
 
 def _judge_values(
@@ -260,6 +278,8 @@ def _lengths(block: pa.Table, counts: NDArray[Any], width: int) -> dict[str, int
         "target_class": 1,
         "target_charge": 1,
         "target_p4": _P4,
+        "share_host": schema.N_SHARES,
+        "share": schema.N_SHARES + 1,
     }
     lengths = {
         column: np.diff(block[column].combine_chunks().offsets.to_numpy()) for column in per_element

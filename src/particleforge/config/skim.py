@@ -16,11 +16,12 @@ from particleforge.tables import schema
 _P4 = ("px", "py", "pz", "energy")
 _PARTICLE = (*_P4, "charge", "class_id")
 _VALIDATED = {
-    "tracks": ("pt",),
-    "particles": (*_PARTICLE, "pdg", "fate"),
+    "tracks": ("p",),
+    "particles": (*_PARTICLE, "pdg", "fate", "element", "deposited_energy"),
     "targets": _PARTICLE,
     "candidates": _PARTICLE,
 }
+_SHARED = {"particles": ("fate", "element"), "cluster_links": ("cluster", "particle", "energy")}
 _DRAWN = {"tracks": ("eta", "phi", "p"), "clusters": ("eta", "phi", "energy")}
 
 
@@ -90,7 +91,11 @@ def _needed(
         ]
     if kind == "hit":
         needed["every stage, to tell hits from clusters,"] = [f"clusters.{schema.TELLS_HITS}"]
-    for reader, members_of in (("validate_model", _VALIDATED), ("build_report", _DRAWN)):
+    for reader, members_of in (
+        ("validate_model", _VALIDATED),
+        ("build_report", _DRAWN),
+        ("write_shards", _SHARED),
+    ):
         needed[reader] = [
             f"{collection}.{member}"
             for collection, members in members_of.items()

@@ -26,7 +26,7 @@ def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | No
         lines.append("no clusters: neutral particles find no element")
     if not chosen.hits:
         lines.append(
-            "no calorimeter hits: n_hits, widths and depth of clusters are 0;"
+            "no calorimeter hits: n_hits, widths, shape and depth of clusters are 0;"
             " dataset.calorimeter_elements: hits is not possible"
         )
     elif not chosen.hit_links and chosen.hit_sim_links:

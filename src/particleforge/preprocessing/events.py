@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import ShardSettings
 from particleforge.errors import UserError
+from particleforge.preprocessing.energy_shares import energy_shares
 from particleforge.preprocessing.features import (
     ElementFeatures,
     check_elements,
@@ -49,6 +50,7 @@ def shard_events(events: ak.Array, settings: ShardSettings, sample: str, source:
         "target_class": _lists(targets["class_id"], counts),
         "target_charge": _lists(np.sign(targets["charge"]), counts),
         "target_p4": _lists(_four_momentum(targets), counts),
+        **{name: _lists(values, counts) for name, values in energy_shares(events).items()},
     }
     return pa.table(columns).cast(SHARD_SCHEMA)
 

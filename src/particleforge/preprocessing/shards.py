@@ -38,7 +38,7 @@ from particleforge.tables.parquet import iter_events, read_metadata, write_shard
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 64 * 2**20
-_COLUMNS = ("event_id", "split", "tracks", "clusters", "targets")
+_COLUMNS = ("event_id", "split", "tracks", "clusters", "targets", "particles", "cluster_links")
 
 
 def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: Path) -> None:

@@ -39,7 +39,7 @@ from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.model.loss import Batch
 from particleforge.seeds import generator_of
 from particleforge.tables.parquet import iter_tables, read_metadata
-from particleforge.tables.schema import ELEMENT_TYPES
+from particleforge.tables.schema import ELEMENT_TYPES, N_SHARES
 from particleforge.training.plan import (
     Indices,
     PlannedBatch,
@@ -49,8 +49,13 @@ from particleforge.training.plan import (
 )
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
-# all others are stored as int8 and become int64 in a batch
-_TYPES = {"features": torch.float32, "target_p4": torch.float32}
+# all others are stored as int8; integers become int64 in a batch
+_TYPES = {
+    "features": torch.float32,
+    "target_p4": torch.float32,
+    "share": torch.float32,
+    "share_host": torch.int32,
+}
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 
@@ -73,7 +78,12 @@ class Window:
         memory: dict[str, Tensor] | None = None,
     ) -> None:
         self._parts = [len(micro_batches) for micro_batches in batches]
-        self._width = {"features": inputs.n_features, "target_p4": 4}
+        self._width = {
+            "features": inputs.n_features,
+            "target_p4": 4,
+            "share_host": N_SHARES,
+            "share": N_SHARES + 1,
+        }
         self._inputs = inputs
         flat = [events for micro_batches in batches for events in micro_batches]
         self._events = [len(events) for events in flat]
@@ -184,7 +194,7 @@ class Window:
             part = self._columns[name][start : start + shape[0] * shape[1]].view(
                 *shape, *self._trailing(name)
             )
-            return part.clone() if name in _TYPES else part.long()
+            return part.clone() if part.dtype == torch.float32 else part.long()
 
         return Batch(**{name: cut(name) for name in _COLUMNS})
 
