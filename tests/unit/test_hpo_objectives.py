@@ -18,6 +18,7 @@ from particleforge.hpo.objectives import (
     with_costs,
 )
 from particleforge.hpo.trials import SearchTrial
+from particleforge.model.surroundings import N_SURROUNDINGS
 
 from .hpo_fixtures import make_settings
 from .synthetic_shards import N_FEATURES, write_synthetic
@@ -48,11 +49,14 @@ def by_hand(model: ModelConfig, n: int, n_classes: int) -> float:
     written out.
     """
     w, hidden = model.width, round(model.feedforward_factor * model.width)
-    encoder = 2 * (N_FEATURES + 1) * w
+    encoder = 2 * (N_FEATURES + 1 + N_SURROUNDINGS) * w
+    surroundings = 3 * n * 2  # sums of two energies at three scales
     # query, key, value; output; feed-forward; scores and their use
     layer = w * 3 * w + w * w + 2 * w * hidden + 2 * n * w
-    heads = 2 * w * w + w * (1 + n_classes + 3) + w * 5
-    return 2 * n * (encoder + model.n_layers * layer + heads) / 1e9
+    # query and key of 32; sink; pair terms of cluster and host; scores; four-vectors received
+    shares = w * (32 + 32 + 1 + 6 + 6) + 32 * n + n * 4
+    heads = 3 * w + 2 * w * w + w * (1 + n_classes + 3) + w * 4 + w
+    return 2 * n * (encoder + surroundings + model.n_layers * layer + shares + heads) / 1e9
 
 
 @pytest.mark.parametrize(("width", "n_layers", "factor"), [(16, 1, 2.0), (32, 3, 4.0)])

@@ -22,7 +22,7 @@ from particleforge.model.network import ParticleFlowNetwork
 from particleforge.model.windows import from_windows, into_windows, with_neighbours
 
 from .synthetic_shards import write_synthetic
-from .test_model import TOLERANCE, decoded, make_batch
+from .test_model import TOLERANCE, decoded, make_batch, reordered
 
 LINEAR = ("windowed_attention", "gnn_lsh")
 SMALL = {
@@ -95,7 +95,7 @@ def test_event_depends_on_neither_padding_nor_batch_mates(
 def test_order_of_elements_permutes_the_output(decoder: Decoder, n: int, seed: int) -> None:
     batch = make_batch([n], seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(n))
-    permuted = decoded(decoder, Batch(*(column[:, order] for column in batch)))
+    permuted = decoded(decoder, reordered(batch, order))
     for one, other in zip(decoded(decoder, batch), permuted, strict=True):
         assert (one[:, order] - other).abs().amax() <= TOLERANCE
 
@@ -107,9 +107,7 @@ def test_order_does_not_matter_for_elements_in_one_place(decoder: Decoder) -> No
     same_place = batch.features.scatter(-1, columns, torch.tensor([0.3, 0.6, 0.8]).expand(1, 50, 3))
     order = torch.from_numpy(np.random.default_rng(1).permutation(50))
     straight = decoded(decoder, batch._replace(features=same_place))
-    permuted = decoded(
-        decoder, Batch(*(column[:, order] for column in batch._replace(features=same_place)))
-    )
+    permuted = decoded(decoder, reordered(batch._replace(features=same_place), order))
     for one, other in zip(straight, permuted, strict=True):
         assert (one[:, order] - other).abs().amax() <= TOLERANCE
 
@@ -162,14 +160,11 @@ def test_checkpointing_stores_less(inputs: ModelInputs) -> None:
 
 
 def flops(network: ParticleFlowNetwork, n: int) -> int:
-    """Return the floating-point operations of the layers, forward and backward."""
+    """Return the floating-point operations of the whole network, forward and backward."""
     batch = make_batch([n])
-    shared = network.share(batch.features, batch.element_type)
-    x = network.encoder(batch.features, batch.element_type)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        for block in network.blocks:
-            x = block(x, shared)
-        x.sum().backward()
+        outputs = network(batch.features, batch.element_type)
+        sum(output.sum() for output in outputs if output.requires_grad).backward()
     return counter.get_total_flops()
 
 
@@ -193,8 +188,10 @@ def test_one_window_is_full_attention(inputs: ModelInputs, local: bool) -> None:
     batch = make_batch([40, 3, 0, 63])
     real = batch.element_type > 0
     with torch.no_grad():
-        for one, other in zip(windowed(*batch[:2]), full(*batch[:2]), strict=True):
-            assert torch.allclose(one[real], other[real], atol=1e-5)
+        found, expected = windowed(*batch[:2]), full(*batch[:2])
+    for name in ("presence", "classes", "charge", "momentum", "mass"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert torch.allclose(one[real], other[real], atol=1e-5)
 
 
 def test_windows_reach_no_farther_than_their_neighbours(inputs: ModelInputs) -> None:
@@ -272,13 +269,13 @@ def test_attention_to_more_keys_than_queries_is_the_same_in_bfloat16() -> None:
 @pytest.mark.parametrize("backbone", LINEAR)
 def test_export_says_the_same_at_any_length(inputs: ModelInputs, backbone: str) -> None:
     decoder = Decoder(network_of(inputs, backbone, n_layers=2))
-    session = make_session(convert(decoder, 20, {}))
+    session = make_session(convert(decoder, 20, 0.5, {}))
     for lengths in ([0], [1], [7], [8], [3, 0, 65], [300]):
         batch = make_batch(lengths, seed=3)
         feed = {"features": batch.features.numpy(), "element_type": batch.element_type.numpy()}
         scores, p4 = session.run(["class_scores", "p4"], feed)
         with torch.no_grad():
-            expected, _, expected_p4 = decoder(batch.features, batch.element_type)
+            expected, _, expected_p4, _ = decoder(batch.features, batch.element_type)
         assert scores.shape == expected.shape
         assert np.allclose(scores, expected, atol=TOLERANCE)
         assert np.allclose(p4, expected_p4, rtol=1e-4, atol=1e-4)

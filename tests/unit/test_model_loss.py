@@ -19,6 +19,7 @@ from particleforge.model.loss import (
 )
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections
 from particleforge.model.network import Outputs, ParticleFlowNetwork
+from particleforge.tables.schema import N_SHARES
 
 from .synthetic_shards import write_synthetic
 from .test_model import make_batch
@@ -26,6 +27,7 @@ from .test_model import make_batch
 SMALL = {"width": 16, "n_layers": 1, "n_heads": 2}
 EVERYTHING = LossConfig(
     event=0.7,
+    regions=0.4,
     uncertainty=0.5,
     presence_focal_gamma=2.0,
     classification_focal_gamma=0.5,
@@ -59,6 +61,12 @@ def term(
     return loss_sums(outputs, batch, network.host_columns, config)[TERMS.index(name)]
 
 
+def weighed(batch: Batch, of_correction: torch.Tensor) -> torch.Tensor:
+    """Return the sum over particles: corrections averaged with twice the weight for pT, sqrt(E)."""
+    weight = batch.target_p4[..., 3].clamp(min=0.1).sqrt() * (batch.target_class > 0)
+    return ((of_correction.sum(-1) + of_correction[..., 0]) / 5 * weight).sum()
+
+
 def test_default_forms_are_those_of_torch(network: ParticleFlowNetwork) -> None:
     batch = make_batch([30, 4], padding=3)
     outputs = network(*batch[:2])
@@ -76,11 +84,9 @@ def test_default_forms_are_those_of_torch(network: ParticleFlowNetwork) -> None:
         "charge": functional.cross_entropy(
             outputs.charge[particle], batch.target_charge[particle] + 1, reduction="sum"
         ),
-        "momentum": (
-            functional.huber_loss(
-                outputs.momentum[particle][:, :5], target[particle], reduction="sum"
-            )
-            / 5
+        "momentum": weighed(
+            batch,
+            functional.huber_loss(outputs.momentum[..., :N_CORRECTIONS], target, reduction="none"),
         ),
     }
     for config in (JUDGED, LossConfig()):
@@ -118,11 +124,22 @@ def test_forms_of_regression(network: ParticleFlowNetwork) -> None:
     target = to_corrections(
         batch.target_p4, host_momentum(batch.features, network.host_columns[batch.element_type])
     )
-    difference = (outputs.momentum[..., :5] - target)[batch.target_class > 0]
+    expected = weighed(batch, (outputs.momentum[..., :N_CORRECTIONS] - target).abs()).item()
     found = term("momentum", outputs, batch, network, LossConfig(momentum_form="absolute"))
-    assert found.item() == pytest.approx(difference.abs().sum().item() / 5, rel=1e-5)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
     found = term("momentum", outputs, batch, network, LossConfig(huber_delta=1e-3))
-    assert found.item() == pytest.approx(1e-3 * difference.abs().sum().item() / 5, rel=0.02)
+    assert found.item() == pytest.approx(1e-3 * expected, rel=0.02)
+
+
+def batch_of(
+    features: torch.Tensor, types: torch.Tensor, classes: torch.Tensor, p4: torch.Tensor
+) -> Batch:
+    """Return a batch without charges whose shares are not known."""
+    hosts, shares = (
+        torch.full((*types.shape, N_SHARES), -1),
+        torch.zeros(*types.shape, N_SHARES + 1),
+    )
+    return Batch(features, types, classes, torch.zeros_like(classes), p4, hosts, shares)
 
 
 def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
@@ -139,24 +156,75 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
     p4 = torch.zeros(2, 3, 4)
     p4[0, 0], p4[0, 1] = torch.tensor([10.0, 0, 0, 10]), torch.tensor([0.0, 10, 0, 10])
     classes = torch.tensor([[1, 1, 0], [0, 0, 0]])
-    batch = Batch(features, types, classes, torch.zeros_like(classes), p4)
+    batch = batch_of(features, types, classes, p4)
     presence = torch.tensor([[50.0, -50, 50], [50, 50, 50]], requires_grad=True)
     zeros = torch.zeros(2, 3, N_CORRECTIONS)
-    outputs = Outputs(presence, torch.zeros(2, 3, 3), torch.zeros(2, 3, 3), zeros)
+    outputs = network(features, types)._replace(
+        presence=presence, momentum=zeros, mass=torch.zeros(2, 3), log_hidden=torch.zeros(2, 3)
+    )
     missing = 10 / 21**0.5
     value = term("event", outputs, batch, network)
     assert value.item() == pytest.approx(2 * (missing - 0.5) / 4, rel=1e-5)
-    assert counts(batch).tolist() == [2, 2, 1]
-    assert denominators(counts(batch)).tolist() == [2, 2, 2, 2, 1, 2]
-    assert not torch.autograd.grad(value, presence)[0].any(), (
-        "no part of what is minimised by default"
-    )
+    weight = 2 * 10**0.5
+    numbers = counts(batch, network.host_columns)
+    assert numbers.tolist() == pytest.approx([2, 2, 1, weight, 0])
+    assert denominators(numbers).tolist() == pytest.approx([2, 2, 2, weight, 1, 1, 2, 1])
+    unused = LossConfig(event=0.0, regions=0.0)
+    value = term("event", outputs, batch, network, unused)
+    assert not torch.autograd.grad(value, presence)[0].any(), "nothing is computed without weight"
     halfway = outputs._replace(presence=torch.zeros(2, 3, requires_grad=True))
     term("event", halfway, batch, network, LossConfig(event=1.0)).backward()
     gradient = halfway.presence.grad
     assert (gradient[0, :2] < 0).all(), "both particles are to be found"
     assert not gradient[0, 2]
     assert not gradient[1].any()
+
+
+def test_regions_see_what_is_missing_in_them_only(network: ParticleFlowNetwork) -> None:
+    """Three particles: two together, of 30 and 10 GeV, and one opposite of 40 GeV, not found.
+
+    Regions around the first two miss nothing, the third one misses half of the energy's weight.
+    """
+    types = torch.tensor([[1, 1, 1, 0]])
+    features = torch.zeros(1, 4, network.inputs.n_features)
+    features[0, 0, :5] = torch.tensor([30.0, 0, 0, 1, 30])  # pt, eta, sin phi, cos phi, p
+    features[0, 1, :5] = torch.tensor([10.0, 0, 0, 1, 10])
+    features[0, 2, :5] = torch.tensor([40.0, 0, 0, -1, 40])
+    p4 = torch.zeros(1, 4, 4)
+    p4[0, :3, 0] = torch.tensor([30.0, 10, -40])
+    p4[0, :3, 3] = torch.tensor([30.0, 10, 40])
+    batch = batch_of(features, types, torch.tensor([[1, 1, 1, 0]]), p4)
+    presence = torch.tensor([[50.0, 50, -50, 50]], requires_grad=True)
+    outputs = network(features, types)._replace(
+        presence=presence,
+        momentum=torch.zeros(1, 4, N_CORRECTIONS),
+        mass=torch.zeros(1, 4),
+        log_hidden=torch.zeros(1, 4),
+    )
+    value = term("regions", outputs, batch, network)
+    missing = 40 / 41**0.5  # of px and of E
+    assert value.item() == pytest.approx(0.5 * 2 * (missing - 0.5) / 4, rel=1e-4)
+    halfway = outputs._replace(presence=torch.zeros(1, 4, requires_grad=True))
+    term("regions", halfway, batch, network, LossConfig(regions=1.0)).backward()
+    gradient = halfway.presence.grad[0]
+    assert (gradient[:3] < 0).all(), "all are to be found"
+    assert not gradient[3]
+
+
+@pytest.mark.parametrize("name", ["event", "regions"])
+def test_sums_leave_the_momenta_of_tracks_alone(network: ParticleFlowNetwork, name: str) -> None:
+    """What a track hides is a factor in sums, which they train in place of its momentum."""
+    batch = make_batch([20])
+    outputs = network(*batch[:2])
+    momentum = outputs.momentum.detach().requires_grad_()
+    hidden = torch.zeros_like(outputs.log_hidden, requires_grad=True)
+    config = LossConfig(event=1.0, regions=1.0)
+    outputs = outputs._replace(momentum=momentum, log_hidden=hidden)
+    term(name, outputs, batch, network, config).backward()
+    is_track = batch.element_type == 1
+    assert not momentum.grad[is_track].any()
+    assert momentum.grad[batch.element_type == 2].any()
+    assert (hidden.grad[is_track] != 0).all()
 
 
 def test_empty_padding_gives_the_event_term_no_gradient(network: ParticleFlowNetwork) -> None:
@@ -195,16 +263,18 @@ def test_uncertainty_is_learnt_where_the_error_is(network: ParticleFlowNetwork) 
 
     def gradient(log_sigma: torch.Tensor, beta: float) -> torch.Tensor:
         momentum = torch.cat((target + error, log_sigma), -1).detach().requires_grad_()
-        outputs = Outputs(
-            torch.zeros(1, 20), torch.zeros(1, 20, 3), torch.zeros(1, 20, 3), momentum
-        )
+        outputs = network(*batch[:2])._replace(momentum=momentum)
         term("uncertainty", outputs, batch, network, LossConfig(uncertainty_beta=beta)).backward()
         return momentum.grad[particle]
 
-    assert gradient(error.log(), 0.0)[:, 5:].abs().max() < 1e-5
-    assert (gradient(error.log() - 1, 0.0)[:, 5:] < -0.1).all()
-    assert (gradient(error.log() + 1, 0.0)[:, 5:] > 0.1).all()
-    assert torch.allclose(gradient(error.log() + 1, 1.0)[:, :5], error[particle] / 5, rtol=1e-4)
+    assert gradient(error.log(), 0.0)[:, N_CORRECTIONS:].abs().max() < 1e-5
+    assert (gradient(error.log() - 1, 0.0)[:, N_CORRECTIONS:] < -0.1).all()
+    assert (gradient(error.log() + 1, 0.0)[:, N_CORRECTIONS:] > 0.1).all()
+    assert torch.allclose(
+        gradient(error.log() + 1, 1.0)[:, :N_CORRECTIONS],
+        error[particle] / N_CORRECTIONS,
+        rtol=1e-4,
+    )
 
 
 def test_networks_without_uncertainty_have_no_such_term(inputs: ModelInputs) -> None:
@@ -226,7 +296,7 @@ def test_uncertainty_changes_no_decoded_momentum(network: ParticleFlowNetwork) -
 
 
 def test_what_is_judged_has_the_default_weights_and_forms() -> None:
-    changed = {"uncertainty": 0.0, "uncertainty_beta": 0.0}  # the default network has no such term
+    changed = {"uncertainty": 0.0, "uncertainty_beta": 0.0, "shares": 0.0}
     assert JUDGED.model_dump() == LossConfig().model_dump() | changed
 
 
@@ -236,7 +306,8 @@ def test_loss_and_gradient_do_not_depend_on_packing(
 ) -> None:
     lengths = [7, 0, 19, 1, 12]
     whole = make_batch(lengths)
-    divisor, weights = denominators(counts(whole)).float(), term_weights(config)
+    divisor = denominators(counts(whole, network.host_columns)).float()
+    weights = term_weights(config)
 
     def gradients(parts: list[Batch]) -> tuple[float, torch.Tensor]:
         network.zero_grad()

@@ -353,7 +353,7 @@ def test_training_learns_and_ends_at_the_rung_on_the_same_schedule(
     manifest: Path, tmp_path: Path
 ) -> None:
     settings = settings_of(
-        max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=1e-2
+        max_steps=60, valid_every_steps=20, checkpoint_every_steps=50, learning_rate=5e-3
     )
     whole = trainer_of(manifest, tmp_path / "whole", settings, 60)
     rung = trainer_of(manifest, tmp_path / "rung", settings, 20)

@@ -32,9 +32,12 @@ class LossConfig(Block):
         2.0, ge=0, description="loss of the momentum corrections, elements with a particle only"
     )
     event: float = Field(
-        0.0,
+        1.0,
         ge=0,
         description="Huber loss of each event's visible px, py, pz, E in units of sqrt(E GeV)",
+    )
+    regions: float = Field(
+        1.0, ge=0, description="the same of jet-sized regions around the most energetic particles"
     )
     uncertainty: float = Field(
         1.0,
@@ -42,6 +45,11 @@ class LossConfig(Block):
         description=(
             "negative log likelihood of the corrections, with model.momentum_uncertainty only"
         ),
+    )
+    shares: float = Field(
+        1.0,
+        ge=0,
+        description="divergence of each cluster's shares of energy from the true ones",
     )
     presence_focal_gamma: float = Field(
         0.0,

@@ -2,11 +2,14 @@
 
 Inputs -> outputs: ``network.Outputs`` with raw features and element types -> class scores [B, N, 1
 + C] (probabilities, column 0 is "none"), charge int64 [B, N] in units of e, four-momentum [B, N, 4]
-= px, py, pz, energy in GeV.
+= px, py, pz, energy in GeV, weight [B, N].
 
 The score of class k is P(particle) P(k | particle). A particle's charge follows its class: 0 where
-the most probable class is neutral, else the more probable of -1 and +1. Padding gives scores (1, 0,
-...), charge 0, momentum 0.
+the most probable class is neutral, else the more probable of -1 and +1. The four-momentum is that
+of the particle if there is one; the weight is the probability that there is, and of a track's
+particle that times a factor for the energy that its clusters hide (``network.weights``). A sum over
+elements multiplies the two, which gives its expected value. Padding gives scores (1, 0, ...),
+charge 0, momentum 0, weight 0.
 """
 
 import torch
@@ -14,7 +17,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_p4
-from particleforge.model.network import Outputs, ParticleFlowNetwork
+from particleforge.model.network import Outputs, ParticleFlowNetwork, weights
 from particleforge.tables.schema import PADDING
 
 
@@ -30,8 +33,8 @@ class Decoder(nn.Module):
             "is_charged", torch.tensor([bool(c["charged"]) for c in network.inputs.classes[1:]])
         )
 
-    def forward(self, features: Tensor, element_type: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return class scores, charge and four-momentum; see the module's docstring.
+    def forward(self, features: Tensor, element_type: Tensor) -> tuple[Tensor, ...]:
+        """Return class scores, charge, four-momentum and weight; see the module's docstring.
 
         One element of padding is appended and its answer dropped: an event without elements would
         otherwise give tensors of zero size inside, which onnxruntime cannot reshape.
@@ -48,6 +51,9 @@ class Decoder(nn.Module):
         charge = torch.where(charged, torch.where(positive > negative, 1, -1), 0)
         host = host_momentum(features, self.network.host_columns[element_type])
         p4 = torch.where(
-            real.unsqueeze(-1), to_p4(outputs.momentum[..., :N_CORRECTIONS].float(), host), 0.0
+            real.unsqueeze(-1),
+            to_p4(outputs.momentum[..., :N_CORRECTIONS].float(), host, outputs.mass),
+            0.0,
         )
-        return scores[:, :-1], charge[:, :-1], p4[:, :-1]
+        weight = weights(outputs) * real
+        return scores[:, :-1], charge[:, :-1], p4[:, :-1], weight[:, :-1]

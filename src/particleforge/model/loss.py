@@ -1,7 +1,7 @@
 """The loss: what the outputs miss of the targets, summed so that all ranks can normalise it.
 
-Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of six terms and, from the batch
-alone, the counts they are divided by.
+Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of eight terms and, from the
+batch alone, the counts they are divided by.
 
 Terms, with their forms of ``training.loss``:
 
@@ -9,12 +9,14 @@ Terms, with their forms of ``training.loss``:
   arXiv:1708.02002, eq. 4);
 * classification, charge: cross-entropy over elements that host a particle, of the class in the
   focal form if so configured;
-* momentum: Huber loss (Huber, Ann. Math. Stat. 35 (1964) 73) or absolute difference of the five
-  scaled corrections, averaged;
+* momentum: Huber loss (Huber, Ann. Math. Stat. 35 (1964) 73) or absolute difference of the four
+  scaled corrections, averaged with twice the weight for pT, weighted with sqrt(E) of the particle;
 * event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates weighted
   with their presence, less the particles, in units of sqrt(E GeV), as calorimeters resolve a sum;
   px and py are the missing transverse momentum;
-* uncertainty: the Gaussian's negative log likelihood of the five corrections, averaged, with the
+* regions: the same of regions the size of a jet, around the event's most energetic particles:
+  elements count with a Gaussian of their angular distance, regions with the energy of their centre;
+* uncertainty: the Gaussian's negative log likelihood of the four corrections, averaged, with the
   beta of Seitzer et al. (arXiv:2203.09168), which gives badly predicted particles their pull on the
   mean back; 0 for networks that predict no uncertainty.
 
@@ -32,14 +34,24 @@ from torch import Tensor
 
 from particleforge.config.training import LossConfig
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections, to_p4
-from particleforge.model.network import Outputs
-from particleforge.tables.schema import NONE_CLASS, PADDING
+from particleforge.model.network import Outputs, weights
+from particleforge.model.windows import distances, gaussian
+from particleforge.tables.schema import ELEMENT_TYPES, NONE_CLASS, PADDING
 
-TERMS = ("presence", "classification", "charge", "momentum", "event", "uncertainty")
-N_COUNTS = 3
-JUDGED = LossConfig(uncertainty=0.0, uncertainty_beta=0.0)
+TERMS = (
+    *("presence", "classification", "charge", "momentum"),
+    *("event", "regions", "uncertainty", "shares"),
+)
+COUNTS = ("elements", "particles", "filled_events", "particle_weight", "cluster_weight")
+JUDGED = LossConfig(uncertainty=0.0, uncertainty_beta=0.0, shares=0.0)
 _IGNORED = -100  # target that cross_entropy leaves out
 _LOG_SIGMA_MAX = 7.0
+_WEIGHED_GEV_MIN = 0.1
+_PARTS = (0.4, 0.2, 0.2, 0.2)  # energies are what is hard: pT counts twice
+_SMALLEST_SHARE = 1e-9
+_N_REGIONS = 16
+_TRACK = 1 + ELEMENT_TYPES.index("track")
+_REGION_WIDTH = 0.3  # standard deviation of the angular distance
 
 
 class Batch(NamedTuple):
@@ -50,46 +62,75 @@ class Batch(NamedTuple):
     target_class: Tensor  # int64 [B, N]
     target_charge: Tensor  # int64 [B, N]
     target_p4: Tensor  # float32 [B, N, 4] in GeV
+    share_host: Tensor  # int64 [B, N, H], elements that a cluster's energy belongs to, -1 for none
+    share: Tensor  # float32 [B, N, H + 1], of these, and of no host; all 0 where it is not known
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device."""
         return type(self)(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def counts(batch: Batch) -> Tensor:
-    """Return the numbers of real elements, particles, events with any: float64 [N_COUNTS]."""
+def counts(batch: Batch, host_columns: Tensor) -> Tensor:
+    """Return the sums over the batch that terms are divided by, the ``COUNTS``, float64 [5].
+
+    Real elements, particles, events that have elements, and the weights of particles and of
+    clusters whose shares are known.
+    """
     real = batch.element_type != PADDING
     particles = real & (batch.target_class != NONE_CLASS)
-    return torch.stack((real.sum(), particles.sum(), real.any(-1).sum())).double()
+    energy = _energy(batch, host_columns)
+    weights = _weights(batch.target_p4[..., 3], particles), _weights(energy, _known(batch))
+    sums = real.sum(), particles.sum(), real.any(-1).sum(), *(w.double().sum() for w in weights)
+    return torch.stack([value.double() for value in sums])
+
+
+def _energy(batch: Batch, host_columns: Tensor) -> Tensor:
+    return host_momentum(batch.features, host_columns[batch.element_type])[1]
+
+
+def _known(batch: Batch) -> Tensor:
+    return batch.share.sum(-1) > 0
+
+
+def _weights(energy: Tensor, where: Tensor) -> Tensor:
+    """Return sqrt(E) where it counts, as errors of calorimeters grow, so that sums are right."""
+    return energy.clamp(min=_WEIGHED_GEV_MIN).sqrt() * where
 
 
 def loss_sums(
     outputs: Outputs, batch: Batch, host_columns: Tensor, config: LossConfig = JUDGED
 ) -> Tensor:
-    """Return the sums of the ``TERMS`` over the batch, float32 [6].
+    """Return the sums of the ``TERMS`` over the batch, float32 [8].
 
     ``host_columns`` as in the network.
 
-    Gradients of the event term are computed only where ``config`` gives it a weight.
+    Gradients of the sums over elements are computed only where ``config`` gives them a weight.
     """
     real = batch.element_type != PADDING
     particle = real & (batch.target_class != NONE_CLASS)
     host = host_momentum(batch.features, host_columns[batch.element_type])
     target = torch.where(particle.unsqueeze(-1), to_corrections(batch.target_p4, host), 0.0)
     corrections, log_sigma = outputs.momentum.float().tensor_split([N_CORRECTIONS], -1)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and config.event > 0):
-        event = _event(
-            outputs.presence.float(), to_p4(corrections, host), batch.target_p4, real, particle
-        )
+    weight = _weights(batch.target_p4[..., 3], particle)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and config.event + config.regions > 0):
+        # tracks keep their momentum from sums: these would give them the energy of what they hide
+        is_track = (batch.element_type == _TRACK).unsqueeze(-1)
+        p4 = to_p4(torch.where(is_track, corrections.detach(), corrections), host, outputs.mass)
+        found = torch.where(real.unsqueeze(-1), p4, 0.0) * weights(outputs).unsqueeze(-1)
+        expected = torch.where(particle.unsqueeze(-1), batch.target_p4, 0.0)
+        event = _missed(found.sum(1), expected.sum(1)).sum()
+        regions = _regions(found, expected, torch.stack(host[2:], -1))
     terms = (
         _presence(outputs.presence.float(), particle, real, config.presence_focal_gamma),
         _cross_entropy(
             outputs.classes, batch.target_class - 1, particle, config.classification_focal_gamma
         ),
         _cross_entropy(outputs.charge, batch.target_charge.clamp(-1, 1) + 1, particle),
-        (_regression(corrections, target, config).mean(-1) * particle).sum(),
+        (_regression(corrections, target, config) @ corrections.new_tensor(_PARTS) * weight).sum(),
         event,
+        regions,
         (_likelihood(corrections, log_sigma, target, config.uncertainty_beta) * particle).sum(),
+        (_divergence(outputs, batch) * _weights(host[1], _known(batch))).sum(),
     )
     return torch.stack(terms)
 
@@ -126,18 +167,44 @@ def _regression(found: Tensor, target: Tensor, config: LossConfig) -> Tensor:
     return functional.huber_loss(found, target, reduction="none", delta=config.huber_delta)
 
 
-def _event(
-    presence: Tensor, p4: Tensor, target_p4: Tensor, real: Tensor, particle: Tensor
-) -> Tensor:
-    """Return the event term's sum over events; those without elements give 0."""
-    found = (torch.where(real.unsqueeze(-1), p4, 0.0) * presence.sigmoid().unsqueeze(-1)).sum(1)
-    target = torch.where(particle.unsqueeze(-1), target_p4, 0.0).sum(1)
-    resolution = (target[:, 3:].clamp(min=0) + 1).sqrt()
-    return (
-        functional.huber_loss(found / resolution, target / resolution, reduction="none")
-        .mean(-1)
-        .sum()
-    )
+def _missed(found: Tensor, expected: Tensor) -> Tensor:
+    """Return the Huber loss of sums [..., 4] in units of sqrt(E GeV), averaged [...]."""
+    resolution = (expected[..., 3:].clamp(min=0) + 1).sqrt()
+    each = functional.huber_loss(found / resolution, expected / resolution, reduction="none")
+    return each.mean(-1)
+
+
+def _regions(found: Tensor, expected: Tensor, position: Tensor) -> Tensor:
+    """Return the sum over events of what their regions miss, each event of weight 1.
+
+    ``found``, ``expected``: four-momenta [B, N, 4]; ``position``: eta, sin and cos of phi of the
+    elements [B, N, 3]. An element's candidate and its particle are in a region alike.
+    """
+    energy = expected[..., 3].clamp(min=0)
+    of_centre, centre = energy.topk(min(_N_REGIONS, energy.shape[1]))
+    centres = position.gather(1, centre.unsqueeze(-1).expand(-1, -1, 3))
+    inside = gaussian(distances(centres, position).square(), _REGION_WIDTH)
+    missed = _missed(inside @ found, inside @ expected)
+    weight = of_centre / of_centre.sum(-1, keepdim=True).clamp(min=_WEIGHED_GEV_MIN)
+    return (missed * weight).sum()
+
+
+def _divergence(outputs: Outputs, batch: Batch) -> Tensor:
+    """Return the Kullback-Leibler divergence of the shares from the true ones [B, N].
+
+    What belongs to hosts out of reach is a part of the sink.
+    """
+    n_reached = outputs.log_share.shape[-1] - 1
+    host, true = batch.share_host, batch.share
+    place = outputs.place.gather(-1, host.clamp(min=0).flatten(1)).view_as(host)
+    place = place - outputs.first.unsqueeze(-1)
+    within = (host >= 0) & (place >= 0) & (place < n_reached)
+    given = true[..., :-1] * within
+    sink = true.sum(-1, keepdim=True) - given.sum(-1, keepdim=True)
+    true = torch.cat((given, sink), -1)
+    found = outputs.log_share.gather(-1, place.clamp(0, n_reached - 1))
+    found = torch.cat((found, outputs.log_share[..., -1:]), -1)
+    return (true * (true.clamp(min=_SMALLEST_SHARE).log() - found)).sum(-1)
 
 
 def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -150,13 +217,14 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what divides each of ``TERMS``, at least 1, from global ``counts``: float64 [6]."""
-    elements, particles, events = global_counts.clamp(min=1).unbind()
-    return torch.stack((elements, particles, particles, particles, events, particles))
+    """Return what divides each of ``TERMS``, at least 1, from global ``counts``: float64 [8]."""
+    elements, particles, events, by_particle, by_cluster = global_counts.clamp(min=1).unbind()
+    of_elements = elements, particles, particles, by_particle
+    return torch.stack((*of_elements, events, events, particles, by_cluster))
 
 
 def term_weights(config: LossConfig, device: torch.device | None = None) -> Tensor:
-    """Return the configured weights of the ``TERMS``, float32 [6]."""
+    """Return the configured weights of the ``TERMS``, float32 [8]."""
     return torch.tensor(
         [getattr(config, name) for name in TERMS], dtype=torch.float32, device=device
     )

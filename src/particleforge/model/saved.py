@@ -21,7 +21,8 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import ParticleFlowNetwork
 
-FORMAT = 2  # 1: rows of query_key_value by kind, then head; 2: by head, then kind
+# 1: rows of query_key_value by kind, then head; 2: by head, then kind; 3: with energy shares
+FORMAT = 3
 
 
 def serialise(content: Any) -> bytes:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+_EXPONENT_MIN = -50.0  # far from numbers that are not normal
+
 
 def into_windows(x: Tensor, size: int, value: float = 0.0) -> Tensor:
     """Return ``x`` [B, N, ...] cut into windows [B, W, size, ...]; ``value`` fills the last."""
@@ -52,3 +54,8 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
         for a, b in zip(one.unbind(-1), other.unbind(-1), strict=True)
     )
     return (eta + sine + cosine).sqrt()
+
+
+def gaussian(squared: Tensor, width: float) -> Tensor:
+    """Return exp(-squared / 2 width^2), no smaller than a CPU computes with at full speed."""
+    return (-0.5 / width**2 * squared).clamp(min=_EXPONENT_MIN).exp()

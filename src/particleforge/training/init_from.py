@@ -26,10 +26,12 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, ParticleFlowNetwork
 from particleforge.model.saved import check_format, deserialise
+from particleforge.model.surroundings import N_SURROUNDINGS
 
 # what a row or column of a weight stands for; None for nothing
 _Labels = Sequence[tuple[str, ...] | None]
 _KEY = "training.init_from"
+_BUILT_IN = "built in"  # columns that every network has, whatever its features
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,16 @@ def start_from(network: ParticleFlowNetwork, path: Path) -> str:
 
 
 def _columns(inputs: ModelInputs) -> _Labels:
-    """Return what the input projection's columns are: each element type's features, then a bias."""
+    """Return what the input projection's columns are: each type's features, bias, surroundings."""
     labels: list[tuple[str, ...] | None] = []
     for element_type in inputs.element_types:
         own = [
             (element_type, feature["name"], feature["transform"])
             for feature in inputs.elements[element_type]
         ]
-        labels += [*own, *[None] * (inputs.n_features - len(own)), (element_type, "bias")]
+        around = [(element_type, _BUILT_IN, str(index)) for index in range(N_SURROUNDINGS)]
+        unused = [None] * (inputs.n_features - len(own))
+        labels += [*own, *unused, (element_type, _BUILT_IN, "bias"), *around]
     return labels
 
 
@@ -184,7 +188,9 @@ def _summary(source: Source, network: ParticleFlowNetwork, n_copied: int) -> str
         chosen = [
             label
             for label in new
-            if label in old and (what == "features" or label[0] == "class") and label[-1] != "bias"
+            if label in old
+            and (what == "features" or label[0] == "class")
+            and _BUILT_IN not in label
         ]
         fresh, unused = (
             [".".join(label[:2]) for label in a if label not in b]

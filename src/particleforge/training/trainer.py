@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.loss import (
+    COUNTS,
     JUDGED,
-    N_COUNTS,
     TERMS,
     Batch,
     counts,
@@ -61,9 +61,7 @@ from particleforge.training.timing import Moment, Shares, StepClock
 log = logging.getLogger(__name__)
 # per step, summed over ranks before the forward pass; seconds are those since the last tally
 _TALLY = (
-    "elements",
-    "particles",
-    "filled_events",
+    *COUNTS,
     "events",
     "padded_elements",
     "interrupted",
@@ -96,6 +94,7 @@ class Trainer:
         check_precision(workers.device, self.training.precision)
         torch.manual_seed(seed_of(self.settings.seed, "weights"))
         network = self._make_network(inputs)
+        self._host_columns = network.host_columns.clone()  # batches are counted on the CPU
         averaged = copy.deepcopy(network).requires_grad_(False) if self.training.ema_decay else None
         self.parallelism = make_parallelism(self.settings, workers)
         self.network = self.parallelism.place(network)
@@ -283,7 +282,12 @@ class Trainer:
         extra = torch.tensor(
             [n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64
         )
-        tally = torch.cat((torch.stack([counts(batch) for batch in micro_batches]).sum(0), extra))
+        tally = torch.cat(
+            (
+                torch.stack([counts(batch, self._host_columns) for batch in micro_batches]).sum(0),
+                extra,
+            )
+        )
         tally[: _TALLY.index("interrupted")] *= self.parallelism.counted
         if workers.world_size > 1:
             with self._clock.communicating():
@@ -294,7 +298,7 @@ class Trainer:
                 f"stopped by a signal or the end of the job's time after {self.step} steps",
             )
         self.optimiser.zero_grad(set_to_none=True)
-        terms = self._backward(network, micro_batches, denominators(tally[:N_COUNTS]))
+        terms = self._backward(network, micro_batches, denominators(tally[: len(COUNTS)]))
         backward_end = Moment(workers.device)
         norm = self.parallelism.clip(self.network, self.training.gradient_clip)
         *local, norm_value = torch.cat((terms, norm[None])).cpu().double()  # waits for the device
@@ -387,12 +391,14 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, progress: Progress) -> None:
         network = self.scored.eval()
-        sums = torch.zeros(len(TERMS) + N_COUNTS, dtype=torch.float64)
+        sums = torch.zeros(len(TERMS) + len(COUNTS), dtype=torch.float64)
         for batch in self.valid_loader.once():
             found = self.parallelism.evaluate(
                 network, batch, lambda outputs, part: loss_sums(outputs, part, network.host_columns)
             )
-            sums += torch.cat((found.cpu().double(), counts(batch) * self.parallelism.counted))
+            sums += torch.cat(
+                (found.cpu().double(), counts(batch, self._host_columns) * self.parallelism.counted)
+            )
         self.network.train()
         total = self.workers.sum(sums)
         terms = total[: len(TERMS)] / denominators(total[len(TERMS) :])

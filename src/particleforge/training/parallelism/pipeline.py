@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
-from torch.utils.checkpoint import checkpoint
 
 from particleforge.config.settings import TrainSettings
 from particleforge.model.loss import TERMS, Batch
@@ -46,18 +45,14 @@ class Stage(nn.Module):
         """
         network = self.network
         with autocast(features.device, self.precision):
-            shared = network.share(features, element_type)
-            checkpointing = network.checkpointing and torch.is_grad_enabled()
+            seen = network.look(features, element_type)
+            shared = network.prepare(network.config, seen.geometry)
             if self.layers.start == 0:
-                x = network.encoder(features, element_type)
+                x = network.encode(features, seen)
             for index in self.layers:
-                block = network.blocks[index]
-                x = (
-                    checkpoint(block, x, shared, use_reentrant=False)
-                    if checkpointing
-                    else block(x, shared)
-                )
-            return tuple(network.answer(x)) if self.layers.stop == len(network.blocks) else x
+                x = network.run(network.blocks[index], x, shared)
+            is_last = self.layers.stop == len(network.blocks)
+            return tuple(network.answer(x, seen)) if is_last else x
 
 
 class PipelineParallelism(ModelParallelism):
@@ -87,7 +82,8 @@ class PipelineParallelism(ModelParallelism):
         if self.stage > 0:
             network.encoder = nn.Identity()  # type: ignore[assignment]
         if not self.is_last:
-            network.identity_head = network.momentum_head = nn.Identity()  # type: ignore[assignment]
+            for name in ("shares", "tell", "mixed", "identity_head", "momentum_head"):
+                setattr(network, name, nn.Identity())
         return network.to(self.workers.device)
 
     @torch.no_grad()
@@ -100,8 +96,9 @@ class PipelineParallelism(ModelParallelism):
         element_type = torch.ones(1, 1, dtype=torch.int64)
         types = []
         with autocast(features.device, self.precision):
-            x = network.encoder(features, element_type)
-            shared = network.share(features, element_type)
+            seen = network.look(features, element_type)
+            shared = network.prepare(network.config, seen.geometry)
+            x = network.encode(features, seen)
             types.append(x.dtype)
             for block in network.blocks:
                 x = block(x, shared)
