@@ -11,6 +11,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.config.settings import ExportSettings
 from particleforge.errors import UserError
 from particleforge.export.onnx_model import export_onnx
+from particleforge.export.threshold import GRID
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.saved import save_model
 
@@ -57,6 +58,7 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
     report = json.loads((model.parent / "parity.json").read_text())
     assert report["score_difference"] <= 1e-5
     assert report["lengths"][0] == 0
+    assert report["weight_difference"] <= 1e-5
     assert report["events_per_s_one_thread"]["onnxruntime"] > 0
     assert "# Particle-flow model" in (model.parent / "model_card.md").read_text()
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
@@ -68,11 +70,16 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
     assert metadata["elements"] == manifest["elements"]
     assert metadata["classes"] == manifest["classes"]
     assert metadata["opset"] == opset
+    assert metadata["presence_threshold"] == report["presence_threshold"]
+    assert metadata["presence_threshold"] in GRID
+    card = (model.parent / "model_card.md").read_text()
+    assert f"weight of at least {report['presence_threshold']:g}, chosen" in card
     assert metadata.keys() == {
         "elements",
         "classes",
         "units",
         "normalisation",
+        "presence_threshold",
         "provenance",
         "opset",
     }
@@ -84,6 +91,7 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
         ("class_scores", "tensor(float)"),
         ("charge", "tensor(int64)"),
         ("p4", "tensor(float)"),
+        ("weight", "tensor(float)"),
     ]
     assert [(o.name, o.type) for o in session.get_outputs()] == outputs
     for shape in ((1, 0), (3, 0), (1, 1), (2, 17)):
@@ -91,8 +99,8 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
             "features": np.ones((*shape, N_FEATURES), np.float32),
             "element_type": np.ones(shape, np.int64),
         }
-        scores, charge, p4 = session.run(None, feed)
-        assert (scores.shape, charge.shape, p4.shape) == ((*shape, 4), shape, (*shape, 4))
+        found = session.run(None, feed)
+        assert [output.shape for output in found] == [(*shape, 4), shape, (*shape, 4), shape]
 
 
 def test_bytes_do_not_depend_on_folder_or_machine(folder: Path) -> None:

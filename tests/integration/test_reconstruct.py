@@ -34,7 +34,7 @@ from ..unit.synthetic import synthetic_events, write_dataset
 
 pytestmark = pytest.mark.integration
 CONFIG = Path(__file__).parents[2] / "config"
-RUN = load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512}})
+RUN = load_run(CONFIG, {"reconstruction": {"elements_per_batch": 512, "presence_min": 0.4}})
 DETECTOR = load_detector(CONFIG, "cld")
 SETTINGS = ReconstructSettings.of(RUN, DETECTOR)
 
@@ -60,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Decoder, P
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     decoder = Decoder(network).eval()
-    (folder / "model.onnx").write_bytes(convert(decoder, RUN.export.opset, {}))
+    (folder / "model.onnx").write_bytes(convert(decoder, RUN.export.opset, 0.5, {}))
     return folder / "selected.parquet", decoder, folder / "model.onnx"
 
 
@@ -87,12 +87,13 @@ def test_reconstruction_equals_the_network_event_by_event(
                 torch.from_numpy(elements.features[None]),
                 torch.from_numpy(elements.element_type[None].astype(np.int64)),
             )
-            scores, charge, p4 = decoder(*inputs)
-        present = np.flatnonzero(scores[0, :, 0].numpy() < 0.5)
+            scores, charge, p4, weight = decoder(*inputs)
+        present = np.flatnonzero(weight[0].numpy() > RUN.reconstruction.presence_min)
         candidates = found.candidates[i]
         assert candidates.element.to_list() == present.tolist()
         assert candidates.class_id.to_list() == (1 + scores[0, present, 1:].argmax(-1)).tolist()
         assert candidates.charge.to_list() == charge[0, present].tolist()
+        np.testing.assert_allclose(candidates.weight, weight[0, present], rtol=1e-4)
         for column, name in enumerate(("px", "py", "pz", "energy")):
             np.testing.assert_allclose(
                 candidates[name].to_numpy(), p4[0, present, column].numpy(), rtol=1e-4, atol=1e-4

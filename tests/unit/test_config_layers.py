@@ -11,7 +11,7 @@ import yaml
 
 from particleforge.config.load import load_detector, load_published, load_run
 from particleforge.config.model import ModelConfig
-from particleforge.config.renamed import RENAMED_KEYS, RENAMED_VALUES
+from particleforge.config.renamed import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
 from particleforge.errors import UserError
 
 from .simulation_fixtures import CONFIG
@@ -187,6 +187,15 @@ def test_old_keys_say_their_new_name(write: Write, old: str, new: str) -> None:
     for config, overrides in ((content, {}), ({}, content)):
         with pytest.raises(UserError, match=rf": {old}: is renamed to {new}; write that$"):
             load_run(write(config), overrides)
+
+
+@pytest.mark.parametrize("old", REMOVED_KEYS)
+def test_keys_that_are_gone_say_what_to_do(write: Write, old: str) -> None:
+    content: Any = 0.4
+    for name in reversed(old.split(".")):
+        content = {name: content}
+    with pytest.raises(UserError, match=rf": {old}: is gone; take it out: {REMOVED_KEYS[old]}$"):
+        load_run(write({}), content, "--set")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from particleforge.config.simulation import SimulationConfig
 from particleforge.errors import UserError
 from particleforge.export.model_card import render_card
 from particleforge.export.onnx_model import check
-from particleforge.export.parity import Event, Parity, compare, parity_events
+from particleforge.export.parity import OUTPUT_NAMES, Event, Parity, compare, parity_events
+from particleforge.export.threshold import GRID, NOT_CHOSEN, f1_scores, presence_threshold
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs, read_manifest
+from particleforge.training.loader import ShardLoader
 
 from .synthetic_shards import N_FEATURES, random_network, write_synthetic
 
@@ -81,6 +83,7 @@ def test_equal_outputs_pass(decoder: Decoder, events: list[Event]) -> None:
     assert found.score_difference < 1e-6
     assert found.momentum_difference < 1e-6
     assert found.charges_that_differ == 0
+    assert found.weight_difference < 1e-6
     assert found.n_cases == len(events) + 1
 
 
@@ -99,8 +102,11 @@ def flip_charges(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None
     outputs[1] *= -1
 
 
-def leak_into_padding(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
-    outputs[2][feed["element_type"] == 0] = 1e-3
+def leak_into_padding(output: str) -> Change:
+    def change(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
+        outputs[OUTPUT_NAMES.index(output)][feed["element_type"] == 0] = 1e-3
+
+    return change
 
 
 def give_nan(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
@@ -114,7 +120,9 @@ def give_nan(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
         (in_batch_only(shift(0, 2e-4)), r"class scores differ .* padded to"),
         (shift(2, 1.0), r"momenta differ .* in test event \d+ \(\d+ elements"),
         (flip_charges, "charges differ from torch"),
-        (leak_into_padding, "class scores differ from torch by nan"),
+        (shift(3, 2e-4), r"weights differ from torch by 0.0002 .*, or raise export.score_tol"),
+        (leak_into_padding("p4"), "class scores differ from torch by nan"),
+        (leak_into_padding("weight"), "class scores differ from torch by nan"),
         (give_nan, "momenta differ from torch by nan"),
     ],
 )
@@ -142,7 +150,7 @@ def test_card_states_interface_data_and_quality(
     }
     settings = ExportSettings(export={}, origin="read from given files")
     card = render_card(
-        settings, "clic", saved, decoder.network.inputs, read_manifest(manifest), found, 1234
+        settings, "clic", saved, decoder.network.inputs, read_manifest(manifest), found, 0.37, 1234
     )
     for text in (
         "Detector: `clic`.",
@@ -153,8 +161,73 @@ def test_card_states_interface_data_and_quality(
         "| 3 | photon | 22 | no |",
         "| test | 30 |",
         "0.25000, after 40 steps",
+        "with a weight of at least 0.37, chosen",
     ):
         assert text in card
+
+
+def test_f1_is_that_of_counting() -> None:
+    rng = np.random.default_rng(3)
+    hosts = rng.random(400) < 0.3
+    weight = (np.round(rng.beta(2, 2, 400) * 20) / 20).astype(np.float32)
+    counted = []
+    for threshold in GRID:
+        called = weight >= np.float32(threshold)
+        found, wrong, missed = (
+            (called & hosts).sum(),
+            (called & ~hosts).sum(),
+            (~called & hosts).sum(),
+        )
+        counted.append(2 * found / (2 * found + wrong + missed))
+    np.testing.assert_allclose(f1_scores(weight, hosts), counted)
+
+
+class Scripted(torch.nn.Module):
+    """Gives particles weights of ``lowest`` and 1, other elements 0 and ``highest``, by turns."""
+
+    def __init__(self, decoder: Decoder, manifest: Path, lowest: float, highest: float) -> None:
+        super().__init__()
+        self.network = decoder.network
+        loader = ShardLoader(
+            manifest, "valid", decoder.network.inputs, budget=16_384, shards_in_memory=1, seed=0
+        )
+        (batch,) = loader.once()
+        odd = (torch.arange(batch.element_type.shape[1]) % 2).float()
+        self.weight = torch.where(
+            batch.target_class > 0, lowest + (1 - lowest) * odd, highest * odd
+        )
+
+    def forward(self, _: torch.Tensor, element_type: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.weight * (element_type > 0),)
+
+
+@pytest.mark.parametrize(
+    ("highest", "lowest", "expected"),
+    [(0.195, 0.205, 0.2), (0.105, 0.305, 0.3), (0.605, 0.895, 0.61), (0.3, 0.7, 0.5)],
+)
+def test_the_threshold_is_the_best_of_the_valid_split(
+    manifest: Path, decoder: Decoder, highest: float, lowest: float, expected: float
+) -> None:
+    scripted = Scripted(decoder, manifest, lowest, highest)
+    assert presence_threshold(scripted, manifest, 1000) == expected
+
+
+def test_a_valid_split_too_small_to_choose_on_gives_a_half(
+    tmp_path: Path, decoder: Decoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for valid in (0, 2):
+        manifest = write_synthetic(tmp_path / str(valid), train=(1,), valid=valid, test=1)
+        assert presence_threshold(decoder, manifest, 1000) == NOT_CHOSEN
+    assert "0.5, not chosen, as the valid split has 0 particles" in caplog.text
+
+
+def test_no_more_events_are_seen_than_asked_for(
+    manifest: Path, decoder: Decoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    presence_threshold(decoder, manifest, 1)
+    assert "not chosen" in caplog.text  # one event of at most 24 elements
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from particleforge.config.detector import ElementsConfig
 from particleforge.config.reconstruction import ReconstructionConfig
 from particleforge.config.settings import ReconstructSettings
+from particleforge.edm4hep.identities import collection_id
+from particleforge.edm4hep.rootfile import TreeFile
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import element_features
-from particleforge.reconstruction.onnx_model import padded_batches
+from particleforge.reconstruction.candidates import candidates_of
+from particleforge.reconstruction.onnx_model import Predictions, padded_batches
 from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.tables import parquet
 
 from .synthetic import synthetic_events, write_dataset
-from .tiny_onnx import CLASSES, ELEMENTS, expected, write_model
+from .tiny_onnx import CLASSES, ELEMENTS, PRESENCE_THRESHOLD, expected, write_model
 
 FEATURES = ElementsConfig.model_validate(
     {name: [{"name": f["name"]} for f in columns] for name, columns in ELEMENTS.items()}
@@ -103,6 +106,47 @@ def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path)
         )
 
 
+def test_candidates_are_what_is_above_the_minimum_and_carry_their_weight() -> None:
+    weight = np.array([0.0, 0.3, 0.02, 0.0201, 1.0, 0.6], np.float32)
+    given_present = np.array([[0.2, 0.5, 0.3]] * 6, np.float32)
+    found = Predictions(
+        np.concatenate(((1 - weight)[:, None], weight[:, None] * given_present), 1),
+        np.ones(6, np.int64),
+        np.arange(24, dtype=np.float32).reshape(6, 4),
+        weight,
+    )
+    candidates = candidates_of(found, np.array([3, 0, 3], np.int32), CLASSES, 0.02)
+    assert candidates.element.to_list() == [[1], [], [0, 1, 2]]
+    assert candidates.weight.to_list() == [[weight[1]], [], weight[3:].tolist()]
+    assert candidates.px.to_list() == [[4], [], [12, 16, 20]]  # as predicted, unweighted
+    # what is less probable than no particle has a particle's class, too
+    assert set(ak.flatten(candidates.pdg).to_list()) == {22}
+
+
+def test_weights_lie_beside_the_particles(tmp_path: Path, model: Path) -> None:
+    source = write_dataset(tmp_path / "events.parquet", synthetic_events(90, 16), row_group_size=40)
+    output, edm4hep = run(tmp_path, source, model, collection="Found")
+    found = parquet.read_table(output)
+    assert ak.all(found.candidates.weight == np.float32(0.9))
+    assert parquet.read_metadata(output)["presence_threshold"] == PRESENCE_THRESHOLD
+    with uproot.open(edm4hep) as file:
+        weight = file["events"]["Found_weight"].array()
+        assert weight.to_list() == found.candidates.weight.to_list()
+        assert "float32" in str(weight.type)
+        assert ak.num(weight).to_list() == ak.num(file["events"]["Found.PDG"].array()).to_list()
+        table = file["podio_metadata"]["events___CollectionTypeInfo"]
+        names, kinds, numbers = (
+            table[leaf].array()[0].to_list() for leaf in ("name", "dataType", "collectionID")
+        )
+    assert (names[-1], kinds[-1]) == ("Found_weight", "podio::UserDataCollection<float>")
+    assert numbers[-1] == collection_id("Found_weight")
+    with TreeFile(edm4hep) as back:  # what reads EDM4hep here is not put off by it
+        assert back.type_of("Found") == "ReconstructedParticle"
+        counts, values = back.jagged("Found_weight", 0, back.n_events)
+        assert counts.tolist() == ak.num(found.candidates).to_list()
+        assert values.tolist() == ak.flatten(found.candidates.weight).to_list()
+
+
 def test_batches_do_not_matter_and_bytes_repeat(tmp_path: Path, model: Path) -> None:
     events = synthetic_events(60, 12)
     wanted = reference(events)
@@ -152,8 +196,14 @@ def test_refusals_name_the_file_and_the_remedy(tmp_path: Path, model: Path) -> N
         UserError, match=r"broken.onnx: not a usable ONNX model .*; rerun export_onnx"
     ):
         run(tmp_path, source, broken)
-    with pytest.raises(UserError, match=r"foreign.onnx: metadata do not describe"):
+    with pytest.raises(UserError, match=r"foreign.onnx: metadata do not tell elements, .*again$"):
         run(tmp_path, source, write_model(tmp_path / "foreign.onnx", metadata={"classes": CLASSES}))
+    with pytest.raises(UserError, match=r"old.onnx: lacks output weight.*export the model again$"):
+        run(tmp_path, source, write_model(tmp_path / "old.onnx", older=True))
+    with pytest.raises(
+        UserError, match=r"presence_min: 0.4 is above the presence threshold of .*model.onnx, 0.37;"
+    ):
+        run(tmp_path, source, model, presence_min=0.4)
     poisoned = events.tracks.pt * np.where(np.arange(20) == 3, np.nan, 1)
     write_dataset(
         source, ak.with_field(events, ak.with_field(events.tracks, poisoned, "pt"), "tracks")

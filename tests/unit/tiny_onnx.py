@@ -1,9 +1,9 @@
 """A small ONNX model with the interface of an exported one, built without torch.
 
-Per element: presence follows from its first feature (pT or ET), the class from its type and its
-fifth (p or energy), the four-momentum from the first features, plus a small term that depends on
-all real elements of the event, so that a test can see whether padding or batch-mates leak into an
-event.
+Per element: presence, which is the weight, follows from its first feature (pT or ET), the class
+from its type and its fifth (p or energy), the four-momentum from the first features, plus a small
+term that depends on all real elements of the event, so that a test can see whether padding or
+batch-mates leak into an event.
 """
 
 import json
@@ -38,6 +38,8 @@ CLASSES = [
     {"name": "electron", "label": "e", "pdg": 11, "charged": True, "mass_gev": 0.000511},
 ]
 
+PRESENCE_THRESHOLD = 0.37
+
 
 def expected(
     features: np.ndarray, element_type: np.ndarray
@@ -56,8 +58,10 @@ def expected(
     return scores, charge, p4 + 1e-3 * features[:, 4].sum()
 
 
-def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
-    """Write the model; ``metadata`` replaces what it says about itself."""
+def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bool = False) -> Path:
+    """Write the model; ``metadata`` replaces what it says about itself, an older one gives no
+    weight.
+    """
     constants = {
         "zero": np.float32(0),
         "one": np.float32(1),
@@ -92,14 +96,14 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
     add("Greater", ["pt", "one"], "hard")
     add("Cast", ["hard"], "hard_float", to=TensorProto.FLOAT)
     add("Mul", ["hard_float", "real_float"], "hard_real")
-    add("Mul", ["hard_real", "share"], "present")
-    add("Sub", ["one", "present"], "absent")
+    add("Mul", ["hard_real", "share"], "weight")
+    add("Sub", ["one", "weight"], "absent")
     add("Equal", ["element_type", "two"], "is_cluster")
     add("Greater", ["energy", "five"], "energetic")
     add("Where", ["energetic", "class_electron", "class_track"], "track_class")
     add("Where", ["is_cluster", "two", "track_class"], "which")
     add("OneHot", ["which", "depth", "off_on"], "one_hot", axis=-1)
-    add("Unsqueeze", ["present", "last"], "present_column")
+    add("Unsqueeze", ["weight", "last"], "present_column")
     add("Unsqueeze", ["absent", "last"], "absent_column")
     add("Mul", ["one_hot", "present_column"], "particle_scores")
     add("Mul", ["none_only", "absent_column"], "none_scores")
@@ -134,11 +138,17 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None) -> Path:
             ),
             helper.make_tensor_value_info("charge", TensorProto.INT64, ["batch", "elements"]),
             helper.make_tensor_value_info("p4", TensorProto.FLOAT, ["batch", "elements", 4]),
-        ],
+            helper.make_tensor_value_info("weight", TensorProto.FLOAT, ["batch", "elements"]),
+        ][: 3 if older else 4],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    described = {"elements": ELEMENTS, "classes": CLASSES} if metadata is None else metadata
+    described = {
+        "elements": ELEMENTS,
+        "classes": CLASSES,
+        "presence_threshold": PRESENCE_THRESHOLD,
+    }
+    described = described if metadata is None else metadata
     helper.set_model_props(model, {key: json.dumps(value) for key, value in described.items()})
     onnx.checker.check_model(model)
     onnx.save(model, path)

@@ -6,7 +6,7 @@ rule export:
 rule export_onnx:
     """The model as ONNX, gated by its parity with torch on real events."""
     input:
-        **RUN.training_data("test"),
+        **RUN.training_data("valid", "test"),
         model=PATHS.model,
     output:
         onnx=PATHS.onnx,

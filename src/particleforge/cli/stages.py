@@ -233,7 +233,9 @@ def export_onnx(
     manifest: Annotated[
         Path,
         typer.Option(
-            help="manifest.json of the shards, for the parity test.", exists=True, dir_okay=False
+            help="manifest.json of the shards, for parity test and presence threshold.",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     output_dir: Annotated[
@@ -309,7 +311,7 @@ def validate_model(
     set_: Set = None,
     config_dir: ConfigDir = NOT_GIVEN,
 ) -> None:
-    """Compare model, baseline and truth limit: jets, missing momentum, particles."""
+    """Compare model, baseline, ideal particle flow and targets with truth."""
     from particleforge.validation.validate import validate_model as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)

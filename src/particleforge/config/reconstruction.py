@@ -12,12 +12,19 @@ class ExportConfig(Block):
 
     opset: int = Field(20, ge=18, le=23)
     score_tolerance: float = Field(
-        1e-4, gt=0, description="largest absolute difference of class scores to torch"
+        1e-4, gt=0, description="largest absolute difference of class scores and weights to torch"
     )
     momentum_tolerance: float = Field(
         1e-4, gt=0, description="largest relative difference of momenta to torch"
     )
     parity_events: int = Field(64, ge=1, description="real events of the parity gate")
+    threshold_events: int = Field(
+        1000,
+        ge=1,
+        description=(
+            "events of the valid split that the presence threshold of particle lists is chosen on"
+        ),
+    )
 
 
 class ReconstructionConfig(Block):
@@ -38,7 +45,13 @@ class ReconstructionConfig(Block):
     elements_per_batch: int = Field(
         16384, ge=64, description="elements of one inference batch, padding included"
     )
-    presence_threshold: float = Field(
-        0.5, gt=0, lt=1, description="smallest probability of a particle that gives a candidate"
+    presence_min: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description=(
+            "a candidate is kept where the probability of a particle, its weight, is above this; at"
+            " most the model's presence threshold"
+        ),
     )
     threads: int = Field(1, ge=1, description="threads of onnxruntime")

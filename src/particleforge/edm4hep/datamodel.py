@@ -8,7 +8,7 @@ left out: nothing here fills or reads them.
 On file a collection X is a list of records ``X.<member>``; a one-to-many relation r has
 ``X.r_begin`` and ``X.r_end`` and the list ``_X_r.index`` / ``_X_r.collectionID``; a one-to-one
 relation has one entry per row in ``_X_r``; a vector member v has ``X.v_begin``, ``X.v_end`` and the
-list ``_X_v``. Indices count within the event.
+list ``_X_v``. Indices count within the event. A collection of user data X is the list ``X`` itself.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ CALORIMETER_HIT = "edm4hep::CalorimeterHit"
 CLUSTER = "edm4hep::Cluster"
 RECONSTRUCTED_PARTICLE = "edm4hep::ReconstructedParticle"
 EVENT_HEADER = "edm4hep::EventHeader"
+USER_FLOATS = "podio::UserDataCollection<float>"
 LINK = "podio::Link"
 
 

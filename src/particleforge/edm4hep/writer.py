@@ -39,7 +39,7 @@ from uproot.writing import _cascade, _cascadentuple, _cascadetree, writable
 
 from particleforge.artefacts import atomic_output
 from particleforge.edm4hep import datamodel
-from particleforge.edm4hep.datamodel import TYPES, DataType
+from particleforge.edm4hep.datamodel import TYPES, USER_FLOATS, DataType
 from particleforge.edm4hep.identities import collection_id
 
 PROVENANCE_KEY = "particleforge_provenance"
@@ -90,11 +90,19 @@ class Collection:
 
 
 @dataclass(frozen=True)
+class UserFloats:
+    """One collection of a chunk that is a number per row (``datamodel.USER_FLOATS``)."""
+
+    event: Ints
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive events."""
 
     n_events: int
-    collections: Mapping[str, Collection]
+    collections: Mapping[str, Collection | UserFloats]
 
 
 def write_edm4hep(
@@ -154,7 +162,13 @@ def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:
     }
     fields: dict[str, Content] = {}
     for name, type_name in types_of.items():
-        data_type, collection = TYPES[type_name], chunk.collections[name]
+        collection = chunk.collections[name]
+        if isinstance(collection, UserFloats):
+            assert type_name == USER_FLOATS, f"{type_name} is no user data"
+            values = np.asarray(collection.values).astype(np.float32, copy=False)
+            fields[name] = _list(starts[name], NumpyArray(values))
+            continue
+        data_type = TYPES[type_name]
         unknown = (set(collection.members) - set(data_type.members)) | (
             set(collection.relations) - {*data_type.to_one, *data_type.to_many}
         )

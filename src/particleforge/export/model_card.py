@@ -19,12 +19,13 @@ def render_card(
     inputs: ModelInputs,
     manifest: dict[str, Any],
     parity: Parity,
+    threshold: float,
     n_parameters: int,
 ) -> str:
     """Return the card as Markdown."""
     sections = (
         _summary(detector, saved, inputs.element_types[1], n_parameters),
-        _interface(inputs),
+        _interface(inputs, threshold),
         _data(settings.origin, manifest),
         _quality(saved, parity),
         _limits(manifest),
@@ -49,7 +50,7 @@ of elements.
 """
 
 
-def _interface(inputs: ModelInputs) -> str:
+def _interface(inputs: ModelInputs, threshold: float) -> str:
     rows = []
     for code, name in enumerate(inputs.element_types, start=1):
         for column, feature in enumerate(inputs.elements[name]):
@@ -73,9 +74,15 @@ normalisation are inside the model |
 is "no particle" |
 | `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
 | `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
+| `weight` | float32 | [batch, elements] | factor of `p4` in sums: probability that there is a \
+particle, on tracks times the energy that they hide |
 
 Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, \
-...), charge 0, momentum 0.
+...), charge 0, momentum 0, weight 0.
+
+Sums (jets, missing momentum, visible energy) take `p4` times `weight` of all elements. Lists of \
+particles take elements with a weight of at least {threshold:g}, chosen for the largest F1 on the \
+valid split (0.5 where that is too small to choose on).
 
 | element type | column | feature | unit | transform inside |
 |---|---|---|---|---|

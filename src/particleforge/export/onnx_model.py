@@ -1,12 +1,13 @@
 """Stage ``export_onnx``: the network as an ONNX model, from raw features to physical particles.
 
-Inputs -> outputs: ``best.pt`` and the test split of the shards -> ``model.onnx`` (inputs
-``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``; see ``model.decode``),
-``parity.json``, a model card.
+Inputs -> outputs: ``best.pt``, the valid and the test split of the shards -> ``model.onnx`` (inputs
+``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``, ``weight``; see
+``model.decode``), ``parity.json``, a model card.
 
 The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the
-manifest, ``units``, ``normalisation``, ``provenance``, ``opset``. The exporter's notes on source
-files are removed, so that the bytes depend on neither folder nor machine.
+manifest, ``units``, ``normalisation``, ``presence_threshold`` (see ``threshold``), ``provenance``,
+``opset``. The exporter's notes on source files are removed, so that the bytes depend on neither
+folder nor machine.
 
 Invariant: no model is written that differs from torch by more than the tolerances.
 """
@@ -37,13 +38,14 @@ from particleforge.export.parity import (
     events_per_second,
     parity_events,
 )
+from particleforge.export.threshold import presence_threshold
 from particleforge.model.decode import Decoder
 from particleforge.model.inputs import index_files, read_manifest, split_folders
 from particleforge.model.saved import load_model
 from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
-_UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV"}
+_UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV", "weight": ""}
 
 
 def export_onnx(
@@ -66,10 +68,11 @@ def export_onnx(
         "export_onnx",
         settings.plain(),
         [checkpoint, *index_files(manifest)],
-        glanced_at=split_folders(manifest, "test"),
+        glanced_at=split_folders(manifest, "valid", "test"),
     )
+    threshold = presence_threshold(decoder, manifest, settings.export.threshold_events)
     content = convert(
-        decoder, settings.export.opset, {**made.plain(), "training": saved["provenance"]}
+        decoder, settings.export.opset, threshold, {**made.plain(), "training": saved["provenance"]}
     )
     session = make_session(content)
     events = parity_events(manifest, network.inputs, settings.export.parity_events)
@@ -84,6 +87,7 @@ def export_onnx(
         temporary.write_bytes(content)
     report: dict[str, Any] = dataclasses.asdict(found)
     report |= {
+        "presence_threshold": threshold,
         "score_tolerance": settings.export.score_tolerance,
         "momentum_tolerance": settings.export.momentum_tolerance,
         "events_per_s_one_thread": events_per_second(decoder, session, events),
@@ -92,17 +96,18 @@ def export_onnx(
     }
     write_json(parity, report)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
+    described = read_manifest(manifest)
     card = render_card(
-        settings, detector, saved, network.inputs, read_manifest(manifest), found, n_parameters
+        settings, detector, saved, network.inputs, described, found, threshold, n_parameters
     )
     write_text(model_card, card)
     made.record(onnx, parity, model_card)
 
 
-def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
+def convert(decoder: Decoder, opset: int, threshold: float, made: dict[str, Any]) -> bytes:
     """Return the decoder as the bytes of an ONNX model with dynamic batch and elements.
 
-    ``made`` becomes its provenance.
+    ``threshold`` becomes its presence threshold, ``made`` its provenance.
     """
     inputs = decoder.network.inputs
     # sizes other than 0 and 1, which the exporter would take for constants
@@ -139,6 +144,7 @@ def convert(decoder: Decoder, opset: int, made: dict[str, Any]) -> bytes:
         "classes": inputs.classes,
         "units": {**units, **_UNITS},
         "normalisation": inputs.normalisation,
+        "presence_threshold": threshold,
         "provenance": made,
         "opset": opset,
     }
@@ -187,6 +193,13 @@ def check(found: Parity, config: ExportConfig) -> None:
             config.momentum_tolerance,
             found.momentum_worst,
             "export.momentum_tolerance",
+        ),
+        (
+            "weights",
+            found.weight_difference,
+            config.score_tolerance,
+            found.weight_worst,
+            "export.score_tolerance",
         ),
         ("charges", found.charges_that_differ, 0, found.charge_worst, "export.score_tolerance"),
     )

@@ -7,9 +7,9 @@ Inputs -> outputs: a ``Decoder`` in torch, an onnxruntime session, events of the
 tolerances.
 
 Cases: every event alone and unpadded; all events in one padded batch of mixed lengths; one event
-cut to a single element; an event without elements, alone and in a batch. Scores are compared
-absolutely, momenta relative to the energy of the particle. A charge may differ only where the
-network itself is undecided to within the score tolerance.
+cut to a single element; an event without elements, alone and in a batch. Scores and weights are
+compared absolutely, momenta relative to the energy of the particle. A charge may differ only where
+the network itself is undecided to within the score tolerance.
 
 Invariant: torch is always fed the event alone and unpadded, so the padded cases also test that
 padding does not matter.
@@ -31,7 +31,7 @@ from particleforge.model.inputs import ModelInputs
 from particleforge.training.loader import ShardLoader
 
 Array = npt.NDArray[Any]
-OUTPUT_NAMES = ("class_scores", "charge", "p4")
+OUTPUT_NAMES = ("class_scores", "charge", "p4", "weight")
 
 
 class Session(Protocol):
@@ -62,6 +62,8 @@ class Parity:
     momentum_worst: str
     charges_that_differ: int
     charge_worst: str
+    weight_difference: float
+    weight_worst: str
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
@@ -130,6 +132,8 @@ def compare(
         momentum_worst=worst["p4"][1],
         charges_that_differ=int(worst["charge"][0]),
         charge_worst=worst["charge"][1],
+        weight_difference=worst["weight"][0],
+        weight_worst=worst["weight"][1],
     )
 
 
@@ -146,34 +150,37 @@ def pad(events: list[Event]) -> dict[str, Array]:
 
 @torch.no_grad()
 def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
-    """Return scores, charge and momentum of the event's elements, and each charge's margin.
+    """Return scores, charge, momentum and weight of the elements, and each charge's margin.
 
     The margin is that by which the charge was decided.
     """
     features = torch.from_numpy(event.features[None])
     element_type = torch.from_numpy(event.element_type[None])
-    scores, charge, p4 = decoder(features, element_type)
+    scores, charge, p4, weight = (output[0] for output in decoder(features, element_type))
     outputs = decoder.network(features, element_type)
-    top = scores[0, :, 1:].topk(2, -1).values
+    top = scores[:, 1:].topk(2, -1).values
     signs = outputs.charge[0].softmax(-1)
     margin = torch.minimum((top[:, 0] - top[:, 1]).abs(), (signs[:, 0] - signs[:, 2]).abs())
-    return [scores[0].numpy(), charge[0].numpy(), p4[0].numpy(), margin.numpy()]
+    return [output.numpy() for output in (scores, charge, p4, weight, margin)]
 
 
 def _differences(
     expected: list[Array], found: list[Array], score_tolerance: float
-) -> tuple[float, float, float]:
-    scores, charge, p4, margin = expected
+) -> tuple[float, ...]:
+    """Return the largest difference of each of the ``OUTPUT_NAMES``."""
+    scores, charge, p4, weight, margin = expected
     n = len(charge)
     score = _largest(np.abs(found[0][:n] - scores))
     momentum = _largest(np.abs(found[2][:n] - p4) / np.maximum(p4[:, 3:], 1e-3))
+    weights = _largest(np.abs(found[3][:n] - weight))
     charges = int(((found[1][:n] != charge) & (margin > score_tolerance)).sum())
     padding_is_right = (
         (found[0][n:] == np.eye(1, scores.shape[1])).all()
         and not found[1][n:].any()
         and not found[2][n:].any()
+        and not found[3][n:].any()
     )
-    return (score if padding_is_right else float("nan")), charges, momentum
+    return (score if padding_is_right else float("nan")), charges, momentum, weights
 
 
 def _largest(values: Array) -> float:

@@ -2,8 +2,9 @@
 
 Parquet of candidates (tables.RECONSTRUCTED_SCHEMA) -> ROOT file with EventHeader and one
 ReconstructedParticle collection: PDG, momentum and energy in GeV, charge in e, and the mass of the
-candidate's class. The file is streamed block by block; events without candidates, and files without
-events, are kept.
+candidate's class. Beside it the weights of the candidates, for which that type has no member, as
+user data, in the same order. The file is streamed block by block; events without candidates, and
+files without events, are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from particleforge.edm4hep.datamodel import EVENT_HEADER, RECONSTRUCTED_PARTICLE
-from particleforge.edm4hep.writer import HEADER, Chunk, Collection, write_edm4hep
+from particleforge.edm4hep.datamodel import EVENT_HEADER, RECONSTRUCTED_PARTICLE, USER_FLOATS
+from particleforge.edm4hep.writer import HEADER, Chunk, Collection, UserFloats, write_edm4hep
 from particleforge.tables.parquet import RECONSTRUCTED_SCHEMA, from_arrow, iter_events
+from particleforge.tables.schema import WEIGHT
 
 
 def write_particles(
@@ -37,9 +39,17 @@ def write_particles(
         for events in iter_events(reconstructed):
             yield _chunk(events, collection, masses)
 
-    write_edm4hep(
-        path, {HEADER: EVENT_HEADER, collection: RECONSTRUCTED_PARTICLE}, chunks(), provenance
-    )
+    types = {
+        HEADER: EVENT_HEADER,
+        collection: RECONSTRUCTED_PARTICLE,
+        weights_of(collection): USER_FLOATS,
+    }
+    write_edm4hep(path, types, chunks(), provenance)
+
+
+def weights_of(collection: str) -> str:
+    """Return the name of the user data that hold the weights of a collection."""
+    return f"{collection}_{WEIGHT.name}"
 
 
 def _chunk(
@@ -49,7 +59,7 @@ def _chunk(
     candidates = ak.flatten(events.candidates)
     column = {
         name: ak.to_numpy(candidates[name])
-        for name in ("pdg", "charge", "energy", "class_id", "px", "py", "pz")
+        for name in ("pdg", "charge", "energy", "class_id", "px", "py", "pz", "weight")
     }
     header = {
         "eventNumber": ak.to_numpy(events.event_number),
@@ -66,5 +76,9 @@ def _chunk(
     event = np.repeat(np.arange(n_events), ak.to_numpy(ak.num(events.candidates)))
     return Chunk(
         n_events,
-        {HEADER: Collection(np.arange(n_events), header), collection: Collection(event, particles)},
+        {
+            HEADER: Collection(np.arange(n_events), header),
+            collection: Collection(event, particles),
+            weights_of(collection): UserFloats(event, column["weight"]),
+        },
     )

@@ -1,7 +1,8 @@
 """Run an exported model on the elements of many events with onnxruntime.
 
-Raw features and types of the elements of a block of events, flat -> class scores, charges and
-four-momenta of the same elements, flat (export's interface: column 0 of the scores is "none"; GeV).
+Raw features and types of the elements of a block of events, flat -> class scores, charges,
+four-momenta and weights of the same elements, flat (export's interface: column 0 of the scores is
+"none"; GeV).
 Events are sorted by length and cut into padded batches of at most a given number of elements, so
 padding stays small; results return to the order of the events. What the model must be fed comes
 from its own metadata.
@@ -26,7 +27,7 @@ from particleforge.errors import UserError
 from particleforge.preprocessing.features import ElementFeatures, n_features
 from particleforge.tables import schema
 
-_OUTPUTS = ("class_scores", "charge", "p4")
+_OUTPUTS = ("class_scores", "charge", "p4", "weight")
 _QUIET = 3  # onnxruntime's severity "error"
 
 
@@ -37,10 +38,14 @@ class Predictions:
     class_scores: NDArray[np.float32]  # [n_total, 1 + n_classes]
     charge: NDArray[np.int64]  # [n_total]
     p4: NDArray[np.float32]  # [n_total, 4], px, py, pz, energy in GeV
+    weight: NDArray[np.float32]  # [n_total], factor of p4 in sums
 
 
 class OnnxModel:
-    """An exported model with its description: ``elements`` and ``classes`` (class 0 is none)."""
+    """An exported model with its description: ``elements`` and ``classes`` (class 0 is none).
+
+    ``presence_threshold`` is the weight from which on a candidate belongs to lists of particles.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         """Load a model.
@@ -62,6 +67,12 @@ class OnnxModel:
             raise UserError(
                 f"{path}: not a usable ONNX model ({reason}); rerun export_onnx"
             ) from error
+        missing = set(_OUTPUTS) - {output.name for output in self._session.get_outputs()}
+        if missing:
+            raise UserError(
+                f"{path}: lacks output {', '.join(sorted(missing))}, as one of an older version"
+                " does; export the model again"
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             described = json.loads(metadata["elements"])
@@ -69,11 +80,12 @@ class OnnxModel:
                 {name: _features(described[name]) for name in schema.element_types(described)}
             )
             self.classes: list[dict[str, Any]] = json.loads(metadata["classes"])
+            self.presence_threshold = float(metadata["presence_threshold"])
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{path}: metadata do not describe elements and classes ({reason}); export the"
-                " model again"
+                f"{path}: metadata do not tell elements, classes and presence threshold"
+                f" ({reason}); export the model again"
             ) from error
         self.n_features = n_features(self.elements)
 
@@ -84,6 +96,7 @@ class OnnxModel:
             np.zeros((total, len(self.classes)), np.float32),
             np.zeros(total, np.int64),
             np.zeros((total, 4), np.float32),
+            np.zeros(total, np.float32),
         )
         for rows in padded_batches(elements.n_elements.astype(np.int64), elements_per_batch):
             real = rows >= 0
@@ -91,14 +104,15 @@ class OnnxModel:
             element_type = np.where(real, elements.element_type[rows], schema.PADDING).astype(
                 np.int64
             )
-            scores, charge, p4 = self._session.run(
+            scores, charge, p4, weight = self._session.run(
                 _OUTPUTS, {"features": features, "element_type": element_type}
             )
             places = rows[real]
             found.class_scores[places] = scores[real]
             found.charge[places] = charge[real]
             found.p4[places] = p4[real]
-        for name in ("class_scores", "p4"):
+            found.weight[places] = weight[real]
+        for name in ("class_scores", "p4", "weight"):
             bad = int(np.sum(~np.isfinite(getattr(found, name))))
             if bad:
                 raise UserError(

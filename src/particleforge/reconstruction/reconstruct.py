@@ -3,7 +3,8 @@
 Dataset or selected file (Parquet) and ``model.onnx`` -> candidates per event in Parquet
 (tables.RECONSTRUCTED_SCHEMA) and the same as a ReconstructedParticle collection in an EDM4hep ROOT
 file. Of a selected file, events of the configured splits are reconstructed, of a dataset all. Files
-are streamed block by block.
+are streamed block by block. The metadata of the Parquet file say from which weight on a candidate
+belongs to lists of particles (``presence_threshold``, as the model has it).
 
 Invariants: events keep their order; the features and their order are those in the model's metadata.
 """
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from particleforge.config.settings import ReconstructSettings
+from particleforge.errors import UserError
 from particleforge.preprocessing.features import check_elements, check_finite, element_features
 from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.candidates import candidates_of
@@ -53,9 +55,11 @@ def reconstruct_events(
         "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
     )
     network = OnnxModel(model, settings.reconstruction.threads)
+    _check_minimum(settings.reconstruction.presence_min, network.presence_threshold, model)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
         "classes": network.classes,
+        "presence_threshold": network.presence_threshold,
         "provenance": made.plain(),
     }
     write_table(output, _reconstructed(settings, events, network), RECONSTRUCTED_SCHEMA, metadata)
@@ -63,6 +67,15 @@ def reconstruct_events(
         edm4hep, settings.reconstruction.collection, output, network.classes, made.plain()
     )
     made.record(output, edm4hep)
+
+
+def _check_minimum(presence_min: float, threshold: float, model: Path) -> None:
+    """Raise a UserError where candidates would be left out that lists of particles hold."""
+    if presence_min > threshold:
+        raise UserError(
+            f"reconstruction.presence_min: {presence_min:g} is above the presence threshold of"
+            f" {model}, {threshold:g}; set it to that at most"
+        )
 
 
 def _reconstructed(
@@ -80,8 +93,6 @@ def _reconstructed(
         elements = element_features(events, network.elements)
         check_finite(elements, network.elements, path)
         found = network.predict(elements, config.elements_per_batch)
-        candidates = candidates_of(
-            found, elements.n_elements, network.classes, config.presence_threshold
-        )
+        candidates = candidates_of(found, elements.n_elements, network.classes, config.presence_min)
         columns = {name: events[name] for name in header} | {schema.CANDIDATES.name: candidates}
         yield to_arrow(ak.zip(columns, depth_limit=1), RECONSTRUCTED_SCHEMA)
