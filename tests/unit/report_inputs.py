@@ -32,7 +32,7 @@ from .checked_data import (
     write_training_shards,
 )
 from .synthetic import synthetic_events
-from .validation_inputs import CONFIG, smeared
+from .validation_inputs import CONFIG, PRESENCE_THRESHOLD, smeared
 
 SAMPLES = ("qq", "ttbar", "ww")
 
@@ -127,7 +127,8 @@ def _write_shard(
     chosen = chosen[chosen.split == "test"]
     found = ak.with_field(chosen, smeared(chosen, seed, width=0.03, efficiency=0.98), "candidates")
     types = parquet.RECONSTRUCTED_SCHEMA
-    parquet.write_table(reconstructed, [parquet.to_arrow(found, types)], types, {"sample": sample})
+    described = {"sample": sample, "presence_threshold": PRESENCE_THRESHOLD}
+    parquet.write_table(reconstructed, [parquet.to_arrow(found, types)], types, described)
     return dataset, selected, reconstructed, cutflow
 
 

@@ -9,13 +9,14 @@ from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import measured, number
 from particleforge.report.build import ReportInputs, build_report
 from particleforge.report.physics import verdict
+from particleforge.tables import parquet
 from particleforge.validation.captions import captions
 from particleforge.validation.histograms import to_json
 from particleforge.validation.metrics import compute_metrics
 from particleforge.validation.validate import fill_histograms
 
 from .report_inputs import SAMPLES, draw_stand_ins, report_settings, write_report_inputs
-from .validation_inputs import validate_settings
+from .validation_inputs import rewrite, validate_settings, without_deposits
 
 SECTIONS = (
     "headline",
@@ -95,6 +96,7 @@ def test_page_has_every_section_and_picture(built: tuple[ReportInputs, str]) -> 
     )
     for label in LABELS.values():
         assert label in text
+    assert "share of the gap closed" in text
     assert all(
         reference[1:] in page.ids for reference in page.references if reference.startswith("#")
     )
@@ -175,7 +177,7 @@ def test_numbers_as_text() -> None:
 
 
 def _jets(model: float, base: float, error: float) -> dict[str, object]:
-    values = {"mlpf": model, "baseline": base, "target": 0.05}
+    values = {"mlpf": model, "baseline": base}
     return {
         k: {"response": {"n": 1000, "resolution": {"value": v, "error": error}}}
         for k, v in values.items()
@@ -183,11 +185,31 @@ def _jets(model: float, base: float, error: float) -> dict[str, object]:
 
 
 def test_verdict_follows_the_figures() -> None:
-    assert verdict(_jets(0.10, 0.15, 0.001)).startswith(
+    assert verdict(_jets(0.10, 0.15, 0.001), None) == (
         "The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard"
+        " deviations apart)."
     )
-    assert "closes 50% of the gap" in verdict(_jets(0.10, 0.15, 0.001))
-    assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001))
-    assert "is 2.5 times as wide as that of the baseline" in verdict(_jets(0.375, 0.15, 0.001))
-    assert "closes" not in verdict(_jets(0.18, 0.15, 0.001))
-    assert "cannot be told apart" in verdict(_jets(0.149, 0.15, 0.01))
+    assert verdict(_jets(0.10, 0.15, 0.001), {"value": 0.5, "error": 0.03}).endswith(
+        " That closes 50% ± 3% of the gap between baseline and ideal particle flow."
+    )
+    assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001), None)
+    assert "is 2.5 times as wide as that of the baseline" in verdict(
+        _jets(0.375, 0.15, 0.001), None
+    )
+    assert "closes" not in verdict(_jets(0.18, 0.15, 0.001), {"value": -0.3, "error": 0.03})
+    assert "cannot be told apart" in verdict(_jets(0.149, 0.15, 0.01), None)
+
+
+def test_page_without_deposits_has_no_ideal(tmp_path: Path) -> None:
+    inputs = write_report_inputs(tmp_path, 20)
+    for path in inputs.selected:
+        rewrite(path, without_deposits(parquet.read_table(path)))
+    _finish(inputs)
+    build_report(report_settings(), inputs, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert LABELS["target"] in text
+    assert not re.search(
+        "ideal|share of the gap closed",
+        re.sub(r"base64,[^\"]*|<style.*?</style>", "", text, flags=re.S),
+        re.I,
+    )

@@ -165,8 +165,8 @@ def test_counts_agree_across_histograms(results: Results, settings: ValidateSett
         ]
         assert list(counts[name].shape) == sizes, name
     assert counts["events"].sum() == results.figures["n_events"]
-    assert counts["met"].sum() == 4 * results.figures["n_events"]
-    assert counts["met_component_residual"].sum() == 2 * 3 * results.figures["n_events"]
+    assert counts["met"].sum() == 5 * results.figures["n_events"]
+    assert counts["met_component_residual"].sum() == 2 * 4 * results.figures["n_events"]
     assert counts["truth_by_pt"].sum() == counts["truth_by_eta"].sum()
     assert counts["jet_response"].sum() == counts["jet_truth"][..., 1].sum()
     confusion = counts["confusion"]
@@ -210,7 +210,7 @@ def test_mismatched_files_are_refused(tmp_path: Path, fault: str) -> None:
         reconstructed,
         [parquet.to_arrow(found, parquet.RECONSTRUCTED_SCHEMA)],
         parquet.RECONSTRUCTED_SCHEMA,
-        {"sample": "ttbar"},
+        parquet.read_metadata(selected) | {"presence_threshold": 0.5},
     )
     with pytest.raises(UserError, match="rerun reconstruct_events"):
         list(read_pair(selected, reconstructed))
@@ -240,7 +240,8 @@ def test_zero_events_give_nulls_with_counts(settings: ValidateSettings, tmp_path
     figures = compute_metrics(hists, settings)
     json.dumps([figures, to_json(hists)], allow_nan=False)
     assert figures["n_events"] == 0
-    for reco in RECONSTRUCTIONS:
+    assert figures["reconstructions"] == [name for name in RECONSTRUCTIONS if name != "ideal"]
+    for reco in figures["reconstructions"]:
         assert figures["jets"]["inclusive"][reco]["response"] == {
             "n": 0,
             "median": None,

@@ -15,6 +15,7 @@ from particleforge.tables import parquet, schema
 from .synthetic import synthetic_events
 
 CONFIG = Path(__file__).parents[2] / "config"
+PRESENCE_THRESHOLD = 0.5
 
 
 def validate_settings(detector: str = "clic") -> ValidateSettings:
@@ -22,17 +23,21 @@ def validate_settings(detector: str = "clic") -> ValidateSettings:
     return ValidateSettings.of(run, load_detector(CONFIG, detector))
 
 
+_WHAT = ("pdg", "class_id", "charge", "element")
+
+
 def visible(events: ak.Array, *, scale: float = 1.0) -> ak.Array:
-    """Return the visible generator particles as candidates, four-momenta times ``scale``."""
+    """Return the visible generator particles as candidates of weight 1, four-momenta times
+    ``scale``.
+    """
     particles = events.particles[events.particles.fate != int(schema.Fate.INVISIBLE)]
     momenta = {name: particles[name] * scale for name in ("px", "py", "pz", "energy")}
-    return ak.zip(
-        {**{name: particles[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta}
-    )
+    weight = ak.ones_like(particles.energy, dtype=np.float32)
+    return ak.zip({**{name: particles[name] for name in _WHAT}, **momenta, "weight": weight})
 
 
 def smeared(events: ak.Array, seed: int, *, width: float, efficiency: float) -> ak.Array:
-    """Return the events' candidates with some more smearing and loss."""
+    """Return the events' candidates, of weight 1, with some more smearing and loss."""
     rng = np.random.default_rng(seed)
     candidates = events.candidates
     counts = ak.num(candidates)
@@ -40,9 +45,8 @@ def smeared(events: ak.Array, seed: int, *, width: float, efficiency: float) -> 
     counts = ak.num(candidates)
     scale = ak.unflatten(1 + width * rng.standard_normal(ak.sum(counts)), counts)
     momenta = {name: candidates[name] * scale for name in ("px", "py", "pz", "energy")}
-    return ak.zip(
-        {**{name: candidates[name] for name in ("pdg", "class_id", "charge", "element")}, **momenta}
-    )
+    weight = ak.ones_like(candidates.energy, dtype=np.float32)
+    return ak.zip({**{name: candidates[name] for name in _WHAT}, **momenta, "weight": weight})
 
 
 def write_pair(
@@ -77,10 +81,24 @@ def write_pair(
         paths[1],
         [parquet.to_arrow(found, parquet.RECONSTRUCTED_SCHEMA)],
         parquet.RECONSTRUCTED_SCHEMA,
-        {"sample": sample},
+        {"sample": sample, "presence_threshold": PRESENCE_THRESHOLD},
     )
     return paths
 
 
 def many_events(n: int, seed: int = 0, mean_particles: float = 40.0) -> ak.Array:
     return synthetic_events(n, seed, mean_particles=mean_particles)
+
+
+def without_deposits(events: ak.Array) -> ak.Array:
+    """Return events of a file that does not tell who left which energy."""
+    nothing = ak.zeros_like(events.particles.deposited_energy)
+    particles = ak.with_field(events.particles, nothing, "deposited_energy")
+    return ak.with_field(events, particles, "particles")
+
+
+def rewrite(selected: Path, events: ak.Array) -> None:
+    """Replace the events of a selected file, keeping its metadata."""
+    types = parquet.SELECTED_SCHEMA
+    described = parquet.read_metadata(selected)
+    parquet.write_table(selected, [parquet.to_arrow(events, types)], types, described)

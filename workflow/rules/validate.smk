@@ -4,7 +4,7 @@ rule validate:
 
 
 rule validate_model:
-    """Jets, missing momentum and particles of model, baseline and truth limit."""
+    """Jets, missing momentum and particles of model, baseline, ideal and targets."""
     input:
         selected=RUN.files.shards(PATHS.selected),
         reconstructed=RUN.files.shards(PATHS.reconstructed),

@@ -36,11 +36,24 @@ STYLE: Any = {
     "svg.hashsalt": "particleforge",
     "pdf.compression": 6,
 }
-# Okabe & Ito's palette, safe for colour-blind readers; one colour and one marker per view of the
+# Okabe & Ito's palette, safe for colour-blind readers; one colour, marker and line per view of the
 # events, everywhere
-COLOURS = {"truth": "#222222", "target": "#009e73", "mlpf": "#d55e00", "baseline": "#0072b2"}
-MARKERS = {"truth": "D", "target": "s", "mlpf": "o", "baseline": "^"}
-LABELS = {"truth": "truth", "target": "truth limit", "mlpf": "MLPF", "baseline": "baseline PF"}
+COLOURS = {
+    "truth": "#222222",
+    "target": "#009e73",
+    "ideal": "#cc79a7",
+    "mlpf": "#d55e00",
+    "baseline": "#0072b2",
+}
+MARKERS = {"truth": "D", "target": "s", "ideal": "v", "mlpf": "o", "baseline": "^"}
+LINES = {"truth": "--", "target": ":", "ideal": "-.", "mlpf": "-", "baseline": "-"}
+LABELS = {
+    "truth": "truth",
+    "target": "targets",
+    "ideal": "ideal PF",
+    "mlpf": "MLPF",
+    "baseline": "baseline PF",
+}
 
 
 @contextmanager

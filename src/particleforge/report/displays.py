@@ -2,6 +2,8 @@
 
 Inputs -> outputs: selected and reconstructed files -> PNG pictures of the first events of each
 sample that were reconstructed and have anything visible. The area of a marker grows with energy.
+Drawn are particles as lists have them; the energy told is the sum, to which every candidate adds by
+its weight.
 """
 
 from collections.abc import Sequence
@@ -23,9 +25,10 @@ _COLUMNS = ("run_number", "event_number", "tracks", "clusters")
 _COLOURS = ("#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#8c564b")
 _CAPTION = """Event {event} of run {run} ({sample}, {split}). Top left: tracks (+, at the
     interaction point) and clusters (squares, at the calorimeter); the other panels: particles by
-    class, charged ones filled. Larger is more energetic. A track and its cluster lie apart in
-    azimuth because of the magnetic field. Compare the panels: what is missing, what is too much,
-    what has another colour."""
+    class, charged ones filled, of MLPF those whose weight reaches the presence threshold; the
+    energy is that of all, each by its weight. Larger is more energetic. A track and its cluster lie
+    apart in azimuth because of the magnetic field. Compare the panels: what is missing, what is too
+    much, what has another colour."""
 
 
 def draw_displays(
@@ -76,12 +79,12 @@ def _display(batch: EventBatch, event: int, classes: Sequence[ParticleClassConfi
             f"{len(where.tracks)} + {len(where.clusters)}",
         )
         for axes, name in zip(panels.flat[1:], ("truth", "mlpf", "baseline"), strict=True):
-            particles = batch.views[name][event]
+            particles, summed = batch.views[name][event], batch.weighted[name][event]
             _draw_particles(axes, particles)
             annotate(
                 axes,
                 LABELS[name],
-                f"{len(particles)} particles, {ak.sum(particles.energy):.1f} GeV",
+                f"{len(particles)} particles, {ak.sum(summed.energy):.1f} GeV",
             )
         panels[0, 0].set(ylim=(-np.pi, np.pi), xlim=_eta_range(batch, event))
         for axes in panels[1]:

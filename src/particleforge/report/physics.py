@@ -15,7 +15,6 @@ from particleforge.config.detector import ParticleClassConfig
 from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
 from particleforge.validation.captions import captions
-from particleforge.validation.events import RECONSTRUCTIONS
 
 Tree = Mapping[str, Any]
 _SIGNIFICANT = 2.0  # standard deviations from which a difference is called one
@@ -28,6 +27,7 @@ class Physics:
     n_events: int
     headline: list[tuple[str, str, str]]  # reconstruction, its label, jet resolution
     verdict: str
+    gap: Rows | None  # share of the gap to ideal particle flow, where that is known
     summary: Rows
     by_sample: Rows
     particles: Rows
@@ -38,28 +38,28 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
     """Read the validation's results."""
     found = json.loads(metrics.read_text(encoding="utf-8"))
     jets = found["jets"]["inclusive"]
+    texts = captions(classes, ideal="ideal" in found["reconstructions"])
     return Physics(
         n_events=found["n_events"],
         headline=[
             (reco, LABELS[reco], measured(jets[reco]["response"]["resolution"]))
-            for reco in RECONSTRUCTIONS
+            for reco in found["reconstructions"]
         ],
-        verdict=verdict(jets),
+        verdict=verdict(jets, found.get("gap_closed", {}).get("jets")),
+        gap=_gap(found),
         summary=_summary(found),
         by_sample=_by_sample(found),
         particles=_particles(found, classes),
-        plots=[picture(plots / f"{name}.png", text) for name, text in captions(classes).items()],
+        plots=[picture(plots / f"{name}.png", text) for name, text in texts.items()],
     )
 
 
-def verdict(jets: Tree) -> str:
-    """Say how the model's jet resolution compares with the baseline's.
+def verdict(jets: Tree, gap_closed: Tree | None) -> str:
+    """Say how the model's jet resolution compares with the baseline's, and how far one could go.
 
     The sentence says, too, whether the statistics allow it.
     """
-    model, base, limit = (
-        jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline", "target")
-    )
+    model, base = (jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline"))
     if model is None or base is None or base["value"] <= 0:
         counts = " and ".join(
             f"{jets[reco]['response']['n']} for {LABELS[reco]}" for reco in ("mlpf", "baseline")
@@ -79,68 +79,79 @@ def verdict(jets: Tree) -> str:
         " apart)"
     )
     text += "." if sigma >= _SIGNIFICANT else ": with these statistics they cannot be told apart."
-    if limit is not None and base["value"] > limit["value"]:
-        share = (base["value"] - model["value"]) / (base["value"] - limit["value"])
+    if gap_closed is not None and gap_closed["value"] > 0:
         text += (
-            f" That closes {share:.0%} of the gap between baseline and truth limit."
-            if share > 0
-            else ""
+            f" That closes {gap_closed['value']:.0%} ± {gap_closed['error']:.0%} of the gap between"
+            " baseline and ideal particle flow."
         )
     return text
+
+
+def _gap(found: Tree) -> Rows | None:
+    if "gap_closed" not in found:
+        return None
+    parts = {"all": found, **found["by_sample"]}
+    return Rows(
+        ("share of the gap closed, sample", "jets", "visible energy"),
+        [
+            (name, *(measured(part["gap_closed"][key]) for key in ("jets", "visible_energy")))
+            for name, part in parts.items()
+        ],
+    )
 
 
 def _summary(found: Tree) -> Rows:
     jets = found["jets"]["inclusive"]
     met = found["met"]["inclusive"]
     energy = found["visible_energy"]
+    names = found["reconstructions"]
     rows = [
         (
             "jet resolution (IQR/median)",
-            [measured(jets[r]["response"]["resolution"]) for r in RECONSTRUCTIONS],
+            [measured(jets[r]["response"]["resolution"]) for r in names],
         ),
-        ("jet median response", [measured(jets[r]["response"]["median"]) for r in RECONSTRUCTIONS]),
-        ("jet matching efficiency", [measured(jets[r]["efficiency"]) for r in RECONSTRUCTIONS]),
-        ("fake-jet rate", [measured(jets[r]["fake_rate"]) for r in RECONSTRUCTIONS]),
-        ("matched jets", [number(jets[r]["response"]["n"]) for r in RECONSTRUCTIONS]),
+        ("jet median response", [measured(jets[r]["response"]["median"]) for r in names]),
+        ("jet matching efficiency", [measured(jets[r]["efficiency"]) for r in names]),
+        ("fake-jet rate", [measured(jets[r]["fake_rate"]) for r in names]),
+        ("matched jets", [number(jets[r]["response"]["n"]) for r in names]),
         (
             "missing pT, bias [GeV]",
-            [measured(met[r]["residual"]["median"]) for r in RECONSTRUCTIONS],
+            [measured(met[r]["residual"]["median"]) for r in names],
         ),
         (
             "missing pT, IQR of residual [GeV]",
-            [measured(met[r]["residual"]["iqr"]) for r in RECONSTRUCTIONS],
+            [measured(met[r]["residual"]["iqr"]) for r in names],
         ),
         (
             "missing px and py, IQR of residual [GeV]",
-            [measured(met[r]["component_residual"]["iqr"]) for r in RECONSTRUCTIONS],
+            [measured(met[r]["component_residual"]["iqr"]) for r in names],
         ),
         (
             "visible energy, median response",
-            [measured(energy[r]["median"]) for r in RECONSTRUCTIONS],
+            [measured(energy[r]["median"]) for r in names],
         ),
         (
             "visible energy, IQR/median",
-            [measured(energy[r]["resolution"]) for r in RECONSTRUCTIONS],
+            [measured(energy[r]["resolution"]) for r in names],
         ),
     ]
-    return Rows(
-        ("figure", *(LABELS[r] for r in RECONSTRUCTIONS)), [(name, *cells) for name, cells in rows]
-    )
+    return Rows(("figure", *(LABELS[r] for r in names)), [(name, *cells) for name, cells in rows])
 
 
 def _by_sample(found: Tree) -> Rows:
+    names = found["reconstructions"]
     rows = []
     for name, of_sample in found["by_sample"].items():
         jets = of_sample["jets"]["inclusive"]
-        cells = [measured(jets[r]["response"]["resolution"]) for r in RECONSTRUCTIONS]
+        cells = [measured(jets[r]["response"]["resolution"]) for r in names]
         rows.append((name, number(of_sample["n_events"]), *cells))
-    return Rows(("jet resolution of sample", "events", *(LABELS[r] for r in RECONSTRUCTIONS)), rows)
+    return Rows(("jet resolution of sample", "events", *(LABELS[r] for r in names)), rows)
 
 
 def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
     rows = []
     for c in classes:
-        for reco in RECONSTRUCTIONS:
+        for reco in found["reconstructions"]:
             of_one = found["particles"][c.name][reco]
             cells = [measured(of_one[key]) for key in ("efficiency", "fake_rate", "mislabelled")]
             wrong = measured(of_one["wrong_charge"]) if "wrong_charge" in of_one else NOTHING

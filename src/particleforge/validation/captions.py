@@ -8,7 +8,7 @@ _EVENTS = {
     "jet_response": (
         """Jet response: pT of the reconstructed jet over that of the matched truth jet. A narrow
         peak at one is best. Tails come from showers that share a cluster or leave no element, and
-        stay in the truth limit."""
+        stay in the targets."""
     ),
     "jet_resolution": (
         """Median and resolution (IQR/median) of the jet response against truth pT. The bottom panel
@@ -30,7 +30,7 @@ _EVENTS = {
     ),
     "met": (
         """Missing transverse momentum (left) and its residual against truth (right). Truth sums
-        visible generator particles, so the truth limit shows what the elements lose, not the
+        visible generator particles, so the targets show what the elements lose, not the
         neutrinos."""
     ),
     "met_resolution": (
@@ -65,15 +65,26 @@ _EVENTS = {
 }
 _EFFICIENCY = """: share of truth particles matched to a candidate of the same class (top) and share
     of candidates that match no truth particle (bottom), against pT and pseudorapidity. Where the
-    truth limit is below one, the elements themselves lack the particle or show it as another
+    targets are below one, the elements themselves lack the particle or show it as another
     class."""
 _RESPONSE = """: median and resolution (IQR/median) of candidate over truth, for transverse momentum
-    and energy, for pairs of the same class. Particles merged into one element move the truth limit
+    and energy, for pairs of the same class. Particles merged into one element move the targets
     above one."""
+# of ideal particle flow, where there is one
+_IDEAL = {
+    "jet_response": "Ideal PF assigns everything rightly and takes energies as measured.",
+    "efficiency": "Ideal PF lacks what left no energy.",
+    "response": "Ideal PF shows how well the particles themselves are measured.",
+}
 
 
-def captions(particle_classes: Sequence[ParticleClassConfig]) -> dict[str, str]:
-    """Return the caption of every plot by file name, in the order in which to read them."""
+def captions(
+    particle_classes: Sequence[ParticleClassConfig], *, ideal: bool = True
+) -> dict[str, str]:
+    """Return the caption of every plot by file name, in the order in which to read them.
+
+    Without ``ideal`` they do not speak of ideal particle flow.
+    """
     found = dict(_EVENTS)
     for c in particle_classes:
         label = c.label[:1].upper() + c.label[1:]
@@ -81,4 +92,9 @@ def captions(particle_classes: Sequence[ParticleClassConfig]) -> dict[str, str]:
             f"efficiency_{c.name}": label + _EFFICIENCY,
             f"response_{c.name}": label + _RESPONSE,
         }
+    if ideal:
+        for name in found:
+            for kind, sentence in _IDEAL.items():
+                if name.startswith(kind):
+                    found[name] += f" {sentence}"
     return {name: " ".join(caption.split()) for name, caption in found.items()}

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from particleforge.pages.figures import annotate, new_figure
-from particleforge.validation.events import RECONSTRUCTIONS, VIEWS
+from particleforge.validation.events import TRUTH
 from particleforge.validation.plot_parts import (
     Results,
     add_legend,
@@ -19,14 +19,14 @@ def met(results: Results) -> Figure:
     """Missing transverse momentum and its residual."""
     figure = new_figure(9.6, 4.4)
     left, right = figure.subplots(1, 2)
-    draw_distributions(left, results.hists, "met", VIEWS, "view")
+    draw_distributions(left, results.hists, "met", (TRUTH, *results.reconstructions), "view")
     left.set(ylabel="events per bin")
     left.legend(loc="upper right")
     notes = {
         reco: summary_text(results.figures["met"]["inclusive"][reco]["residual"], " GeV")
-        for reco in RECONSTRUCTIONS
+        for reco in results.reconstructions
     }
-    draw_distributions(right, results.hists, "met_residual", RECONSTRUCTIONS, "reco", notes)
+    draw_distributions(right, results.hists, "met_residual", results.reconstructions, "reco", notes)
     right.set(ylabel="events per bin")
     make_room(right, 1.4)
     right.legend(loc="upper left", fontsize=9)
@@ -59,12 +59,9 @@ def visible_energy(results: Results) -> Figure:
     """Response of the visible energy."""
     figure = new_figure()
     axes = figure.add_subplot()
-    notes = {
-        reco: summary_text(results.figures["visible_energy"][reco]) for reco in RECONSTRUCTIONS
-    }
-    draw_distributions(
-        axes, results.hists, "visible_energy_response", RECONSTRUCTIONS, "reco", notes
-    )
+    names = results.reconstructions
+    notes = {reco: summary_text(results.figures["visible_energy"][reco]) for reco in names}
+    draw_distributions(axes, results.hists, "visible_energy_response", names, "reco", notes)
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(
         xlabel="visible energy reconstructed / truth", ylabel="events per bin", xlim=(0.5, 1.5)

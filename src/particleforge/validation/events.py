@@ -1,4 +1,4 @@
-"""Pairs of selected and reconstructed files as batches of the four views of the same events.
+"""Pairs of selected and reconstructed files as batches of the views of the same events.
 
 Inputs -> outputs: a selected Parquet file (all splits) and the reconstructed one of the same shard
 (only the splits that were reconstructed) -> ``EventBatch``es, one per row group, so that memory
@@ -8,11 +8,17 @@ The views, each a list of particles (px, py, pz, energy in GeV, charge, class) p
 
 * ``truth``: visible generator particles, i.e. all whose fate is not INVISIBLE, whether or not an
   element hosts them;
-* ``target``: what a perfect model could output from the elements, the *truth limit*;
+* ``target``: the targets, what a model learns to output for the elements;
+* ``ideal``: ideal particle flow, right assignments and measured energies (``ideal``);
 * ``mlpf``: the model's candidates;
 * ``baseline``: the candidates of the rule-based particle flow.
 
 Beside them, ``generator``: all truth particles but neutrinos, visible or not, for ``closure`` only.
+
+The model gives each candidate a weight (``model.decode``). Sums (jets, missing momentum,
+visible energy) take all candidates, four-momenta times weights: ``EventBatch.weighted``. Lists of
+particles take the candidates whose weight reaches ``presence_threshold`` in the file's metadata, as
+they are: ``EventBatch.views``. In all other views every particle weighs 1, and the two are one.
 
 Invariant: rows are joined by ``event_id``; run and event numbers must agree too, and every selected
 event of a reconstructed split must have been reconstructed.
@@ -32,13 +38,14 @@ import pyarrow.parquet as pq
 from particleforge.edm4hep.constants import is_neutrino
 from particleforge.errors import UserError
 from particleforge.tables import parquet, schema
+from particleforge.validation.ideal import ideal_particles
 
 GENERATOR = "generator"
 TRUTH = "truth"
-RECONSTRUCTIONS = ("target", "mlpf", "baseline")
-VIEWS = (TRUTH, *RECONSTRUCTIONS)
-_MEMBERS = ("px", "py", "pz", "energy", "charge", "class_id")
-_COUNTED = ("tracks.list.element.pt",)  # one member of each track tells their number
+RECONSTRUCTIONS = ("target", "ideal", "mlpf", "baseline")
+_FOUR_MOMENTUM = ("px", "py", "pz", "energy")
+_MEMBERS = (*_FOUR_MOMENTUM, "charge", "class_id")
+_OF_TRACKS = ("tracks.list.element.p",)
 _IDENTITY = ("event_id", "run_number", "event_number")
 
 
@@ -46,15 +53,16 @@ _IDENTITY = ("event_id", "run_number", "event_number")
 class EventBatch:
     """Some events of one sample: ``views[name]`` holds records.
 
-    Their members are px, py, pz, energy, charge, class_id, pt, eta, phi.
+    Their members are px, py, pz, energy, charge, class_id, pt, eta, phi, and element of mlpf's.
 
-    ``n_elements`` holds the numbers of tracks and of calorimeter elements per event, ``events``
-    what was asked for beside the views.
+    ``weighted`` holds the same for sums, four-momenta times weights, ``n_elements`` the numbers of
+    tracks and of calorimeter elements per event, ``events`` what was asked for beside the views.
     """
 
     sample: str
     n_events: int
     views: dict[str, ak.Array]
+    weighted: dict[str, ak.Array]
     n_elements: dict[str, ak.Array]
     events: ak.Array
 
@@ -72,7 +80,7 @@ def read_pair(
     ``also`` names further columns of the selected file, for ``EventBatch.events``.
     """
     sample = sample_of(selected)
-    parquet.read_metadata(reconstructed)
+    threshold = _presence_threshold(reconstructed)
     found = pq.read_table(reconstructed, columns=[*_IDENTITY, "candidates"])
     known = pq.read_table(selected, columns=[*_IDENTITY, "split"])
     _check_identity(selected, reconstructed, known, found)
@@ -82,7 +90,7 @@ def read_pair(
     source = pq.ParquetFile(selected)
     for group in range(source.num_row_groups):
         rows = source.read_row_group(
-            group, columns=["event_id", "particles", "targets", "candidates", *_COUNTED, *also]
+            group, columns=["event_id", "particles", "targets", "candidates", *_OF_TRACKS, *also]
         )
         rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
         if rows.num_rows == 0:
@@ -91,7 +99,28 @@ def read_pair(
         events = parquet.from_arrow(rows)
         n_tracks = ak.num(events.tracks)
         n_elements = {"tracks": n_tracks, "clusters": ak.num(events.targets) - n_tracks}
-        yield EventBatch(sample, rows.num_rows, _views(events, model[where]), n_elements, events)
+        candidates = model[where]
+        views = _views(events, candidates[candidates.weight >= threshold])
+        weighted = {**views, "mlpf": _view(_times_weight(candidates), "element")}
+        yield EventBatch(sample, rows.num_rows, views, weighted, n_elements, events)
+
+
+def _presence_threshold(reconstructed: Path) -> np.float32:
+    """Return the smallest weight of a candidate in lists, in the precision of weights."""
+    found = parquet.read_metadata(reconstructed)
+    if "presence_threshold" not in found:
+        raise UserError(
+            f"{reconstructed}: has no presence_threshold in its metadata; rerun reconstruct_events"
+        )
+    return np.float32(found["presence_threshold"])
+
+
+def _times_weight(candidates: ak.Array) -> ak.Array:
+    """Return candidates with their four-momenta times their weights."""
+    for name in _FOUR_MOMENTUM:
+        value = ak.values_astype(candidates[name], np.float64)
+        candidates = ak.with_field(candidates, value * candidates.weight, name)
+    return candidates
 
 
 def _views(events: ak.Array, model: ak.Array) -> dict[str, ak.Array]:
@@ -100,7 +129,8 @@ def _views(events: ak.Array, model: ak.Array) -> dict[str, ak.Array]:
         GENERATOR: _view(particles[~_per_event(is_neutrino, particles.pdg)]),
         TRUTH: _view(particles[particles.fate != int(schema.Fate.INVISIBLE)]),
         "target": _view(targets[targets.class_id != schema.NONE_CLASS]),
-        "mlpf": _view(model),
+        "ideal": _view(ideal_particles(particles, events.tracks)),
+        "mlpf": _view(model, "element"),
         "baseline": _view(events.candidates),
     }
 
@@ -110,11 +140,11 @@ def _per_event(function: Callable[[Any], Any], values: ak.Array) -> ak.Array:
     return ak.unflatten(function(ak.to_numpy(ak.flatten(values))), ak.num(values))
 
 
-def _view(particles: ak.Array) -> ak.Array:
+def _view(particles: ak.Array, *also: str) -> ak.Array:
     """Return the members that matter, in double precision, with pt, eta and phi."""
     columns = {
-        name: ak.values_astype(particles[name], np.float64 if name in _MEMBERS[:4] else np.int64)
-        for name in _MEMBERS
+        name: ak.values_astype(particles[name], np.float64 if name in _FOUR_MOMENTUM else np.int64)
+        for name in (*_MEMBERS, *also)
     }
     pt = np.hypot(columns["px"], columns["py"])
     # eta = asinh(pz/pt); a particle along the beam gets a large, finite value

@@ -6,7 +6,8 @@ streamed through ``fill`` calls, so memory does not grow with the number of even
 Two kinds exist: the ones that plots show, written to ``histograms.json``; and fine ones (names
 ending in ``_fine``) from which medians and IQRs are taken (``quantiles``), kept in memory only. The
 fine axis is asinh-spaced around the value of a perfect reconstruction, so that its width is at most
-2 % of the distance from that value.
+2 % of the distance from that value. Those that end in ``_resampled_fine`` hold a count for every
+resampling of the events (``gap``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from particleforge.config.detector import PlotConfig
 from particleforge.config.settings import ValidateSettings
-from particleforge.validation.events import GENERATOR, RECONSTRUCTIONS, TRUTH, VIEWS
+from particleforge.validation.events import GENERATOR, RECONSTRUCTIONS, TRUTH
 
 Histogram = Any  # hist.Hist, whose annotations know no category axes
 Hists = dict[str, Histogram]
@@ -26,6 +27,7 @@ _Axes = tuple[Any, ...]
 OUTCOMES = ("none", "other", "same")  # no match; match of another class; match of the same class
 CLOSURE = (TRUTH, "target")  # what is compared with all generated particles
 ELEMENTS = ("tracks", "clusters", "elements with a target", "visible particles")
+RESAMPLED = ("jet_response", "visible_energy_response")  # what the gap is closed in
 _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
 
 
@@ -49,8 +51,13 @@ def category(name: str, values: Sequence[str], label: str) -> Any:
     return hist.axis.StrCategory(list(values), name=name, label=label, overflow=False)
 
 
-def book(settings: ValidateSettings) -> Hists:
-    """Return all histograms, empty."""
+def reconstructions(hists: Hists) -> tuple[str, ...]:
+    """Return the reconstructions that histograms were booked for."""
+    return tuple(hists["jet_truth"].axes["reco"])
+
+
+def book(settings: ValidateSettings, reconstructed: Sequence[str] = RECONSTRUCTIONS) -> Hists:
+    """Return all histograms, empty, for the given reconstructions."""
     # hist keeps the name "sample" for itself
     sample = category("process", sorted(settings.samples), "sample")
     classes = category(
@@ -61,23 +68,28 @@ def book(settings: ValidateSettings) -> Hists:
     )
     number = hist.axis.Variable(count_edges(1e5), name="number", label="number per event")
     stage = category("stage", (GENERATOR, *CLOSURE), "stage")
+    reco = category("reco", reconstructed, "reconstruction")
+    view = category("view", (TRUTH, *reconstructed), "truth or reconstruction")
     axes: dict[str, _Axes] = {
         "events": (sample,),
         "class_pt": (sample, stage, classes, pt),
         "elements": (sample, category("kind", ELEMENTS, "counted"), number),
-        **_axes_of_jets(settings.plots, sample),
-        **_axes_of_events(settings.plots, sample),
-        **_axes_of_particles(settings, sample, classes, pt),
+        **_axes_of_jets(settings.plots, sample, reco, view),
+        **_axes_of_events(settings.plots, sample, reco, view),
+        **_axes_of_particles(settings, sample, reco, classes, pt),
     }
-    return {name: hist.Hist(*of_one, storage=hist.storage.Int64()) for name, of_one in axes.items()}
-
-
-def _reconstructions() -> Any:
-    return category("reco", RECONSTRUCTIONS, "reconstruction")
-
-
-def _views() -> Any:
-    return category("view", VIEWS, "truth or reconstruction")
+    found: Hists = {
+        name: hist.Hist(*of_one, storage=hist.storage.Int64()) for name, of_one in axes.items()
+    }
+    resampling = hist.axis.Integer(
+        0, settings.validation.n_bootstrap, name="resampling", underflow=False, overflow=False
+    )
+    for name in RESAMPLED:
+        fine = axes[f"{name}_fine"][-1]
+        found[f"{name}_resampled_fine"] = hist.Hist(
+            sample, reco, resampling, fine, storage=hist.storage.Double()
+        )
+    return found
 
 
 def _responses() -> tuple[Any, Any]:
@@ -89,8 +101,8 @@ def _responses() -> tuple[Any, Any]:
     )
 
 
-def _axes_of_jets(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
-    reco, (response, ratio_fine) = _reconstructions(), _responses()
+def _axes_of_jets(plots: PlotConfig, sample: Any, reco: Any, view: Any) -> dict[str, _Axes]:
+    response, ratio_fine = _responses()
     pt = hist.axis.Variable(plots.jet_pt_edges_gev, name="pt", label="jet $p_T$ [GeV]")
     true_pt = hist.axis.Variable(
         plots.jet_pt_edges_gev, name="true_pt", label="truth jet $p_T$ [GeV]"
@@ -102,7 +114,7 @@ def _axes_of_jets(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
     return {
         "closure_jet_response": (sample, closure, true_pt, close),
         "closure_jet_response_fine": (sample, closure, true_pt, ratio_fine),
-        "jet_pt": (sample, _views(), pt),
+        "jet_pt": (sample, view, pt),
         "jet_truth": (sample, reco, pt, matched),
         "jet_reco": (sample, reco, pt, matched),
         "jet_response": (sample, reco, true_pt, response),
@@ -110,8 +122,8 @@ def _axes_of_jets(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
     }
 
 
-def _axes_of_events(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
-    reco, (response, ratio_fine) = _reconstructions(), _responses()
+def _axes_of_events(plots: PlotConfig, sample: Any, reco: Any, view: Any) -> dict[str, _Axes]:
+    response, ratio_fine = _responses()
     met_max = plots.met_max_gev
     met = hist.axis.Regular(30, 0, met_max, name="met", label="missing transverse momentum [GeV]")
     true_met = hist.axis.Regular(
@@ -121,7 +133,7 @@ def _axes_of_events(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
     residual = hist.axis.Regular(81, -0.4 * met_max, 0.4 * met_max, name="residual", label=label)
     residual_fine = hist.axis.Variable(fine_edges(0, 1e-2, 1e4), name="residual", label=label)
     return {
-        "met": (sample, _views(), met),
+        "met": (sample, view, met),
         "met_residual": (sample, reco, true_met, residual),
         "met_residual_fine": (sample, reco, true_met, residual_fine),
         "met_component_residual": (sample, reco, residual),
@@ -132,9 +144,9 @@ def _axes_of_events(plots: PlotConfig, sample: Any) -> dict[str, _Axes]:
 
 
 def _axes_of_particles(
-    settings: ValidateSettings, sample: Any, true_class: Any, pt: Any
+    settings: ValidateSettings, sample: Any, reco: Any, true_class: Any, pt: Any
 ) -> dict[str, _Axes]:
-    reco, (response, ratio_fine) = _reconstructions(), _responses()
+    response, ratio_fine = _responses()
     found_class = category("found_class", list(true_class), "candidate class")
     eta = hist.axis.Variable(settings.plots.eta_edges, name="eta", label=r"$\eta$")
     outcome = category("outcome", OUTCOMES, "match")
@@ -164,14 +176,15 @@ def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **wh
     for key in (name, f"{name}_fine"):
         histogram = hists[key]
         axis = histogram.axes[-1]
-        inside = (
-            np.clip(values, axis.edges[0], np.nextafter(axis.edges[-1], -np.inf))
-            if key.endswith("_fine")
-            else values
-        )
+        inside = inside_of(axis, values) if key.endswith("_fine") else values
         histogram.fill(
             **{k: v for k, v in where.items() if k in histogram.axes.name}, **{axis.name: inside}
         )
+
+
+def inside_of(axis: Any, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return values with those beyond an axis moved into its first or last bin."""
+    return np.clip(values, axis.edges[0], np.nextafter(axis.edges[-1], -np.inf))
 
 
 def to_json(hists: Hists) -> dict[str, Any]:

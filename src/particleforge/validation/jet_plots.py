@@ -1,11 +1,13 @@
 """Plots of jets: response, resolution, efficiency, fakes and spectrum."""
 
+from collections.abc import Sequence
+
 import mplhep
 import numpy as np
 from matplotlib.figure import Figure
 
-from particleforge.pages.figures import COLOURS, LABELS, annotate, new_figure
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, VIEWS
+from particleforge.pages.figures import COLOURS, LABELS, LINES, annotate, new_figure
+from particleforge.validation.events import TRUTH
 from particleforge.validation.plot_parts import (
     Results,
     Tree,
@@ -28,14 +30,14 @@ def jet_response(results: Results) -> Figure:
     above = {"jet_response": results.hists["jet_response"][{"true_pt": slice(1j * edge, None)}]}
     notes = {
         reco: summary_text(results.figures["jets"]["inclusive"][reco]["response"])
-        for reco in RECONSTRUCTIONS
+        for reco in results.reconstructions
     }
-    draw_distributions(axes, above, "jet_response", RECONSTRUCTIONS, "reco", notes)
+    draw_distributions(axes, above, "jet_response", results.reconstructions, "reco", notes)
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(xlabel=r"jet $p_T$ reconstructed / truth", ylabel="jets per bin")
     if above["jet_response"].sum():
         axes.set_yscale("log")
-        axes.set_ylim(0.5, 20 * axes.get_ylim()[1])  # room for the legend
+        axes.set_ylim(0.5, 60 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper left", title=f"truth jets above {edge:g} GeV", alignment="left")
     title(axes, results)
     return figure
@@ -51,7 +53,8 @@ def jet_resolution(results: Results) -> Figure:
     draw_points(middle, rows, lambda r: r["response"]["resolution"])
     top.axhline(1, color="#999999", lw=0.8, zorder=0)
     bottom.axhline(1, color=COLOURS["baseline"], lw=1)
-    draw_points(bottom, [_ratio_to_baseline(row) for row in rows], lambda r: r)
+    compared = [reco for reco in results.reconstructions if reco != "baseline"]
+    draw_points(bottom, [_ratio_to_baseline(row, compared) for row in rows], lambda r: r)
     top.set_ylabel("median response")
     middle.set(ylabel="IQR / median")
     middle.set_ylim(bottom=0)
@@ -61,11 +64,11 @@ def jet_resolution(results: Results) -> Figure:
     return figure
 
 
-def _ratio_to_baseline(row: Tree) -> Tree:
+def _ratio_to_baseline(row: Tree, compared: Sequence[str]) -> Tree:
     """Return resolutions over the baseline's; errors add as if independent, so are too large."""
-    ratio: Tree = {"low": row["low"], "high": row["high"], "baseline": None}
+    ratio: Tree = {"low": row["low"], "high": row["high"]}
     base = row["baseline"]["response"]["resolution"]
-    for reco in ("target", "mlpf"):
+    for reco in compared:
         own = row[reco]["response"]["resolution"]
         ratio[reco] = None
         if own and base and own["value"] and base["value"]:
@@ -99,7 +102,7 @@ def jet_resolution_by_sample(results: Results) -> Figure:
     axes.set(ylabel="jet IQR / median", xlim=(0, len(names)))
     axes.set_ylim(bottom=0)
     make_room(axes, 1.3)
-    add_legend(axes, ncols=3)
+    add_legend(axes, ncols=len(results.reconstructions))
     annotate(
         axes,
         results.settings.title,
@@ -133,11 +136,12 @@ def jet_pt(results: Results) -> Figure:
     figure = new_figure(6.4, 5.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
     edges = np.asarray(results.settings.plots.jet_pt_edges_gev)
+    views = (TRUTH, *results.reconstructions)
     counts = {
-        view: results.hists["jet_pt"][{"view": view}].project("pt").values() for view in VIEWS
+        view: results.hists["jet_pt"][{"view": view}].project("pt").values() for view in views
     }
-    for view in VIEWS:
-        style: Tree = {"color": COLOURS[view], "yerr": False, "ls": "--" if view == TRUTH else "-"}
+    for view in views:
+        style: Tree = {"color": COLOURS[view], "yerr": False, "ls": LINES[view]}
         mplhep.histplot(counts[view] / np.diff(edges), edges, ax=top, label=LABELS[view], **style)
         if view != TRUTH:
             known = counts[TRUTH] > 0

@@ -1,11 +1,12 @@
-"""Jets of the four views, matched to the truth jets.
+"""Jets of the views, matched to the truth jets.
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the jet histograms.
 
 Algorithm: FastJet (Cacciari, Salam, Soyez, EPJ C 72 (2012) 1896) through its awkward interface, E
-scheme, the algorithm of ``jets`` in the detector's configuration, on every particle of a view; jets
-above ``pt_min_gev`` are matched one-to-one to truth jets within ``match_radius`` (``matching``).
-Matching sees all jets; only then do cuts define what is counted:
+scheme, the algorithm of ``jets`` in the detector's configuration, on every particle of a view, the
+model's times their weights; jets above ``pt_min_gev`` are matched one-to-one to truth jets within
+``match_radius`` (``matching``). No jets are corrected, of no view. Matching sees all jets; only
+then do cuts define what is counted:
 
 * response and efficiency: truth jets with |eta| < ``abs_eta_max``;
 * fake jets: reconstructed jets with |eta| < ``abs_eta_max`` that match no truth jet, of any eta,
@@ -21,8 +22,9 @@ import fastjet
 import numpy as np
 
 from particleforge.config.detector import JetConfig
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch, flat
-from particleforge.validation.histograms import Hists, fill_response
+from particleforge.validation.events import TRUTH, EventBatch, flat
+from particleforge.validation.gap import Draws, fill_resampled
+from particleforge.validation.histograms import Hists, fill_response, reconstructions
 from particleforge.validation.matching import match
 
 _MATCHED = np.array(["no", "yes"])
@@ -56,19 +58,34 @@ def _definition(settings: JetConfig) -> fastjet.JetDefinition:
     return fastjet.JetDefinition(fastjet.ee_genkt_algorithm, settings.radius, settings.power)
 
 
-def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig) -> None:
-    """Cluster, match and count the jets of a batch."""
-    truth = cluster(batch.views[TRUTH], settings)
+def responses(
+    truth: ak.Array, jets: ak.Array, partner: ak.Array, settings: JetConfig
+) -> tuple[ak.Array, ak.Array]:
+    """Return pT over true pT of the jets that count for the response, and their true pT.
+
+    ``partner`` holds the index in ``jets`` of each truth jet, or -1; lists per event.
+    """
+    both = (abs(truth.eta) < settings.abs_eta_max) & (partner >= 0)
+    true_pt = truth.pt[both]
+    return jets.pt[partner[both]] / true_pt, true_pt
+
+
+def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig, draws: Draws) -> None:
+    """Cluster, match and count the jets of a batch; ``draws`` as in ``gap``."""
+    truth = cluster(batch.weighted[TRUTH], settings)
     central = abs(truth.eta) < settings.abs_eta_max
+    lowest = hists["jet_response"].axes["true_pt"].edges[0]
     hists["jet_pt"].fill(process=batch.sample, view=TRUTH, pt=flat(truth.pt[central]))
-    for name in RECONSTRUCTIONS:
-        jets = cluster(batch.views[name], settings)
+    for name in reconstructions(hists):
+        where = {"process": batch.sample, "reco": name}
+        jets = cluster(batch.weighted[name], settings)
         partner, reverse = match(truth, jets, settings.match_radius)
         found = partner >= 0
-        where = {"process": batch.sample, "reco": name}
-        both = central & found
-        response = jets.pt[partner[both]] / truth.pt[both]
-        fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(truth.pt[both]))
+        response, true_pt = responses(truth, jets, partner, settings)
+        fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(true_pt))
+        counted = response[true_pt >= lowest]
+        events = np.repeat(np.arange(batch.n_events), ak.to_numpy(ak.num(counted)))
+        fill_resampled(hists, "jet_response", flat(counted), events, draws, **where)
         hists["jet_truth"].fill(
             **where, pt=flat(truth.pt[central]), matched=_MATCHED[flat(found[central]).astype(int)]
         )

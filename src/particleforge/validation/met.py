@@ -1,29 +1,31 @@
-"""Missing transverse momentum and visible energy of the four views.
+"""Missing transverse momentum and visible energy of the views.
 
 Inputs -> outputs: an ``EventBatch`` -> entries in the event-level histograms.
 
 Missing transverse momentum is the norm of minus the sum of the transverse momenta of all particles
-of a view; truth is the sum over visible generator particles, so that neutrinos count by their
-recoil and acceptance is the same on both sides. Residuals are reconstructed - truth in GeV: of the
-norm, and of the two components (both fill one histogram). The response of the visible energy is the
-ratio of the energy sums; events without visible energy have none.
+of a view, the model's times their weights; truth is the sum over visible generator particles, so
+that neutrinos count by their recoil and acceptance is the same on both sides. Residuals are
+reconstructed - truth in GeV: of the norm, and of the two components (both fill one histogram). The
+response of the visible energy is the ratio of the energy sums; events without visible energy have
+none.
 """
 
 import awkward as ak
 import numpy as np
 
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch
-from particleforge.validation.histograms import Hists, fill_response
+from particleforge.validation.events import TRUTH, EventBatch
+from particleforge.validation.gap import Draws, fill_resampled
+from particleforge.validation.histograms import Hists, fill_response, reconstructions
 
 
-def fill_met(hists: Hists, batch: EventBatch) -> None:
-    """Count the missing transverse momentum and the visible energy of a batch."""
-    sums = {name: _sums(view) for name, view in batch.views.items()}
+def fill_met(hists: Hists, batch: EventBatch, draws: Draws) -> None:
+    """Count missing transverse momentum and visible energy; ``draws`` as in ``gap``."""
+    sums = {name: event_sums(view) for name, view in batch.weighted.items()}
     true_x, true_y, true_energy = sums[TRUTH]
     true_met = np.hypot(true_x, true_y)
     hists["met"].fill(process=batch.sample, view=TRUTH, met=true_met)
     visible = true_energy > 0
-    for name in RECONSTRUCTIONS:
+    for name in reconstructions(hists):
         x, y, energy = sums[name]
         where = {"process": batch.sample, "reco": name}
         met = np.hypot(x, y)
@@ -32,12 +34,13 @@ def fill_met(hists: Hists, batch: EventBatch) -> None:
         fill_response(
             hists, "met_component_residual", np.concatenate([x - true_x, y - true_y]), **where
         )
-        fill_response(
-            hists, "visible_energy_response", energy[visible] / true_energy[visible], **where
-        )
+        response = energy[visible] / true_energy[visible]
+        fill_response(hists, "visible_energy_response", response, **where)
+        events = np.flatnonzero(visible)
+        fill_resampled(hists, "visible_energy_response", response, events, draws, **where)
 
 
-def _sums(view: ak.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def event_sums(view: ak.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return missing px, missing py and visible energy per event in GeV."""
     return (
         -ak.to_numpy(ak.sum(view.px, axis=1)),

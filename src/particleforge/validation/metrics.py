@@ -2,7 +2,9 @@
 
 Inputs -> outputs: filled histograms -> nested plain values, the content of ``metrics.json``:
 
-* ``n_events``;
+* ``n_events``, and ``reconstructions``, all names that ``<reco>`` stands for;
+* ``gap_closed.jets`` and ``gap_closed.visible_energy``: the share of the gap from baseline to ideal
+  that mlpf closes (``gap``), with ``value`` and ``error``; there if ideal is;
 * ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``,
   ``median``, ``iqr``, ``resolution`` = IQR/median of pT reconstructed / truth), above the first
   edge of ``plots.jet_pt_edges_gev``;
@@ -21,8 +23,8 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
 * ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
 * ``by_sample.<sample>``: the same without the particles' bins.
 
-``<reco>`` is target (the truth limit), mlpf or baseline. Definitions: ``jets``, ``closure``,
-``met``, ``particles``, ``quantiles``.
+``<reco>`` is target, ideal (where events have deposits), mlpf or baseline. Definitions: ``events``,
+``jets``, ``closure``, ``met``, ``particles``, ``quantiles``, ``gap``.
 """
 
 from typing import Any
@@ -31,8 +33,8 @@ import numpy as np
 
 from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
-from particleforge.validation.events import RECONSTRUCTIONS
-from particleforge.validation.histograms import CLOSURE, Hists
+from particleforge.validation.gap import gap_closed
+from particleforge.validation.histograms import CLOSURE, Hists, reconstructions
 from particleforge.validation.quantiles import proportion, summary
 
 Tree = dict[str, Any]
@@ -55,11 +57,14 @@ class _Figures:
         self.sample = sample
         which = sum if sample is None else sample
         self.n_events = int(hists["events"][{"process": which}])
+        self.reconstructions = reconstructions(hists)
         self.hists = {name: h[{"process": which}] for name, h in hists.items()}
 
     def all(self, *, binned: bool) -> Tree:
         return {
             "n_events": self.n_events,
+            "reconstructions": list(self.reconstructions),
+            **({"gap_closed": self.gap_closed()} if "ideal" in self.reconstructions else {}),
             "jets": self.jets(),
             "closure": self.closure(),
             "met": self.met(),
@@ -69,11 +74,12 @@ class _Figures:
                     self.counts("visible_energy_response_fine", reco=reco),
                     reco,
                 )
-                for reco in RECONSTRUCTIONS
+                for reco in self.reconstructions
             },
             "particles": {
                 c.name: {
-                    reco: self.particle(c.name, c.charged, reco, binned) for reco in RECONSTRUCTIONS
+                    reco: self.particle(c.name, c.charged, reco, binned)
+                    for reco in self.reconstructions
                 }
                 for c in self.classes
             },
@@ -81,7 +87,7 @@ class _Figures:
                 "classes": list(self.hists["confusion"].axes["true_class"]),
                 **{
                     reco: self.counts("confusion", reco=reco).astype(int).tolist()
-                    for reco in RECONSTRUCTIONS
+                    for reco in self.reconstructions
                 },
             },
         }
@@ -108,16 +114,39 @@ class _Figures:
             counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator
         )
 
+    def gap_closed(self) -> Tree:
+        three = ("ideal", "mlpf", "baseline")
+        # above the first edge
+        jets = {reco: self.counts("jet_response_fine", reco=reco)[1:].sum(axis=0) for reco in three}
+        energy = {reco: self.counts("visible_energy_response_fine", reco=reco) for reco in three}
+        return {
+            "jets": self.share("jet_response", jets),
+            "visible_energy": self.share("visible_energy_response", energy),
+        }
+
+    def share(self, name: str, counts: dict[str, np.ndarray]) -> Tree | None:
+        """Return the share of the gap in a response with these fine ``counts``, or None."""
+        resampled = {
+            reco: np.vstack([found, self.counts(f"{name}_resampled_fine", reco=reco)])[:, 1:-1]
+            for reco, found in counts.items()
+        }
+        return gap_closed(resampled, self.hists[f"{name}_fine"].axes[-1].edges)
+
     def jets(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev
         inclusive = slice(1, None)  # above the first edge, overflow included
         return {
-            "inclusive": {reco: self.jet(reco, inclusive, "inclusive") for reco in RECONSTRUCTIONS},
+            "inclusive": {
+                reco: self.jet(reco, inclusive, "inclusive") for reco in self.reconstructions
+            },
             "pt_bins": [
                 {
                     "low": edges[i],
                     "high": edges[i + 1],
-                    **{reco: self.jet(reco, slice(i + 1, i + 2), i) for reco in RECONSTRUCTIONS},
+                    **{
+                        reco: self.jet(reco, slice(i + 1, i + 2), i)
+                        for reco in self.reconstructions
+                    },
                 }
                 for i in range(len(edges) - 1)
             ],
@@ -161,7 +190,7 @@ class _Figures:
         edges = self.hists["met_residual"].axes["true_met"].edges
         # no underflow: a norm
         residuals = {
-            reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in RECONSTRUCTIONS
+            reco: self.counts("met_residual_fine", reco=reco)[1:] for reco in self.reconstructions
         }
         for counts in residuals.values():
             counts[-2] += counts[-1]  # the last bin takes what lies beyond
@@ -178,7 +207,7 @@ class _Figures:
                         relative=False,
                     ),
                 }
-                for reco in RECONSTRUCTIONS
+                for reco in self.reconstructions
             },
             "truth_bins": [
                 {
@@ -188,7 +217,7 @@ class _Figures:
                         reco: self.summary(
                             "met_residual", residuals[reco][i], reco, i, relative=False
                         )
-                        for reco in RECONSTRUCTIONS
+                        for reco in self.reconstructions
                     },
                 }
                 for i in range(len(edges) - 1)

@@ -5,16 +5,16 @@ from matplotlib.figure import Figure
 
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.pages.figures import COLOURS, LABELS, annotate, new_figure
-from particleforge.validation.events import RECONSTRUCTIONS
 from particleforge.validation.plot_parts import Results, Tree, draw_points, log_axis
 
 
 def confusion(results: Results) -> Figure:
     """Confusion matrices, rows normalised, one per reconstruction."""
     labels = ["none", *(c.label for c in results.settings.particle_classes)]
-    figure = new_figure(1.4 + 0.56 * len(labels) * len(RECONSTRUCTIONS), 2.2 + 0.44 * len(labels))
-    panels = figure.subplots(1, len(RECONSTRUCTIONS), sharey=True)
-    for axes, reco in zip(panels, RECONSTRUCTIONS, strict=True):
+    names = results.reconstructions
+    figure = new_figure(1.4 + 0.56 * len(labels) * len(names), 2.2 + 0.44 * len(labels))
+    panels = figure.subplots(1, len(names), sharey=True)
+    for axes, reco in zip(panels, names, strict=True):
         counts = np.asarray(results.figures["confusion"][reco], float)
         totals = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
@@ -73,13 +73,9 @@ def particle_efficiency(results: Results, particle_class: ParticleClassConfig) -
 
 def _by_reco(found: Tree, key: str) -> list[Tree]:
     """Turn one list of bins per reconstruction into one list of bins with all reconstructions."""
-    lists = [found[reco][key] for reco in RECONSTRUCTIONS]
+    lists = [of_one[key] for of_one in found.values()]
     return [
-        {
-            "low": bins[0]["low"],
-            "high": bins[0]["high"],
-            **dict(zip(RECONSTRUCTIONS, bins, strict=True)),
-        }
+        {"low": bins[0]["low"], "high": bins[0]["high"], **dict(zip(found, bins, strict=True))}
         for bins in zip(*lists, strict=True)
     ]
 

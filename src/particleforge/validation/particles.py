@@ -20,15 +20,15 @@ Definitions:
 
 Limits: in a dense jet a missed particle may match an unrelated fake nearby, which raises efficiency
 and lowers the fake rate of all reconstructions alike. Particles that share a cluster cannot all be
-found from the elements: the truth limit shows it.
+found from the elements: the targets show it.
 """
 
 import awkward as ak
 import numpy as np
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH, EventBatch, flat
-from particleforge.validation.histograms import OUTCOMES, Hists, fill_response
+from particleforge.validation.events import TRUTH, EventBatch, flat
+from particleforge.validation.histograms import OUTCOMES, Hists, fill_response, reconstructions
 from particleforge.validation.matching import match
 
 _OUTCOMES = np.array(OUTCOMES)
@@ -40,7 +40,7 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     truth = batch.views[TRUTH]
     true = {key: flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
     first_truth = _starts(truth)
-    for reco in RECONSTRUCTIONS:
+    for reco in reconstructions(hists):
         view = batch.views[reco]
         found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
         partner, reverse = match(truth, view, settings.validation.match_radius)

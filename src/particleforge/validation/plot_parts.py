@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from particleforge.config.settings import ValidateSettings
-from particleforge.pages.figures import COLOURS, LABELS, MARKERS, annotate
-from particleforge.validation.events import RECONSTRUCTIONS, TRUTH
-from particleforge.validation.histograms import Hists
+from particleforge.pages.figures import COLOURS, LABELS, LINES, MARKERS, annotate
+from particleforge.validation.events import RECONSTRUCTIONS
+from particleforge.validation.histograms import Hists, reconstructions
 
 Tree = dict[str, Any]
 MIN_SHOWN = 5  # a proportion of fewer entries is not drawn: its interval spans the axis
@@ -24,6 +24,11 @@ class Results:
     figures: Tree
     hists: Hists
     settings: ValidateSettings
+
+    @property
+    def reconstructions(self) -> tuple[str, ...]:
+        """What is compared with truth, in the order of drawing."""
+        return reconstructions(self.hists)
 
 
 def title(axes: Axes, results: Results) -> None:
@@ -59,7 +64,7 @@ def _points(
     high = np.array([row["high"] for row, _ in kept])
     values = np.array([figure["value"] for _, figure in kept]) * scale
     errors = np.array([_errors(figure) for _, figure in kept]).T * scale
-    share = 0.5 + 0.12 * (RECONSTRUCTIONS.index(reco) - 1)
+    share = 0.5 + 0.1 * (RECONSTRUCTIONS.index(reco) - (len(RECONSTRUCTIONS) - 1) / 2)
     place = (
         low * (high / low) ** share if axes.get_xscale() == "log" else low + (high - low) * share
     )
@@ -84,11 +89,12 @@ def _errors(figure: Tree) -> tuple[float, float]:
 
 
 def draw_points(axes: Axes, rows: Sequence[Tree], pick: Callable[[Tree], Tree | None]) -> None:
-    """Draw the figure that ``pick`` takes of every bin and reconstruction.
+    """Draw the figure that ``pick`` takes of every bin and reconstruction that rows have.
 
     Null figures are left out.
     """
-    drawn = [_points(axes, rows, reco, pick) for reco in RECONSTRUCTIONS]
+    found = [reco for reco in RECONSTRUCTIONS if all(reco in row for row in rows)]
+    drawn = [_points(axes, rows, reco, pick) for reco in found]
     if not any(drawn):
         say_empty(axes)
 
@@ -127,7 +133,7 @@ def draw_distributions(
             color=COLOURS[key],
             label=label,
             yerr=False,
-            ls="--" if key == TRUTH else "-",
+            ls=LINES[key],
         )
     if total == 0:
         say_empty(axes)

@@ -1,4 +1,4 @@
-"""Stage ``validate``: the model against truth, truth limit and baseline in figures and plots.
+"""Stage ``validate``: the model against truth, targets, ideal particle flow and baseline.
 
 Inputs -> outputs: selected and reconstructed Parquet files of the same shards, in the same order ->
 ``metrics.json`` (``metrics``), ``histograms.json`` (``histograms``), a folder of plots (``plots``).
@@ -14,8 +14,10 @@ from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
 from particleforge.provenance.record import Provenance
 from particleforge.validation.closure import fill_closure
-from particleforge.validation.events import read_pair, sample_of
+from particleforge.validation.events import RECONSTRUCTIONS, read_pair, sample_of
+from particleforge.validation.gap import draw_events
 from particleforge.validation.histograms import Hists, book, to_json
+from particleforge.validation.ideal import has_deposits
 from particleforge.validation.jets import fill_jets
 from particleforge.validation.met import fill_met
 from particleforge.validation.metrics import compute_metrics
@@ -62,14 +64,16 @@ def validate_model(
 def fill_histograms(
     settings: ValidateSettings, selected: Sequence[Path], reconstructed: Sequence[Path]
 ) -> Hists:
-    """Return the histograms of all pairs of files."""
-    hists = book(settings)
+    """Return the histograms of all pairs of files, without ideal if no event has a deposit."""
+    without = () if has_deposits(selected) else ("ideal",)
+    hists = book(settings, [name for name in RECONSTRUCTIONS if name not in without])
     for selected_file, reconstructed_file in zip(selected, reconstructed, strict=True):
         for batch in read_pair(selected_file, reconstructed_file):
+            draws = draw_events(batch, settings)
             hists["events"].fill(process=[batch.sample] * batch.n_events)
-            fill_jets(hists, batch, settings.jets)
+            fill_jets(hists, batch, settings.jets, draws)
             fill_closure(hists, batch, settings)
-            fill_met(hists, batch)
+            fill_met(hists, batch, draws)
             fill_particles(hists, batch, settings)
         logger.info("%s: %d events so far", reconstructed_file, hists["events"].sum())
     return hists
