@@ -16,7 +16,7 @@ GROUPED := --dist loadgroup --no-loadscope-reorder
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make run PRESET=smoke|demo|large DETECTOR=clic|cld|cms_like    (default: demo, clic)"
+	@echo "  make run PRESET=smoke|demo|reference|large DETECTOR=clic|cld|cms_like    (default: demo, clic)"
 
 $(VENV)/installed: requirements.in requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

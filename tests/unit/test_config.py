@@ -57,7 +57,7 @@ def test_shipped_detectors_are_valid_and_self_consistent(detector):
     )
 
 
-@pytest.mark.parametrize("preset", ["smoke", "demo", "large"])
+@pytest.mark.parametrize("preset", ["smoke", "demo", "reference", "large"])
 def test_shipped_presets_are_valid(preset):
     assert load_run(ROOT / "config", {"preset": preset}).preset == preset
 

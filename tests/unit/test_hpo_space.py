@@ -249,7 +249,7 @@ def test_a_grid_smaller_than_the_search_is_refused() -> None:
     # 3 * 3 * 2**3 points
     load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}})
     with pytest.raises(
-        UserError, match=r"hpo\.first_rung_slots: 18 configurations .* has 3 points; lower the one"
+        UserError, match=r"hpo\.first_rung_slots: 12 configurations .* has 3 points; lower the one"
     ):
         load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "space": small}})
     twelve = {

@@ -30,7 +30,7 @@ _INTRODUCTION = """# Configuration
 | file | holds |
 |---|---|
 | `config.yaml` | what to run: preset, detectors, seed, search space |
-| `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `large` |
+| `presets/<name>.yaml` | sizes of a run: `smoke`, `demo`, `reference`, `large` |
 | `detectors/<name>.yaml` | everything that differs between detectors |
 | `spaces/<name>.yaml` | a search space, which `hpo.space_from` names: `small`, `full` |
 | `published/<name>.yaml` | a published data set and its samples, which `simulation.published` \
@@ -148,8 +148,17 @@ def _columns_of_all_tables() -> str:
             (*columns.EVENT, columns.SPLIT),
         )
     ]
+    model_adds = f"; `{columns.WEIGHT.name}` of the model's candidates only"
     for collection in columns.DATASET:
-        sections.append((collection.name, collection.description, collection.fields))
+        sections.append(
+            (
+                collection.name,
+                f"{collection.description}{model_adds}",
+                columns.WEIGHTED_CANDIDATES.fields,
+            )
+            if collection is columns.CANDIDATES
+            else (collection.name, collection.description, collection.fields)
+        )
         if collection is columns.CLUSTERS:
             sections.append(
                 ("clusters, where hits are elements", columns.HITS.description, columns.HITS.fields)
