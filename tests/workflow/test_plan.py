@@ -48,7 +48,7 @@ RUN_KEYS = [
     ("training={gradient_clip: 0.5}", FROM_HPO),
     ("hpo={sampler: random}", FROM_HPO),
     ("export={opset: 21}", ["export", "reconstruct", "validate", "report"]),
-    ("reconstruction={presence_threshold: 0.4}", ["reconstruct", "validate", "report"]),
+    ("reconstruction={presence_min: 0.05}", ["reconstruct", "validate", "report"]),
     ("validation={n_bootstrap: 11}", ["validate", "report"]),
     ("resources={train_model: {mem_mb: 9000}}", []),
 ]
