@@ -12,8 +12,9 @@ Algorithm: the features' transforms and standardisation, one linear projection p
 (``backbones``), two multi-layer heads. There is no positional encoding: an event is a set. The last
 layer of the momentum head starts at zero. An untrained network therefore answers with a track's own
 momentum, and with the energy that a cluster received from all clusters (``shares``). Tracks
-measure better than a network guesses: particles that they host keep their direction, and momentum
-but for a learned part of the way to the energy received, nothing at first, as bremsstrahlung needs.
+measure better than a network guesses: particles that they host keep their pT but for a learned part
+of the way to the energy received, nothing at first, as bremsstrahlung needs. Directions are
+corrected as elsewhere, since that of a track is told at the beam, where no displaced particle was.
 
 Invariants: an element's output depends on the real elements of its own event only, not on padding,
 batch-mates or order.
@@ -231,7 +232,7 @@ class ParticleFlowNetwork(nn.Module):
         corrections, log_sigma = momentum.float().tensor_split([N_CORRECTIONS], -1)
         difference = dealt.told[..., :1].clamp(-_LOG_MIXED_MAX, _LOG_MIXED_MAX)
         mixed, hidden = (self.mixed(x).float().sigmoid() * difference).unbind(-1)
-        of_track = functional.pad(mixed.unsqueeze(-1) / SCALES[0], (0, N_CORRECTIONS - 1))
+        of_track = torch.cat((mixed.unsqueeze(-1) / SCALES[0], corrections[..., 1:]), -1)
         log_hidden = torch.where(is_cluster, 0.0, hidden)
         corrections = torch.where(is_cluster.unsqueeze(-1), corrections + start, of_track)
         momentum = torch.cat((corrections, log_sigma), -1)
