@@ -298,7 +298,9 @@ def main() -> None:
     print("\n| change | seeds | " + " | ".join(_FIGURES) + " |")
     print("|---|---|" + "---|" * len(_FIGURES))
     for name, row in figures.items():
-        values = (f"{row[f]:.4f} +- {row[f + '_error']:.4f}" for f in _FIGURES)
+        values = (
+            "-" if row[f] is None else f"{row[f]:.4f} +- {row[f + '_error']:.4f}" for f in _FIGURES
+        )
         print(f"| {name} | {row['n_models']} | {' | '.join(values)} |")
     print("\n| term of the validation loss | rank correlation with the jet resolution |")
     print("|---|---|")

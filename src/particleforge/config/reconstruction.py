@@ -50,7 +50,7 @@ class ReconstructionConfig(Block):
         ge=0,
         lt=1,
         description=(
-            "a candidate is kept where the probability of a particle, its weight, is above this; at"
+            "a candidate is kept where its weight (docs/model.md) is above this; at"
             " most the model's presence threshold"
         ),
     )

@@ -11,8 +11,8 @@ Terms, with their forms of ``training.loss``:
   focal form if so configured;
 * momentum: Huber loss (Huber, Ann. Math. Stat. 35 (1964) 73) or absolute difference of the four
   scaled corrections, averaged with twice the weight for pT, weighted with sqrt(E) of the particle;
-* event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates weighted
-  with their presence, less the particles, in units of sqrt(E GeV), as calorimeters resolve a sum;
+* event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates times
+  their weights, less the particles, in units of sqrt(E GeV), as calorimeters resolve a sum;
   px and py are the missing transverse momentum;
 * regions: the same of regions the size of a jet, around the event's most energetic particles:
   elements count with a Gaussian of their angular distance, regions with the energy of their centre;

@@ -44,7 +44,6 @@ N_CHARGES = 3  # -1, 0, +1
 _TRANSFORMS = ("none", "log", "log1p", "asinh")
 _LOG_SMALLEST = 1e-6
 _TRACK = 1 + ELEMENT_TYPES.index("track")
-_SMALLEST_GEV = 1e-6
 _OWN_PART_GEV = 1e-2
 _MIXED_START = (-6.0, -4.0)  # before the sigmoid: of the momentum, and in sums
 _LOG_MIXED_MAX = 1.0

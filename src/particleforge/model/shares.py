@@ -70,14 +70,15 @@ class EnergyShares(nn.Module):
         ``x``: embeddings [B, N, width]; ``direction``: unit vectors of the clusters [B, N, 3].
         """
         energy = geometry.energy.clamp(min=1e-3)
-        scores = self._scores(self.norm(x), geometry, energy, reach)
+        is_own = _is_own(reach, energy)
+        scores = self._scores(self.norm(x), geometry, energy, reach, is_own)
         with torch.autocast(x.device.type, enabled=False):  # energies in single precision
             log_share = scores.float().log_softmax(-1)
             given = (energy * is_cluster).unsqueeze(-1)
             share = log_share[..., :-1].exp()
             momenta = given * functional.pad(direction, (0, 1), value=1.0)
             received = reach.sums(share.transpose(1, 2) @ reach.queries(momenta))
-        own = reach.rows((share * self._is_own(reach, is_cluster)).sum(-1, keepdim=True))
+        own = reach.rows((share * is_own).sum(-1, keepdim=True))
         got = received[..., 3]
         ratio = ((got + _FLOOR_GEV) / (energy + _FLOOR_GEV)).log()
         told = (
@@ -87,14 +88,16 @@ class EnergyShares(nn.Module):
         )
         return Dealt(reach.rows(log_share), received, torch.stack(told, -1))
 
-    def _scores(self, x: Tensor, geometry: Geometry, energy: Tensor, reach: Reach) -> Tensor:
+    def _scores(
+        self, x: Tensor, geometry: Geometry, energy: Tensor, reach: Reach, is_own: Tensor
+    ) -> Tensor:
         """Return the scores of all that each query reaches, and of the sink [G, S, M + 1]."""
         query, key = reach.queries(self.query(x)), reach.reached(self.key(x))
         log_energy = energy.log().unsqueeze(-1)
         scores = (query @ key.transpose(1, 2)).float() / math.sqrt(_KEY_WIDTH)
         scores = scores + (self.energy * reach.reached(log_energy)).transpose(1, 2)
         scores = scores - functional.softplus(self.range) * reach.distance
-        scores = scores + self.own * self._is_own(reach, geometry.real)
+        scores = scores + self.own * is_own
         of_cluster = reach.queries(self.pair_of_cluster(x)).float().unsqueeze(2).unbind(-1)
         of_host = reach.reached(self.pair_of_host(x)).float().unsqueeze(1).unbind(-1)
         for basis, one, other in zip(_pair_basis(reach.distance), of_cluster, of_host, strict=True):
@@ -104,12 +107,12 @@ class EnergyShares(nn.Module):
         sink = self.sink(x).float() + log_energy + _SINK_START
         return torch.cat((scores, reach.queries(sink)), -1)
 
-    @staticmethod
-    def _is_own(reach: Reach, like: Tensor) -> Tensor:
-        """Return which of what is reached is the query itself, float32 [G, S, M]."""
-        number = torch.arange(1, like.shape[1] + 1, device=like.device, dtype=torch.float32)
-        numbers = number.expand_as(like).unsqueeze(-1)
-        return (reach.queries(numbers) == reach.reached(numbers).transpose(1, 2)).float()
+
+def _is_own(reach: Reach, like: Tensor) -> Tensor:
+    """Return which of what is reached is the query itself, float32 [G, S, M]."""
+    number = torch.arange(1, like.shape[1] + 1, device=like.device, dtype=torch.float32)
+    numbers = number.expand_as(like).unsqueeze(-1)
+    return (reach.queries(numbers) == reach.reached(numbers).transpose(1, 2)).float()
 
 
 def _pair_basis(distance: Tensor) -> list[Tensor]:
