@@ -55,7 +55,8 @@ def by_hand(model: ModelConfig, n: int, n_classes: int) -> float:
     layer = w * 3 * w + w * w + 2 * w * hidden + 2 * n * w
     # query and key of 32; sink; pair terms of cluster and host; scores; four-vectors received
     shares = w * (32 + 32 + 1 + 6 + 6) + 32 * n + n * 4
-    heads = 3 * w + 2 * w * w + w * (1 + n_classes + 3) + w * 4 + w
+    # what hosts received; two heads; mixtures of track and calorimeter
+    heads = 3 * w + 2 * w * w + w * (1 + n_classes + 3) + w * 4 + 2 * w
     return 2 * n * (encoder + surroundings + model.n_layers * layer + shares + heads) / 1e9
 
 
