@@ -61,3 +61,13 @@ def test_matching_without_events_or_objects() -> None:
     forward, backward = match(_directions([[], [(0, 0)]]), _directions([[(0, 0)], []]), 0.1)
     assert forward.to_list() == [[], [-1]]
     assert backward.to_list() == [[-1], []]
+
+
+def test_pt_tells_particles_of_one_direction_apart_and_widens_no_radius() -> None:
+    a = ak.zip({"eta": [[0.0, 0.0]], "phi": [[1.0, 1.0]], "pt": [[20.0, 2.0]]})
+    b = ak.zip({"eta": [[0.011, 0.01]], "phi": [[1.0, 1.0]], "pt": [[20.1, 1.9]]})
+    assert match(a, b, 0.1)[0].to_list() == [[1, 0]]
+    forward, backward = match(a, b, 0.1, log_pt_scale=0.01)
+    assert forward.to_list() == backward.to_list() == [[0, 1]]
+    far = ak.zip({"eta": [[0.0]], "phi": [[1.0]], "pt": [[0.0]]})
+    assert match(far, b, 0.1, log_pt_scale=0.01)[0].to_list() == [[1]]

@@ -1,13 +1,15 @@
-"""One-to-one matching of two lists of directions per event, nearest pairs first.
+"""One-to-one matching of two lists of objects per event, nearest pairs first.
 
-Inputs -> outputs: (eta, phi) of a and b per event -> for each a the index of its b within the
-event, or -1, and the reverse.
+Inputs -> outputs: (eta, phi), and with a scale pt, of a and b per event -> for each a the index of
+its b within the event, or -1, and the reverse.
 
-Algorithm: all pairs with dR = sqrt(deta^2 + dphi^2) <= radius are taken in ascending dR (ties:
-lower index of a, then of b) and accepted when both are still free. The result is the only
-one-to-one matching in which no two objects prefer each other to what they got, it is symmetric in a
-and b, and it treats every reconstruction alike: no use is made of class, charge, energy or detector
-elements. Invariants: at most one partner each; no free pair within the radius remains.
+Algorithm: all pairs with dR = sqrt(deta^2 + dphi^2) <= radius are taken in ascending distance
+(ties: lower index of a, then of b) and accepted when both are still free. The distance is
+sqrt(dR^2 + (scale * dlog pt)^2): without a scale dR; a small one tells objects apart that fly in
+one direction, as the two electrons of a photon do. The result is the only one-to-one matching in
+which no two objects prefer each other to what they got, it is symmetric in a and b, and it treats
+every reconstruction alike: no use is made of class, charge or detector elements. Invariants: at
+most one partner each; no free pair within the radius remains.
 """
 
 from typing import Any
@@ -18,10 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+_SMALLEST_GEV = 1e-9
 
 
-def match(a: ak.Array, b: ak.Array, radius: float) -> tuple[ak.Array, ak.Array]:
+def match(
+    a: ak.Array, b: ak.Array, radius: float, log_pt_scale: float = 0.0
+) -> tuple[ak.Array, ak.Array]:
     """Match records with members eta and phi (jagged, same number of events) within ``radius``.
+
+    With a ``log_pt_scale`` they have a member pt in GeV too.
 
     Return for each a the local index of its partner in b or -1, and for each b the local index in
     a or -1.
@@ -31,9 +38,11 @@ def match(a: ak.Array, b: ak.Array, radius: float) -> tuple[ak.Array, ak.Array]:
         _offsets(counts_a),
         _doubles(a.eta),
         _doubles(a.phi),
+        _third(a, log_pt_scale),
         _offsets(counts_b),
         _doubles(b.eta),
         _doubles(b.phi),
+        _third(b, log_pt_scale),
         radius,
     )
     return ak.unflatten(partner_a, counts_a), ak.unflatten(partner_b, counts_b)
@@ -47,8 +56,23 @@ def _doubles(values: ak.Array) -> npt.NDArray[np.float64]:
     return np.ascontiguousarray(ak.to_numpy(ak.flatten(values)), dtype=np.float64)
 
 
+def _third(objects: ak.Array, log_pt_scale: float) -> npt.NDArray[np.float64]:
+    """Return what distances have beside angles."""
+    if not log_pt_scale:
+        return np.zeros(len(ak.flatten(objects.eta)))
+    return log_pt_scale * np.log(_doubles(objects.pt).clip(min=_SMALLEST_GEV))
+
+
 def _match_kernel(
-    offsets_a: Any, eta_a: Any, phi_a: Any, offsets_b: Any, eta_b: Any, phi_b: Any, radius: float
+    offsets_a: Any,
+    eta_a: Any,
+    phi_a: Any,
+    third_a: Any,
+    offsets_b: Any,
+    eta_b: Any,
+    phi_b: Any,
+    third_b: Any,
+    radius: float,
 ) -> tuple[Indices, Indices]:  # compiled by numba
     partner_a = np.full(eta_a.size, -1, np.int64)
     partner_b = np.full(eta_b.size, -1, np.int64)
@@ -74,7 +98,8 @@ def _match_kernel(
                 dphi = min(dphi, 2 * np.pi - dphi)
                 squared = (eta_a[i] - eta_b[j]) ** 2 + dphi**2
                 if squared <= radius**2:
-                    distance[n], index_a[n], index_b[n] = squared, i, j
+                    distance[n] = squared + (third_a[i] - third_b[j]) ** 2
+                    index_a[n], index_b[n] = i, j
                     n += 1
         for pair in np.argsort(distance[:n], kind="mergesort"):
             i, j = index_a[pair], index_b[pair]

@@ -3,7 +3,8 @@
 Inputs -> outputs: an ``EventBatch`` -> entries in the particle histograms.
 
 Every reconstruction is matched to the same visible generator particles, one-to-one by direction at
-the interaction point, nearest pairs first, within ``validation.match_radius`` (``matching``).
+the interaction point, nearest pairs first, within ``validation.match_radius`` (``matching``). Of
+particles that fly in one direction, as the two electrons of a photon do, pT tells which is which.
 Classes are those of the generator by PDG code (``particles.class_id``) and of the candidate.
 Definitions:
 
@@ -32,6 +33,7 @@ from particleforge.validation.histograms import OUTCOMES, Hists, fill_response, 
 from particleforge.validation.matching import match
 
 _OUTCOMES = np.array(OUTCOMES)
+_LOG_PT_SCALE = 0.01  # a factor e of pT is as far as the typical error of a direction
 
 
 def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) -> None:
@@ -43,7 +45,7 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     for reco in reconstructions(hists):
         view = batch.views[reco]
         found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
-        partner, reverse = match(truth, view, settings.validation.match_radius)
+        partner, reverse = match(truth, view, settings.validation.match_radius, _LOG_PT_SCALE)
         to_found, to_true = flat(partner + _starts(view)), flat(reverse + first_truth)
         has_found, has_true = flat(partner) >= 0, flat(reverse) >= 0
         class_of_match = np.where(has_found, _take(found["class_id"], to_found), 0)
