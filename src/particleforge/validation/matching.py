@@ -60,7 +60,8 @@ def _third(objects: ak.Array, log_pt_scale: float) -> npt.NDArray[np.float64]:
     """Return what distances have beside angles."""
     if not log_pt_scale:
         return np.zeros(len(ak.flatten(objects.eta)))
-    return log_pt_scale * np.log(_doubles(objects.pt).clip(min=_SMALLEST_GEV))
+    third: npt.NDArray[np.float64] = np.log(_doubles(objects.pt).clip(min=_SMALLEST_GEV))
+    return log_pt_scale * third
 
 
 def _match_kernel(
