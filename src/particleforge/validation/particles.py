@@ -33,7 +33,7 @@ from particleforge.validation.histograms import OUTCOMES, Hists, fill_response, 
 from particleforge.validation.matching import match
 
 _OUTCOMES = np.array(OUTCOMES)
-_LOG_PT_SCALE = 0.01  # a factor e of pT is as far as the typical error of a direction
+LOG_PT_SCALE = 0.01  # a factor e of pT is as far as the typical error of a direction
 
 
 def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) -> None:
@@ -45,7 +45,7 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     for reco in reconstructions(hists):
         view = batch.views[reco]
         found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
-        partner, reverse = match(truth, view, settings.validation.match_radius, _LOG_PT_SCALE)
+        partner, reverse = match(truth, view, settings.validation.match_radius, LOG_PT_SCALE)
         to_found, to_true = flat(partner + _starts(view)), flat(reverse + first_truth)
         has_found, has_true = flat(partner) >= 0, flat(reverse) >= 0
         class_of_match = np.where(has_found, _take(found["class_id"], to_found), 0)
