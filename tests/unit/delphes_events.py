@@ -108,6 +108,12 @@ def write_delphes(path, events, empty=(), processes=0):
             tree.extend(arrays)
 
 
+def rename_branch(path, old, new):
+    """Give a branch another name, even one that the file has; both must be of one length."""
+    assert len(old) == len(new)
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+
+
 def _reference(number, processes):
     """Return a TRef as it lies in a file: version, number, bits, process."""
     return struct.pack(">HIIH", 1, number | processes << 24, 0x3000000, 0)

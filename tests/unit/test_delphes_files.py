@@ -15,7 +15,7 @@ from particleforge.inputs.inspection import inspect_file
 from particleforge.tables.parquet import read_metadata, read_table
 
 from .dataset_settings import dataset_settings
-from .delphes_events import particle, write_delphes
+from .delphes_events import particle, rename_branch, write_delphes
 from .real_files import real_file
 from .test_delphes import DETECTOR, ECAL, EVENT, FIELD, NAMES, changed, read, without
 
@@ -94,6 +94,26 @@ def test_delphes_output_in_another_form_is_one_line(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             read(tmp_path / f"{name}.root")
+
+
+@pytest.mark.fault("two branches of one name")
+def test_of_two_branches_of_one_name_the_first_counts(tmp_path, caplog):
+    """A user's card may call its jets ``Particle``, with members that particles have, too."""
+    write_delphes(tmp_path / "once.root", [EVENT])
+    jets = [{"fUniqueID": 1, "PID": 9, "Charge": 0, "Mass": 5.0, "Px": 1.0, "BTag": 1.0}]
+    write_delphes(tmp_path / "twice.root", [EVENT | {"Particlf": jets}])
+    rename_branch(tmp_path / "twice.root", "Particlf", "Particle")
+    once, twice = read(tmp_path / "once.root"), read(tmp_path / "twice.root")
+    for name in ("pdg", "px", "charge", "energy"):
+        np.testing.assert_array_equal(twice.particles[name], once.particles[name])
+    lines = [line for line in caplog.messages if "two branches are called" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{tmp_path}/twice.root: two branches are called Particle.")
+    assert lines[0].endswith("is not")
+    assert (
+        lines[0].removeprefix(f"{tmp_path}/twice.root: ")
+        in inspect_file(tmp_path / "twice.root", DETECTOR).missing
+    )
 
 
 def slow_sums(path):

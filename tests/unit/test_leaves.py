@@ -222,3 +222,18 @@ def test_ranges_expand(ranges):
     assert list(zip(owner, member, strict=True)) == [
         (i, (4 if i >= n // 2 else 0) + j) for i in range(n) for j in range(begin[i], end[i])
     ]
+
+
+@pytest.mark.fault("two branches of one name")
+def test_of_two_branches_of_one_name_the_first_is_found(tmp_path: Path) -> None:
+    with uproot.recreate(tmp_path / "file.root") as out:
+        tree = out.mktree("events", {"X.n": "float64", "Y.n": "float64", "s": "int64"})
+        tree.extend({"X.n": np.ones(2), "Y.n": np.zeros(2), "s": np.arange(2)})
+    content = (tmp_path / "file.root").read_bytes()
+    (tmp_path / "file.root").write_bytes(content.replace(b"Y.n", b"X.n"))
+    with uproot.open(tmp_path / "file.root") as file:
+        leaves = leaves_of(file["events"])
+        np.testing.assert_array_equal(leaves.fields["X.n"].array(library="np"), np.ones(2))
+    assert leaves.doubled == (
+        "two branches are called X.n; the first (double) is read, the second (double) is not",
+    )

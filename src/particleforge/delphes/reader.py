@@ -76,6 +76,7 @@ def read_chunks(
     A file that cannot be used is a UserError.
     """
     with DelphesFile(path) as file:
+        file.warn_of_doubled()
         try:
             numbers = _check(file, branches)
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)

@@ -10,7 +10,6 @@ References are read as what Delphes wrote, ``TRef`` (member ``Particle``) and ``
 """
 
 from pathlib import Path
-from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -22,6 +21,7 @@ from uproot.models.TRef import Model_TRef, Model_TRefArray
 
 from particleforge.config.collections import Names, alternatives
 from particleforge.edm4hep.layout import missing_member
+from particleforge.edm4hep.leaves import first_of_each
 from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.edm4hep.rootfile import RootFile
 from particleforge.errors import UserError
@@ -49,9 +49,8 @@ class DelphesFile(RootFile):
                     f"{self.path}: '{TREE}' is a {kind}, not a tree; give a Delphes file"
                 )
             self.n_events = int(self._tree.num_entries)
-            self._leaves: dict[str, Any] = {}
-            for name, leaf in self._tree.items(recursive=True, full_paths=False):
-                self._leaves[name.split("[")[0]] = leaf
+            leaves, self.doubled = first_of_each(self._tree)
+            self._leaves = {name.split("[")[0]: leaf for name, leaf in leaves.items()}
         except UserError:
             self.root.close()
             raise
@@ -68,10 +67,11 @@ class DelphesFile(RootFile):
 
         The mean is that of the first events.
         """
-        found = []
-        for name, branch in self._tree.items(recursive=False):
-            if f"{name}_size" in self._tree:
-                sizes = self._tree[f"{name}_size"].array(entry_stop=n_events, library="np")
+        found: list[tuple[str, str, float]] = []
+        for branch in self._tree.branches:
+            name = branch.name
+            if f"{name}_size" in self._leaves and self._leaves[name] is branch:
+                sizes = self._leaves[f"{name}_size"].array(entry_stop=n_events, library="np")
                 kind = str(getattr(branch.streamer, "typename", "") or branch.typename)
                 found.append((name, kind, float(np.mean(sizes)) if len(sizes) else 0.0))
         return found

@@ -30,10 +30,42 @@ class NotAListError(Exception):
     """A leaf that is no list of numbers per event; carries its type."""
 
 
+def first_of_each(tree: uproot.TTree) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return branch or leaf -> what the file has first under that name, as ROOT finds it.
+
+    A line for each name that stands in the tree again comes with it. Of a second branch no leaf is
+    taken, not even those that the first lacks: they are of other objects.
+    """
+    found: dict[str, Any] = {}
+    again: dict[str, str] = {}
+    sizes = {count.name for branch in tree.branches if (count := branch.count_branch) is not None}
+    sizes |= {f"{branch.name}_size" for branch in tree.branches}  # of objects, beside them
+    for branch in tree.branches:
+        if (name := branch.name) not in found:
+            leaves = ((branch.name, branch), *branch.items(recursive=True, full_paths=False))
+            for leaf, content in leaves:
+                found.setdefault(leaf, content)
+            continue
+        first, second = (
+            getattr(one.streamer, "typename", None) or one.typename for one in (found[name], branch)
+        )
+        if name not in sizes:
+            again.setdefault(
+                name.split(".")[0],
+                f"two branches are called {name}; the first ({first}) is read, the second"
+                f" ({second}) is not",
+            )
+    return found, tuple(again.values())
+
+
 class Leaves(ABC):
-    """Reads the leaves of one tree; ``n_events`` is their number of events."""
+    """Reads the leaves of one tree; ``n_events`` is their number of events.
+
+    ``doubled`` holds a line for each name that stands in the tree twice.
+    """
 
     kind: str
+    doubled: tuple[str, ...] = ()
 
     def __init__(self, tree: Any, fields: dict[str, Any]) -> None:
         self.tree, self.fields = tree, fields
@@ -92,7 +124,8 @@ class TreeLeaves(Leaves):
     kind = "TTree"
 
     def __init__(self, tree: uproot.TTree) -> None:
-        super().__init__(tree, dict(tree.items(recursive=True, full_paths=False)))
+        fields, self.doubled = first_of_each(tree)
+        super().__init__(tree, fields)
         largest = max(
             self.fields.values(), key=lambda branch: branch.compressed_bytes, default=None
         )

@@ -70,6 +70,7 @@ def read_chunks(
     A file that cannot be used is a UserError.
     """
     with EventFile(path, collections) as file:
+        file.warn_of_doubled()
         total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
         for start, stop in file.ranges(n_events, total):
             try:

@@ -39,6 +39,7 @@ class RootFile:
     what: ClassVar[str]  # the format, for messages
     path: str
     root: Any
+    doubled: tuple[str, ...]  # a line for each name that stands in the tree twice
 
     def __enter__(self) -> Self:
         """Return the open file."""
@@ -52,6 +53,11 @@ class RootFile:
     ) -> None:
         """Close the file."""
         self.root.close()
+
+    def warn_of_doubled(self) -> None:
+        """Log what stands in the tree twice."""
+        for line in self.doubled:
+            log.warning("%s: %s", self.path, line)
 
     def unreadable(self, error: Exception) -> UserError:
         """Return the UserError for whatever reading the file raised.
@@ -105,6 +111,7 @@ class TreeFile(RootFile):
                 )
             self._leaves = leaves_of(self._tree)
             self.kind, self.n_events = self._leaves.kind, self._leaves.n_events
+            self.doubled = self._leaves.doubled
             self.layout = Layout(self.path, self._leaves.fields)
             self._look()
         except UserError:

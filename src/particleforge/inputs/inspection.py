@@ -168,6 +168,7 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             missing.append(
                 "no table of collection IDs: what they mean is told from names and references"
             )
+        missing += file.doubled
         return Inspection(
             file=file.path,
             format="EDM4hep",
@@ -222,7 +223,7 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
             collections=collections,
             mapped=mapped,
             fitting=_fitting(mapped, collections),
-            missing=missing + references_dropped(events),
+            missing=[*missing, *references_dropped(events), *file.doubled],
             read=_counts(events),
             refused=refused,
         )
