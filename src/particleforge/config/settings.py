@@ -126,7 +126,7 @@ class DatasetSettings(StageSettings):
     ``files`` is None where its events were simulated here.
     """
 
-    version: int = 4
+    version: int = 5
     sample_name: str
     files: FilesSettings | None = None
     dataset: DatasetConfig

@@ -209,15 +209,15 @@ def _check_left_out(
         if number
     )
     if said:
-        log.warning("%s: left out, as a value is missing, not finite, or no energy: %s", path, said)
+        log.warning("%s: left out, as a value is missing or impossible: %s", path, said)
     limit = settings.dataset.dropped_objects_fraction_max
     for name, number in read.items():
         dropped = left_out[f"{name}_dropped"]
         if dropped > limit * number:
             raise _BadFileError(
                 path,
-                f"{path}: {dropped} of {number} {name} are unusable (a value is missing, not"
-                f" finite, or no energy), allowed {limit:.1%}; fetch or simulate it again, or raise"
+                f"{path}: {dropped} of {number} {name} are unusable (a value is missing or"
+                f" impossible), allowed {limit:.1%}; fetch or simulate it again, or raise"
                 " dataset.dropped_objects_fraction_max",
             )
 

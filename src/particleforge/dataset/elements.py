@@ -4,9 +4,10 @@ Inputs -> outputs: ``RawEvents`` -> the columns of ``schema.TRACKS`` and ``schem
 ``schema.HITS``), and the events with all invalid rows and what refers to them removed. Lengths in
 mm, energies in GeV, angles in rad, times in ns.
 
-* Track parameters are those of the state at the interaction point (EDM4hep location 1), pT =
-  0.299792458e-3 B / |omega| (LCIO helix parameters, LC-DET-2006-004); the entry into the
-  calorimeter is the reference point of the state there (4).
+* Track parameters are those of the state at the interaction point (EDM4hep location 1), at the
+  helix's point of closest approach to the origin, whatever the state's reference point
+  (``edm4hep.helix``); pT = 0.299792458e-3 B / |omega| (LCIO helix parameters, LC-DET-2006-004);
+  the entry into the calorimeter is the reference point of the state there (4).
 * A cluster's energies per calorimeter, widths, shape (``cluster_shape``) and number of hits come
   from its hits. Where the file has none, the energies are those that the cluster carries (or 0),
   and widths and shape are 0. A cluster without position takes its hits' centroid, or else the
@@ -17,11 +18,11 @@ mm, energies in GeV, angles in rad, times in ns.
 * Depth is the distance between the calorimeter's inner face and the position along the straight
   line from the origin.
 
-What is dropped and counted: tracks without state, or with one that is not finite or has no
-curvature; hits and clusters whose energy is not a finite positive number; clusters without a
-position; candidates that are not finite. The particles get a column ``made_unusable``: a link says
-that the entry had a part in a track, hit or cluster that was left out. Invariant: every number in
-the result is finite.
+What is dropped and counted: tracks without state, or with one that is not finite, has no
+curvature, or an azimuth of more than ``PHI_MAX``, which was never filled; hits and clusters whose
+energy is not a finite positive number; clusters without a position; candidates that are not finite.
+The particles get a column ``made_unusable``: a link says that the entry had a part in a track, hit
+or cluster that was left out. Invariant: every number in the result is finite.
 """
 
 from dataclasses import replace
@@ -34,6 +35,7 @@ from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
 from particleforge.dataset.cluster_shape import cluster_shape
 from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_FIRST_HIT, AT_IP
+from particleforge.edm4hep.helix import seen_from_origin
 from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
@@ -45,6 +47,7 @@ from particleforge.edm4hep.raw_events import (
     summed,
 )
 
+PHI_MAX = 6 * np.pi  # three turns; fits wrap angles, memory that was never filled holds anything
 _SYSTEMS = ("energy_ecal", "energy_hcal", "energy_other")
 _IN_SYSTEMS = ("in_ecal", "in_hcal", "in_other")
 
@@ -154,7 +157,10 @@ def track_features(
         return found
 
     start, first, calorimeter = at(AT_IP), at(AT_FIRST_HIT), at(AT_CALORIMETER)
-    omega = np.where(start["omega"] == 0, np.nan, start["omega"])
+    omega = np.where(
+        (start["omega"] == 0) | (np.abs(start["phi"]) > PHI_MAX), np.nan, start["omega"]
+    )
+    start = seen_from_origin(start | {"omega": omega})
     pt = GEV_PER_TESLA_MM * b_field_tesla / np.abs(omega)
     eta = np.arcsinh(start["tan_lambda"])
     radius = np.hypot(calorimeter["x"], calorimeter["y"])
