@@ -125,6 +125,26 @@ def test_too_many_make_the_file_a_bad_one(tmp_path, leaf, collection):
     ]
 
 
+@pytest.mark.fault("candidates without energy")
+@pytest.mark.parametrize("energy", [0.0, -1.0, 6.0])
+def test_candidates_have_at_least_the_energy_of_their_momentum(tmp_path, caplog, energy):
+    made = [event(number) for number in range(3)]
+    made[0].candidates = [
+        {"pdg": 22, "charge": 0.0, "energy": energy, "p": [0.0, 3.72, 4.96]}
+        | {"tracks": [], "clusters": [0]},
+        {"pdg": 130, "charge": -999.0, "energy": 6.2, "p": [0.0, 3.72, 4.96]}
+        | {"tracks": [], "clusters": [0]},
+    ]
+    write_leaves(tmp_path / "in.root", leaves_of(made))
+    build_dataset(settings(), [tmp_path / "in.root"], tmp_path / "out.parquet")
+    candidates = read_table(tmp_path / "out.parquet")["candidates"][0]
+    assert candidates["energy"].to_list() == pytest.approx([6.2, 6.2], rel=1e-6)
+    assert candidates["charge"].to_list() == [0, 0]
+    assert read_metadata(tmp_path / "out.parquet")["counts"]["candidates_raised"] == 1
+    assert "in.root: 1 candidates have less energy than momentum" in caplog.text
+    assert "left out" not in caplog.text
+
+
 @pytest.mark.fault("NaN in truth or weights")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize(

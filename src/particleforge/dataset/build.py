@@ -206,10 +206,16 @@ def _check_left_out(
     said = ", ".join(
         f"{number} {name.removesuffix('_dropped')}"
         for name, number in sorted(left_out.items())
-        if number
+        if number and name.endswith("_dropped")
     )
     if said:
         log.warning("%s: left out, as a value is missing or impossible: %s", path, said)
+    if raised := left_out["candidates_raised"]:
+        log.warning(
+            "%s: %d candidates have less energy than momentum; the momentum takes its place",
+            path,
+            raised,
+        )
     limit = settings.dataset.dropped_objects_fraction_max
     for name, number in read.items():
         dropped = left_out[f"{name}_dropped"]

@@ -21,8 +21,9 @@ mm, energies in GeV, angles in rad, times in ns.
 What is dropped and counted: tracks without state, or with one that is not finite, has no
 curvature, or an azimuth of more than ``PHI_MAX``, which was never filled; hits and clusters whose
 energy is not a finite positive number; clusters without a position; candidates that are not finite.
-The particles get a column ``made_unusable``: a link says that the entry had a part in a track, hit
-or cluster that was left out. Invariant: every number in the result is finite.
+Candidates that get the energy of their momentum are counted, too (``candidates_raised``). The
+particles get a column ``made_unusable``: a link says that the entry had a part in a track, hit or
+cluster that was left out. Invariant: every number in the result is finite.
 """
 
 from dataclasses import replace
@@ -32,6 +33,7 @@ import numpy as np
 
 from particleforge.config.cluster_shape import ClusterShapeConfig
 from particleforge.config.geometry import CalorimeterConfig, SamplingConfig
+from particleforge.dataset.candidates import with_energy_of_momentum
 from particleforge.dataset.cluster_shape import cluster_shape
 from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_FIRST_HIT, AT_IP
@@ -105,6 +107,7 @@ def valid_events(
     candidates, new_candidate = raw.candidates.select(
         _finite(raw.candidates, *raw.candidates.columns)
     )
+    candidates, counts["candidates_raised"] = with_energy_of_momentum(candidates)
     for name, before, after in (
         ("hits_dropped", raw.hits, hits),
         ("clusters_dropped", raw.clusters, clusters),
