@@ -242,18 +242,6 @@ def read_leaves(tmp_path, leaves, names=NAMES):
     return read(tmp_path / "events.root", names)
 
 
-def test_an_event_header_that_was_never_filled(tmp_path):
-    leaves = leaves_of(sound_events())
-    for name in ("runNumber", "eventNumber", "weight"):
-        leaves[f"EventHeader.{name}"] = ([[], []], leaves[f"EventHeader.{name}"][1])
-    raw = read_leaves(tmp_path, leaves)
-    assert [raw[name].tolist() for name in ("run_number", "event_number", "weight")] == [
-        [0, 0],
-        [0, 1],
-        [1.0, 1.0],
-    ]
-
-
 def test_charges_that_are_none(tmp_path):
     leaves = leaves_of(sound_events())
     rows, dtype = leaves["MCParticles.charge"]

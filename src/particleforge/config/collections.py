@@ -53,6 +53,15 @@ class CollectionsConfig(Block):
             " one state, often at location 0"
         ),
     )
+    event_weight_entry: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda entry: entry is None,
+        description=(
+            "entry of EventHeader.weights that is an event's weight, counted from 0; null:"
+            " EventHeader.weight, or the first entry where that is 0 in every event"
+        ),
+    )
     dqdx: Names = Field(
         (),
         exclude_if=is_empty,

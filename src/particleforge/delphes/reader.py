@@ -56,6 +56,7 @@ from particleforge.edm4hep.raw_events import (
     combined,
     particle_columns,
 )
+from particleforge.edm4hep.weights import filled
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,16 @@ def read_chunks(
     with DelphesFile(path) as file:
         file.warn_of_doubled()
         try:
-            numbers = _check(file, branches)
+            numbers, weights = _check(file, branches), _weights(file, branches)
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
             for start in range(0, total, n_events):
                 stop = min(start + n_events, total)
                 events = _EventChunk(file, branches, start, stop).events(
-                    numbers[0][start:stop], numbers[1][start:stop], b_field_tesla, ecal
+                    numbers[0][start:stop],
+                    numbers[1][start:stop],
+                    weights[start:stop],
+                    b_field_tesla,
+                    ecal,
                 )
                 yield events
         except UserError:
@@ -123,11 +128,24 @@ def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
     return own, own
 
 
+def _weights(file: DelphesFile, branches: DelphesConfig) -> FloatArray:
+    """Return the events' weights, 1 where the file has none or never filled them."""
+    leaf = file.member(branches.event, "Weight")
+    if leaf is None:
+        return np.ones(file.n_events)
+    return filled(one_per_event(file, leaf, 0, file.n_events).astype(np.float64))
+
+
 class _EventChunk(Chunk):
     """Reads what the branches of one range of events mean."""
 
     def events(
-        self, numbers: Array, own_numbers: Array, b_field_tesla: float, ecal: SamplingConfig
+        self,
+        numbers: Array,
+        own_numbers: Array,
+        weights: FloatArray,
+        b_field_tesla: float,
+        ecal: SamplingConfig,
     ) -> RawEvents:
         """Return the chunk's events."""
         particles, particle_keys = self.particles()
@@ -142,7 +160,7 @@ class _EventChunk(Chunk):
             run_number=np.zeros(self.n_events, np.uint32),
             event_number=numbers,
             own_number=own_numbers,
-            weight=self.weights(),
+            weight=weights,
             particles=particles,
             parents=Pairs.none(),
             tracks=tracks,
@@ -164,12 +182,6 @@ class _EventChunk(Chunk):
             truth_from_hits=False,
             counts={"references_dropped": self.dropped},
         )
-
-    def weights(self) -> FloatArray:
-        leaf = self.file.member(self.branches.event, "Weight")
-        if leaf is None:
-            return np.ones(self.n_events)
-        return one_per_event(self.file, leaf, self.start, self.stop).astype(np.float64)
 
     def particles(self) -> tuple[Table, IntArray]:
         """Read the particles, and the keys that references to them have."""

@@ -110,7 +110,7 @@ class _EventChunk(Chunk):
             run_number=run_event[0][self.start : self.stop],
             event_number=run_event[1][self.start : self.stop],
             own_number=run_event[2][self.start : self.stop],
-            weight=self.weights(),
+            weight=self.file.weights[self.start : self.stop],
             particles=particles.table,
             parents=parents,
             tracks=tracks.table,
@@ -170,21 +170,6 @@ class _EventChunk(Chunk):
                     candidate_clusters, candidate_links, n_candidates, particles.table["energy"]
                 )
         return hit_links, track_links, cluster_links
-
-    def weights(self) -> Array:
-        """Return the events' weights, 1 where the file has none."""
-        leaf = self.layout.member("EventHeader", "weight")
-        if leaf is None:
-            return np.ones(self.n_events)
-        weights = self.file.column(leaf, self.start, self.stop).astype(np.float64)
-        if not len(weights):  # the collection is there, but was never filled
-            return np.ones(self.n_events)
-        if len(weights) != self.n_events or not np.all(np.isfinite(weights)):
-            raise UserError(
-                f"{self.file.path}: {leaf} must hold one finite number per event; the file is"
-                " damaged"
-            )
-        return weights
 
     def particles(self) -> Table:
         """Read the particles."""

@@ -26,6 +26,7 @@ from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
 from particleforge.edm4hep.raw_events import Array, IntArray
+from particleforge.edm4hep.weights import event_weights
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,9 @@ class EventFile(TreeFile):
         require_usable(self.layout, self.names, self.collections)
         self.collection_ids = self._collection_ids()
         self.numbers = self._event_numbers()
+        self.weights = event_weights(
+            self.layout, self.jagged, self.n_events, self.collections.event_weight_entry
+        )
 
     def _collection_ids(self) -> dict[int, str]:
         """Return collection ID -> name from the file's table, or from what its references imply."""

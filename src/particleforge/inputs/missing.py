@@ -10,10 +10,7 @@ from particleforge.edm4hep.rootfile import TreeFile
 
 def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | None) -> list[str]:
     """Return a line for each thing that is not there, with what that costs."""
-    layout = file.layout
-    lines = []
-    if not layout.has("EventHeader"):
-        lines.append("no EventHeader: events are numbered by their position, weights are 1")
+    lines = _of_header(file, events)
     if not chosen.tracks:
         lines.append("no tracks: every target stands on a cluster")
     elif not chosen.track_links:
@@ -42,6 +39,17 @@ def missing_in_edm4hep(file: TreeFile, chosen: BranchMap, events: RawEvents | No
     if events is None:
         return lines
     return lines + _missing_values(chosen, events) + references_dropped(events)
+
+
+def _of_header(file: TreeFile, events: RawEvents | None) -> list[str]:
+    """Return what is said of numbers and weights that the file does not tell."""
+    if not file.layout.has("EventHeader"):
+        return ["no EventHeader: events are numbered by their position, weights are 1"]
+    leaf = file.layout.member("EventHeader", "weight")
+    if events is None or leaf is None or np.any(file.column(leaf, 0, file.n_events)):
+        return []
+    instead = "are 1" if np.all(events.weight == 1) else "come from EventHeader.weights"
+    return [f"EventHeader.weight was never filled: weights {instead}"]
 
 
 def _first(*options: tuple[object, str]) -> str | None:
