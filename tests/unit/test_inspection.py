@@ -4,8 +4,10 @@ what is no such file.
 
 import json
 
+import awkward as ak
 import numpy as np
 import pytest
+import uproot
 from typer.testing import CliRunner
 
 from particleforge.cli import app
@@ -14,7 +16,7 @@ from particleforge.errors import UserError
 from particleforge.inputs.inspection import inspect_file
 
 from .dataset_settings import CONFIG
-from .edm4hep_events import leaves_of, random_event, write_leaves
+from .edm4hep_events import IDS, leaves_of, random_event, write_leaves
 
 DETECTOR = load_detector(CONFIG, "clic")
 LINKS = ("SiTracksMCTruthLink", "ClusterMCTruthLink", "CalohitMCTruthLink")
@@ -101,6 +103,44 @@ def test_what_is_missing_is_told_with_its_cost(tmp_path, events, missing, said):
     )
     assert found.refused is None
     assert any(line.startswith(said) for line in found.missing)
+
+
+def test_tracks_without_states_are_not_offered(tmp_path, events):
+    """edm4eic has tracks with momentum and charge in place of states."""
+    leaves = leaves_of(events)
+    for leaf in [leaf for leaf in leaves if "SiTracks_Refitted" in leaf]:
+        values = leaves.pop(leaf)
+        if "trackStates" not in leaf:
+            leaves[leaf.replace("SiTracks_Refitted", "CKFTracks")] = values
+    stated = leaves_of(events)
+    leaves |= {
+        leaf.replace("SiTracks_Refitted", "OtherTracks"): values
+        for leaf, values in stated.items()
+        if "SiTracks_Refitted" in leaf
+    }
+    path = tmp_path / "events.root"
+    write_leaves(path, leaves)
+    types = {"CKFTracks": "edm4eic::Track", "OtherTracks": "edm4hep::Track"}
+    with uproot.update(path) as file:
+        records = {"collectionID": [1, 2], "name": list(types), "dataType": list(types.values())}
+        info = ak.zip({key: ak.Array([values]) for key, values in records.items()})
+        ids = {"m_names": ak.Array([list(IDS)]), "m_collectionIDs": ak.Array([list(IDS.values())])}
+        file.mkrntuple(
+            "podio_metadata",
+            {
+                "events___CollectionTypeInfo": info,
+                "events___idTable": ak.zip(ids, depth_limit=1),
+            },
+        )
+    found = inspect_file(path, DETECTOR)
+    assert found.fitting["tracks"] == ["OtherTracks"]
+    assert "no states of tracks in CKFTracks: they are not read" in found.missing
+    named = DETECTOR.model_copy(
+        update={"collections": DETECTOR.collections.model_copy(update={"tracks": "CKFTracks"})}
+    )
+    refused = inspect_file(path, named).refused
+    assert refused is not None
+    assert "branch _CKFTracks_trackStates is missing; without it tracks have no momentum" in refused
 
 
 @pytest.mark.fault("missing branch")

@@ -169,6 +169,16 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
                 "no table of collection IDs: what they mean is told from names and references"
             )
         missing += file.doubled
+        # edm4eic has tracks of its own, whose momenta stand elsewhere
+        stateless = [
+            one.name
+            for one in collections
+            if one.type in _FITTING["tracks"]
+            and file.layout.vector("Track", one.name, "trackStates") is None
+        ]
+        if stateless and not chosen.tracks:
+            missing.append(f"no states of tracks in {_first_names(stateless)}: they are not read")
+        fitting = [one for one in collections if one.name not in stateless]
         return Inspection(
             file=file.path,
             format="EDM4hep",
@@ -178,7 +188,7 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             n_events=file.n_events,
             collections=collections,
             mapped=mapped,
-            fitting=_fitting(mapped, collections),
+            fitting=_fitting(mapped, fitting),
             missing=missing,
             read=_counts(events),
             refused=refused,
