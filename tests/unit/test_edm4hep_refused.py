@@ -9,7 +9,7 @@ from particleforge.errors import UserError
 from particleforge.inputs.inspection import inspect_file
 
 from .dataset_settings import CONFIG
-from .edm4hep_events import leaves_of, write_leaves
+from .edm4hep_events import HIT_COLLECTIONS, leaves_of, write_leaves
 from .real_files import real_file
 from .test_edm4hep_layouts import LINKS, NAMES, sound_events
 from .test_edm4hep_versions import CLIC, linked, read_leaves
@@ -54,7 +54,7 @@ SUBSET = {
             "PandoraClusters is a subset collection, a list of some objects of another",
         ),
         (
-            ("PandoraClusters.", "_PandoraClusters_", "SiTracks_Refitted.", "_SiTracks_Refitted_"),
+            ("PandoraClusters", "_PandoraClusters", "SiTracks", "_SiTracks", *HIT_COLLECTIONS),
             {},
             "neither SiTracks_Refitted nor Pandora",
         ),

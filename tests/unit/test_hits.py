@@ -255,3 +255,29 @@ def test_too_many_unusable_hits_make_a_bad_file(tmp_path):
     settings = DatasetSettings.of(HITS, DETECTOR, sample_name="qq", dataset=rules)
     with pytest.raises(UserError, match=r"events\.root: \d+ of 36 hits are unusable"):
         build_dataset(settings, [tmp_path / "events.root"], tmp_path / "out.parquet")
+
+
+@pytest.mark.fault("calorimeter elements that do not fit")
+def test_a_file_that_holds_hits_alone_is_read_with_hits_as_elements(tmp_path):
+    gone = ("SiTracks", "PandoraClusters", "ClusterMC", "PandoraPFOs")
+    leaves = {
+        leaf: values
+        for leaf, values in leaves_of(some_events(5)).items()
+        if not leaf.lstrip("_").startswith(gone)
+    }
+    write_leaves(tmp_path / "events.root", leaves)
+    output = tmp_path / "out.parquet"
+    build_dataset(
+        DatasetSettings.of(HITS, DETECTOR, sample_name="all"), [tmp_path / "events.root"], output
+    )
+    table = read_table(output)
+    assert ak.sum(ak.num(table["clusters"])) > 50
+    assert ak.sum(table["targets", "energy"]) > 0
+    assert ak.sum(ak.num(table["tracks"])) == 0
+    said = "neither SiTracks_Refitted nor PandoraClusters is there, only calorimeter hits; correct"
+    with pytest.raises(UserError, match=said):
+        build_dataset(
+            DatasetSettings.of(CLUSTERS, DETECTOR, sample_name="all"),
+            [tmp_path / "events.root"],
+            output,
+        )

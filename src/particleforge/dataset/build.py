@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from particleforge.config.collections import spelled
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
@@ -190,6 +191,13 @@ def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
                 raise UserError(
                     f"{path}: no calorimeter hits with links to particles; correct the detector's"
                     " 'collections', or set dataset.calorimeter_elements: clusters"
+                )
+            if settings.dataset.calorimeter_elements == "clusters" and not raw.more_than_hits:
+                names = settings.collections
+                raise UserError(
+                    f"{path}: neither {spelled(names.tracks)} nor {spelled(names.clusters)} is"
+                    " there, only calorimeter hits; correct the detector's 'collections', or set"
+                    " dataset.calorimeter_elements: hits"
                 )
             yield raw
     except UserError as error:

@@ -123,7 +123,7 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
             f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the"
             " particles' parents"
         )
-    if not chosen.tracks and not chosen.clusters:
+    if not chosen.tracks and not chosen.clusters and not chosen.linked_hits:
         wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
         raise UserError(
             f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect"

@@ -221,6 +221,7 @@ class RawEvents:
     candidates: Table  # pdg, charge, px, py, pz, energy
     candidate_tracks: Pairs  # candidate -> track
     candidate_clusters: Pairs  # candidate -> cluster
+    more_than_hits: bool = True  # the file has tracks or clusters
     linked_hits: bool = True  # the file has hits and tells which particles left them
     truth_from_hits: bool = True  # False: not so, or clusters without hits; cluster links must do
     counts: dict[str, int] = field(default_factory=dict)

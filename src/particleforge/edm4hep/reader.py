@@ -125,6 +125,7 @@ class _EventChunk(Chunk):
             candidates=candidates.table,
             candidate_tracks=candidate_tracks,
             candidate_clusters=candidate_clusters,
+            more_than_hits=bool(names.tracks or names.clusters),
             linked_hits=names.linked_hits,
             truth_from_hits=names.linked_hits
             and any(self.layout.relation("Cluster", name, "hits") for name in names.clusters),
