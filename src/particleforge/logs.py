@@ -20,6 +20,16 @@ def log_to_terminal(level: int = logging.INFO) -> None:
 
 
 @contextmanager
+def quiet() -> Iterator[None]:
+    """Pass over warnings."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line on standard error where the user can mend what went wrong."""
     try:

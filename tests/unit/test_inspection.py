@@ -171,6 +171,87 @@ def test_an_unusable_file_is_shown_with_the_reason(tmp_path, events):
     )
 
 
+LOOSE = [
+    f"dataset.{name}"
+    for name in (
+        "dropped_objects_fraction_max=1",
+        "dropped_energy_fraction_max=1",
+        "visible_energy_fraction_min=0",
+    )
+]
+
+
+def status(command, path, *settings):
+    """Return the exit status of inspect, or of the build that it predicts, and what was said."""
+    arguments = [command, "--detector", "clic", "--config-dir", str(CONFIG)]
+    arguments += [word for setting in settings for word in ("--set", setting)]
+    if command == "inspect":
+        arguments.append(str(path))
+    else:
+        arguments += ["--set", "simulation.backend=files", "--input", str(path)]
+        arguments += ["--output", str(path.with_suffix(".parquet"))]
+    ended = CliRunner().invoke(app, arguments)
+    said = str(ended.exception) if isinstance(ended.exception, UserError) else ended.stdout
+    return ended.exit_code, said
+
+
+def gun(events):
+    """Return leaves of a gun's shots: the same particle each time, and no header."""
+    for event in events:
+        event.particles = events[0].particles
+    leaves = leaves_of(events)
+    return {leaf: values for leaf, values in leaves.items() if not leaf.startswith("EventHeader")}
+
+
+def no_state(events):
+    """Return leaves of tracks whose states are at no location that is read."""
+    leaves = leaves_of(events)
+    rows, dtype = leaves["_SiTracks_Refitted_trackStates.location"]
+    leaves["_SiTracks_Refitted_trackStates.location"] = ([[0 for _ in row] for row in rows], dtype)
+    return leaves
+
+
+@pytest.mark.fault("file that only the whole stage refuses")
+@pytest.mark.parametrize(
+    ("make", "settings", "refused"),
+    [
+        (leaves_of, LOOSE, None),
+        (leaves_of, [], "tracks are unusable"),
+        (gun, LOOSE, "events occur twice, with the same numbers and particles"),
+        (
+            no_state,
+            [*LOOSE, "dataset.dropped_objects_fraction_max=0.5"],
+            "24 have no state at the interaction point",
+        ),
+        (leaves_of, [*LOOSE, "dataset.dropped_energy_fraction_max=0"], "finds no element"),
+    ],
+)
+def test_the_status_of_inspect_is_that_of_the_build(tmp_path, make, settings, refused):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "events.root"
+    write_leaves(path, make([random_event(rng, 5, 3, 4, 6) for _ in range(8)]))
+    predicted, text = status("inspect", path, *settings)
+    ended, said = status("build-dataset", path, *settings)
+    assert (predicted, ended) == ((0, 0) if refused is None else (1, 1))
+    assert "the first 8 events as the dataset stage reads them: " in text
+    last = text.splitlines()[-1]
+    assert last.startswith("no dataset can be built") == (refused is not None)
+    if refused is not None:
+        assert refused in said
+        assert last == f"no dataset can be built: {said}"
+
+
+def test_inspect_tries_all_events_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("particleforge.inputs.inspection.EVENTS_LOOKED_AT", 1)
+    rng = np.random.default_rng(1)
+    path = tmp_path / "events.root"
+    write_leaves(path, gun([random_event(rng, 5, 3, 4, 6) for _ in range(2)]))
+    loose = [word for setting in LOOSE for word in ("--set", setting)]
+    arguments = ["inspect", str(path), "--detector", "clic", "--config", str(CONFIG), *loose]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--all"]).exit_code == 1
+
+
 @pytest.mark.fault("file that is not EDM4hep")
 def test_what_is_no_file_of_events_is_one_line(tmp_path):
     (tmp_path / "page.root").write_text("<html></html>")

@@ -1,6 +1,7 @@
 """Commands that look: at the configuration, at files, at a run, at a site."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from particleforge.cli.options import (
 from particleforge.config import settings as stage
 from particleforge.config.home import find_config_dir, find_snakefile
 from particleforge.config.load import load_detector, load_run
+from particleforge.logs import quiet
 
 
 @app.command()
@@ -70,21 +72,36 @@ def inspect(
         str | None,
         typer.Option(help="Whose branch map to apply; default is the first of config.yaml."),
     ] = None,
+    preset: Preset = None,
+    set_: Set = None,
     config_dir: Annotated[
         Path | None,
         typer.Option("--config", "--config-dir", help="Folder with config.yaml and detectors/."),
     ] = NOT_GIVEN,
+    every_event: Annotated[
+        bool, typer.Option("--all", help="Try all events on the dataset stage, not the first 100.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print what a file holds, what is read as what, what is missing and what that costs.
 
-    The detector's map says what is read. The exit status is 1 if the file is unusable.
+    The detector's map says what is read. The file's first events go through the whole dataset
+    stage; the exit status is 1 if that refuses them.
     """
-    from particleforge.inputs.inspection import inspect_file
+    from particleforge.dataset.build import refusal
+    from particleforge.inputs.inspection import EVENTS_LOOKED_AT, inspect_file
 
     config_folder = find_config_dir(config_dir)
-    name = detector or load_run(config_folder).detector[0]
-    found = inspect_file(file, load_detector(config_folder, name))
+    overrides = overrides_of(preset, set_)
+    name = detector or load_run(config_folder, overrides, "--set").detector[0]
+    run, chosen = load(name, preset, set_, config_dir)
+    with quiet():  # the dataset stage reads the same events and warns of the same things
+        found = inspect_file(file, chosen)
+    if found.refused is None:
+        settings = stage.dataset_settings(run, chosen, "files")
+        found = replace(
+            found, refused=refusal(settings, file, None if every_event else EVENTS_LOOKED_AT)
+        )
     typer.echo(json.dumps(found.plain(), indent=2) if as_json else found.text())
     if found.refused is not None:
         raise typer.Exit(1)

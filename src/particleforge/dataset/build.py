@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from particleforge.config.collections import spelled
-from particleforge.config.settings import DatasetSettings
+from particleforge.config.settings import DatasetSettings, FilesSettings
 from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
@@ -83,6 +83,22 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
             continue
         break
     made.record(output)
+
+
+def refusal(settings: DatasetSettings, path: Path, n_events_max: int | None) -> str | None:
+    """Return the line with which a given file would be refused, or None if it would not.
+
+    All events, or the first ``n_events_max``, go through the whole stage; nothing is written.
+    """
+    given = (settings.files or FilesSettings()).model_copy(
+        update={"events_per_file_max": n_events_max}
+    )
+    try:
+        for _ in _batches(settings.model_copy(update={"files": given}), [path], {}):
+            pass
+    except (_BadFileError, UserError) as error:
+        return str(error)
+    return None
 
 
 def to_table(columns: dict[str, Table | Array], types: pa.Schema) -> pa.Table:
@@ -142,7 +158,10 @@ def _write(
             for path, reason in quarantined.items()
         ],
     }
-    parquet.write_table(output, _batches(settings, inputs, metadata), _schema(settings), metadata)
+    rows = parquet.write_table(
+        output, _batches(settings, inputs, metadata), _schema(settings), metadata
+    )
+    log.info("dataset: %d events, %s", rows, metadata["energy_balance_gev"])
     return made
 
 
@@ -181,7 +200,6 @@ def _batches(
     metadata["energy_balance_gev"] = balance.energies_gev()
     metadata["counts"] = {**counts, **balance.counts()}
     metadata["files"] = files
-    log.info("dataset: %d events, %s", counts["events"], metadata["energy_balance_gev"])
 
 
 def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
@@ -226,12 +244,18 @@ def _check_left_out(
         )
     limit = settings.dataset.dropped_objects_fraction_max
     for name, number in read.items():
-        dropped = left_out[f"{name}_dropped"]
+        dropped, stateless = left_out[f"{name}_dropped"], left_out[f"{name}_without_state"]
         if dropped > limit * number:
+            at_ip = (
+                f"; {stateless} have no state at the interaction point, see"
+                " collections.track_state_at_ip"
+                if stateless
+                else ""
+            )
             raise _BadFileError(
                 path,
                 f"{path}: {dropped} of {number} {name} are unusable (a value is missing or"
-                f" impossible), allowed {limit:.1%}; fetch or simulate it again, or raise"
+                f" impossible{at_ip}), allowed {limit:.1%}; fetch or simulate it again, or raise"
                 " dataset.dropped_objects_fraction_max",
             )
 

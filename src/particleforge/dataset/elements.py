@@ -21,9 +21,10 @@ mm, energies in GeV, angles in rad, times in ns.
 What is dropped and counted: tracks without state, or with one that is not finite, has no
 curvature, or an azimuth of more than ``PHI_MAX``, which was never filled; hits and clusters whose
 energy is not a finite positive number; clusters without a position; candidates that are not finite.
-Candidates that get the energy of their momentum are counted, too (``candidates_raised``). The
-particles get a column ``made_unusable``: a link says that the entry had a part in a track, hit or
-cluster that was left out. Invariant: every number in the result is finite.
+Candidates that get the energy of their momentum are counted, too (``candidates_raised``), and of
+the tracks those without state (``tracks_without_state``). The particles get a column
+``made_unusable``: a link says that the entry had a part in a track, hit or cluster that was left
+out. Invariant: every number in the result is finite.
 """
 
 from dataclasses import replace
@@ -115,6 +116,7 @@ def valid_events(
         ("candidates_dropped", raw.candidates, candidates),
     ):
         counts[name] = before.n_rows - after.n_rows
+    counts["tracks_without_state"] = raw.n_tracks_without_state
     made_unusable = _linked(raw.track_links, new_track < 0, raw.particles.n_rows)
     # of a cluster that is left out, the hits are still there, but no element any more
     if raw.truth_from_hits:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.edm4hep import kernels
+from particleforge.edm4hep.datamodel import AT_IP
 from particleforge.errors import UserError
 
 Array = NDArray[Any]
@@ -230,3 +231,9 @@ class RawEvents:
     def n_events(self) -> int:
         """Events of the chunk."""
         return len(self.weight)
+
+    @property
+    def n_tracks_without_state(self) -> int:
+        """Tracks that have no state at the interaction point."""
+        at_ip = self.states["location"][self.track_states.right] == AT_IP
+        return self.tracks.n_rows - len(np.unique(self.track_states.left[at_ip]))

@@ -65,7 +65,7 @@ def _entries(
             f"{layout.path}: {vector} has {int(np.min(counts))} entries in an event, and {_KEY} is"
             f" {place}, counted from 0; correct {_KEY}"
         )
-    chosen = values[np.cumsum(counts) - counts + place].astype(np.float64)
+    chosen: FloatArray = values[np.cumsum(counts) - counts + place].astype(np.float64)
     if not np.all(np.isfinite(chosen)):
         raise UserError(
             f"{layout.path}: {vector} holds numbers that are not finite; the file is damaged"

@@ -127,9 +127,7 @@ class Inspection:
         yield "missing, and what that costs" if self.missing else "nothing is missing"
         yield from (f"  {line}" for line in self.missing)
         yield ""
-        if self.refused is not None:
-            yield f"no dataset can be built: {self.refused}"
-        else:
+        if self.read:
             counts = ", ".join(
                 f"{number} {name.replace('_', ' ')}" for name, number in self.read.items()
             )
@@ -137,6 +135,8 @@ class Inspection:
                 f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage"
                 f" reads them: {counts}"
             )
+        if self.refused is not None:
+            yield f"no dataset can be built: {self.refused}"
 
 
 def _first_names(names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_IP
+from particleforge.edm4hep.datamodel import AT_CALORIMETER
 from particleforge.edm4hep.mapping import BranchMap
 from particleforge.edm4hep.raw_events import RawEvents
 from particleforge.edm4hep.rootfile import TreeFile
@@ -61,10 +61,7 @@ def _missing_values(chosen: BranchMap, events: RawEvents) -> list[str]:
     """Return a line for each thing that has a place but no values."""
     lines = []
     if events.tracks.n_rows:
-        at_ip = events.track_states.left[
-            events.states["location"][events.track_states.right] == AT_IP
-        ]
-        if without := events.tracks.n_rows - len(np.unique(at_ip)):
+        if without := events.n_tracks_without_state:
             lines.append(
                 f"{without} tracks have no state at the interaction point: they are left out"
                 " (collections.track_state_at_ip)"
