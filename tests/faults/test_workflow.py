@@ -103,8 +103,8 @@ def test_truncated_file(tmp_path: Path, undisturbed: Path) -> None:
     target.write_bytes((undisturbed / SIMULATED).read_bytes()[:-5000])
     text = chain.run(f"results/clic/{DATASET}", config=(EVENTS,), check=False)
     (line,) = job_log(chain, "build_dataset")
-    assert f"results/clic/{SIMULATED}: not a readable EDM4hep ROOT file" in line
-    assert f"error: results/clic/{SIMULATED}: not a readable EDM4hep ROOT file" in text
+    assert f"results/clic/{SIMULATED}: a truncated ROOT file" in line
+    assert f"error: results/clic/{SIMULATED}: a truncated ROOT file" in text
     assert "Traceback" not in text
     assert not (chain.results / DATASET).exists()
     target.unlink()

@@ -111,25 +111,16 @@ def test_file_of_2021_without_tracks(tmp_path):
 
 
 @pytest.mark.fault("truncated ROOT file")
-@pytest.mark.parametrize("keep", [0, 10, 200, 2000, -3000, -300])
+@pytest.mark.parametrize("keep", [10, 200, 2000, -3000, -300])
 def test_truncated_file_is_one_line(tmp_path, events, keep):
     whole = tmp_path / "whole.root"
     write_events(whole, events)
     broken = tmp_path / "broken.root"
     broken.write_bytes(whole.read_bytes()[:keep])
-    with pytest.raises(
-        UserError, match=r"broken\.root: not a readable EDM4hep ROOT file"
-    ) as raised:
+    with pytest.raises(UserError, match=r"broken\.root: a truncated ROOT file") as raised:
         build_dataset(dataset_settings(dataset=TOLERANT), [broken], tmp_path / "out.parquet")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out.parquet").exists()
-
-
-@pytest.mark.fault("file that is not EDM4hep")
-def test_web_page_instead_of_root(tmp_path):
-    (tmp_path / "page.root").write_text("<html><body>404 Not Found</body></html>")
-    with pytest.raises(UserError, match=r"page\.root: not a readable EDM4hep ROOT file"):
-        build_dataset(dataset_settings(), [tmp_path / "page.root"], tmp_path / "out.parquet")
 
 
 @pytest.mark.fault("file that is not EDM4hep")

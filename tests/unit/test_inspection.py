@@ -255,5 +255,5 @@ def test_inspect_tries_all_events_where_that_is_asked_for(tmp_path, monkeypatch)
 @pytest.mark.fault("file that is not EDM4hep")
 def test_what_is_no_file_of_events_is_one_line(tmp_path):
     (tmp_path / "page.root").write_text("<html></html>")
-    with pytest.raises(UserError, match=r"page\.root: not a readable EDM4hep ROOT file"):
+    with pytest.raises(UserError, match=r"page\.root: not a ROOT file but a web page"):
         inspect_file(tmp_path / "page.root", DETECTOR)

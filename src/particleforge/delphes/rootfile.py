@@ -24,6 +24,7 @@ from particleforge.edm4hep.layout import missing_member
 from particleforge.edm4hep.leaves import first_of_each
 from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.edm4hep.rootfile import RootFile
+from particleforge.edm4hep.signature import refuse_other_files
 from particleforge.errors import UserError
 
 TREE = "Delphes"
@@ -37,17 +38,13 @@ class DelphesFile(RootFile):
     def __init__(self, path: str | Path) -> None:
         """Open the file and look at its leaves; what is no readable Delphes file is a UserError."""
         self.path = str(path)
+        refuse_other_files(path)
         try:
             self.root = uproot.open(path)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise self.unreadable(error) from error
         try:
-            self._tree = self.root[TREE]
-            if not isinstance(self._tree, uproot.TTree):
-                kind = getattr(self._tree, "classname", "folder")
-                raise UserError(
-                    f"{self.path}: '{TREE}' is a {kind}, not a tree; give a Delphes file"
-                )
+            self._tree = self.tree(TREE, (uproot.TTree,))
             self.n_events = int(self._tree.num_entries)
             leaves, self.doubled = first_of_each(self._tree)
             self._leaves = {name.split("[")[0]: leaf for name, leaf in leaves.items()}

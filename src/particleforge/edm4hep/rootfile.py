@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import uproot
+from uproot.behaviors.RNTuple import RNTuple
 
 from particleforge.config.collections import CollectionsConfig
 from particleforge.edm4hep.identities import (
@@ -26,11 +27,13 @@ from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_usable
 from particleforge.edm4hep.raw_events import Array, IntArray
+from particleforge.edm4hep.signature import refuse_other_files
 from particleforge.edm4hep.weights import event_weights
 from particleforge.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_OLD_NTUPLE = "ROOT::Experimental::RNTuple"
 _FAULTS_OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 
@@ -60,6 +63,25 @@ class RootFile:
         for line in self.doubled:
             log.warning("%s: %s", self.path, line)
 
+    def tree(self, name: str, kinds: tuple[type, ...]) -> Any:
+        """Return the file's tree; what is none of these kinds is a UserError that says what it is.
+
+        The class is looked at first, as one that is not known may not be readable at all.
+        """
+        kind = self.root.classname_of(name)
+        if kind == _OLD_NTUPLE:
+            raise UserError(
+                f"{self.path}: '{name}' is an RNTuple of a ROOT before 6.34, a format that was not"
+                " final; write the file anew with ROOT 6.34 or later, or as TTree"
+            )
+        found = self.root[name]
+        if not isinstance(found, kinds):
+            kind = getattr(found, "classname", "folder")
+            raise UserError(
+                f"{self.path}: '{name}' is a {kind}, not a tree; give an EDM4hep or Delphes file"
+            )
+        return found
+
     def unreadable(self, error: Exception) -> UserError:
         """Return the UserError for whatever reading the file raised.
 
@@ -85,6 +107,7 @@ class TreeFile(RootFile):
         What is not a ROOT file with such a tree is a UserError.
         """
         self.path = str(path)
+        refuse_other_files(path)
         try:
             self.root = uproot.open(path, **LOCAL_FILE)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
@@ -104,12 +127,7 @@ class TreeFile(RootFile):
                     f"{self.path}: holds no 'events' tree (found: {found}); give an EDM4hep or"
                     " Delphes file"
                 )
-            self._tree = self.root["events"]
-            if not hasattr(self._tree, "num_entries"):
-                kind = getattr(self._tree, "classname", "folder")
-                raise UserError(
-                    f"{self.path}: 'events' is a {kind}, not a tree; give an EDM4hep file"
-                )
+            self._tree = self.tree("events", (uproot.TTree, RNTuple))
             self._leaves = leaves_of(self._tree)
             self.kind, self.n_events = self._leaves.kind, self._leaves.n_events
             self.doubled = self._leaves.doubled
