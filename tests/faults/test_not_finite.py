@@ -125,6 +125,53 @@ def test_too_many_make_the_file_a_bad_one(tmp_path, leaf, collection):
     ]
 
 
+def carried(leaves: dict[str, Any], energy: float) -> None:
+    """Let the first cluster carry its energy in the HCAL, in double precision, and have no hits."""
+    n = len(leaves[f"{CLUSTERS}.energy"][0])
+    leaves[f"_{CLUSTERS}_subdetectorEnergies"] = ([[0.0, energy]] + [[]] * (n - 1), np.float64)
+    leaves[f"{CLUSTERS}.subdetectorEnergies_begin"] = ([[0]] * n, np.uint32)
+    leaves[f"{CLUSTERS}.subdetectorEnergies_end"] = ([[2]] + [[0]] * (n - 1), np.uint32)
+    leaves[f"{CLUSTERS}.hits_end"][0][0][0] = 0
+
+
+def in_double(leaves: dict[str, Any], energy: float) -> None:
+    """Let the first hit have its energy in double precision."""
+    leaves["ECALBarrel.energy"] = (leaves["ECALBarrel.energy"][0], np.float64)
+    leaves["ECALBarrel.energy"][0][0][0] = energy
+
+
+@pytest.mark.fault("values beyond single precision")
+@pytest.mark.parametrize(("make", "collection"), [(carried, "clusters"), (in_double, "hits")])
+def test_what_single_precision_cannot_hold_is_unusable(tmp_path, make, collection):
+    for energy, dropped in ((4.0, 0), (1e39, 1)):
+        leaves = leaves_of([event(number) for number in range(N_EVENTS)])
+        make(leaves, energy)
+        write_leaves(tmp_path / "in.root", leaves)
+        build_dataset(settings(), [tmp_path / "in.root"], tmp_path / "out.parquet")
+        assert finite(read_table(tmp_path / "out.parquet"))
+        counts = read_metadata(tmp_path / "out.parquet")["counts"]
+        assert counts[f"{collection}_dropped"] == dropped
+
+
+@pytest.mark.fault("values beyond single precision")
+def test_a_sum_that_single_precision_cannot_hold_is_refused_where_it_is_written(tmp_path):
+    """Two hits hold their energies, and no number of the table the energy of their particle."""
+    made = event(0)
+    made.hits["ECALBarrel"] = [
+        {"energy": 3e38, "position": [1600.0, 10.0 * i, 320.0]} for i in range(2)
+    ]
+    made.hit_links = [(("ECALBarrel", i), 0, 1.0) for i in range(2)]
+    write_leaves(tmp_path / "in.root", leaves_of([made]))
+    with pytest.raises(
+        UserError,
+        match=(
+            r"in\.root: particles\.deposited_energy: 1 values are not finite as float; simulate"
+        ),
+    ):
+        build_dataset(settings(), [tmp_path / "in.root"], tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
 @pytest.mark.fault("candidates without energy")
 @pytest.mark.parametrize("energy", [0.0, -1.0, 6.0])
 def test_candidates_have_at_least_the_energy_of_their_momentum(tmp_path, caplog, energy):

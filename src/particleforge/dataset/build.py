@@ -60,6 +60,10 @@ class _BadFileError(Exception):
         self.path, self.reason = path, reason
 
 
+class _NotFiniteError(Exception):
+    """A value that cannot be stored; carries what it is."""
+
+
 def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Path) -> None:
     """Write the dataset of ``inputs`` to ``output``.
 
@@ -104,14 +108,14 @@ def refusal(settings: DatasetSettings, path: Path, n_events_max: int | None) -> 
 def to_table(columns: dict[str, Table | Array], types: pa.Schema) -> pa.Table:
     """Return event columns and tables as an Arrow table of ``types``.
 
-    Values are cast to its types.
+    Values are cast to its types; one that is not finite then is a _NotFiniteError.
     """
     arrays = []
     for field in types:
         column = columns[field.name]
         if isinstance(column, Table):
             members = [
-                pa.array(column[m.name].astype(m.type.to_pandas_dtype()))
+                _cast(column[m.name], m.type, f"{field.name}.{m.name}")
                 for m in field.type.value_type
             ]
             struct = pa.StructArray.from_arrays(members, fields=list(field.type.value_type))
@@ -119,8 +123,16 @@ def to_table(columns: dict[str, Table | Array], types: pa.Schema) -> pa.Table:
                 pa.ListArray.from_arrays(column.offsets.astype(np.int32), struct, type=field.type)
             )
         else:
-            arrays.append(pa.array(column.astype(field.type.to_pandas_dtype())))
+            arrays.append(_cast(column, field.type, field.name))
     return pa.Table.from_arrays(arrays, schema=types)
+
+
+def _cast(values: Array, kind: pa.DataType, name: str) -> pa.Array:
+    with np.errstate(over="ignore"):
+        cast = values.astype(kind.to_pandas_dtype())
+    if number := int(np.sum(~np.isfinite(cast))):
+        raise _NotFiniteError(f"{name}: {number} values are not finite as {kind}")
+    return pa.array(cast)
 
 
 def _verify(
@@ -176,7 +188,10 @@ def _batches(
         of_file, read, left_out = Balance(), Counter[str](), Counter[str]()
         before = counts["events"]
         for raw in _chunks(settings, path):
-            table, found, dropped = _table(settings, raw)
+            try:
+                table, found, dropped = _table(settings, raw)
+            except _NotFiniteError as error:
+                raise _BadFileError(path, f"{path}: {error}; simulate it again") from error
             of_file.add(found)
             read.update(
                 tracks=raw.tracks.n_rows,

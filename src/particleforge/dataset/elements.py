@@ -65,7 +65,7 @@ def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
     """
     energy = raw.hits["energy"]
     clusters, cluster_of = raw.hits.select(
-        _positive(energy) & (energy >= energy_min_gev) & _finite(raw.hits, "x", "y", "z")
+        _positive(energy) & (energy >= energy_min_gev) & _finite(raw.hits, "energy", "x", "y", "z")
     )
     return replace(
         raw,
@@ -91,7 +91,7 @@ def valid_events(
     """
     counts, ecal = dict(raw.counts), calorimeter.ecal
     hits, new_hit = raw.hits.select(
-        _positive(raw.hits["energy"]) & _finite(raw.hits, "x", "y", "z")
+        _positive(raw.hits["energy"]) & _finite(raw.hits, "energy", "x", "y", "z")
     )
     cluster_hits = raw.cluster_hits.renumber(right=new_hit)
     if "system" in raw.clusters:  # they are hits
@@ -101,14 +101,12 @@ def valid_events(
             _located(raw.clusters, hits, cluster_hits), raw.candidates, raw.candidate_clusters, ecal
         )
         clusters = cluster_features(located, hits, cluster_hits, calorimeter, shape)
-    keep = _positive(raw.clusters["energy"]) & np.isfinite(clusters["eta"])
+    keep = _positive(raw.clusters["energy"]) & _finite(clusters, *clusters.columns)
     clusters, new_cluster = clusters.select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
     tracks, new_track = tracks.select(_finite(tracks, *tracks.columns))
-    candidates, new_candidate = raw.candidates.select(
-        _finite(raw.candidates, *raw.candidates.columns)
-    )
-    candidates, counts["candidates_raised"] = with_energy_of_momentum(candidates)
+    candidates, counts["candidates_raised"] = with_energy_of_momentum(raw.candidates)
+    candidates, new_candidate = candidates.select(_finite(candidates, *candidates.columns))
     for name, before, after in (
         ("hits_dropped", raw.hits, hits),
         ("clusters_dropped", raw.clusters, clusters),
