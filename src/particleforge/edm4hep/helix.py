@@ -27,7 +27,7 @@ def seen_from_origin(states: Mapping[str, Array]) -> dict[str, FloatArray]:
     d0, phi, omega, z0, x, y, z = (
         found[name] for name in ("d0", "phi", "omega", "z0", "x", "y", "z")
     )
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         to_centre = 1 / omega - d0
         centre_x, centre_y = x + to_centre * np.sin(phi), y - to_centre * np.cos(phi)
         sense = np.sign(omega)
