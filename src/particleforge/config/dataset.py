@@ -10,6 +10,13 @@ from particleforge.config.base import Block
 class DatasetConfig(Block):
     """What an event's elements are, which particles count as visible, and what may get lost."""
 
+    truth: Literal["required", "none"] = Field(
+        "required",
+        description=(
+            "none: neither particles nor links are read, as real data have none; such a dataset"
+            " can be reconstructed, and nothing else"
+        ),
+    )
     calorimeter_elements: Literal["clusters", "hits"] = Field(
         "clusters",
         description=(
@@ -71,3 +78,8 @@ class DatasetConfig(Block):
         "fail", description="quarantine: an unreadable file gives an empty, marked table"
     )
     chunk_events: int = Field(100, ge=1, description="events read at a time; memory grows with it")
+
+    @property
+    def reads_truth(self) -> bool:
+        """Whether particles and links are read, and asked for."""
+        return self.truth == "required"

@@ -164,6 +164,14 @@ def _columns_of_all_tables() -> str:
                 ("clusters, where hits are elements", columns.HITS.description, columns.HITS.fields)
             )
     sections.append(
+        (
+            "without truth",
+            "beside the columns above, of datasets without truth and of what is reconstructed from"
+            f" files; `{columns.ORIGINS.name}` is a list: {columns.ORIGINS.description}",
+            (*columns.HEADER_OF_FILE, *columns.ORIGINS.fields),
+        )
+    )
+    sections.append(
         ("training shards", "flat lists per event, ready for the loader", columns.SHARD)
     )
     return "\n\n".join(

@@ -145,10 +145,12 @@ class DatasetSettings(StageSettings):
     def plain(self) -> dict[str, Any]:
         """Return the settings without what has no effect here.
 
-        Without effect are hits where clusters are elements, clusters' shape where hits are, and
-        unchanged Delphes branches.
+        Without effect are hits where clusters are elements, clusters' shape where hits are,
+        unchanged Delphes branches, and truth where it is read.
         """
         found = super().plain()
+        if self.dataset.reads_truth:
+            del found["dataset"]["truth"]
         if self.dataset.calorimeter_elements == "clusters":
             del found["dataset"]["calorimeter_elements"], found["dataset"]["hit_energy_min_mev"]
         else:

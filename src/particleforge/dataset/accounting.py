@@ -65,7 +65,7 @@ def read_accounts(datasets: Iterable[Path]) -> list[Account]:
     """
     found = []
     for path in datasets:
-        metadata = parquet.read_metadata(path)
+        metadata = parquet.require_truth(path)
         if "files" not in metadata or "energy_balance_gev" not in metadata:
             raise UserError(
                 f"{path}: holds no energy accounting; give files that build-dataset wrote, or build"

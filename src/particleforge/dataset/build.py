@@ -18,7 +18,7 @@ the same settings and inputs give the same bytes.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
 from particleforge.dataset.identity import content_of, event_ids
+from particleforge.dataset.no_truth import add_collections, no_truth, origin_columns
 from particleforge.dataset.truth import build_truth
 from particleforge.edm4hep.raw_events import Array, RawEvents, Table
 from particleforge.errors import UserError
@@ -42,10 +43,8 @@ from particleforge.tables import parquet
 log = logging.getLogger(__name__)
 
 _CLOSURE = 1e-6
-_REPEATED = (
-    "run and event numbers repeat between files; build one dataset for each file, or set"
-    " simulation.backend: files"
-)
+_REPEATED_NUMBERS = "run and event numbers repeat between files; build one dataset for each file"
+_REPEATED = f"{_REPEATED_NUMBERS}, or set simulation.backend: files"
 _REPEATED_CONTENT = (
     "events occur twice, with the same numbers and particles; take the doubled file out, or number"
     " those that look alike"
@@ -170,10 +169,12 @@ def _write(
             for path, reason in quarantined.items()
         ],
     }
+    if not settings.dataset.reads_truth:
+        metadata |= {"truth": parquet.NO_TRUTH, "collections": {}}
     rows = parquet.write_table(
         output, _batches(settings, inputs, metadata), _schema(settings), metadata
     )
-    log.info("dataset: %d events, %s", rows, metadata["energy_balance_gev"])
+    log.info("dataset: %d events, %s", rows, metadata.get("energy_balance_gev", "no truth"))
     return made
 
 
@@ -182,6 +183,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
     hits = settings.dataset.calorimeter_elements == "hits"
+    truth = settings.dataset.reads_truth
     balance, counts, files = Balance(), Counter({"events": 0}), []
     seen: list[Array] = []
     for path in inputs:
@@ -200,27 +202,36 @@ def _batches(
             left_out.update(dropped)
             counts.update(dropped, events=raw.n_events)
             seen.append(table["event_id"].to_numpy())
+            if not truth:
+                add_collections(metadata.setdefault("collections", {}), raw, str(path))
             yield table
         _check_left_out(path, read, left_out, settings)
-        _check_balance(path, of_file, settings)
+        if truth:
+            _check_balance(path, of_file, settings)
         balance.add(of_file)
-        account = {
-            "energy_balance_gev": of_file.energies_gev(),
-            "counts": {**left_out, **of_file.counts()},
-        }
+        account = _account(of_file, left_out, truth)
         files.append({"file": path.name, "events": counts["events"] - before, **account})
     names = ", ".join(path.name for path in inputs)
     if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
-        raise UserError(f"{names}: {_REPEATED if settings.files is None else _REPEATED_CONTENT}")
-    metadata["energy_balance_gev"] = balance.energies_gev()
-    metadata["counts"] = {**counts, **balance.counts()}
-    metadata["files"] = files
+        of_numbers = _REPEATED_NUMBERS if not truth else _REPEATED
+        raise UserError(f"{names}: {_REPEATED_CONTENT if truth and settings.files else of_numbers}")
+    metadata |= {**_account(balance, counts, truth), "files": files}
+
+
+def _account(balance: Balance, counts: Mapping[str, int], truth: bool) -> dict[str, Any]:
+    """Return what metadata tell of some events; of energies only where there is truth."""
+    if not truth:
+        return {"counts": dict(counts)}
+    return {
+        "energy_balance_gev": balance.energies_gev(),
+        "counts": {**counts, **balance.counts()},
+    }
 
 
 def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
     try:
         for raw in read_chunks(path, settings):
-            if settings.dataset.calorimeter_elements == "hits" and not raw.linked_hits:
+            if settings.dataset.calorimeter_elements == "hits" and not _has_hits(raw, settings):
                 raise UserError(
                     f"{path}: no calorimeter hits with links to particles; correct the detector's"
                     " 'collections', or set dataset.calorimeter_elements: clusters"
@@ -235,6 +246,13 @@ def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
             yield raw
     except UserError as error:
         raise _BadFileError(path, str(error)) from error
+
+
+def _has_hits(raw: RawEvents, settings: DatasetSettings) -> bool:
+    """Tell whether a file has hits that can be elements, with truth if that is read."""
+    if settings.dataset.reads_truth or raw.origin is None:
+        return raw.linked_hits
+    return any(meaning == "hit" for _, meaning in raw.origin.collections.values())
 
 
 def _check_left_out(
@@ -277,15 +295,16 @@ def _check_left_out(
 
 def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
     """Return a chunk's rows, its energy balance and what was left out of it."""
-    content = content_of(raw.particles) if settings.files else None
+    with_truth = settings.dataset.reads_truth
+    content = content_of(raw.particles) if settings.files and with_truth else None
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter, settings.cluster_shape)
-    truth = build_truth(
-        events,
-        settings.dataset,
-        settings.particle_classes,
-        acceptance_abs_eta(settings.calorimeter),
+    acceptance = acceptance_abs_eta(settings.calorimeter)
+    truth = (
+        build_truth(events, settings.dataset, settings.particle_classes, acceptance)
+        if with_truth
+        else no_truth(events.n_events)
     )
     columns: dict[str, Table | Array] = {
         "event_id": event_ids(
@@ -304,16 +323,15 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
         "track_links": truth.track_links,
         "cluster_links": truth.cluster_links,
         "candidates": baseline_candidates(events, settings.particle_classes),
+        **({} if with_truth else origin_columns(events)),
     }
     return to_table(columns, _schema(settings)), truth.balance, events.counts
 
 
 def _schema(settings: DatasetSettings) -> pa.Schema:
-    return (
-        parquet.HITS_DATASET_SCHEMA
-        if settings.dataset.calorimeter_elements == "hits"
-        else parquet.DATASET_SCHEMA
-    )
+    hits = settings.dataset.calorimeter_elements == "hits"
+    types = parquet.HITS_DATASET_SCHEMA if hits else parquet.DATASET_SCHEMA
+    return types if settings.dataset.reads_truth else parquet.with_origins(types)
 
 
 def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> None:

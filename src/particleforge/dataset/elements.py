@@ -40,6 +40,7 @@ from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.datamodel import AT_CALORIMETER, AT_FIRST_HIT, AT_IP
 from particleforge.edm4hep.helix import seen_from_origin
 from particleforge.edm4hep.raw_events import (
+    ORIGIN,
     Array,
     BoolArray,
     FloatArray,
@@ -102,9 +103,10 @@ def valid_events(
         )
         clusters = cluster_features(located, hits, cluster_hits, calorimeter, shape)
     keep = _positive(raw.clusters["energy"]) & _finite(clusters, *clusters.columns)
-    clusters, new_cluster = clusters.select(keep)
+    clusters, new_cluster = _of_same_origin(clusters, raw.clusters).select(keep)
     tracks = track_features(raw.tracks, raw.states, raw.track_states, b_field_tesla)
-    tracks, new_track = tracks.select(_finite(tracks, *tracks.columns))
+    usable = _finite(tracks, *tracks.columns)
+    tracks, new_track = _of_same_origin(tracks, raw.tracks).select(usable)
     candidates, counts["candidates_raised"] = with_energy_of_momentum(raw.candidates)
     candidates, new_candidate = candidates.select(_finite(candidates, *candidates.columns))
     for name, before, after in (
@@ -142,6 +144,12 @@ def valid_events(
         candidate_clusters=raw.candidate_clusters.renumber(new_candidate, new_cluster),
         counts=counts,
     )
+
+
+def _of_same_origin(table: Table, raw: Table) -> Table:
+    """Return a table of the raw one's rows with where these lie in the file, if that is known."""
+    known = {name: raw[name] for name in ORIGIN if name in raw}
+    return Table(table.offsets, {**table.columns, **known}) if known else table
 
 
 def track_features(

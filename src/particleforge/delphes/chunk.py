@@ -12,15 +12,29 @@ import numpy as np
 from particleforge.config.delphes import DelphesConfig
 from particleforge.delphes.references import keys, resolve
 from particleforge.delphes.rootfile import DelphesFile
-from particleforge.edm4hep.raw_events import Array, FloatArray, IntArray, Pairs, Table, combined
+from particleforge.edm4hep.identities import collection_id
+from particleforge.edm4hep.raw_events import (
+    Array,
+    FloatArray,
+    IntArray,
+    Origin,
+    Pairs,
+    Table,
+    combined,
+    with_origin,
+)
 from particleforge.errors import UserError
 
 
 class Chunk:
     """Reads one range of events; counts the references that it dropped."""
 
-    def __init__(self, file: DelphesFile, branches: DelphesConfig, start: int, stop: int) -> None:
+    def __init__(
+        self, file: DelphesFile, branches: DelphesConfig, start: int, stop: int, truth: bool = True
+    ) -> None:
         self.file, self.branches, self.start, self.stop = file, branches, start, stop
+        self.truth = truth
+        self.has_numbers = file.member(branches.event, "Number") is not None
         self.n_events = stop - start
         self.dropped = 0
 
@@ -59,7 +73,9 @@ class Chunk:
         return found
 
     def reference_lists(self, branch: str, table: Table) -> Pairs:
-        """Read (object, key of a particle in it)."""
+        """Read (object, key of a particle in it); none where neither truth nor leaf is there."""
+        if not self.truth and self.file.member(branch, "Particles") is None:
+            return Pairs.none()
         leaf = self.file.require(branch, "Particles")
         counts, lengths, references = self.file.reference_lists(leaf, self.start, self.stop)
         self.agreed(leaf, counts, table.offsets)
@@ -67,7 +83,9 @@ class Chunk:
         return Pairs.of(owner, keys(table.events()[owner], references))
 
     def references(self, branch: str, table: Table) -> Pairs:
-        """Read (track, key of its particle)."""
+        """Read (track, key of its particle); none where neither truth nor leaf is there."""
+        if not self.truth and self.file.member(branch, "Particle") is None:
+            return Pairs.none()
         leaf = self.file.require(branch, "Particle")
         counts, references = self.file.references(leaf, self.start, self.stop)
         self.agreed(leaf, counts, table.offsets)
@@ -76,12 +94,47 @@ class Chunk:
     def links(self, references: Pairs, particle_keys: IntArray, weight: FloatArray) -> Pairs:
         """Turn references to particles into weighted pairs.
 
-        Leave out, and count, what points nowhere.
+        Leave out, and count, what points nowhere. Without truth there are no particles.
         """
+        if not self.truth:
+            return Pairs.none()
         row = resolve(references.right, particle_keys)
         found = row >= 0
         self.dropped += int(np.sum(~found))
         return Pairs.of(references.left[found], row[found], weight[row[found]])
+
+    def with_origins(
+        self, table: Table, branches: Sequence[str], parts: Sequence[Table], row: IntArray
+    ) -> Table:
+        """Return what ``merged`` made of the branches' parts, with what each row is in the file.
+
+        With truth, which is read to train, as it is.
+        """
+        if self.truth:
+            return table
+        collection, index = np.zeros(len(row), np.uint32), np.zeros(len(row), np.int32)
+        ids = np.array([collection_id(name) for name in branches], np.uint32)
+        collection[row] = np.repeat(ids, [part.n_rows for part in parts])
+        index[row] = np.concatenate([np.zeros(0, np.int64), *(part.local() for part in parts)])
+        return with_origin(table, collection, index)
+
+    def origin(self, event_number: Array) -> Origin | None:
+        """Return what leads back to the file; None where truth is read.
+
+        Branches are what collections are elsewhere; they have the IDs that podio would give them.
+        """
+        if self.truth:
+            return None
+        read = (("track", self.branches.tracks), ("cluster", self.branches.clusters))
+        return Origin(
+            event_number,
+            np.zeros(self.n_events, np.uint64),
+            {
+                name: (collection_id(name), meaning)
+                for meaning, names in read
+                for name in self.file.found(names)
+            },
+        )
 
 
 def one_per_event(file: DelphesFile, leaf: str, start: int, stop: int) -> Array:

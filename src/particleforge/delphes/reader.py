@@ -71,19 +71,22 @@ def read_chunks(
     ecal: SamplingConfig,
     n_events: int,
     n_events_max: int | None = None,
+    *,
+    truth: bool = True,
 ) -> Iterator[RawEvents]:
     """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time.
 
-    A file that cannot be used is a UserError.
+    Without ``truth`` particles are neither read nor needed, and what leads back to the file is
+    (``RawEvents.origin``). A file that cannot be used is a UserError.
     """
     with DelphesFile(path) as file:
         file.warn_of_doubled()
         try:
-            numbers, weights = _check(file, branches), _weights(file, branches)
+            numbers, weights = _check(file, branches, truth), _weights(file, branches)
             total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
             for start in range(0, total, n_events):
                 stop = min(start + n_events, total)
-                events = _EventChunk(file, branches, start, stop).events(
+                events = _EventChunk(file, branches, start, stop, truth).events(
                     numbers[0][start:stop],
                     numbers[1][start:stop],
                     weights[start:stop],
@@ -97,12 +100,12 @@ def read_chunks(
             raise file.unreadable(error) from error
 
 
-def _check(file: DelphesFile, branches: DelphesConfig) -> tuple[Array, Array]:
-    """Refuse a file from which no truth can be built.
+def _check(file: DelphesFile, branches: DelphesConfig, truth: bool) -> tuple[Array, Array]:
+    """Refuse a file from which no truth can be built, or nothing reconstructed.
 
     Return the events' numbers and the file's own (see ``RawEvents``).
     """
-    if not file.found(branches.particles):
+    if truth and not file.found(branches.particles):
         raise UserError(
             f"{file.path}: no branch {spelled(branches.particles)}; correct the detector's"
             " 'delphes.particles'"
@@ -181,6 +184,7 @@ class _EventChunk(Chunk):
             linked_hits=False,
             truth_from_hits=False,
             counts={"references_dropped": self.dropped},
+            origin=self.origin(own_numbers if self.has_numbers else numbers),
         )
 
     def particles(self) -> tuple[Table, IntArray]:
@@ -193,7 +197,7 @@ class _EventChunk(Chunk):
             "id": "fUniqueID",
         }
         names |= {f"p{axis}": f"P{axis}" for axis in "xyz"}
-        found = self.file.found(self.branches.particles)
+        found = self.file.found(self.branches.particles) if self.truth else ()
         members = {column: (name,) for column, name in names.items()}
         read, _ = merged(
             [self.table(branch, members) for branch in found],
@@ -205,13 +209,15 @@ class _EventChunk(Chunk):
 
     def tracks(self, b_field_tesla: float) -> tuple[Table, Table, Pairs]:
         """Read the tracks, two states for each, and (track, key of its particle)."""
-        parts = [self.tracks_of(branch) for branch in self.file.found(self.branches.tracks)]
+        found = self.file.found(self.branches.tracks)
+        parts = [self.tracks_of(branch) for branch in found]
         columns = ("pt", "phi", "charge", "d0", "z0", "x", "y", "z", "slope")
         read, row = merged(
             [part for part, _ in parts], self.n_events, dict.fromkeys(columns, float)
         )
         zeros = ("chi2", "ndf", "n_hits", "dedx", "radius_innermost_hit")
         tracks = Table(read.offsets, {name: np.zeros(read.n_rows) for name in zeros})
+        tracks = self.with_origins(tracks, found, [part for part, _ in parts], row)
         return tracks, self.states(read, b_field_tesla), all_of(parts, row)
 
     def tracks_of(self, branch: str) -> tuple[Table, Pairs]:
@@ -290,7 +296,8 @@ class _EventChunk(Chunk):
 
         The table is laid out event by event.
         """
-        parts = [self.towers(branch) for branch in self.file.found(self.branches.clusters)]
+        found = self.file.found(self.branches.clusters)
+        parts = [self.towers(branch) for branch in found]
         names = dict.fromkeys(("energy", "eta", "phi", "energy_ecal", "energy_hcal"), float)
         table, row = merged([part for part, _ in parts], self.n_events, names)
         columns = dict(table.columns)
@@ -300,7 +307,10 @@ class _EventChunk(Chunk):
         columns |= dict(
             zip("xyz", on_face(columns.pop("eta"), columns.pop("phi"), ecal), strict=True)
         )
-        return Table(table.offsets, columns), all_of(parts, row)
+        clusters = Table(table.offsets, columns)
+        return self.with_origins(clusters, found, [part for part, _ in parts], row), all_of(
+            parts, row
+        )
 
     def towers(self, branch: str) -> tuple[Table, Pairs]:
         """Read objects of class Tower, and (object, key of a particle in it)."""

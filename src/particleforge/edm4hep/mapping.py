@@ -6,7 +6,8 @@ settled (the first found wins).
 """
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from particleforge.config.collections import (
@@ -91,6 +92,20 @@ class BranchMap:
             candidate_links=found(layout, names.candidate_links),
         )
 
+    def without_truth(self) -> Self:
+        """Return the map without particles and links, as if the file had none."""
+        return replace(
+            self,
+            particles="",
+            particle_aliases=(),
+            hit_links=(),
+            cluster_links=(),
+            track_links=(),
+            hit_sim_links=(),
+            tracker_hit_sim_links=(),
+            candidate_links=(),
+        )
+
     @property
     def has_truth(self) -> bool:
         """Tell whether anything links what was reconstructed to particles."""
@@ -123,12 +138,7 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
             f"{layout.path}: branch _{chosen.particles}_parents.index is missing; truth needs the"
             " particles' parents"
         )
-    if not chosen.tracks and not chosen.clusters and not chosen.linked_hits:
-        wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
-        raise UserError(
-            f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect"
-            " lists what the file holds)"
-        )
+    _require_elements(layout, chosen, names)
     if not chosen.has_truth:
         wanted = ", ".join(
             (*names.hit_links, *names.cluster_links, *names.track_links, *names.candidate_links)
@@ -140,9 +150,29 @@ def require_usable(layout: Layout, chosen: BranchMap, names: CollectionsConfig) 
         )
 
 
-def _refuse_other_forms(layout: Layout, names: CollectionsConfig) -> None:
+def require_elements(layout: Layout, chosen: BranchMap, names: CollectionsConfig) -> None:
+    """Refuse, with a UserError, a file that has nothing to reconstruct events from."""
+    _refuse_other_forms(layout, names, ("tracks", "clusters", "candidates"))
+    if not chosen.hits:
+        _require_elements(layout, chosen, names)
+
+
+def _require_elements(layout: Layout, chosen: BranchMap, names: CollectionsConfig) -> None:
+    if not chosen.tracks and not chosen.clusters and not chosen.linked_hits:
+        wanted = f"neither {spelled(names.tracks)} nor {spelled(names.clusters)} is there"
+        raise UserError(
+            f"{layout.path}: {wanted}; correct the detector's 'collections' (particleforge inspect"
+            " lists what the file holds)"
+        )
+
+
+def _refuse_other_forms(
+    layout: Layout,
+    names: CollectionsConfig,
+    keys: Sequence[str] = ("particles", "tracks", "clusters", "candidates"),
+) -> None:
     """Refuse a map's name of what is no collection of split objects: it would count as missing."""
-    for key in ("particles", "tracks", "clusters", "candidates"):
+    for key in keys:
         if not found(layout, getattr(names, key)):
             for name in itertools.chain(*alternatives(getattr(names, key))):
                 if name in layout.leaves:

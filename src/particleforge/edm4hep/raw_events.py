@@ -194,6 +194,27 @@ def joined_sums(first: Pairs, second: Pairs, n_left: int, n_middle: int, n_right
     )
 
 
+ORIGIN = ("collection", "index")  # columns of a row's place in the file, where that is asked for
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What leads back to the file of a chunk of events.
+
+    ``collections`` gives ID and meaning (``track``, ``cluster``, ``hit``) of those that the columns
+    ``ORIGIN`` of tracks, clusters and hits refer to, by name.
+    """
+
+    event_number: Array  # as the file has it; where it has none, the position
+    time_stamp: Array
+    collections: Mapping[str, tuple[int, str]]
+
+
+def with_origin(table: Table, collection: Array, index: Array) -> Table:
+    """Return a table whose rows say which row of which collection they are."""
+    return Table(table.offsets, {**table.columns, "collection": collection, "index": index})
+
+
 @dataclass
 class RawEvents:
     """A chunk of events as the file has it, invalid rows included.
@@ -226,6 +247,7 @@ class RawEvents:
     linked_hits: bool = True  # the file has hits and tells which particles left them
     truth_from_hits: bool = True  # False: not so, or clusters without hits; cluster links must do
     counts: dict[str, int] = field(default_factory=dict)
+    origin: Origin | None = None  # where truth was not read
 
     @property
     def n_events(self) -> int:

@@ -33,6 +33,7 @@ from particleforge.edm4hep.chunk import Chunk
 from particleforge.edm4hep.datamodel import AT_IP, AT_OTHER
 from particleforge.edm4hep.group import Group
 from particleforge.edm4hep.history import refuse_cycles
+from particleforge.edm4hep.origins import origin_of, with_origins
 from particleforge.edm4hep.raw_events import (
     Array,
     BoolArray,
@@ -63,13 +64,19 @@ _SUBDETECTORS = ("energy_ecal", "energy_hcal")
 
 
 def read_chunks(
-    path: str | Path, collections: CollectionsConfig, n_events: int, n_events_max: int | None = None
+    path: str | Path,
+    collections: CollectionsConfig,
+    n_events: int,
+    n_events_max: int | None = None,
+    *,
+    truth: bool = True,
 ) -> Iterator[RawEvents]:
     """Yield a file's events, or the first ``n_events_max``, ``n_events`` at a time.
 
-    A file that cannot be used is a UserError.
+    Without ``truth`` neither particles nor links are read or needed, and what leads back to the
+    file is (``RawEvents.origin``). A file that cannot be used is a UserError.
     """
-    with EventFile(path, collections) as file:
+    with EventFile(path, collections, truth) as file:
         file.warn_of_doubled()
         total = file.n_events if n_events_max is None else min(file.n_events, n_events_max)
         for start, stop in file.ranges(n_events, total):
@@ -106,6 +113,7 @@ class _EventChunk(Chunk):
         hit_links, track_links, cluster_links = self.truth_links(
             particles, tracks, clusters, hits, candidates, candidate_tracks, candidate_clusters
         )
+        origins = [with_origins(self, group) for group in (tracks, clusters, hits)]
         return RawEvents(
             run_number=run_event[0][self.start : self.stop],
             event_number=run_event[1][self.start : self.stop],
@@ -113,11 +121,11 @@ class _EventChunk(Chunk):
             weight=self.file.weights[self.start : self.stop],
             particles=particles.table,
             parents=parents,
-            tracks=tracks.table,
+            tracks=origins[0],
             states=states,
             track_states=track_states,
-            clusters=clusters.table,
-            hits=hits.table,
+            clusters=origins[1],
+            hits=origins[2],
             cluster_hits=cluster_hits,
             hit_links=hit_links,
             cluster_links=cluster_links,
@@ -130,6 +138,7 @@ class _EventChunk(Chunk):
             truth_from_hits=names.linked_hits
             and any(self.layout.relation("Cluster", name, "hits") for name in names.clusters),
             counts=self.counts,
+            origin=origin_of(self, {"track": tracks, "cluster": clusters, "hit": hits}),
         )
 
     def truth_links(

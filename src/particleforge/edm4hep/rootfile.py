@@ -25,7 +25,7 @@ from particleforge.edm4hep.identities import (
 )
 from particleforge.edm4hep.layout import Layout, Reference
 from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
-from particleforge.edm4hep.mapping import BranchMap, require_usable
+from particleforge.edm4hep.mapping import BranchMap, require_elements, require_usable
 from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.edm4hep.signature import refuse_other_files
 from particleforge.edm4hep.weights import event_weights
@@ -190,16 +190,22 @@ class TreeFile(RootFile):
 
 
 class EventFile(TreeFile):
-    """An open EDM4hep file that truth can be built from; a context manager."""
+    """An open EDM4hep file that truth can be built from, if asked for; a context manager."""
 
-    def __init__(self, path: str | Path, collections: CollectionsConfig) -> None:
+    def __init__(
+        self, path: str | Path, collections: CollectionsConfig, truth: bool = True
+    ) -> None:
         """Open the file and settle the branch map; what cannot be used is a UserError."""
-        self.collections = collections
+        self.collections, self.truth = collections, truth
         super().__init__(path)
 
     def _look(self) -> None:
         self.names = BranchMap.of(self.layout, self.collections)
-        require_usable(self.layout, self.names, self.collections)
+        if self.truth:
+            require_usable(self.layout, self.names, self.collections)
+        else:
+            self.names = self.names.without_truth()
+            require_elements(self.layout, self.names, self.collections)
         self.collection_ids = self._collection_ids()
         self.numbers = self._event_numbers()
         self.weights = event_weights(

@@ -26,6 +26,7 @@ def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEven
     """
     n_events = settings.dataset.chunk_events
     n_events_max = settings.files.events_per_file_max if settings.files else None
+    truth = settings.dataset.reads_truth
     if is_delphes(path):
         return delphes.read_chunks(
             path,
@@ -34,8 +35,9 @@ def read_chunks(path: str | Path, settings: DatasetSettings) -> Iterator[RawEven
             settings.calorimeter.ecal,
             n_events,
             n_events_max,
+            truth=truth,
         )
-    return edm4hep.read_chunks(path, settings.collections, n_events, n_events_max)
+    return edm4hep.read_chunks(path, settings.collections, n_events, n_events_max, truth=truth)
 
 
 def is_delphes(path: str | Path) -> bool:

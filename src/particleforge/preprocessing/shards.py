@@ -33,7 +33,7 @@ from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.tables import schema
-from particleforge.tables.parquet import iter_events, read_metadata, write_shard
+from particleforge.tables.parquet import iter_events, require_truth, write_shard
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
 
 
 def _sample_of(path: Path) -> str:
-    metadata = read_metadata(path)
+    metadata = require_truth(path)
     if "split" not in pq.read_schema(path).names or "sample" not in metadata:
         raise UserError(f"{path}: events have no split; give files that select_events wrote")
     return str(metadata["sample"])

@@ -33,7 +33,7 @@ from particleforge.tables import schema
 from particleforge.tables.parquet import (
     arrow_schema,
     iter_events,
-    read_metadata,
+    require_truth,
     to_arrow,
     write_table,
 )
@@ -48,7 +48,7 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
     An inconsistent dataset is a UserError.
     """
     made = Provenance.of("select_events", settings.plain(), [dataset])
-    read_metadata(dataset)
+    require_truth(dataset)
     members = pq.read_schema(dataset).field("clusters").type.value_type
     calorimeter_elements = f"{schema.calorimeter_type([f.name for f in members])}s"
     settings.cuts.check(calorimeter_elements, str(dataset))

@@ -25,6 +25,7 @@ _SCALARS = {
     for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")
 }
 METADATA_KEY = b"particleforge"
+NO_TRUTH = "none"  # value of the metadata's ``truth`` where the columns of truth are empty
 
 
 def arrow_type(dtype: str) -> pa.DataType:
@@ -61,6 +62,14 @@ DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET)
 HITS_DATASET_SCHEMA = arrow_schema(schema.EVENT, schema.DATASET_OF_HITS)
 SELECTED_SCHEMA = arrow_schema((*schema.EVENT, schema.SPLIT), schema.DATASET)
 RECONSTRUCTED_SCHEMA = arrow_schema(schema.EVENT, schema.RECONSTRUCTED)
+
+
+def with_origins(types: pa.Schema) -> pa.Schema:
+    """Return the schema of a dataset without truth, or of what is reconstructed from one."""
+    added = arrow_schema(schema.HEADER_OF_FILE, [schema.ORIGINS])
+    return pa.schema([*types, *added])
+
+
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 
 
@@ -161,6 +170,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: schema version {found['schema_version']}, this package reads"
             f" {schema.SCHEMA_VERSION}; rebuild the file"
+        )
+    return found
+
+
+def require_truth(path: str | Path) -> dict[str, Any]:
+    """Return an event table's metadata; a table without truth is a UserError."""
+    found = read_metadata(path)
+    if found.get("truth") == NO_TRUTH:
+        raise UserError(
+            f"{path}: has no truth (dataset.truth: {NO_TRUTH}), so it can only be reconstructed;"
+            " build it with dataset.truth: required from files that have particles and links"
         )
     return found
 

@@ -324,6 +324,24 @@ DATASET_OF_HITS = (TRACKS, HITS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS,
 # A reconstructed file has EVENT and the model's candidates.
 RECONSTRUCTED = (WEIGHTED_CANDIDATES,)
 
+# Where truth is not read, what leads back to the file that was read stands beside EVENT and the
+# collections, in a dataset and in what is reconstructed from it.
+HEADER_OF_FILE = (
+    Field(
+        "file_event_number", "uint64", "", "event number as the file has it; its position if none"
+    ),
+    Field("time_stamp", "uint64", "", "time stamp as the file has it; 0 if none"),
+)
+ORIGINS = Collection(
+    "origins",
+    "where each element (of a reconstructed file: each candidate's element) lies in the file that"
+    " was read; only without truth",
+    (
+        Field("collection", "uint32", "", "ID of the collection, which the file's metadata name"),
+        Field("index", "int32", "", "row of the collection within the event"),
+    ),
+)
+
 # A training shard: flat lists per event, ready for the loader.
 SHARD = (
     Field("event_id", "uint64", "", "the event's identity"),

@@ -69,7 +69,7 @@ class EventBatch:
 
 def sample_of(path: Path) -> str:
     """Return the sample that an event table belongs to, from its metadata."""
-    return str(parquet.read_metadata(path)["sample"])
+    return str(parquet.require_truth(path)["sample"])
 
 
 def read_pair(
