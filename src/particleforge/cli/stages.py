@@ -1,6 +1,5 @@
 """Commands that run one stage on files of your own, as the workflow's jobs do."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -274,23 +273,21 @@ def reconstruct_events(
     set_: Set = None,
     config_dir: ConfigDir = NOT_GIVEN,
 ) -> None:
-    """Reconstruct all events of an EDM4hep ROOT file or of a dataset.
+    """Reconstruct all events of an EDM4hep or Delphes ROOT file, or of a dataset.
 
-    Of a file of selected events, only those of the configured splits are reconstructed.
+    A ROOT file needs no truth. Of a file of selected events, only those of the configured splits
+    are reconstructed.
     """
-    from particleforge.dataset.build import build_dataset as build
     from particleforge.reconstruction.reconstruct import reconstruct_events as run_stage
+    from particleforge.reconstruction.reconstruct import reconstruct_file
 
     run, chosen = load(detector, preset, set_, config_dir)
     settings = stage.ReconstructSettings.of(run, chosen)
     files = {"model": model, "output": output, "edm4hep": edm4hep}
     if events.suffix == ".parquet":
         run_stage(settings, events=events, **files)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / f"{events.stem}.parquet"
-        build(stage.dataset_settings(run, chosen, sample), [events], table)
-        run_stage(settings, events=table, **files, built_from=events)
+    else:
+        reconstruct_file(settings, stage.dataset_settings(run, chosen, sample), events, **files)
 
 
 @app.command()

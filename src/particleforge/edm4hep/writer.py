@@ -66,6 +66,18 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class References:
+    """References of a collection's rows to rows of collections that another file holds.
+
+    ``index`` counts within the event; ``counts`` are entries per row of the collection.
+    """
+
+    counts: Ints
+    index: Ints
+    collection_id: Ints
+
+
+@dataclass(frozen=True)
 class Vector:
     """A vector member: ``counts`` entries per row of the collection.
 
@@ -85,7 +97,7 @@ class Collection:
 
     event: Ints
     members: Mapping[str, NDArray[Any]]
-    relations: Mapping[str, Relation] = field(default_factory=dict)
+    relations: Mapping[str, Relation | References] = field(default_factory=dict)
     vectors: Mapping[str, Vector] = field(default_factory=dict)
 
 
@@ -106,11 +118,17 @@ class Chunk:
 
 
 def write_edm4hep(
-    path: Path, types_of: Mapping[str, str], chunks: Iterable[Chunk], provenance: Mapping[str, Any]
+    path: Path,
+    types_of: Mapping[str, str],
+    chunks: Iterable[Chunk],
+    provenance: Mapping[str, Any],
+    *,
+    elsewhere: Mapping[str, int] | None = None,
 ) -> None:
     """Write a file.
 
     ``types_of`` gives the EDM4hep type of each collection, every chunk has all of them.
+    ``elsewhere`` gives the IDs of collections that are referred to but not in the file, by name.
 
     ``chunks`` is consumed one by one. The provenance becomes part of the file and must not depend
     on time or place.
@@ -131,7 +149,7 @@ def write_edm4hep(
                 file.mkrntuple("events", fields)
             else:
                 file["events"].extend(fields)
-        file.mkrntuple("podio_metadata", _podio_metadata(types_of))
+        file.mkrntuple("podio_metadata", _podio_metadata(types_of, elsewhere or {}))
         file.mkrntuple(
             "metadata", _one_entry({"GPStringKeys": [PROVENANCE_KEY], "GPStringValues": [[made]]})
         )
@@ -221,6 +239,10 @@ def _references(
     """
     n_rows = len(collection.event)
     relation = collection.relations.get(name)
+    if isinstance(relation, References):
+        index = np.asarray(relation.index).astype(np.int32)
+        identity = np.asarray(relation.collection_id).astype(np.uint32)
+        return relation.counts, _record({"index": index, "collectionID": identity})
     if relation is None:
         n_entries = n_rows if one else 0
         index, identity = np.full(n_entries, -1, np.int32), np.zeros(n_entries, np.uint32)
@@ -303,11 +325,19 @@ def _one_entry(content: Mapping[str, Any]) -> ak.Array:
     return ak.Array([dict(content)])
 
 
-def _podio_metadata(types_of: Mapping[str, str]) -> ak.Array:
-    """Return the metadata by which readers find collections: names, IDs and types."""
+def _podio_metadata(types_of: Mapping[str, str], elsewhere: Mapping[str, int]) -> ak.Array:
+    """Return the metadata by which readers find collections: names, IDs and types.
+
+    As in files that podio writes some of a frame's collections to, the table of IDs names those
+    ``elsewhere``, too, and the list of types does not.
+    """
     names = list(types_of)
     identities = np.array([collection_id(name) for name in names], np.uint32)
-    table = {"m_names": ak.Array([names]), "m_collectionIDs": ak.Array(identities[None])}
+    all_ids = np.append(identities, np.array(list(elsewhere.values()), np.uint32))
+    table = {
+        "m_names": ak.Array([[*names, *elsewhere]]),
+        "m_collectionIDs": ak.Array(all_ids[None]),
+    }
     info = {
         "collectionID": ak.Array(identities[None]),
         "name": ak.Array([names]),

@@ -6,9 +6,14 @@ file. Of a selected file, events of the configured splits are reconstructed, of 
 are streamed block by block. The metadata of the Parquet file say from which weight on a candidate
 belongs to lists of particles (``presence_threshold``, as the model has it).
 
+Of truth nothing is read. What was built without it (``dataset.truth: none``) says where its
+elements lie in the file that was read, so its candidates name the tracks and clusters there.
+``reconstruct_file`` goes from such a file, EDM4hep or Delphes, to candidates.
+
 Invariants: events keep their order; the features and their order are those in the model's metadata.
 """
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from particleforge.config.settings import ReconstructSettings
+from particleforge.config.settings import DatasetSettings, ReconstructSettings
+from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import check_elements, check_finite, element_features
 from particleforge.provenance.record import Provenance
@@ -27,10 +33,12 @@ from particleforge.reconstruction.edm4hep_output import write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.tables import schema
 from particleforge.tables.parquet import (
+    NO_TRUTH,
     RECONSTRUCTED_SCHEMA,
     iter_events,
     read_metadata,
     to_arrow,
+    with_origins,
     write_table,
 )
 
@@ -62,11 +70,35 @@ def reconstruct_events(
         "presence_threshold": network.presence_threshold,
         "provenance": made.plain(),
     }
-    write_table(output, _reconstructed(settings, events, network), RECONSTRUCTED_SCHEMA, metadata)
+    types = RECONSTRUCTED_SCHEMA
+    if source.get("truth") == NO_TRUTH:
+        types = with_origins(types)
+        metadata |= {name: source[name] for name in ("collections", "quarantined")}
+    batches = _reconstructed(settings, events, network, types, built_from or events)
+    write_table(output, batches, types, metadata)
     write_particles(
         edm4hep, settings.reconstruction.collection, output, network.classes, made.plain()
     )
     made.record(output, edm4hep)
+
+
+def reconstruct_file(
+    settings: ReconstructSettings,
+    dataset: DatasetSettings,
+    file: Path,
+    *,
+    model: Path,
+    output: Path,
+    edm4hep: Path,
+) -> None:
+    """Write the candidates of an EDM4hep or Delphes file's events, of which no truth is read."""
+    untold = dataset.dataset.model_copy(update={"truth": "none"})
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / f"{file.stem}.parquet"
+        build_dataset(dataset.model_copy(update={"dataset": untold}), [file], table)
+        reconstruct_events(
+            settings, events=table, model=model, output=output, edm4hep=edm4hep, built_from=file
+        )
 
 
 def _check_minimum(presence_min: float, threshold: float, model: Path) -> None:
@@ -79,20 +111,23 @@ def _check_minimum(presence_min: float, threshold: float, model: Path) -> None:
 
 
 def _reconstructed(
-    settings: ReconstructSettings, path: Path, network: OnnxModel
+    settings: ReconstructSettings, path: Path, network: OnnxModel, types: pa.Schema, named: Path
 ) -> Iterator[pa.Table]:
-    """Yield the candidates of the file's blocks."""
+    """Yield the candidates of the file's blocks, as ``types`` has them; errors say ``named``."""
     config = settings.reconstruction
     has_split = schema.SPLIT.name in pq.read_schema(path).names
-    header = [field.name for field in schema.EVENT]
+    has_origins = schema.ORIGINS.name in types.names
+    header = [name for name in types.names if name != schema.CANDIDATES.name]
     for block in iter_events(
         path, [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
     ):
         events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
-        check_elements(events, network.elements, path)
+        check_elements(events, network.elements, named)
         elements = element_features(events, network.elements)
-        check_finite(elements, network.elements, path)
+        check_finite(elements, network.elements, named)
         found = network.predict(elements, config.elements_per_batch)
         candidates = candidates_of(found, elements.n_elements, network.classes, config.presence_min)
         columns = {name: events[name] for name in header} | {schema.CANDIDATES.name: candidates}
-        yield to_arrow(ak.zip(columns, depth_limit=1), RECONSTRUCTED_SCHEMA)
+        if has_origins:  # of the elements that became candidates
+            columns[schema.ORIGINS.name] = events[schema.ORIGINS.name][candidates.element]
+        yield to_arrow(ak.zip(columns, depth_limit=1), types)
