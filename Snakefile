@@ -18,6 +18,7 @@ include: "workflow/rules/hpo.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/reconstruct.smk"
+include: "workflow/rules/apply.smk"
 include: "workflow/rules/validate.smk"
 include: "workflow/rules/scans.smk"
 include: "workflow/rules/report.smk"
@@ -31,6 +32,7 @@ rule all:
 
 onstart:
     try:
+        RUN.apply.check_targets(workflow)
         RUN.hold_results()
     except (UserError, OSError) as error:
         raise WorkflowError(str(error)) from None

@@ -7,6 +7,7 @@ project spells a result's path.
 from dataclasses import dataclass
 
 SHARD_FORMAT = "{:05d}"
+APPLIED = "apply"  # a target, and the files of apply.files as a sample
 SPLITS = ("train", "valid", "test")
 HPO_PLOTS = ("history", "rungs", "timeline", "importances", "parallel", "cost")
 SCAN_PLOTS = {
@@ -204,6 +205,16 @@ class Paths:
     def reconstructed_edm4hep(self) -> str:
         """EDM4hep ROOT file with the candidates as ReconstructedParticles."""
         return f"{self.root}/reco/{{sample}}/{{shard}}.root"
+
+    @property
+    def applied(self) -> str:
+        """Parquet, candidates in one of the files of apply.files."""
+        return f"{self.root}/apply/{{applied}}.parquet"
+
+    @property
+    def applied_edm4hep(self) -> str:
+        """EDM4hep ROOT file with the candidates in one of the files of apply.files."""
+        return f"{self.root}/apply/{{applied}}.root"
 
     @property
     def physics_metrics(self) -> str:

@@ -39,6 +39,7 @@ wildcard_constraints:
     scan="|".join(SCAN_PLOTS),
     point="[a-z0-9_]+",
     source=".+",
+    applied="[0-9]{5}_[^/]*",
 
 
 localrules:
@@ -53,6 +54,7 @@ localrules:
     train,
     export,
     reconstruct,
+    apply,
     validate,
     scaling_batch,
     fine_tuning,

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from particleforge.config.base import Block, Name, is_empty
 from particleforge.config.cluster_shape import ClusterShapeConfig
@@ -69,6 +69,20 @@ class PileUpConfig(Block):
     )
 
 
+def _known(checksums: dict[str, str]) -> dict[str, str]:
+    for name, checksum in checksums.items():
+        if not _CHECKSUM.fullmatch(checksum):
+            raise ValueError(
+                f"checksum {checksum!r} of {name}: must read sha256:<64 hex digits> or md5:<32 hex"
+                " digits>"
+            )
+    return checksums
+
+
+Checksums = Annotated[dict[str, str], AfterValidator(_known)]
+"""Checksums by name of a file."""
+
+
 class SampleConfig(Block):
     """One process, simulated or read from files."""
 
@@ -94,7 +108,7 @@ class SampleConfig(Block):
             " root://, zenodo://record/<id>/<glob>"
         ),
     )
-    checksums: dict[str, str] = Field(
+    checksums: Checksums = Field(
         {},
         exclude_if=is_empty,
         description="by name of a file, sha256:<hex> or md5:<hex> that it must have",
@@ -110,17 +124,6 @@ class SampleConfig(Block):
     @classmethod
     def _one_file_is_a_list(cls, files: object) -> object:
         return (files,) if isinstance(files, str) else files
-
-    @field_validator("checksums")
-    @classmethod
-    def _checksums_are_known(cls, checksums: dict[str, str]) -> dict[str, str]:
-        for name, checksum in checksums.items():
-            if not _CHECKSUM.fullmatch(checksum):
-                raise ValueError(
-                    f"checksum {checksum!r} of {name}: must read sha256:<64 hex digits> or md5:<32"
-                    " hex digits>"
-                )
-        return checksums
 
     def without_files(self) -> Self:
         """Return what a stage may know of the sample: not where its data lie."""

@@ -51,5 +51,6 @@ class ResourcesConfig(Block):
     gather_scan: RuleResources = RuleResources()
     export_onnx: RuleResources = RuleResources(mem_mb=4000)
     reconstruct_events: RuleResources = RuleResources(mem_mb=3000)
+    apply_model: RuleResources = RuleResources(mem_mb=3000)
     validate_model: RuleResources = RuleResources(mem_mb=4000)
     build_report: RuleResources = RuleResources()

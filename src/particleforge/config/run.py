@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from particleforge.config.apply import ApplyConfig
 from particleforge.config.base import Block, Name, PathText
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.dataset import DatasetConfig
@@ -49,6 +50,7 @@ class RunConfig(Block):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     validation: ValidationConfig = ValidationConfig()
     report: ReportConfig = ReportConfig()
+    apply: ApplyConfig = ApplyConfig()
     scans: ScansConfig = ScansConfig()
     resources: ResourcesConfig = ResourcesConfig()
 

@@ -48,6 +48,7 @@ from particleforge.config.skim import check_skim
 from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 from particleforge.errors import UserError
+from particleforge.paths import APPLIED
 
 
 class StageSettings(Block):
@@ -405,6 +406,17 @@ def dataset_settings(
             checksums=tuple(checksums),
         )
     return DatasetSettings.of(run, detector, sample_name=sample_name, files=given)
+
+
+def applied_dataset_settings(
+    run: RunConfig, detector: DetectorConfig, checksums: Iterable[str] = ()
+) -> DatasetSettings:
+    """Return how one of the files of ``apply.files`` is read: without truth."""
+    files = FilesSettings(
+        events_per_file_max=run.apply.events_per_file_max, checksums=tuple(checksums)
+    )
+    dataset = run.dataset.model_copy(update={"truth": "none"})
+    return DatasetSettings.of(run, detector, sample_name=APPLIED, files=files, dataset=dataset)
 
 
 def n_shards(simulation: SimulationConfig, sample: SampleConfig) -> int:

@@ -10,22 +10,28 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from particleforge.config.detector import DetectorConfig
+from particleforge.config.detector import DetectorConfig, SampleConfig
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
 from particleforge.inputs.sources import Ledger, SampleFiles, Source, sample_files
 from particleforge.inputs.zenodo import RecordFile
-from particleforge.paths import Paths
+from particleforge.paths import APPLIED, Paths
 
 
 class GivenFiles:
-    """The given files of all samples of all detectors of a run.
+    """The given files of all samples of all detectors of a run, or those of ``apply.files``.
 
+    The latter are one sample, ``paths.APPLIED``, of each chosen detector, with a shard for each.
     UserError if a sample has none or names some that cannot be.
     """
 
     def __init__(
-        self, run: RunConfig, detectors: Mapping[str, DetectorConfig], paths: Paths
+        self,
+        run: RunConfig,
+        detectors: Mapping[str, DetectorConfig],
+        paths: Paths,
+        *,
+        to_apply: bool = False,
     ) -> None:
         self._paths = paths
         self._results = os.path.abspath(paths.results_dir)  # noqa: PTH100  links keep their names
@@ -34,16 +40,14 @@ class GivenFiles:
         fetch = run.simulation.fetch
         # samples may share a record, which is asked for once
         records: dict[str, Sequence[RecordFile]] = {}
-        for detector, content in detectors.items():
-            for name, sample in content.samples.items():
-                ledger = Ledger.read(
-                    self._ledger(detector, name), run.simulation.files_per_dataset_shard
-                ).knowing(records)
-                key = f"{detector}: samples.{name}"
-                found = sample_files(sample, key, ledger, fetch.zenodo_url, fetch.timeout_s)
-                records |= found.ledger.records
-                self._samples[detector, name] = found
-                self._fetched[detector, name] = self._by_storage(found, key)
+        per_shard = 1 if to_apply else run.simulation.files_per_dataset_shard
+        named = _to_apply(run) if to_apply else _of_samples(detectors)
+        for (detector, name), (key, sample) in named.items():
+            ledger = Ledger.read(self._ledger(detector, name), per_shard).knowing(records)
+            found = sample_files(sample, key, ledger, fetch.zenodo_url, fetch.timeout_s)
+            records |= found.ledger.records
+            self._samples[detector, name] = found
+            self._fetched[detector, name] = self._by_storage(found, key)
 
     def shards(self, detector: str, sample: str) -> list[int]:
         """Return the numbers of the shards of a sample, in order."""
@@ -131,3 +135,19 @@ class GivenFiles:
         if not source.is_remote:
             return source.location
         return self._paths.fetched.format(detector=detector, sample=sample, source=source.stored)
+
+
+def _of_samples(
+    detectors: Mapping[str, DetectorConfig],
+) -> dict[tuple[str, str], tuple[str, SampleConfig]]:
+    """Return all samples by detector and name, and how messages call each."""
+    return {
+        (detector, name): (f"{detector}: samples.{name}", sample)
+        for detector, content in detectors.items()
+        for name, sample in content.samples.items()
+    }
+
+
+def _to_apply(run: RunConfig) -> dict[tuple[str, str], tuple[str, SampleConfig]]:
+    """Return the files of ``apply.files`` likewise."""
+    return {(detector, APPLIED): ("apply", run.apply.sample) for detector in run.detector}

@@ -7,27 +7,38 @@ from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.given import GivenFiles
 from particleforge.orchestration.job_resources import Resource
+from particleforge.paths import APPLIED
 
 
 class Given:
-    """The given files of one run; none where events are simulated."""
+    """The given files of one run; none where events are simulated.
 
-    def __init__(self, run: RunConfig, source: GivenFiles | None) -> None:
-        self._run, self._source = run, source
+    ``applied`` are those of ``apply.files``, if there are any.
+    """
+
+    def __init__(
+        self, run: RunConfig, source: GivenFiles | None, applied: GivenFiles | None
+    ) -> None:
+        self._run, self._source, self._applied = run, source, applied
 
     def fetched_files(self) -> list[str]:
         """Return all files that are fetched for the chosen detectors."""
-        if self._source is None:
-            return []
-        return [file for name in self._run.detector for file in self._source.fetched(name)]
+        sources = [source for source in (self._source, self._applied) if source is not None]
+        return [
+            file
+            for name in self._run.detector
+            for source in sources
+            for file in source.fetched(name)
+        ]
 
     def fetch_settings(self, wildcards: Any) -> dict[str, Any]:
         """Params function: a file to fetch."""
-        if self._source is None:
+        given = self._applied if wildcards.sample == APPLIED else self._source
+        if given is None:
             raise UserError(
                 "simulation.backend: is parametric, so nothing is fetched; set it to files"
             )
-        source = self._source.source(wildcards.detector, wildcards.sample, wildcards.source)
+        source = given.source(wildcards.detector, wildcards.sample, wildcards.source)
         return FetchSettings(url=source.url, checksum=source.checksum).plain()
 
     def fetch_resources(self) -> dict[str, Resource]:
@@ -49,5 +60,6 @@ class Given:
 
     def keep_numbers(self) -> None:
         """Write down which shard each given file belongs to."""
-        if self._source is not None:
-            self._source.keep_numbers()
+        for source in (self._source, self._applied):
+            if source is not None:
+                source.keep_numbers()

@@ -2,7 +2,8 @@
 
 ``Workflow`` reads and checks the configuration and answers what concerns every rule: settings as
 plain params, cores, memory. The rest it hands on: ``files`` (lists of files and samples), ``given``
-(files that were not simulated), ``search`` (slots of the hyperparameter search), ``scans``.
+(files that were not simulated), ``apply`` (files to reconstruct), ``search`` (slots of the
+hyperparameter search), ``scans``.
 
 Imported while the Snakefile is parsed, also in every job: nothing here may import torch, awkward,
 uproot, pyarrow or optuna.
@@ -20,6 +21,7 @@ from particleforge.config.settings import StageSettings, dataset_settings, simul
 from particleforge.config.skim import check_skim
 from particleforge.errors import UserError
 from particleforge.inputs.given import GivenFiles
+from particleforge.orchestration.apply import Apply
 from particleforge.orchestration.files import Files
 from particleforge.orchestration.frozen import freeze, frozen_configuration
 from particleforge.orchestration.given import Given
@@ -55,7 +57,8 @@ class Workflow:
             self._check_initial_weights()
         files_are_given = self.run.simulation.backend == "files"
         source = GivenFiles(self.run, self.detectors, self.paths) if files_are_given else None
-        self.given = Given(self.run, source)
+        self.apply = Apply(self.run, self.detectors, self.paths)
+        self.given = Given(self.run, source, self.apply.source)
         self.files = Files(self.run, self.detectors, self.paths, source)
         if source is None and frozen is None:
             self._check_processes()
