@@ -165,6 +165,11 @@ def test_an_unusable_file_is_shown_with_the_reason(tmp_path, events):
         f"no dataset can be built: {tmp_path}/events.root: no truth link"
     )
     assert "  MCParticles " in shown.stdout
+    assert shown.stdout.splitlines()[-2] == (
+        "it can be reconstructed, which needs no truth (reconstruct-events, target apply):"
+        f" {sum(len(e.tracks) for e in events)} tracks, {sum(len(e.clusters) for e in events)}"
+        f" clusters, {sum(len(hits) for e in events for hits in e.hits.values())} hits"
+    )
     as_json = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(as_json.stdout)["refused"] == shown.stdout.splitlines()[-1].removeprefix(
         "no dataset can be built: "

@@ -79,7 +79,8 @@ class Inspection:
     """What ``particleforge inspect`` tells.
 
     ``fitting`` names the collections of the right type for meanings that ``mapped`` has none for;
-    ``refused`` is the reason why no dataset can be built, or None.
+    ``refused`` is the reason why no dataset can be built, or None; then ``read_without_truth``
+    counts what can be reconstructed all the same, if anything.
     """
 
     file: str
@@ -94,6 +95,7 @@ class Inspection:
     missing: list[str]
     read: dict[str, int]
     refused: str | None
+    read_without_truth: dict[str, int]
 
     def plain(self) -> dict[str, Any]:
         """Return everything as plain data, for JSON."""
@@ -128,15 +130,21 @@ class Inspection:
         yield from (f"  {line}" for line in self.missing)
         yield ""
         if self.read:
-            counts = ", ".join(
-                f"{number} {name.replace('_', ' ')}" for name, number in self.read.items()
-            )
             yield (
                 f"the first {min(self.n_events, EVENTS_LOOKED_AT)} events as the dataset stage"
-                f" reads them: {counts}"
+                f" reads them: {_in_words(self.read)}"
             )
         if self.refused is not None:
+            if self.read_without_truth:
+                yield (
+                    "it can be reconstructed, which needs no truth (reconstruct-events, target"
+                    f" apply): {_in_words(self.read_without_truth)}"
+                )
             yield f"no dataset can be built: {self.refused}"
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in counts.items())
 
 
 def _first_names(names: list[str]) -> str:
@@ -162,7 +170,9 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             collections, versions = _collections(file, ids or {}), _versions(file)
         except Exception as error:  # uproot raises whatever broken bytes lead it to
             raise file.unreadable(error) from error
-        events, refused = _first(edm4hep.read_chunks(path, detector.collections, EVENTS_LOOKED_AT))
+        names = detector.collections
+        events, refused = _first(edm4hep.read_chunks(path, names, EVENTS_LOOKED_AT))
+        untold = edm4hep.read_chunks(path, names, EVENTS_LOOKED_AT, truth=False)
         mapped, missing = _mapped(file, chosen), missing_in_edm4hep(file, chosen, events)
         if ids is None:
             missing.append(
@@ -192,6 +202,7 @@ def _inspect_edm4hep(path: Path, detector: DetectorConfig) -> Inspection:
             missing=missing,
             read=_counts(events),
             refused=refused,
+            read_without_truth=_counts_without_truth(untold, refused),
         )
 
 
@@ -217,6 +228,14 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
             path, names, detector.b_field_tesla, detector.calorimeter.ecal, EVENTS_LOOKED_AT
         )
         events, refused = _first(chunks)
+        untold = delphes.read_chunks(
+            path,
+            names,
+            detector.b_field_tesla,
+            detector.calorimeter.ecal,
+            EVENTS_LOOKED_AT,
+            truth=False,
+        )
         collections = [CollectionFound(*found) for found in file.branches(EVENTS_LOOKED_AT)]
         missing = [cost for meaning, cost in costs.items() if not mapped[meaning]]
         if not file.has(names.event):
@@ -236,6 +255,7 @@ def _inspect_delphes(path: Path, detector: DetectorConfig) -> Inspection:
             missing=[*missing, *references_dropped(events), *file.doubled],
             read=_counts(events),
             refused=refused,
+            read_without_truth=_counts_without_truth(untold, refused),
         )
 
 
@@ -373,6 +393,14 @@ def _mapped(file: TreeFile, chosen: BranchMap) -> dict[str, list[str]]:
     return (
         named | hits | {key: list(getattr(chosen, key)) for key in optional if getattr(chosen, key)}
     )
+
+
+def _counts_without_truth(chunks: Iterator[RawEvents], refused: str | None) -> dict[str, int]:
+    """Return what there is to reconstruct in a file that is refused; nothing of others."""
+    events = None if refused is None else _first(chunks)[0]
+    if events is None:
+        return {}
+    return {name: getattr(events, name).n_rows for name in ("tracks", "clusters", "hits")}
 
 
 def _counts(events: RawEvents | None) -> dict[str, int]:
