@@ -13,6 +13,7 @@ from particleforge.config.dataset import DatasetConfig
 from particleforge.config.reconstruction import ReconstructionConfig
 from particleforge.config.settings import ReconstructSettings
 from particleforge.edm4hep.identities import collection_id
+from particleforge.errors import UserError
 from particleforge.reconstruction.reconstruct import reconstruct_events, reconstruct_file
 from particleforge.tables.parquet import read_metadata, read_table
 
@@ -21,6 +22,7 @@ from .delphes_events import write_delphes
 from .edm4hep_events import random_event, write_leaves
 from .synthetic import synthetic_events, write_dataset
 from .test_delphes import EVENT
+from .test_edm4hep_layouts import write as write_layout
 from .test_no_truth import data_leaves
 from .tiny_onnx import CLASSES, ELEMENTS, PRESENCE_THRESHOLD, write_model
 
@@ -41,10 +43,10 @@ def events():
     return [random_event(rng, 4, 6, 7, 4) for _ in range(9)]
 
 
-def reconstructed(tmp_path, model, path, detector="clic"):
+def reconstructed(tmp_path, model, path, detector="clic", settings=SETTINGS):
     outputs = tmp_path / "reco.parquet", tmp_path / "reco.root"
-    settings = dataset_settings(detector, dataset=TOLERANT)
-    reconstruct_file(SETTINGS, settings, path, model=model, output=outputs[0], edm4hep=outputs[1])
+    dataset = dataset_settings(detector, dataset=TOLERANT)
+    reconstruct_file(settings, dataset, path, model=model, output=outputs[0], edm4hep=outputs[1])
     return outputs
 
 
@@ -177,6 +179,44 @@ def test_delphes_branches_are_named_as_collections(tmp_path, model):
         ("Tower", 1),
         ("Track", 0),
     ]
+
+
+COPY = ReconstructSettings(reconstruction=ReconstructionConfig(copy_collections=True))
+
+
+@pytest.mark.parametrize("ntuple", [True, False])
+def test_what_is_referred_to_can_be_copied_as_it_is(tmp_path, model, events, ntuple):
+    write_layout(tmp_path / "data.root", data_leaves(events), ntuple=ntuple, table="0.99")
+    _, edm4hep = reconstructed(tmp_path, model, tmp_path / "data.root", settings=COPY)
+    given, found = Frames(tmp_path / "data.root"), Frames(edm4hep)
+    copied = [
+        leaf
+        for leaf in given.leaves
+        if leaf.lstrip("_").startswith((f"{T}.", f"{C}.", f"{T}_", f"{C}_")) and "." in leaf
+    ]
+    assert {f"{C}.hits_end", f"_{C}_hits.collectionID", f"_{T}_trackStates.omega"} < set(copied)
+    for leaf in copied:
+        np.testing.assert_equal(found.leaves[leaf].to_list(), given.leaves[leaf].to_list())
+    assert found.ids.items() >= {i: n for i, n in given.ids.items() if n != "EventHeader"}.items()
+    table = uproot.open(edm4hep)["podio_metadata"]["events___CollectionTypeInfo"]
+    kinds = dict(
+        zip(*(table[leaf].array()[0].to_list() for leaf in ("name", "dataType")), strict=True)
+    )
+    assert (kinds[T], kinds[C]) == ("edm4hep::Track", "edm4hep::Cluster")
+    assert not {"MCParticles", "ECALBarrel"} & set(kinds)
+
+
+def test_what_cannot_be_copied_is_one_line(tmp_path, model, events):
+    write_leaves(tmp_path / "old.root", data_leaves(events, False), False)
+    with pytest.raises(
+        UserError, match=r"old\.root: PandoraClusters has no _Pan\w+, as in files of"
+    ):
+        reconstructed(tmp_path, model, tmp_path / "old.root", settings=COPY)
+    source = write_dataset(tmp_path / "events.parquet", synthetic_events(20, 3))
+    outputs = {"output": tmp_path / "reco.parquet", "edm4hep": tmp_path / "reco.root"}
+    with pytest.raises(UserError, match=r"events\.parquet: is no EDM4hep file, whose collections"):
+        reconstruct_events(COPY, events=source, model=model, **outputs)
+    assert not list(tmp_path.glob("reco*"))
 
 
 def test_elements_of_a_parquet_file_are_no_rows_of_a_collection(tmp_path, model):

@@ -42,6 +42,14 @@ class ReconstructionConfig(Block):
         pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
         description="name of the collection in the EDM4hep file",
     )
+    copy_collections: bool = Field(
+        False,
+        exclude_if=lambda wanted: not wanted,
+        description=(
+            "copy the tracks and clusters that candidates refer to from the input; of EDM4hep"
+            " files (2023 on) that are reconstructed or applied to without truth"
+        ),
+    )
     elements_per_batch: int = Field(
         16384, ge=64, description="elements of one inference batch, padding included"
     )

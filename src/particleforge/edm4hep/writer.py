@@ -110,11 +110,18 @@ class UserFloats:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """One collection of a chunk as another file has it: its fields, lists per event each."""
+
+    fields: Mapping[str, Content]
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive events."""
 
     n_events: int
-    collections: Mapping[str, Collection | UserFloats]
+    collections: Mapping[str, Collection | UserFloats | Copy]
 
 
 def write_edm4hep(
@@ -123,12 +130,13 @@ def write_edm4hep(
     chunks: Iterable[Chunk],
     provenance: Mapping[str, Any],
     *,
-    elsewhere: Mapping[str, int] | None = None,
+    ids: Mapping[str, int] | None = None,
 ) -> None:
     """Write a file.
 
-    ``types_of`` gives the EDM4hep type of each collection, every chunk has all of them.
-    ``elsewhere`` gives the IDs of collections that are referred to but not in the file, by name.
+    ``types_of`` gives the EDM4hep type of each collection, every chunk has all of them. ``ids``
+    gives by name the IDs of copied collections, and of those that are referred to but not in the
+    file.
 
     ``chunks`` is consumed one by one. The provenance becomes part of the file and must not depend
     on time or place.
@@ -149,7 +157,7 @@ def write_edm4hep(
                 file.mkrntuple("events", fields)
             else:
                 file["events"].extend(fields)
-        file.mkrntuple("podio_metadata", _podio_metadata(types_of, elsewhere or {}))
+        file.mkrntuple("podio_metadata", _podio_metadata(types_of, ids or {}))
         file.mkrntuple(
             "metadata", _one_entry({"GPStringKeys": [PROVENANCE_KEY], "GPStringValues": [[made]]})
         )
@@ -176,11 +184,16 @@ def event_headers(
 def _to_fields(chunk: Chunk, types_of: Mapping[str, str]) -> ak.Array:
     """Return the chunk as one record array with all fields of the file, in a fixed order."""
     starts = {
-        name: _offsets_of_events(chunk.collections[name].event, chunk.n_events) for name in types_of
+        name: _offsets_of_events(collection.event, chunk.n_events)
+        for name in types_of
+        if not isinstance(collection := chunk.collections[name], Copy)
     }
     fields: dict[str, Content] = {}
     for name, type_name in types_of.items():
         collection = chunk.collections[name]
+        if isinstance(collection, Copy):
+            fields |= collection.fields
+            continue
         if isinstance(collection, UserFloats):
             assert type_name == USER_FLOATS, f"{type_name} is no user data"
             values = np.asarray(collection.values).astype(np.float32, copy=False)
@@ -325,18 +338,18 @@ def _one_entry(content: Mapping[str, Any]) -> ak.Array:
     return ak.Array([dict(content)])
 
 
-def _podio_metadata(types_of: Mapping[str, str], elsewhere: Mapping[str, int]) -> ak.Array:
+def _podio_metadata(types_of: Mapping[str, str], ids: Mapping[str, int]) -> ak.Array:
     """Return the metadata by which readers find collections: names, IDs and types.
 
-    As in files that podio writes some of a frame's collections to, the table of IDs names those
-    ``elsewhere``, too, and the list of types does not.
+    As where podio writes some of a frame's collections, the table of IDs names the others, too, and
+    the list of types does not.
     """
     names = list(types_of)
-    identities = np.array([collection_id(name) for name in names], np.uint32)
-    all_ids = np.append(identities, np.array(list(elsewhere.values()), np.uint32))
+    known = {**{name: collection_id(name) for name in names}, **ids}
+    identities = np.array([known[name] for name in names], np.uint32)
     table = {
-        "m_names": ak.Array([[*names, *elsewhere]]),
-        "m_collectionIDs": ak.Array(all_ids[None]),
+        "m_names": ak.Array([list(known)]),
+        "m_collectionIDs": ak.Array(np.array([list(known.values())], np.uint32)),
     }
     info = {
         "collectionID": ak.Array(identities[None]),

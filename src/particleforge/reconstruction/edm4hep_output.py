@@ -11,10 +11,12 @@ and time stamp, and each candidate refers to its track or cluster: by that file'
 and collection ID, as podio refers to what lies in another file. A candidate that stands for a hit
 refers to nothing, for the type has no such relation; nor does one of a Parquet file's, whose
 elements are no rows of a collection. The model gives no covariance, so the member is left out.
+The tracks and clusters may be copied from that file, each member as it is.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,19 @@ import awkward as ak
 import numpy as np
 import pyarrow.parquet as pq
 
-from particleforge.edm4hep.datamodel import EVENT_HEADER, RECONSTRUCTED_PARTICLE, USER_FLOATS
+from particleforge.edm4hep.copies import Copies
+from particleforge.edm4hep.datamodel import (
+    CLUSTER,
+    EVENT_HEADER,
+    RECONSTRUCTED_PARTICLE,
+    TRACK,
+    USER_FLOATS,
+)
 from particleforge.edm4hep.writer import (
     HEADER,
     Chunk,
     Collection,
+    Copy,
     References,
     UserFloats,
     write_edm4hep,
@@ -36,6 +46,7 @@ from particleforge.tables.parquet import from_arrow, iter_events, read_metadata
 
 # relations of a ReconstructedParticle by what an element is
 _RELATIONS = {"track": "tracks", "cluster": "clusters"}
+_TYPES = {"track": TRACK, "cluster": CLUSTER}
 
 
 def write_particles(
@@ -44,29 +55,51 @@ def write_particles(
     reconstructed: Path,
     classes: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    copied_from: Path | None = None,
 ) -> None:
     """Write the candidates in ``reconstructed`` as an EDM4hep file.
 
-    ``classes`` as in the manifest, class 0 none.
+    ``classes`` as in the manifest, class 0 none. Of the file ``copied_from``, with the same events,
+    the collections that candidates refer to are copied.
     """
     masses = np.array([c.get("mass_gev", 0.0) for c in classes])
-    collections = read_metadata(reconstructed).get("collections", {})
-    elsewhere = {
-        name: found["id"] for name, found in collections.items() if found["is"] in _RELATIONS
-    }
-
-    def chunks() -> Iterator[Chunk]:
-        # makes the collections of an empty file
-        empty = pq.read_schema(reconstructed).empty_table()
-        for events in itertools.chain([from_arrow(empty)], iter_events(reconstructed)):
-            yield _chunk(events, collection, masses, collections)
-
+    metadata = read_metadata(reconstructed)
+    collections, referred = metadata.get("collections", {}), referred_to(metadata)
+    ids = {name: found["id"] for name, found in referred.items()}
     types = {
         HEADER: EVENT_HEADER,
         collection: RECONSTRUCTED_PARTICLE,
         weights_of(collection): USER_FLOATS,
     }
-    write_edm4hep(path, types, chunks(), provenance, elsewhere=elsewhere)
+    # makes the collections of an empty file
+    empty = from_arrow(pq.read_schema(reconstructed).empty_table())
+    with Copies(copied_from, referred) if copied_from else nullcontext() as copies:
+
+        def chunks() -> Iterator[Chunk]:
+            start = 0
+            for events in itertools.chain([empty], iter_events(reconstructed)):
+                chunk = _chunk(events, collection, masses, collections)
+                stop = start + len(events)
+                yield chunk if copies is None else _with_copies(chunk, copies, start, stop)
+                start = stop
+
+        if copies is not None:
+            of_file = {name: one for name, one in copies.ids.items() if name not in types}
+            ids = {**of_file, **ids}
+            types |= {name: _TYPES[found["is"]] for name, found in referred.items()}
+        write_edm4hep(path, types, chunks(), provenance, ids=ids)
+
+
+def _with_copies(chunk: Chunk, copies: Copies, start: int, stop: int) -> Chunk:
+    """Return a chunk with what is copied of the same events."""
+    copied = {name: Copy(fields) for name, fields in copies.read(start, stop).items()}
+    return Chunk(chunk.n_events, {**chunk.collections, **copied})
+
+
+def referred_to(metadata: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return those of the collections in a table's metadata that candidates can refer to."""
+    collections = metadata.get("collections", {})
+    return {name: found for name, found in collections.items() if found["is"] in _RELATIONS}
 
 
 def weights_of(collection: str) -> str:

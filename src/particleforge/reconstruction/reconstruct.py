@@ -14,7 +14,7 @@ Invariants: events keep their order; the features and their order are those in t
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ import pyarrow.parquet as pq
 
 from particleforge.config.settings import DatasetSettings, ReconstructSettings
 from particleforge.dataset.build import build_dataset
+from particleforge.edm4hep.copies import Copies
 from particleforge.errors import UserError
+from particleforge.inputs.formats import is_delphes
 from particleforge.preprocessing.features import check_elements, check_finite, element_features
 from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.candidates import candidates_of
-from particleforge.reconstruction.edm4hep_output import write_particles
+from particleforge.reconstruction.edm4hep_output import referred_to, write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.tables import schema
 from particleforge.tables.parquet import (
@@ -64,6 +66,7 @@ def reconstruct_events(
     )
     network = OnnxModel(model, settings.reconstruction.threads)
     _check_minimum(settings.reconstruction.presence_min, network.presence_threshold, model)
+    copied_from = _copied_from(settings, built_from, events, source)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
         "classes": network.classes,
@@ -77,7 +80,12 @@ def reconstruct_events(
     batches = _reconstructed(settings, events, network, types, built_from or events)
     write_table(output, batches, types, metadata)
     write_particles(
-        edm4hep, settings.reconstruction.collection, output, network.classes, made.plain()
+        edm4hep,
+        settings.reconstruction.collection,
+        output,
+        network.classes,
+        made.plain(),
+        copied_from,
     )
     made.record(output, edm4hep)
 
@@ -99,6 +107,21 @@ def reconstruct_file(
         reconstruct_events(
             settings, events=table, model=model, output=output, edm4hep=edm4hep, built_from=file
         )
+
+
+def _copied_from(
+    settings: ReconstructSettings, file: Path | None, events: Path, source: Mapping[str, Any]
+) -> Path | None:
+    """Return the file whose collections are copied, None if none are; UserError if none can be."""
+    if not settings.reconstruction.copy_collections or source.get("quarantined"):
+        return None
+    if file is None or is_delphes(file):
+        raise UserError(
+            f"{file or events}: is no EDM4hep file, whose collections could be copied; set"
+            " reconstruction.copy_collections: false"
+        )
+    with Copies(file, referred_to(source)):
+        return file
 
 
 def _check_minimum(presence_min: float, threshold: float, model: Path) -> None:
