@@ -18,6 +18,7 @@ from particleforge.preprocessing.shards import write_shards
 from particleforge.selection.select import select_events
 from particleforge.tables.parquet import read_metadata, read_table
 from particleforge.tables.schema import Fate
+from particleforge.training.train import train_model
 from particleforge.validation.validate import validate_model
 
 from . import edm4hep_events
@@ -204,6 +205,14 @@ def test_what_needs_truth_refuses_in_one_line(tmp_path, events):
             plots=tmp_path / "out",
         ),
     }
+    with pytest.raises(UserError, match=r"data\.parquet: not readable as JSON"):
+        train_model(
+            stage.TrainSettings.of(run, clic),
+            manifest=data,
+            best_settings=None,
+            work_dir=tmp_path / "out",
+            **dict.fromkeys(("model", "last", "metrics", "tensorboard"), tmp_path / "out"),
+        )
     for refuse in stages.values():
         with pytest.raises(UserError, match=r"data\.parquet: has no truth") as raised:
             refuse()

@@ -20,6 +20,7 @@ from particleforge.tables.parquet import read_metadata, read_table
 from .dataset_settings import dataset_settings
 from .delphes_events import write_delphes
 from .edm4hep_events import random_event, write_leaves
+from .real_files import real_file
 from .synthetic import synthetic_events, write_dataset
 from .test_delphes import EVENT
 from .test_edm4hep_layouts import write as write_layout
@@ -29,7 +30,7 @@ from .tiny_onnx import CLASSES, ELEMENTS, PRESENCE_THRESHOLD, write_model
 SETTINGS = ReconstructSettings(reconstruction=ReconstructionConfig())
 TOLERANT = DatasetConfig(dropped_objects_fraction_max=1.0)
 C, T = "PandoraClusters", "SiTracks_Refitted"
-B_TESLA = {"clic": 4.0, "cms_delphes": 3.8}
+B_TESLA = {"clic": 4.0, "cld": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ class Frames:
             }
             tables = {"podio_metadata": "events___idTable", "metadata": "CollectionIDs"}
             tree, table = next(item for item in tables.items() if item[0] in file)
-            found = file[tree]
+            found = {key.replace("/", "."): leaf for key, leaf in file[tree].items(recursive=True)}
             names, ids = (
                 found[f"{table}.{leaf}"].array()[0].to_list()
                 for leaf in ("m_names", "m_collectionIDs")
@@ -116,6 +117,24 @@ def test_candidates_lead_back_to_rows_of_the_input(tmp_path, model, events, mode
     assert min(referred.values()) > 5
     parquet = read_table(output)
     assert ak.num(parquet.candidates).to_list() == ak.num(parquet.origins).to_list()
+
+
+def test_candidates_of_a_full_simulation_file_lead_back_to_it(tmp_path, model):
+    path = real_file("cld_hbb_full_rec_1ev.edm4hep.root")
+    _, edm4hep = reconstructed(tmp_path, model, path, "cld")
+    given, found = Frames(path), Frames(edm4hep)
+    energies = found.leaves["MLPFCandidates.energy"][0].to_list()
+    added = []
+    for row, energy in enumerate(energies):
+        ((name, index),) = [
+            one
+            for relation in ("tracks", "clusters")
+            for one in found.related("MLPFCandidates", relation, 0, row)
+        ]
+        own = energy_of(given, name, 0, index, B_TESLA["cld"], f"_{T}_trackStates")
+        added.append(energy - own)
+    assert len(added) > 30
+    np.testing.assert_allclose(added, np.full(len(added), added[0]), atol=1e-3)
 
 
 def test_the_header_is_that_of_the_input(tmp_path, model, events):

@@ -87,8 +87,14 @@ class ModelInputs:
 
 
 def index_files(manifest: Path) -> list[Path]:
-    """Return the files that describe training shards: manifest, and normalisation beside it."""
-    return [manifest, manifest.with_name("normalisation.json")]
+    """Return the files that describe training shards: manifest, and normalisation beside it.
+
+    One that is not readable as such is a UserError.
+    """
+    files = [manifest, manifest.with_name("normalisation.json")]
+    for file in files:
+        _read_json(file)
+    return files
 
 
 def split_folders(manifest: Path, *splits: str) -> list[Path]:
