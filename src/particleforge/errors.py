@@ -10,6 +10,8 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
+from particleforge.addresses import masked
+
 _ELSEWHERE = "or put the results elsewhere, then run again"
 _FILE_SYSTEM_FAULTS = {
     errno.ENOSPC: f"the disk is full; free space on it, {_ELSEWHERE}",
@@ -22,10 +24,13 @@ _FILE_SYSTEM_FAULTS = {
 
 
 class UserError(Exception):
-    """A problem the user can mend: one line with file or key, the value, and the remedy."""
+    """A problem the user can mend: one line with file or key, the value, and the remedy.
+
+    Passwords and tokens of addresses are taken out of it.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(masked(" ".join(message.split())))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from particleforge.addresses import masked
 from particleforge.errors import UserError, explained
 from particleforge.provenance.started import check_code
 
@@ -15,7 +16,7 @@ _DONE = "done"  # the last line of a finished job's log
 
 def log_to_terminal(level: int = logging.INFO) -> None:
     """Send the package's log to standard error."""
-    logging.basicConfig(level=logging.WARNING, format=_FORMAT, stream=sys.stderr)
+    _log_to(logging.StreamHandler(sys.stderr))
     logging.getLogger("particleforge").setLevel(level)
 
 
@@ -50,11 +51,7 @@ def job_log(path: str | Path) -> Iterator[None]:
     """
     with one_line_errors():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        logging.basicConfig(
-            level=logging.WARNING,
-            format=_FORMAT,
-            handlers=[_LogFile(path, mode="w", encoding="utf-8")],
-        )
+        _log_to(_LogFile(path, mode="w", encoding="utf-8"))
         logging.captureWarnings(True)
         logger = logging.getLogger("particleforge")
         logger.setLevel(logging.INFO)
@@ -101,6 +98,19 @@ def _mendable(error: BaseException) -> UserError | None:
     if isinstance(error, OSError):
         return explained(error, "a file of this job")
     return error if isinstance(error, UserError) else None
+
+
+def _log_to(handler: logging.Handler) -> None:
+    handler.setFormatter(_Formatter(_FORMAT))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class _Formatter(logging.Formatter):
+    """Lines and tracebacks without the passwords and tokens of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return what is written of a record."""
+        return masked(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

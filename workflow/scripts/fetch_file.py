@@ -14,5 +14,6 @@ with job_log(snakemake.log[0]):
         attempts=asked.fetch_attempts,
         wait_s=asked.fetch_wait_ms / 1000,
         timeout_s=asked.fetch_timeout_ms / 1000,
+        gb_max=asked.fetch_mb_max / 1000,
         on_bad_file=asked.on_bad_file,
     )

@@ -8,7 +8,14 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from particleforge.addresses import holds_secret, is_readable, masked
+
 SECRET = "secret"  # type of an error whose message must not repeat the value
+_NO_SECRET = (
+    "holds a password, token or key, which logs and records would repeat; take it out: databases"
+    " read ~/.pgpass or PGPASSWORD, web servers are given what ~/.netrc has for them (an @ or :"
+    " that is part of a name is written %40 or %3A)"
+)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -27,6 +34,7 @@ class Block(BaseModel):
         protected_namespaces=(),
         allow_inf_nan=False,
         coerce_numbers_to_str=True,  # results_dir: 2026
+        hide_input_in_errors=True,  # which may be a secret; ``explain`` shows what may be shown
     )
 
     @field_validator("*", mode="before")
@@ -35,6 +43,14 @@ class Block(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         is_list = get_origin(annotation) is tuple and str in _types(annotation)
         return (value,) if is_list and isinstance(value, str) else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_secret(cls, value: Any) -> Any:
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(text, str) and "://" in text and masked(text) != text for text in texts):
+            raise PydanticCustomError(SECRET, _NO_SECRET)
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -81,3 +97,19 @@ def _path(text: str) -> str:
 
 PathText = Annotated[str, AfterValidator(_path)]
 """A path as it is written, ``~`` expanded."""
+
+
+def _address(text: str) -> str:
+    if holds_secret(text):
+        raise PydanticCustomError(SECRET, _NO_SECRET)
+    if "://" in text and not is_readable(text):
+        raise PydanticCustomError(
+            SECRET,
+            "cannot be read as an address (not repeated here, as it may hold a password); correct"
+            " it: scheme://host:port/path",
+        )
+    return text
+
+
+AddressText = Annotated[str, AfterValidator(_address)]
+"""An address, or a path, without a secret in it."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from particleforge.config.base import Block, Name, is_empty
+from particleforge.config.base import AddressText, Block, Name, is_empty
 from particleforge.config.cluster_shape import ClusterShapeConfig
 from particleforge.config.collections import CollectionsConfig
 from particleforge.config.cuts import DetectorCutsConfig
@@ -100,7 +100,7 @@ class SampleConfig(Block):
         le=1,
         description="events of this sample as a fraction of simulation.events_per_sample",
     )
-    files: tuple[str, ...] = Field(
+    files: tuple[AddressText, ...] = Field(
         (),
         exclude_if=is_empty,
         description=(

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from particleforge.config.base import SECRET, Block, PathText
+from particleforge.config.base import SECRET, AddressText, Block, PathText
 from particleforge.config.space import ParameterConfig
 from particleforge.config.space_checks import check_paths
 
@@ -180,7 +179,7 @@ class HpoConfig(Block):
             " default is no limit"
         ),
     )
-    storage_url: str | None = Field(
+    storage_url: AddressText | None = Field(
         None,
         description=(
             "Optuna storage, a URL without password; default is a journal file in the results"
@@ -196,12 +195,12 @@ class HpoConfig(Block):
 
     @field_validator("storage_url")
     @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).password:
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url and not re.match(r"[\w+]+://", url):
             raise PydanticCustomError(
                 SECRET,
-                "holds a password, which logs and records would repeat; take it out and put it into"
-                " ~/.pgpass or PGPASSWORD",
+                "is no URL (not repeated here, as it may hold a password); write"
+                " driver://user@host:port/database, or null for a journal file in the results",
             )
         return url
 

@@ -12,6 +12,8 @@ What plots call a detector, a sample or a class is a setting of the stages that 
 from collections.abc import Iterable
 from typing import Any, Self
 
+from pydantic import Field
+
 from particleforge.config.base import Block
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.cluster_shape import ClusterShapeConfig
@@ -49,6 +51,10 @@ from particleforge.config.training import TrainingConfig
 from particleforge.config.validation import ValidationConfig
 from particleforge.errors import UserError
 from particleforge.paths import APPLIED
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class StageSettings(Block):
@@ -103,12 +109,13 @@ class SimulateSettings(StageSettings):
 class FetchSettings(StageSettings):
     """What shapes a file that is fetched from another machine.
 
-    ``checksum`` is "" if none is known.
+    ``checksum`` is "" if none is known, ``size`` (bytes) None.
     """
 
     version: int = 1
     url: str
     checksum: str
+    size: int | None = Field(None, exclude_if=_is_none)
 
 
 class FilesSettings(Block):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from particleforge.config.base import Block
+from particleforge.config.base import AddressText, Block
 
 FILES_MAX = 100_000  # simulated files of one sample: their numbers have five digits
 
@@ -24,9 +24,19 @@ class FetchConfig(Block):
     wait_s: float = Field(
         2.0, ge=0, description="pause before the second try; it doubles with each further one"
     )
-    timeout_s: float = Field(60.0, gt=0, description="silence of a server after which a try ends")
-    zenodo_url: str = Field(
+    timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="a try ends when a server sends less than 64 KiB in so many seconds",
+    )
+    gb_max: float = Field(
+        100.0,
+        gt=0,
+        description="size of one file beyond which fetching ends: a server may send without end",
+    )
+    zenodo_url: AddressText = Field(
         "https://zenodo.org",
+        pattern=r"^https?://[^/\s]",
         description="address of the Zenodo that zenodo:// files are taken from",
     )
 

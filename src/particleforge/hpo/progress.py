@@ -18,7 +18,6 @@ from typing import Any
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from particleforge.artefacts import settings_hash
 from particleforge.config.hpo import HpoConfig
@@ -47,7 +46,7 @@ def read_progress(
     UserError if there is none.
     """
     url = settings.hpo.storage_url
-    storage, where = _open_to_read(url, work_dir), _shown(url) if url else str(work_dir / JOURNAL)
+    storage, where = _open_to_read(url, work_dir), url if url else str(work_dir / JOURNAL)
     notes = []
     try:
         expected: str | None = settings_hash(identity(settings, manifest))
@@ -95,23 +94,14 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
             and not Path(parsed.database).is_file()
         ):
             raise UserError(
-                f"hpo.storage_url: {_shown(url)}: no study here yet; the search's first slot"
-                " begins one"
+                f"hpo.storage_url: {url}: no study here yet; the search's first slot begins one"
             )
         return RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     except UserError:
         raise
     except Exception as error:
         # SQLAlchemy raises many kinds, from a misspelt URL to a missing driver
-        raise UserError(f"hpo.storage_url: {_shown(url)} cannot be opened: {error}") from error
-
-
-def _shown(url: str) -> str:
-    """Return a storage's URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
+        raise UserError(f"hpo.storage_url: {url} cannot be opened: {error}") from error
 
 
 def _choose(storage: BaseStorage, prefix: str | None, where: str, *, named: bool) -> str:

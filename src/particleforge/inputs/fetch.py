@@ -6,12 +6,15 @@ the file, complete, under its name.
 A try that breaks off is followed by another one that goes on where it stopped (HTTP: a range
 request, refused or ignored ones start over; if the file's ETag or date has changed meanwhile, it
 starts over, too). The part that is there survives the job, so that a job that is run again goes on
-as well. What is final is not tried again: HTTP 4xx (but 408 and 429), a file that an XRootD server
-lacks, an unknown protocol.
+as well. A range is believed only if ``Content-Range`` says that it begins where the part ends and
+reaches the end of the file; else the part is dropped and the next try starts over. What is final is
+not tried again: HTTP 4xx (but 408, 425 and 429), what cannot be asked (``inputs.web``), a file that
+an XRootD server lacks, an unknown protocol, a file that is too long.
 
-Invariants: a file under its own name has the length that the server announced, begins as a ROOT
-file does and has its checksum, if one is known. With ``on_bad_file: quarantine`` the last two are
-left to the stage that reads it, which then sets it aside.
+Invariants: a file under its own name has the length that the server announced and the one that is
+known beforehand, begins as a ROOT file does and has its checksum, if one is known; one without any
+announced length has a checksum. With ``on_bad_file: quarantine`` all but the first is left to the
+stage that reads it, which then sets it aside.
 """
 
 import errno
@@ -19,9 +22,11 @@ import json
 import logging
 import math
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -32,21 +37,17 @@ from particleforge.artefacts import atomic_output, explaining
 from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
+from particleforge.inputs.web import BLOCK, BrokenOffError, asking, length_of, reason_of
 from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 16  # what is lost of a transfer that breaks off, at most
 _MAGIC = b"root"
-_PASSING = (408, 429)  # of the 4xx, those that may pass by themselves
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 _WAIT_S_MAX = 60.0
 _XROOTD = ("root://", "roots://", "xroot://", "xroots://")
 _XROOTD_NOT_FOUND = "[3011]"  # kXR_NotFound; the client gives the number of an answer as text only
 _OF_THIS_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-
-
-class _BrokenOffError(Exception):
-    """A try that ended early, for a reason that may pass."""
 
 
 def fetch_file(
@@ -56,6 +57,7 @@ def fetch_file(
     attempts: int,
     wait_s: float,
     timeout_s: float,
+    gb_max: float,
     on_bad_file: Literal["fail", "quarantine"],
 ) -> None:
     """Fetch ``settings.url`` to ``output``.
@@ -65,14 +67,15 @@ def fetch_file(
     What may change from run to run without a file being fetched anew is no setting of the stage:
     how often is tried, and what becomes of a file that is not what it should be.
     """
+    bytes_max = min(round(gb_max * 1e9), math.inf if settings.size is None else settings.size)
     part = output.with_name(f".{output.name}.part")
     for attempt in range(1, attempts + 1):
         try:
             with explaining(output):
                 output.parent.mkdir(parents=True, exist_ok=True)
-                _fetch_rest(settings.url, part, timeout_s)
+                _fetch_rest(settings, part, timeout_s, bytes_max)
             break
-        except _BrokenOffError as broken:
+        except BrokenOffError as broken:
             if attempt == attempts:
                 raise UserError(
                     f"{settings.url}: {broken} ({attempts} tries); run again to go on from"
@@ -110,71 +113,107 @@ def _check(settings: FetchSettings, part: Path) -> None:
             f"{settings.url}: the server sent {kind} instead of a ROOT file; open the address in a"
             " browser and correct it"
         )
+    if settings.size not in (None, _size(part)):
+        raise UserError(
+            f"{settings.url}: has {_size(part)} bytes, its record says {settings.size}; fetch it"
+            " again, or ask those who keep the record"
+        )
     if settings.checksum:
         verify_checksum(part, settings.checksum, settings.url)
 
 
-def _fetch_rest(url: str, part: Path, timeout_s: float) -> None:
-    """Append to ``part`` what it lacks of the file at ``url``."""
-    try:
-        if url.startswith(("http://", "https://")):
-            _fetch_http(url, part, timeout_s)
-        else:
-            _fetch_other(url, part, timeout_s)
-    except requests.RequestException as error:
-        raise _BrokenOffError(f"the connection failed ({_reason(error)})") from error
-
-
-def _fetch_http(url: str, part: Path, timeout_s: float) -> None:
-    """Fetch over HTTP; identity encoding, so that lengths are those of the file."""
-    begun, known = _size(part), _read_state(part)
-    headers = {"Accept-Encoding": "identity"}
-    if begun and known.get("validator"):
-        headers |= {"Range": f"bytes={begun}-", "If-Range": known["validator"]}
-    else:
-        begun = 0
-    with requests.get(url, headers=headers, stream=True, timeout=timeout_s) as answer:
-        if answer.status_code == requests.codes.requested_range_not_satisfiable:
+def _fetch_rest(settings: FetchSettings, part: Path, timeout_s: float, bytes_max: float) -> None:
+    """Append to ``part`` what it lacks of the file."""
+    http = settings.url.startswith(("http://", "https://"))
+    total = (_fetch_http if http else _fetch_other)(settings, part, timeout_s, bytes_max)
+    if total is not None and (came := _size(part)) != total:
+        if came > total:
             _remove(part)
-            raise _BrokenOffError("the part that was there does not fit the file")
-        if not answer.ok:
-            status = int(answer.status_code or 0)
-            said = f"the server answers {status} {answer.reason}"
-            if status < 500 and status not in _PASSING:
-                raise UserError(f"{url}: {said}; correct the address, or ask for access")
-            raise _BrokenOffError(said)
-        if answer.status_code != requests.codes.partial_content:
-            begun = 0  # the server sends all of it, as it knows no ranges or the file has changed
-        length = answer.headers.get("Content-Length")
-        total = begun + int(length) if length is not None else None
+        raise BrokenOffError(f"{came} of {total} bytes came")
+
+
+def _fetch_http(
+    settings: FetchSettings, part: Path, timeout_s: float, bytes_max: float
+) -> int | None:
+    """Fetch over HTTP, and return the length of the file, None if the server does not tell it."""
+    begun, known = _size(part), _read_state(part)
+    validator, headers = known.get("validator"), {}
+    if begun and isinstance(validator, str) and validator.isascii() and validator.isprintable():
+        headers = {"Range": f"bytes={begun}-", "If-Range": validator}
+    with asking(settings.url, headers, timeout_s) as (answer, blocks):
+        length = length_of(answer)
+        if answer.status_code == requests.codes.ok:
+            begun = 0  # all of it, as the server knows no ranges or the file has changed
+        elif not (headers and _is_the_rest(answer, begun, length, known)):
+            _remove(part)
+            raise BrokenOffError("the server sends another part of the file than the one wanted")
+        elif length is None:
+            length = _range_of(answer)[1] - begun + 1
+        total = begun + length if length is not None else None
+        if total is None and not _is_chunked(answer) and not (settings.checksum or settings.size):
+            raise UserError(
+                f"{settings.url}: the server does not say how long the file is, so that a part of"
+                " it could pass for the whole; give its checksum under checksums"
+            )
+        _check_length(settings.url, part, total or 0, bytes_max)
         if not begun:
             _remove(part)
-        _write_state(
-            part,
-            {"validator": answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""},
-        )
-        with _part_file(part, begun) as handle:
-            for block in answer.iter_content(_BLOCK):
-                handle.write(block)
-    if total is not None and _size(part) != total:
-        raise _BrokenOffError(f"{_size(part)} of {total} bytes came")
+        _write_state(part, {"validator": _validator(answer), "length": total})
+        _append(settings.url, part, begun, blocks, bytes_max)
+    return total
 
 
-def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
+def _is_the_rest(
+    answer: requests.Response, begun: int, length: int | None, known: Mapping[str, Any]
+) -> bool:
+    """Tell whether an answer is what lacks of the known file behind its first ``begun`` bytes."""
+    if answer.status_code != requests.codes.partial_content:
+        return False
+    first, last, total = _range_of(answer)
+    return (
+        first == begun
+        and last + 1 == total
+        and length in (None, total - begun)
+        and known.get("length") in (None, total)
+        and _validator(answer) in ("", known["validator"])
+    )
+
+
+def _range_of(answer: requests.Response) -> tuple[int, int, int]:
+    """Return first and last byte and the length of the file, -1 where the answer has no range."""
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
+    return (int(found[1]), int(found[2]), int(found[3])) if found else (-1, -1, -1)
+
+
+def _is_chunked(answer: requests.Response) -> bool:
+    """Tell whether an answer has an end of its own, so that one cut short shows."""
+    return "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+
+
+def _validator(answer: requests.Response) -> str:
+    """Return what tells one version of a file from another, "" if nothing does."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+def _fetch_other(
+    settings: FetchSettings, part: Path, timeout_s: float, bytes_max: float
+) -> int | None:
     """Fetch over any protocol that fsspec knows, XRootD with a time limit of its own."""
+    url = settings.url
     try:
         system, path = fsspec.core.url_to_fs(
             url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {})
         )
-        total = system.size(path)
+        total: int | None = system.size(path)
+        _check_length(url, part, total or 0, bytes_max)
         if _read_state(part) != {"size": total}:  # of another version of the file
             _remove(part)
         begun = _size(part)
         _write_state(part, {"size": total})
-        with system.open(path, "rb") as source, _part_file(part, begun) as handle:
+        with system.open(path, "rb") as source:
             source.seek(begun)
-            while block := source.read(_BLOCK):
-                handle.write(block)
+            _append(url, part, begun, iter(partial(source.read, BLOCK), b""), bytes_max)
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: {error}; for root:// install fsspec-xrootd") from error
     except FileNotFoundError as error:
@@ -184,9 +223,27 @@ def _fetch_other(url: str, part: Path, timeout_s: float) -> None:
             raise
         if url.startswith(_XROOTD) and _XROOTD_NOT_FOUND in str(error):
             raise UserError(f"{url}: no such file there; correct the address") from error
-        raise _BrokenOffError(f"the connection failed ({_reason(error)})") from error
-    if total is not None and _size(part) != total:
-        raise _BrokenOffError(f"{_size(part)} of {total} bytes came")
+        raise BrokenOffError(f"the connection failed ({reason_of(error)})") from error
+    return total
+
+
+def _append(url: str, part: Path, begun: int, blocks: Iterable[bytes], bytes_max: float) -> None:
+    """Write blocks behind the first ``begun`` bytes of the part, as long as they may be."""
+    with _part_file(part, begun) as handle:
+        for block in blocks:
+            begun += len(block)
+            _check_length(url, part, begun, bytes_max)
+            handle.write(block)
+
+
+def _check_length(url: str, part: Path, length: int, bytes_max: float) -> None:
+    """Refuse a file that is longer than it may be, and drop what came of it."""
+    if length > bytes_max:
+        _remove(part)
+        raise UserError(
+            f"{url}: the server sends more than the {bytes_max} bytes that its record or"
+            " simulation.fetch.gb_max allows; correct the address, or raise simulation.fetch.gb_max"
+        )
 
 
 @contextmanager
@@ -223,11 +280,3 @@ def _remove(part: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error's kind and the innermost cause that says something."""
-    inner: BaseException = error
-    while inner.__cause__ or inner.__context__:
-        inner = inner.__cause__ or inner.__context__ or inner
-    return f"{type(error).__name__}: {inner}"

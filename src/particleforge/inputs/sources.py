@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
 from particleforge.artefacts import write_json
 from particleforge.config.detector import SampleConfig
 from particleforge.errors import UserError
-from particleforge.inputs.zenodo import RecordFile, record_files
+from particleforge.inputs.zenodo import RecordFile, first_fault, record_files
 
 _MAGIC = re.compile(r"[*?\[]")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
@@ -47,12 +49,13 @@ class Source:
     """One file of a sample: a path of this machine, a URL or ``zenodo://record/<id>/<name>``.
 
     ``checksum`` is what it must have, "" if none is known; ``record_url`` is where Zenodo serves a
-    record's file.
+    record's file, ``size`` its length in bytes.
     """
 
     location: str
     checksum: str = ""
     record_url: str = ""
+    size: int | None = None
 
     @property
     def is_remote(self) -> bool:
@@ -85,6 +88,16 @@ class Source:
         return quote("/".join(names), safe="/._-+=,%") + query
 
 
+class _LedgerFile(BaseModel):
+    """A ledger as it is written down."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    files_per_dataset_shard: int
+    shards: dict[str, NonNegativeInt]
+    records: dict[str, list[RecordFile]]
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What earlier runs settled: shards of locations, and contents of Zenodo records.
@@ -103,24 +116,17 @@ class Ledger:
         UserError if the file is none.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            records = {
-                name: [RecordFile(**entry) for entry in entries]
-                for name, entries in content["records"].items()
-            }
-            same = content["files_per_dataset_shard"] == files_per_shard
-            return cls(
-                files_per_shard,
-                {str(k): int(v) for k, v in content["shards"].items()} if same else {},
-                records,
-            )
+            content = _LedgerFile.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return cls(files_per_shard, {}, {})
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
+            fault = first_fault(error) if isinstance(error, ValueError) else error
             raise UserError(
-                f"{path}: not a readable list of a sample's shards ({error}); delete it to number"
+                f"{path}: not a readable list of a sample's shards ({fault}); delete it to number"
                 " them afresh"
             ) from error
+        same = content.files_per_dataset_shard == files_per_shard
+        return cls(files_per_shard, content.shards if same else {}, content.records)
 
     def write(self, path: Path) -> None:
         """Write the ledger, if it differs from what is there."""
@@ -128,7 +134,8 @@ class Ledger:
             "files_per_dataset_shard": self.files_per_shard,
             "shards": dict(self.shards),
             "records": {
-                name: [vars(entry) for entry in entries] for name, entries in self.records.items()
+                name: [entry.model_dump() for entry in entries]
+                for name, entries in self.records.items()
             },
         }
         if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
@@ -222,12 +229,6 @@ def _expanded(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
             f"{key}: {entry}: {scheme[1]}:// is not known; use {'://, '.join(_REMOTE)}:// or"
             " zenodo://record/<id>/<glob>"
         )
-    if urlsplit(entry).password is not None:
-        shown = entry.replace(f"{urlsplit(entry).netloc.rpartition('@')[0]}@", "")
-        raise UserError(
-            f"{key}: {shown}: has a password in it, which every file's record would show; put it"
-            " into ~/.netrc"
-        )
     if (
         not urlsplit(entry).netloc
         or urlsplit(entry).path.rstrip("/") == ""
@@ -317,6 +318,6 @@ def _of_record(entry: str, key: str, record_of: _RecordOf) -> list[Source]:
     for file in found:
         _check_kind(f"zenodo://record/{record}/{file.name}", key)
     return [
-        Source(f"zenodo://record/{record}/{quote(file.name)}", file.checksum, file.url)
+        Source(f"zenodo://record/{record}/{quote(file.name)}", file.checksum, file.url, file.size)
         for file in sorted(found, key=lambda file: natural(file.name))
     ]

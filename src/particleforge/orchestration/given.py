@@ -39,7 +39,7 @@ class Given:
                 "simulation.backend: is parametric, so nothing is fetched; set it to files"
             )
         source = given.source(wildcards.detector, wildcards.sample, wildcards.source)
-        return FetchSettings(url=source.url, checksum=source.checksum).plain()
+        return FetchSettings(url=source.url, checksum=source.checksum, size=source.size).plain()
 
     def fetch_resources(self) -> dict[str, Resource]:
         """Return, as resources of a fetch, what is no setting: changing it fetches nothing anew."""
@@ -48,6 +48,7 @@ class Given:
             "fetch_attempts": fetch.attempts,
             "fetch_wait_ms": round(fetch.wait_s * 1000),
             "fetch_timeout_ms": round(fetch.timeout_s * 1000),
+            "fetch_mb_max": round(fetch.gb_max * 1000),
             "on_bad_file": self._run.dataset.on_bad_file,
         }
 
