@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import ssl
 
 import numpy as np
 import pytest
+import requests
 
 from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
+from particleforge.inputs import web, zenodo
 from particleforge.inputs.fetch import fetch_file
 from particleforge.inputs.zenodo import record_files
 from particleforge.provenance.lineage import read_lineage
 
-from .http_server import Behaviour, serving
+from .http_server import Behaviour, dripping, endless, serving
 
 CONTENT = b"root" + np.random.default_rng(5).bytes(3_000_000)
 OTHER = b"root" + np.random.default_rng(6).bytes(2_000_000)
@@ -29,15 +32,27 @@ def sha256(content):
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def fetch(url, folder, checksum="", *, attempts=4, timeout_s=5.0, on_bad_file="fail", wait_s=0.0):
+def fetch(
+    url,
+    folder,
+    checksum="",
+    *,
+    size=None,
+    attempts=4,
+    timeout_s=5.0,
+    on_bad_file="fail",
+    wait_s=0.0,
+    gb_max=1.0,
+):
     output = folder / "a.root"
-    settings = FetchSettings(url=url, checksum=checksum)
+    settings = FetchSettings(url=url, checksum=checksum, size=size)
     fetch_file(
         settings,
         output,
         attempts=attempts,
         wait_s=wait_s,
         timeout_s=timeout_s,
+        gb_max=gb_max,
         on_bad_file=on_bad_file,
     )
     return output
@@ -195,6 +210,183 @@ def test_a_wrong_checksum_is_refused_or_left_to_be_set_aside(server, tmp_path, c
     assert "its sha256 is" in caplog.text
 
 
+LENGTH = len(CONTENT)
+PART = 1 << 20
+REST = f"bytes {PART}-{LENGTH - 1}/{LENGTH}"
+LIES = {
+    "no range": {"Content-Range": None},
+    "shifted": {"Content-Range": f"bytes {PART - 1}-{LENGTH - 1}/{LENGTH}"},
+    "short": {"Content-Range": f"bytes {PART}-{PART + 99}/{LENGTH}", "Content-Length": "100"},
+    "short of what it says": {"Content-Length": "100"},
+    "another length": {"Content-Range": f"bytes {PART}-{LENGTH - 1}/{LENGTH + 1}"},
+    "longer file": {"Content-Range": f"bytes {PART}-{LENGTH}/{LENGTH + 1}", "Content-Length": None},
+    "no number": {"Content-Range": f"bytes {PART}-{LENGTH - 1}/*"},
+    "another unit": {"Content-Range": REST.replace("bytes", "lines")},
+    "another version": {"ETag": '"other"'},
+}
+
+
+@pytest.mark.fault("server that lies about ranges or lengths")
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_range_that_is_not_the_rest_is_not_believed(server, tmp_path, lie, caplog):
+    server.behaviours += [Behaviour(cut_after=PART), Behaviour(headers=lie)]
+    assert fetch(f"{server.url}/a.root", tmp_path).read_bytes() == CONTENT
+    assert [asked[1:] for asked in server.asked[1:]] == [(f"bytes={PART}-", 206), ("", 200)]
+    assert "the server sends another part of the file than the one wanted" in caplog.text
+
+
+@pytest.mark.fault("server that lies about ranges or lengths")
+def test_a_range_that_nobody_asked_for_is_never_a_file(server, tmp_path):
+    lie = Behaviour(
+        206, headers={"Content-Range": f"bytes 4-{LENGTH - 1}/{LENGTH}"}, body=CONTENT[4:]
+    )
+    server.behaviours += [lie] * 2
+    refused("another part of the file", f"{server.url}/a.root", tmp_path, attempts=2)
+    assert names(tmp_path) == []
+    assert fetch(f"{server.url}/a.root", tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("state", ['{"validator": 5}', '{"validator": "a\\nb"}', "[]", "{"])
+def test_a_part_whose_state_is_damaged_is_fetched_from_its_start(server, tmp_path, state):
+    (tmp_path / ".a.root.part").write_bytes(OTHER)
+    (tmp_path / ".a.root.part.json").write_text(state)
+    assert fetch(f"{server.url}/a.root", tmp_path).read_bytes() == CONTENT
+
+
+def whole(*headers, body=CONTENT):
+    lines = "".join(f"{line}\r\n" for line in headers)
+    return Behaviour(
+        raw=lambda wfile: wfile.write(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + body)
+    )
+
+
+@pytest.mark.fault("server that lies about ranges or lengths")
+@pytest.mark.parametrize(
+    ("behaviour", "match"),
+    [
+        (whole("Content-Length: 12x"), "the server announces a length of '12x'"),
+        (whole(f"Content-Length: {LENGTH + 1}"), "the connection failed"),
+        (
+            whole("Transfer-Encoding: chunked", body=b"40\r\n" + CONTENT[:60]),
+            "the connection failed",
+        ),
+        (whole("Connection: close"), "does not say how long the file is.*; give its checksum"),
+        (whole("Content-Encoding: gzip"), "sends it compressed, although that was declined"),
+        (Behaviour(204), "the server answers 204 No Content"),
+    ],
+    ids=["no number", "too long", "chunk cut off", "none", "compressed", "no content"],
+)
+def test_a_length_that_cannot_be_is_one_line_and_no_file(server, tmp_path, behaviour, match):
+    server.behaviours += [behaviour]
+    refused(match, f"{server.url}/a.root", tmp_path, attempts=1)
+    assert "a.root" not in names(tmp_path)
+    assert fetch(f"{server.url}/a.root", tmp_path).read_bytes() == CONTENT
+
+
+def test_a_file_without_announced_length_comes_if_its_checksum_is_known(server, tmp_path):
+    server.behaviours += [whole("Connection: close")]
+    assert fetch(f"{server.url}/a.root", tmp_path, sha256(CONTENT)).read_bytes() == CONTENT
+
+
+@pytest.mark.fault("file of another length than its record's")
+def test_a_file_has_the_length_that_its_record_says(server, tmp_path, caplog):
+    url = f"{server.url}/a.root"
+    refused(f"has {LENGTH} bytes, its record says {LENGTH + 1}", url, tmp_path, size=LENGTH + 1)
+    refused("sends more than the 100 bytes that its record or", url, tmp_path, size=100)
+    assert names(tmp_path) == []
+    fetch(url, tmp_path, size=LENGTH + 1, on_bad_file="quarantine")
+    assert "its record says" in caplog.text
+    assert fetch(url, tmp_path, size=LENGTH).read_bytes() == CONTENT
+
+
+@pytest.mark.fault("answer without end")
+@pytest.mark.parametrize(
+    ("behaviour", "asked"), [(endless(b"root"), "a"), (Behaviour(), "a")], ids=["sent", "announced"]
+)
+def test_an_answer_that_is_too_long_ends(server, tmp_path, behaviour, asked):
+    server.behaviours += [behaviour]
+    refused(
+        r"sends more than the 1000000 bytes .*raise simulation\.fetch\.gb_max",
+        f"{server.url}/{asked}.root",
+        tmp_path,
+        gb_max=1e-3,
+    )
+    assert len(server.asked) == 1
+    assert names(tmp_path) == []
+
+
+@pytest.mark.fault("answer without end")
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nroot",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["headers", "body", "chunk"],
+)
+def test_an_answer_that_drips_ends_a_try(server, tmp_path, begin):
+    server.behaviours += [dripping(begin)]
+    refused(
+        r"less than 64 KiB came in 0\.2 s",
+        f"{server.url}/a.root",
+        tmp_path,
+        attempts=1,
+        timeout_s=0.2,
+    )
+    assert "a.root" not in names(tmp_path)
+
+
+def redirect(target):
+    return Behaviour(302, headers={"Location": target})
+
+
+def test_a_redirect_is_followed(server, tmp_path):
+    server.behaviours += [redirect("/b.root"), redirect(f"{server.url}/a.root")]
+    assert fetch(f"{server.url}/there.root", tmp_path).read_bytes() == CONTENT
+    assert [path for path, *_ in server.asked] == ["/there.root", "/b.root", "/a.root"]
+
+
+@pytest.mark.fault("address that cannot be asked")
+@pytest.mark.parametrize(
+    ("target", "match", "asked"),
+    [
+        ("/a.root", "redirects in circles, or more than 10 times", 11),
+        ("ftp://host/a.root", "redirects to ftp://, which is not followed", 1),
+        ("file:///etc/passwd", "redirects to file://, which is not followed", 1),
+        ("http://[x/a.root", r"cannot be asked \(ValueError", 1),
+    ],
+    ids=["circle", "ftp", "file", "no address"],
+)
+def test_a_redirect_that_leads_nowhere_is_not_tried_again(server, tmp_path, target, match, asked):
+    server.behaviours += [redirect(target)] * 11
+    refused(match, f"{server.url}/a.root", tmp_path, wait_s=60.0)
+    assert len(server.asked) == asked
+    assert names(tmp_path) == []
+
+
+def test_a_redirect_never_leaves_https():
+    with pytest.raises(UserError, match="redirects to http://, which is not followed"):
+        web.redirected("https://host/a", "https://host/a", "http://host/a")
+    assert web.redirected("http://host/a", "http://host/a", "https://host/b") == "https://host/b"
+
+
+@pytest.mark.fault("address that cannot be asked")
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/a.root", "http://[x/a.root", "http:///a"])
+def test_an_address_that_cannot_be_is_not_tried_again(tmp_path, url, caplog):
+    refused(r"cannot be asked \(.*\); correct the address", url, tmp_path, wait_s=60.0)
+    assert "try 2" not in caplog.text
+
+
+@pytest.mark.fault("address that cannot be asked")
+def test_a_certificate_that_is_not_valid_is_not_tried_again(tmp_path, monkeypatch):
+    def get(*_, **__):
+        raise requests.exceptions.SSLError("no") from ssl.SSLCertVerificationError("self-signed")
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    refused("certificate is not valid .*self-signed", "https://host/a", tmp_path, wait_s=60.0)
+
+
 def test_other_protocols_go_through_fsspec(tmp_path):
     source = tmp_path / "there.root"
     source.write_bytes(CONTENT)
@@ -211,21 +403,29 @@ def test_a_protocol_without_its_package_is_one_line(tmp_path):
         refused("for root:// install fsspec-xrootd", "root://host.example//store/a.root", tmp_path)
 
 
-def record(url, *files):
-    entries = [
-        {"key": name, "size": 4, "checksum": f"md5:{'0' * 32}", "links": {"self": f"{url}{path}"}}
-        for name, path in files
-    ]
+def entry(url, name="a.root", path="/a.root", **other):
+    plain = {"key": name, "size": 4, "checksum": f"md5:{'0' * 32}", "links": {"self": url + path}}
+    return {**plain, **other}
+
+
+def record(*entries):
     return json.dumps({"id": 7, "files": entries}).encode()
 
 
 def test_the_files_of_a_zenodo_record(server):
     server.files["/api/records/7"] = record(
-        server.url, ("a b.root", "/api/records/7/files/a b.root/content")
+        entry(server.url, "a b.root", "/api/records/7/files/a b.root/content")
     )
     (found,) = record_files(server.url, "7", 5.0)
-    assert (found.name, found.checksum) == ("a b.root", f"md5:{'0' * 32}")
+    assert (found.name, found.size, found.checksum) == ("a b.root", 4, f"md5:{'0' * 32}")
     assert found.url == f"{server.url}/api/records/7/files/a b.root/content"
+
+
+def not_listed(match, url, timeout_s=5.0):
+    with pytest.raises(UserError, match=match) as raised:
+        record_files(url, "7", timeout_s)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(f"{url}/api/records/7: ")
 
 
 @pytest.mark.fault("Zenodo record that cannot be listed")
@@ -235,21 +435,56 @@ def test_the_files_of_a_zenodo_record(server):
         (None, "404 Not Found; correct the record's number"),
         (b"<html>", "not a record's description"),
         (b"{}", "not a record's description"),
+        (b"[" * 9999, "not a record's description"),
     ],
-    ids=["absent", "page", "empty"],
+    ids=["absent", "page", "empty", "deep"],
 )
 def test_a_zenodo_record_that_cannot_be_listed_is_one_line(server, content, match):
     if content is not None:
         server.files["/api/records/7"] = content
-    with pytest.raises(UserError, match=match) as raised:
-        record_files(server.url, "7", 5.0)
-    assert "\n" not in str(raised.value)
+    not_listed(match, server.url)
+
+
+@pytest.mark.fault("Zenodo record that cannot be listed")
+def test_a_zenodo_that_is_gone_drips_or_never_ends_is_one_line(server, monkeypatch):
     with serving() as gone:
         url = gone.url
-    with pytest.raises(
-        UserError,
-        match=(
-            "ConnectionError; the files of a record can only be listed with a connection to Zenodo"
-        ),
-    ):
-        record_files(url, "7", 1.0)
+    only = "the files of a record can only be listed with a connection to Zenodo"
+    not_listed(rf"the connection failed \(ConnectionError: .*\); {only}", url)
+    server.behaviours += [dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n")]
+    not_listed(rf"less than 64 KiB came in 0\.2 s\); {only}", server.url, timeout_s=0.2)
+    monkeypatch.setattr(zenodo, "_BYTES_MAX", 1 << 20)
+    server.behaviours += [endless(b"{")]
+    not_listed("longer than 1 MiB", server.url)
+
+
+@pytest.mark.fault("Zenodo record of other types")
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        ({"key": 7}, r"files\.0\.key: Input should be a valid string"),
+        ({"key": ""}, r"files\.0\.key: String should have at least 1 character"),
+        ({"key": "a\x1b[2J.root"}, "must have no control characters"),
+        ({"size": "4"}, r"files\.0\.size: Input should be a valid integer"),
+        ({"size": True}, r"files\.0\.size: Input should be a valid integer"),
+        ({"size": -4}, r"files\.0\.size: Input should be greater than or equal to 0"),
+        ({"checksum": None}, r"files\.0\.checksum: Input should be a valid string"),
+        ({"checksum": "crc32:00"}, r"files\.0\.checksum: String should match pattern"),
+        ({"links": ["self"]}, r"files\.0\.url: Field required"),
+        ({"links": {"self": 5}}, r"files\.0\.links\.self: Input should be a valid string"),
+        ({"links": {"self": "file:///etc/passwd"}}, "must be an address of http or https"),
+        ({"links": {"self": "ftp://127.0.0.1/a"}}, "must be an address of http or https"),
+        ({"links": {"self": "http://127.0.0.1:x/a"}}, "must be an address of http or https"),
+        ({"links": {"self": "http://elsewhere/a.root"}}, "its link leads to http://elsewhere"),
+    ],
+    ids=str,
+)
+def test_a_zenodo_record_of_other_types_or_hosts_is_one_line(server, other, match):
+    server.files["/api/records/7"] = record(entry(server.url, **other))
+    not_listed(rf"not a record's description \(.*{match}", server.url)
+
+
+@pytest.mark.fault("Zenodo record of other types")
+def test_a_zenodo_record_names_a_file_once(server):
+    server.files["/api/records/7"] = record(entry(server.url), entry(server.url, path="/b.root"))
+    not_listed(r"a\.root: stands there twice", server.url)

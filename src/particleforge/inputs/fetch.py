@@ -57,8 +57,8 @@ def fetch_file(
     attempts: int,
     wait_s: float,
     timeout_s: float,
-    gb_max: float,
     on_bad_file: Literal["fail", "quarantine"],
+    gb_max: float = math.inf,
 ) -> None:
     """Fetch ``settings.url`` to ``output``.
 
@@ -67,7 +67,7 @@ def fetch_file(
     What may change from run to run without a file being fetched anew is no setting of the stage:
     how often is tried, and what becomes of a file that is not what it should be.
     """
-    bytes_max = min(round(gb_max * 1e9), math.inf if settings.size is None else settings.size)
+    bytes_max = gb_max * 1e9 if settings.size is None else min(gb_max * 1e9, settings.size)
     part = output.with_name(f".{output.name}.part")
     for attempt in range(1, attempts + 1):
         try:
@@ -138,7 +138,7 @@ def _fetch_http(
     """Fetch over HTTP, and return the length of the file, None if the server does not tell it."""
     begun, known = _size(part), _read_state(part)
     validator, headers = known.get("validator"), {}
-    if begun and isinstance(validator, str) and validator.isascii() and validator.isprintable():
+    if begun and isinstance(validator, str) and re.fullmatch(r"[ -~]+", validator):
         headers = {"Range": f"bytes={begun}-", "If-Range": validator}
     with asking(settings.url, headers, timeout_s) as (answer, blocks):
         length = length_of(answer)
@@ -241,7 +241,7 @@ def _check_length(url: str, part: Path, length: int, bytes_max: float) -> None:
     if length > bytes_max:
         _remove(part)
         raise UserError(
-            f"{url}: the server sends more than the {bytes_max} bytes that its record or"
+            f"{url}: the server sends more than the {bytes_max:.0f} bytes that its record or"
             " simulation.fetch.gb_max allows; correct the address, or raise simulation.fetch.gb_max"
         )
 

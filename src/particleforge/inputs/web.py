@@ -106,7 +106,7 @@ def _steps(url: str, headers: Mapping[str, str], timeout_s: float) -> _Steps:
                         yield answer
                         yield from answer.iter_content(BLOCK)
                         return
-                here = _redirected(url, here, target)
+                here = redirected(url, here, target)
     except UserError:
         raise
     except Exception as error:
@@ -118,7 +118,7 @@ def _steps(url: str, headers: Mapping[str, str], timeout_s: float) -> _Steps:
     )
 
 
-def _redirected(url: str, here: str, target: str) -> str:
+def redirected(url: str, here: str, target: str) -> str:
     """Return where a redirect leads; UserError where it may not be followed."""
     there = urljoin(here, target)
     scheme = urlsplit(there).scheme
