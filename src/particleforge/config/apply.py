@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from particleforge.config.base import Block, PathText
+from particleforge.config.base import AddressText, Block, PathText
 from particleforge.config.detector import Checksums, SampleConfig
 from particleforge.paths import APPLIED
 
@@ -13,7 +13,7 @@ class ApplyConfig(Block):
     model: PathText | None = Field(
         None, description="model.onnx of an export; none: that of this run, which is trained first"
     )
-    files: tuple[str, ...] = Field(
+    files: tuple[AddressText, ...] = Field(
         (),
         description=(
             "EDM4hep or Delphes files: paths, globs, folders (their *.root), http(s)://, root://,"
