@@ -1,0 +1,148 @@
+"""Write the figures of README and docs/results.md from those stored beside the shipped model.
+
+    python benchmarks/result_tables.py [--check]
+
+examples/models/clic holds ``metrics.json`` of the run that trained the model (stage validate) and
+``fresh_events.json``, the last line of
+
+    python benchmarks/physics.py --model examples/models/clic --events 6000
+
+Each page has places between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``; what stands there
+is made here. ``--check`` writes nothing and fails if a page says something else, as a test does.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "examples" / "models" / "clic"
+PAGES = ("README.md", "docs/results.md")
+_VIEWS = ("target", "ideal", "mlpf", "baseline")
+_HEAD = "| | targets | ideal | MLPF | rules |\n|---|---|---|---|---|"
+
+
+def _measured(entry: dict[str, float], digits: int) -> str:
+    return f"{entry['value']:.{digits}f} ± {entry['error']:.{digits}f}"
+
+
+def jets_table(metrics: dict[str, Any]) -> str:
+    """Return jets and sums of whole events, view by view."""
+    jets, met = metrics["jets"]["inclusive"], metrics["met"]["inclusive"]
+    rows = {
+        "jet pT resolution, IQR/median, jets above 10 GeV": [
+            _measured(jets[v]["response"]["resolution"], 4) for v in _VIEWS
+        ]
+    }
+    for name, of_sample in metrics["by_sample"].items():
+        found = of_sample["jets"]["inclusive"]
+        rows[f"the same, sample {name}"] = [
+            _measured(found[v]["response"]["resolution"], 4) for v in _VIEWS
+        ]
+    rows |= {
+        "jet pT response, median": [_measured(jets[v]["response"]["median"], 4) for v in _VIEWS],
+        "jet matching efficiency": [f"{jets[v]['efficiency']['value']:.3f}" for v in _VIEWS],
+        "fake-jet rate": [f"{jets[v]['fake_rate']['value']:.3f}" for v in _VIEWS],
+        "missing px, py: IQR of the residual (GeV)": [
+            _measured(met[v]["component_residual"]["iqr"], 2) for v in _VIEWS
+        ],
+        "visible energy, IQR/median": [
+            _measured(metrics["visible_energy"][v]["resolution"], 4) for v in _VIEWS
+        ],
+    }
+    return "\n".join([_HEAD, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
+
+
+def classes_table(metrics: dict[str, Any]) -> str:
+    """Return efficiency, fake rate, mislabelled and wrong charge by class."""
+    views = ("target", "mlpf", "baseline")
+    lines = [
+        "| efficiency / fake rate / mislabelled / wrong charge | targets | MLPF | rules |",
+        "|---|---|---|---|",
+    ]
+    for name, found in metrics["particles"].items():
+        cells = []
+        for view in views:
+            values = [
+                f"{found[view][key]['value']:.3f}"
+                for key in ("efficiency", "fake_rate", "mislabelled", "wrong_charge")
+                if key in found[view]
+            ]
+            cells.append(" / ".join(values))
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def gap(metrics: dict[str, Any]) -> str:
+    """Return what of the gap from rules to ideal is closed."""
+    closed = metrics["gap_closed"]
+    jets, energy = (
+        f"{100 * closed[name]['value']:.0f} ± {100 * closed[name]['error']:.0f} %"
+        for name in ("jets", "visible_energy")
+    )
+    return (
+        f"Of the gap from rules to ideal particle flow the network closes {jets} in jets and"
+        f" {energy} in visible energy ({metrics['n_events']} test events)."
+    )
+
+
+def fresh_table(fresh: dict[str, Any]) -> str:
+    """Return the figures on events that no run simulates."""
+    rows = {
+        "jet resolution, MLPF": "jet_resolution",
+        "the same, rules": "baseline",
+        "the same, ideal": "ideal",
+        "gap closed, jets": "gap_closed",
+        "gap closed, visible energy": "visible_energy_gap_closed",
+        "jets, MLPF / rules, the worst bin of pT that counts": "worst_bin_ratio",
+        "visible energy, MLPF / rules": "visible_energy_ratio",
+        "missing px, py, MLPF / rules": "met_ratio",
+        "pT of charged hadrons, MLPF / their tracks": "charged_pt_ratio",
+    }
+    lines = [f"| {fresh['n_events'][0]} fresh events | |", "|---|---|"]
+    lines += [
+        f"| {text} | {fresh[key]:.4f} ± {fresh[key + '_error']:.4f} |" for text, key in rows.items()
+    ]
+    within = "yes" if fresh["median_within_1_percent"] else "no"
+    return "\n".join(
+        [*lines, f"| median response within 1 % in every bin that counts | {within} |"]
+    )
+
+
+def rewritten(text: str, parts: dict[str, str]) -> str:
+    """Return a page with the places that it has filled in."""
+    for name, content in parts.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if a page differs")
+    options = parser.parse_args(arguments)
+    metrics = json.loads((MODEL / "metrics.json").read_text(encoding="utf-8"))
+    fresh = json.loads((MODEL / "fresh_events.json").read_text(encoding="utf-8"))
+    parts = {
+        "jets": jets_table(metrics),
+        "classes": classes_table(metrics),
+        "gap": gap(metrics),
+        "fresh": fresh_table(fresh),
+    }
+    for name in PAGES:
+        page = ROOT / name
+        old = page.read_text(encoding="utf-8")
+        new = rewritten(old, parts)
+        if new != old and options.check:
+            sys.exit(f"{name}: says other figures than {MODEL}; run {Path(__file__).name}")
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
