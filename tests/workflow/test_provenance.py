@@ -31,7 +31,7 @@ def declared(chain):
 
 
 def test_every_output_of_every_rule_has_a_record(chain, declared):
-    asked_for = {"run_scan_training", "gather_scan", "confirm_trial", "fetch_file"}
+    asked_for = {"run_scan_training", "gather_scan", "confirm_trial", "fetch_file", "apply_model"}
     assert {rule for rule, _ in declared.values()} == set(RULES) - asked_for
     verdicts = {"results/clic/checks/dataset.json", "results/clic/checks/shards.json"}
     for name, (rule, inputs) in declared.items():
