@@ -157,7 +157,7 @@ def test_a_zenodo_record_is_listed_once_and_fetched_files_may_go_once_they_are_r
     entries = [
         {
             "key": path.name,
-            "size": 1,
+            "size": len(content),
             "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
             "links": {"self": server.url + str(path)},
         }
