@@ -191,4 +191,5 @@ def test_stages_are_called_as_their_rules():
         if "    script:" in rule
     ]
     stages = {ast.literal_eval(call.args[0]) for call in calls}
-    assert stages == {rule.partition(":")[0] for rule in rules}
+    # the rule apply_model makes what reconstruct_events makes, of another input
+    assert stages == {rule.partition(":")[0] for rule in rules} - {"apply_model"}
