@@ -2,8 +2,9 @@
 
     python benchmarks/fakes.py RESULTS_DIR [--reconstruction mlpf|baseline]
 
-RESULTS_DIR is results/<detector>, with select/ and reco/. Particles are matched as the validation
-does (docs/validation.md), test events only. Each fake candidate of the list counts under what its
+RESULTS_DIR is results/<detector>, with select/ and reco/; the events that were reconstructed count,
+by default those of the test split. Particles are matched as the validation does
+(docs/validation.md). Each fake candidate of the list counts under what its
 element is:
 
 * its own particle: the element hosts a particle, but direction or partner were missed;

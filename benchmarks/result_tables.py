@@ -134,14 +134,16 @@ def main(arguments: list[str] | None = None) -> None:
         "gap": gap(metrics),
         "fresh": fresh_table(fresh),
     }
-    for name in PAGES:
-        page = ROOT / name
-        old = page.read_text(encoding="utf-8")
+    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    for part in parts:
+        if not any(f"<!-- {part}: begin -->" in text for text in pages.values()):
+            sys.exit(f"{' and '.join(PAGES)}: no place for {part}; put its two marks into one")
+    for name, old in pages.items():
         new = rewritten(old, parts)
         if new != old and options.check:
             sys.exit(f"{name}: says other figures than {MODEL}; run {Path(__file__).name}")
         if new != old:
-            page.write_text(new, encoding="utf-8")
+            (ROOT / name).write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
