@@ -33,7 +33,8 @@ P, T, C, R = "MCParticles", "SiTracks_Refitted", "PandoraClusters", "PandoraPFOs
 class Event:
     """One event; references are (collection, index) or indices into the obvious collection."""
 
-    particles: list[dict] = field(default_factory=list)  # pdg, status, charge, mass, p, parents
+    # pdg, status, charge, mass, p, parents; vertex (x, y in mm) where it is known
+    particles: list[dict] = field(default_factory=list)
     tracks: list[dict] = field(default_factory=list)  # omega, phi, tan_lambda, location
     clusters: list[dict] = field(default_factory=list)  # energy, position, hits
     # energy, position
@@ -114,6 +115,7 @@ def _random_history(rng, n_particles):
             "status": int(rng.choice([0, 0, 1, 1, 1, 2])),
             "parents": parents,
         }
+        entry["vertex"] = (0.0, single(rng.choice([0.0, rng.exponential(100)])))
         history.append(
             entry | {"mass": single(rng.choice([0, 0.1396, 0.4976])), "p": [single(x) for x in p]}
         )
@@ -224,6 +226,12 @@ def leaves_of(events, modern=True, hits=True):
             out.put(
                 f"{P}.momentum.{'xyz'[axis]}",
                 [particle["p"][axis] for particle in event.particles],
+                np.float64,
+            )
+        for axis in range(2):
+            out.put(
+                f"{P}.vertex.{'xyz'[axis]}",
+                [particle.get("vertex", (0.0, 0.0))[axis] for particle in event.particles],
                 np.float64,
             )
         out.ranges(P, "parents", [len(particle["parents"]) for particle in event.particles])

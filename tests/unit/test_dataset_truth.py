@@ -31,6 +31,8 @@ RULES = {
     "share": 0.2,
     "outside": 0.5,
     "pz_per_pt": 2539 / 250,  # from the HCAL endcap of clic
+    "gev_per_mm": 0.299792458e-3 * 4,
+    "reach_mm": 1500,
 }
 
 
@@ -371,3 +373,49 @@ def test_what_flies_past_the_calorimeters_is_invisible(tmp_path):
     )
     table, _ = built(tmp_path, [with_clusters(event, (4.0, 0), (5.0, 1), (4.0, 2))])
     assert table["particles", "fate"].to_list() == [[Fate.INVISIBLE, Fate.HOSTED, Fate.HOSTED]]
+
+
+def transverse(pdg, charge, energy, mass, angle=0.0, status=0, parents=(0,), vertex=(0.0, 0.0)):
+    """Return a particle of this energy that flies across the beam, at an angle."""
+    p = math.sqrt(energy**2 - mass**2)
+    made = particle(
+        pdg, charge, (p * math.cos(angle), p * math.sin(angle), 0), mass, status, list(parents)
+    )
+    return made | {"vertex": vertex}
+
+
+@pytest.mark.parametrize("n_tracks", [1, 2])
+def test_a_nucleus_may_take_momentum_when_a_photon_converts(tmp_path, n_tracks):
+    photon = transverse(22, 0, 0.7476, 0.0, status=1, parents=())
+    pair = [
+        transverse(-11, 1, 0.3563, 0.000511, angle=0.004, vertex=(30.0, 0.0)),
+        transverse(11, -1, 0.3913, 0.000511, angle=-0.001, vertex=(30.0, 0.0)),
+    ]
+    event = Event(particles=[photon, *pair], tracks=[track(1e-3), track(-1e-3)][:n_tracks])
+    event.track_links = [(0, 1, 1.0), (1, 2, 1.0)][:n_tracks]
+    table, metadata = built(tmp_path, [with_clusters(event, (0.3, 1), (0.3, 2))])
+    assert table["targets", "energy"][0].to_list()[:n_tracks] == pytest.approx(
+        [0.3563, 0.3913][:n_tracks], rel=1e-6
+    )
+    assert metadata["energy_balance_gev"]["generated"] == pytest.approx(0.7476, rel=1e-6)
+    momenta = np.sqrt(
+        table["particles", "px"] ** 2
+        + table["particles", "py"] ** 2
+        + table["particles", "pz"] ** 2
+    )
+    assert ak.all(momenta <= table["particles", "energy"] * (1 + 1e-6))
+
+
+# at 4 T, 100 mm across the field turn 0.12 GeV
+@pytest.mark.parametrize(
+    ("distance_mm", "angle", "split"),
+    [(300.0, 0.5, True), (10.0, 0.5, False), (10.0, 0.02, True), (0.0, 0.5, True)],
+)
+def test_the_field_bends_a_particle_before_it_decays(tmp_path, distance_mm, angle, split):
+    pion = transverse(211, 1, 0.6115, 0.13957, status=1, parents=())
+    muon = transverse(-13, 1, 0.5191, 0.10566, angle, vertex=(0.0, distance_mm))
+    event = Event(particles=[pion, muon], tracks=[track(1e-3)], track_links=[(0, 1, 1.0)])
+    table, metadata = built(tmp_path, [with_clusters(event, (0.5, 1))])
+    assert (metadata["counts"]["n_split"] == 1) == split
+    assert table["targets", "energy"][0, 0] == pytest.approx(0.5191 if split else 0.0, rel=1e-6)
+    assert metadata["energy_balance_gev"]["generated"] == pytest.approx(0.6115, rel=1e-6)

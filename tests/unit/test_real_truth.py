@@ -18,7 +18,7 @@ from .dataset_settings import dataset_settings
 from .edm4hep_events import Event
 from .real_files import real_file
 from .test_dataset_truth import RULES, assert_agrees
-from .truth_reference import reference
+from .truth_reference import GEV_PER_TESLA_MM, reference
 
 DETECTORS = {
     "cld_hbb_full_rec_1ev.edm4hep.root": "cld",
@@ -79,6 +79,7 @@ def as_events(raw):  # noqa: C901
         p = [row["px"], row["py"], row["pz"]]
         mass = np.sqrt(max(row["energy"] ** 2 - sum(x * x for x in p), 0.0))
         kept = {name: row[name] for name in ("pdg", "status", "charge")}
+        kept["vertex"] = (row["vx"], row["vy"])
         events[event].particles.append(kept | {"p": p, "mass": mass, "parents": []})
     states = raw.track_states.where(raw.states["location"][raw.track_states.right] == 1)
     omega = dict(zip(states.left.tolist(), raw.states["omega"][states.right].tolist(), strict=True))
@@ -135,7 +136,9 @@ def test_real_files_agree_with_the_slow_reference_and_with_the_docs(tmp_path, na
     rules = RULES | {
         "pz_per_pt": max(
             endcap.endcap_z_min_mm / endcap.endcap_inner_radius_mm for endcap in endcaps
-        )
+        ),
+        "gev_per_mm": GEV_PER_TESLA_MM * settings.b_field_tesla,
+        "reach_mm": settings.calorimeter.ecal.barrel_inner_radius_mm,
     }
     expected = []
     for raw in read_chunks(path, settings):

@@ -28,7 +28,7 @@ def reference(event, rules, hits=True):
         )
     }
     energy, in_clusters, on_tracks = _left(event, tracks, clusters, hits)
-    particles, heir = _truth_particles(event, energy, on_tracks, rules["share"])
+    particles, heir = _truth_particles(event, energy, on_tracks, rules)
     deposits = dict.fromkeys(particles, 0.0)
     shares = {i: {} for i in particles}
     cluster_energy = {i: {} for i in particles}
@@ -132,7 +132,7 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
     return energy, in_clusters, on_tracks
 
 
-def _truth_particles(event, energy, on_tracks, share_min):
+def _truth_particles(event, energy, on_tracks, rules):
     """Return {entry: four-momentum} of the truth particles, and a function from entry to the truth
     particle that inherits.
     """
@@ -149,7 +149,7 @@ def _truth_particles(event, energy, on_tracks, share_min):
         return next((a for a in ancestors(i) if a in accepted), None)
 
     status = [particle["status"] for particle in history]
-    made = {i for i in range(n) if any(share >= share_min for share in on_tracks[i].values())}
+    made = {i for i in range(n) if any(share >= rules["share"] for share in on_tracks[i].values())}
     generated = {i for i in range(n) if status[i] != 0}
     alive = {nearest(i, generated) for i in range(n) if energy[i] > 0 or i in made} - {None}
     above = {a for i in alive for a in ancestors(i) if a != i}
@@ -186,13 +186,30 @@ def _truth_particles(event, energy, on_tracks, share_min):
             continue
         rest = [p4[ancestor][k] - sum(p4[i][k] for i in parts) for k in range(4)]
         limit = 1e-4 * p4[ancestor][3]
-        if rest[3] < -limit or math.sqrt(sum(x * x for x in rest[:3])) > rest[3] + 2 * limit:
+        size = math.sqrt(sum(x * x for x in rest[:3]))
+        missing = sum(_left_out(history, list(ancestors(i)), ancestor, rules) for i in parts)
+        if rest[3] < -limit or size > rest[3] + 2 * limit + missing:
             continue
+        if size > max(rest[3], 0):
+            rest[:3] = [x * max(rest[3], 0) / size for x in rest[:3]]
         result[ancestor] = rest
         if rest[3] <= limit:
             del result[ancestor]
         result.update({i: p4[i] for i in parts})
     return result, lambda i: nearest(i, result)
+
+
+def _left_out(history, line, ancestor, rules):
+    """Return the momentum that may be missing between the first of a line and its ancestor."""
+    between = line[1 : line.index(ancestor) + 1]
+    missing = 0.0
+    if any(history[i]["charge"] != 0 for i in between):
+        first, last = (history[i].get("vertex", (0.0, 0.0)) for i in (line[0], ancestor))
+        moved = math.dist(first, last)
+        missing += rules["gev_per_mm"] * (
+            moved if math.isfinite(moved) and moved > 0 else rules["reach_mm"]
+        )
+    return missing + 0.05 * any(history[i]["pdg"] == 22 for i in between)
 
 
 def _visible(entry, p4, deposit, shares, rules):

@@ -15,7 +15,9 @@ reasons):
    and their four-momenta are taken from the ancestor's, which keeps the remainder, or is no truth
    particle any more where nothing remains (less than a ten-thousandth of its energy: rounding). Of
    nested descendants the one nearest to the ancestor counts. A remainder that is not physical (the
-   descendants carry more than the ancestor had) cancels the split.
+   descendants carry more than the ancestor had) cancels the split. What the history leaves out may
+   be missing in its momentum, though: the recoil of the nucleus in whose field a photon converts,
+   and what the magnetic field gave to a charged particle on the way to where it ended.
 
 The history is followed through each entry's first parent; the reader has refused histories with a
 cycle.
@@ -26,11 +28,22 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from particleforge.edm4hep.constants import PHOTON
 from particleforge.edm4hep.raw_events import BoolArray, FloatArray, IntArray, Pairs, Table
 
 _STABLE = 1
 # of the ancestor's energy: single-precision momenta of a dozen daughters stay well below
 _TOLERANCE = 1e-4
+# hbar / radius: beyond, the form factor of a nucleus keeps it from taking up momentum as a whole
+_RECOIL_GEV = 0.05
+
+
+@dataclass(frozen=True)
+class Bending:
+    """What the magnetic field does to momenta across it."""
+
+    gev_per_mm: float  # transverse momentum of charge e for each mm across the field, 0.3 B
+    reach_mm: float  # how far from the beam a particle can begin and still make a track
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ def trace(
     left_energy: FloatArray,
     made_track: BoolArray,
     best_of_track: BoolArray,
+    bending: Bending,
 ) -> Ancestry:
     """Return the truth particles.
 
@@ -72,14 +86,43 @@ def trace(
     np.add.at(taken, of_row, p4[rows])
     remainder = p4[ancestors] - taken
     limit = _TOLERANCE * p4[ancestors, 3]
-    unphysical = (remainder[:, 3] < -limit) | (
-        np.linalg.norm(remainder[:, :3], axis=1) > remainder[:, 3] + 2 * limit
-    )
-    split[rows] = ~unphysical[of_row]
-    p4[ancestors[~unphysical]] = remainder[~unphysical]
+    missing = np.zeros(len(ancestors))
+    np.add.at(missing, of_row, _left_out(particles, parent, stable, rows, heir[rows], bending))
+    size = np.linalg.norm(remainder[:, :3], axis=1)
+    possible = (remainder[:, 3] >= -limit) & (size <= remainder[:, 3] + 2 * limit + missing)
+    # momentum that the history leaves out must not make a particle that is faster than light
+    room = np.maximum(remainder[:, 3], 0.0)
+    remainder[:, :3] *= (np.minimum(size, room) / np.maximum(size, np.finfo(float).tiny))[:, None]
+    split[rows] = possible[of_row]
+    p4[ancestors[possible]] = remainder[possible]
     selected = stable | split
-    selected[ancestors[~unphysical & (remainder[:, 3] <= limit)]] = False
+    selected[ancestors[possible & (remainder[:, 3] <= limit)]] = False
     return Ancestry(selected, p4, nearest(parent, selected), n_stand_ins, int(split.sum()))
+
+
+def _left_out(
+    particles: Table,
+    parent: IntArray,
+    stable: BoolArray,
+    rows: IntArray,
+    ancestor: IntArray,
+    bending: Bending,
+) -> FloatArray:
+    """Return the momentum that the history may leave out between each ancestor and its ``rows``.
+
+    Unit charge that moves by dr across the field takes up 0.3 B dr, whatever its way (dp = q dr x
+    B). Where a file does not tell where a particle began, ``reach_mm`` is the farthest. A photon on
+    the way converted.
+    """
+
+    def passes(kind: BoolArray) -> BoolArray:
+        return np.asarray(kind[_through(nearest(parent, stable | kind), parent)[rows]])
+
+    moved = np.hypot(*(particles[name][rows] - particles[name][ancestor] for name in ("vx", "vy")))
+    known = np.isfinite(moved) & (moved > 0)
+    moved = np.where(known, moved, bending.reach_mm)
+    bent = np.where(passes(particles["charge"] != 0), bending.gev_per_mm * moved, 0.0)
+    return bent + np.where(passes(particles["pdg"] == PHOTON), _RECOIL_GEV, 0.0)
 
 
 def first_parent(n_particles: int, parents: Pairs) -> IntArray:

@@ -27,12 +27,14 @@ import pyarrow as pa
 
 from particleforge.config.collections import spelled
 from particleforge.config.settings import DatasetSettings, FilesSettings
+from particleforge.dataset.ancestry import Bending
 from particleforge.dataset.balance import DROPPED, Balance
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
 from particleforge.dataset.identity import content_of, event_ids
 from particleforge.dataset.no_truth import add_collections, no_truth, origin_columns
 from particleforge.dataset.truth import build_truth
+from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.raw_events import Array, RawEvents, Table
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
@@ -300,9 +302,17 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
     events = valid_events(raw, settings.b_field_tesla, settings.calorimeter, settings.cluster_shape)
-    acceptance = acceptance_abs_eta(settings.calorimeter)
     truth = (
-        build_truth(events, settings.dataset, settings.particle_classes, acceptance)
+        build_truth(
+            events,
+            settings.dataset,
+            settings.particle_classes,
+            acceptance_abs_eta(settings.calorimeter),
+            Bending(
+                GEV_PER_TESLA_MM * settings.b_field_tesla,
+                settings.calorimeter.ecal.barrel_inner_radius_mm,
+            ),
+        )
         if with_truth
         else no_truth(events.n_events)
     )

@@ -26,7 +26,7 @@ import numpy as np
 
 from particleforge.config.dataset import DatasetConfig
 from particleforge.config.detector import ParticleClass
-from particleforge.dataset.ancestry import trace
+from particleforge.dataset.ancestry import Bending, trace
 from particleforge.dataset.balance import Balance, balance_of
 from particleforge.dataset.classes import absolute_eta, class_by_host, class_of
 from particleforge.dataset.deposits import Deposits, deposits, inherited
@@ -58,7 +58,11 @@ class Truth:
 
 
 def build_truth(
-    events: RawEvents, rules: DatasetConfig, classes: Sequence[ParticleClass], abs_eta_max: float
+    events: RawEvents,
+    rules: DatasetConfig,
+    classes: Sequence[ParticleClass],
+    abs_eta_max: float,
+    bending: Bending,
 ) -> Truth:
     """Return the truth of a chunk of valid events (see ``elements.valid_events``).
 
@@ -72,6 +76,7 @@ def build_truth(
         own.energy,
         _named(strong, events.particles.n_rows),
         _largest(own.on_tracks, events),
+        bending,
     )
     particles, row = events.particles.select(ancestry.selected)
     heir = np.where(ancestry.heir >= 0, row[ancestry.heir], -1)

@@ -135,6 +135,8 @@ class Pairs:
 def particle_columns(read: Table, where: str) -> dict[str, Array]:
     """Return the columns of the particles from those read: energy from momentum and mass.
 
+    Where they began (``vx``, ``vy``) is NaN where it was not read.
+
     UserError, which begins with ``where`` (file: collection), if momenta are not finite.
     """
     px, py, pz, mass = (read[name].astype(np.float64) for name in ("px", "py", "pz", "mass"))
@@ -149,6 +151,10 @@ def particle_columns(read: Table, where: str) -> dict[str, Array]:
         "py": py,
         "pz": pz,
         "energy": energy,
+        **{
+            name: read[name].astype(np.float64) if name in read else np.full(len(energy), np.nan)
+            for name in ("vx", "vy")
+        },
     }
 
 
@@ -228,7 +234,7 @@ class RawEvents:
     event_number: Array
     own_number: Array  # that of the file in any case, 0 where it has none
     weight: FloatArray
-    particles: Table  # pdg, status, charge, px, py, pz, energy
+    particles: Table  # pdg, status, charge, px, py, pz, energy, vx, vy
     parents: Pairs  # particle -> parent
     tracks: Table  # chi2, ndf, n_hits, dedx, radius_innermost_hit
     states: Table  # location, d0, phi, omega, z0, tan_lambda, x, y, z

@@ -4,7 +4,7 @@ Inputs -> outputs: a ROOT file and the detector's collection names -> ``raw_even
 the tables
 
 * ``particles``: pdg, status (generatorStatus), charge, px, py, pz, energy in GeV (from momentum and
-  mass);
+  mass), and vx, vy (mm), where they began;
 * ``tracks``: chi2, ndf, n_hits, dedx, radius_innermost_hit (mm); ``states``: the track states, mm,
   rad, 1/mm;
 * ``clusters``: energy, position, sub-detector energies where the file has them; ``hits``:
@@ -185,8 +185,11 @@ class _EventChunk(Chunk):
         """Read the particles."""
         columns = {"pdg": "PDG", "status": "generatorStatus", "charge": "charge", "mass": "mass"}
         columns |= {f"p{axis}": f"momentum.{axis}" for axis in "xyz"}
+        columns |= {f"v{axis}": f"vertex.{axis}" for axis in "xy"}
         table = self.table(
-            self.names.particles, {name: (member,) for name, member in columns.items()}
+            self.names.particles,
+            {name: (member,) for name, member in columns.items()},
+            optional=("vx", "vy"),
         )
         where = f"{self.file.path}: {self.names.particles}"
         return Table(table.offsets, particle_columns(table, where))
