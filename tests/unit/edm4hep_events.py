@@ -218,9 +218,10 @@ def leaves_of(events, modern=True, hits=True):
         for leaf, key, dtype in (
             ("PDG", "pdg", np.int32),
             ("generatorStatus", "status", np.int32),
+            ("simulatorStatus", "simulator_status", np.int32),
             ("charge", "charge", np.float32),
         ):
-            out.put(f"{P}.{leaf}", [particle[key] for particle in event.particles], dtype)
+            out.put(f"{P}.{leaf}", [particle.get(key, 0) for particle in event.particles], dtype)
         out.put(f"{P}.mass", [particle["mass"] for particle in event.particles], np.float64)
         for axis in range(3):
             out.put(

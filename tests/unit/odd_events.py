@@ -153,6 +153,48 @@ def _along_the_beam(rng):
     return event
 
 
+def _status_1_throughout(rng):
+    """A Z -> tau -> pi+ nu, pi-, photon; the generator's status says that all are stable."""
+    event = _event(rng, n_particles=0)
+    event.particles = [
+        {"pdg": pdg, "charge": charge, "status": 1, "parents": parents, "p": [p, 0.0, 0.0]}
+        | {"mass": 0.0}
+        for pdg, charge, parents, p in (
+            (23, 0, [], 9.0),
+            (-15, 1, [0], 5.0),
+            (211, 1, [1], 3.0),
+            (-16, 0, [1], 2.0),
+            (-211, -1, [0, 7], 3.0),
+            (22, 0, [0], 1.0),
+        )
+    ]
+    event.track_links, event.hit_links = [(0, 2, 1.0)], [(HIT, 5, 1.0), (HIT, 1, 0.5)]
+    event.cluster_links = [(0, 5, 1.0), (0, 1, 0.5)]
+    return event
+
+
+def _decayed_parent(rng):
+    """What a K0S and the pion before it left, by the links, though others came of both."""
+    event = _event(rng, n_particles=0)
+    event.particles = [
+        {"pdg": pdg, "charge": charge, "status": status, "parents": parents, "p": [p, 0.0, 0.0]}
+        | {"mass": 0.0}
+        for pdg, charge, status, parents, p in (
+            (421, 0, 2, [], 9.0),
+            (310, 0, 2, [0], 5.0),
+            (211, 1, 1, [1], 3.0),
+            (-211, -1, 1, [1], 2.0),
+            (12, 0, 1, [0], 3.0),
+            (22, 0, 1, [0], 1.0),
+            (2112, 0, 0, [], 1.0),
+        )
+    ]
+    event.track_links = [(0, 2, 1.0)]
+    event.hit_links = [(HIT, i, 1.0) for i in (0, 1, 2, 6)]
+    event.cluster_links = [(0, i, 1.0) for i in (0, 1, 2, 6)]
+    return event
+
+
 ODDITIES = {
     "nothing at all": lambda _: Event(),
     "no particles": lambda rng: _event(rng, n_particles=0),
@@ -171,6 +213,8 @@ ODDITIES = {
     "energy outside of clusters": _outside_clusters,
     "crowded cluster": _crowded_cluster,
     "along the beam": _along_the_beam,
+    "status 1 throughout": _status_1_throughout,
+    "decayed parent": _decayed_parent,
 }
 
 
@@ -221,6 +265,11 @@ HOLDS = {
         == 3
     ),
     "along the beam": lambda e: e.particles[0]["p"][2] > 100 * abs(e.particles[0]["p"][0]),
+    "status 1 throughout": lambda e: all(
+        p["status"] == 1 and len(p["parents"]) == (i > 0) + (i == 4)
+        for i, p in enumerate(e.particles)
+    ),
+    "decayed parent": lambda e: {1, 2} <= {p["status"] for p in e.particles},
     "energy outside of clusters": lambda e: (
         _linked(e, e.hit_links, HIT) and all(HIT not in c["hits"] for c in e.clusters)
     ),

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from particleforge.config.dataset import DatasetConfig
+from particleforge.dataset.accounting import accounting_text
 from particleforge.dataset.balance import DROPPED, INVISIBLE
 from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
@@ -43,8 +44,9 @@ def built(folder: Path, events, modern=True, hits=True, **dataset):
         "visible_energy_fraction_min": 0.0,
         "dropped_energy_fraction_max": 1.0,
         "dropped_objects_fraction_max": 1.0,
+        "orphan_energy_fraction_max": 1.0,
     }
-    settings = dataset_settings(dataset=DatasetConfig(**limits, **dataset))
+    settings = dataset_settings(dataset=DatasetConfig(**(limits | dataset)))
     build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
 
@@ -70,8 +72,26 @@ def made_up(rng, asked):
         ODDITIES[one](rng) if isinstance(one, str) else random_event(rng, *one) for one in asked
     ]
     for one, event in zip(asked, events, strict=True):
+        if one != "status 1 throughout":
+            as_simulated(event.particles)
         assert not isinstance(one, str) or HOLDS[one](event), one
     return events
+
+
+def as_simulated(history):
+    """Give status 0 to whatever comes of particles that the generator left stable."""
+    stable = {i for i, particle in enumerate(history) if particle["status"] <= 1}
+    while True:
+        came_of_it = {
+            i
+            for i, particle in enumerate(history)
+            if particle["status"] != 0 and stable.intersection(particle["parents"])
+        }
+        if not came_of_it:
+            return
+        stable |= came_of_it
+        for i in came_of_it:
+            history[i]["status"] = 0
 
 
 @a_few_files
@@ -419,3 +439,67 @@ def test_the_field_bends_a_particle_before_it_decays(tmp_path, distance_mm, angl
     assert (metadata["counts"]["n_split"] == 1) == split
     assert table["targets", "energy"][0, 0] == pytest.approx(0.5191 if split else 0.0, rel=1e-6)
     assert metadata["energy_balance_gev"]["generated"] == pytest.approx(0.6115, rel=1e-6)
+
+
+def decay(status, *, daughters=1, daughter_energy=1.0):
+    """Return a kaon of this status that became two pions, one of them with a track."""
+    kaon = transverse(310, 0, 4.0, 0.4976, status=status, parents=())
+    pions = [
+        transverse(sign * 211, sign, 2.0 * daughter_energy, 0.1396, status=daughters)
+        for sign in (1, -1)
+    ]
+    return Event(particles=[kaon, *pions], tracks=[track()], track_links=[(0, 1, 1.0)])
+
+
+def test_what_a_decayed_particle_left_goes_to_those_that_came_of_it(tmp_path):
+    event = with_clusters(decay(2), (1.9, 1), (1.5, 0))
+    table, metadata = built(tmp_path, [event])
+    assert table["particles", "pdg"].to_list() == [[211, -211]]
+    assert table["particles", "deposited_energy"][0].to_list() == pytest.approx([1.9, 1.5])
+    assert table["targets", "energy"].to_list() == [[pytest.approx(2.0), 0.0, pytest.approx(2.0)]]
+    assert metadata["energy_balance_gev"]["orphan_deposits"] == 0
+
+
+def test_leaves_of_the_history_are_stable_where_all_have_status_1(tmp_path, caplog):
+    table, metadata = built(tmp_path, [with_clusters(decay(1), (1.9, 1), (1.5, 2))])
+    assert table["particles", "pdg"].to_list() == [[211, -211]]
+    assert metadata["energy_balance_gev"]["generated"] == pytest.approx(4.0)
+    assert "1 particles of generatorStatus 1 have daughters of the generator" in caplog.text
+
+
+def test_what_the_simulation_made_is_not_stable_whatever_its_status(tmp_path):
+    event = with_clusters(decay(1, daughter_energy=0.5), (1.9, 1))
+    for pion in event.particles[1:]:
+        pion["simulator_status"] = 1 << 30
+    table, _ = built(tmp_path, [event])
+    assert table["particles", "pdg"].to_list() == [[310, 211]]  # split: the pion made the track
+    assert ak.sum(table["particles", "energy"]) == pytest.approx(4.0)
+
+
+@pytest.mark.fault("status that does not tell what is stable")
+def test_daughters_with_another_energy_than_their_parents_are_refused(tmp_path):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"events.root: 1 particles of generatorStatus 1 have daughters of the generator, with"
+            r" 20.0% of their energy: which particles are stable cannot be told"
+        ),
+    ):
+        built(tmp_path, [with_clusters(decay(1, daughter_energy=0.2), (1.9, 1))])
+
+
+@pytest.mark.fault("deposits of nobody")
+def test_energy_linked_to_particles_without_a_stable_one_is_shown_and_refused(tmp_path):
+    event = with_clusters(decay(2), (1.9, 1), (1.5, 2), (0.6, 3))
+    event.particles.append(transverse(2112, 0, 1.0, 0.9396, parents=()))
+    _, metadata = built(tmp_path, [event], orphan_energy_fraction_max=0.2)
+    assert metadata["energy_balance_gev"]["orphan_deposits"] == pytest.approx(0.6)
+    assert "15.00 %" in accounting_text([tmp_path / "dataset.parquet"])
+    with pytest.raises(
+        UserError,
+        match=(
+            r"events.root: 15.0% of the calorimeter energy \(0.6 GeV\) is linked to particles for"
+            r" which no stable particle of the generator stands, allowed 10.0%"
+        ),
+    ):
+        built(tmp_path, [event], orphan_energy_fraction_max=0.1)

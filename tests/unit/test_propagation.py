@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from particleforge.edm4hep.datamodel import CREATED_IN_SIMULATION
 from particleforge.simulation import decays, interactions, propagation
 from particleforge.simulation.columns import Kind, Particles
 
@@ -27,7 +28,7 @@ def check_record(particles: Particles) -> None:
     assert np.all(np.diff(particles.event) >= 0)
     made = particles.generator_status[child] == 0
     child, parent = child[made], particles.parents_index[made]
-    assert np.all(particles.simulator_status[child] & propagation.CREATED_IN_SIMULATION)
+    assert np.all(particles.simulator_status[child] & CREATED_IN_SIMULATION)
     detached = (
         particles.simulator_status[child] & propagation.VERTEX_IS_NOT_ENDPOINT_OF_PARENT
     ) != 0

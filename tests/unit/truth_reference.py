@@ -32,6 +32,7 @@ def reference(event, rules, hits=True):
     deposits = dict.fromkeys(particles, 0.0)
     shares = {i: {} for i in particles}
     cluster_energy = {i: {} for i in particles}
+    _hand_down(event, energy, in_clusters, particles, heir)
     for i in range(len(event.particles)):
         if heir(i) is None:
             continue
@@ -61,6 +62,63 @@ def reference(event, rules, hits=True):
             event, particles, fates, shares, _spoilt(event, tracks, clusters, heir, hits), rules
         ),
     }
+
+
+def _hand_down(event, energy, in_clusters, particles, heir):
+    """Move what entries left for which nobody inherits to the truth particles that came of them."""
+    left = dict.fromkeys(particles, 0.0)
+    for i in range(len(event.particles)):
+        if heir(i) is not None:
+            left[heir(i)] += energy[i]
+    orphans = [i for i in range(len(event.particles)) if heir(i) is None and energy[i] > 0]
+    moved = []
+    for orphan in orphans:
+        takes = [
+            i
+            for i in particles
+            if orphan in list(_ancestors(event.particles, i))[1:]
+            and not _is_neutrino(event.particles[i])
+            and particles[i][3] > 0
+        ]
+        takes = [i for i in takes if left[i] == 0] or takes
+        total = sum(particles[i][3] for i in takes)
+        for i in takes:
+            share = particles[i][3] / total
+            moved.append((i, energy[orphan] * share, dict(in_clusters[orphan]), share))
+        if takes:
+            energy[orphan], in_clusters[orphan] = 0.0, {}
+    for i, value, clusters, share in moved:
+        energy[i] += value
+        for cluster, in_cluster in clusters.items():
+            in_clusters[i][cluster] = in_clusters[i].get(cluster, 0.0) + in_cluster * share
+
+
+def _ancestors(history, i):
+    """Yield i and its ancestors along first parents."""
+    n = len(history)
+    while i is not None:
+        yield i
+        i = next((parent for parent in history[i]["parents"] if 0 <= parent < n), None)
+
+
+def _is_neutrino(entry):
+    return abs(entry["pdg"]) in (12, 14, 16, 18)
+
+
+def settled_status(history):
+    """Return the status of each particle, those with daughters of the generator as decayed."""
+    n = len(history)
+    with_daughters = {
+        parent
+        for particle in history
+        if particle["status"] != 0
+        for parent in particle["parents"]
+        if 0 <= parent < n
+    }
+    return [
+        2 if particle["status"] == 1 and i in with_daughters else particle["status"]
+        for i, particle in enumerate(history)
+    ]
 
 
 def with_hits_as_clusters(event, energy_min_gev):
@@ -140,15 +198,12 @@ def _truth_particles(event, energy, on_tracks, rules):
     n = len(history)
 
     def ancestors(i):
-        """Yield i and its ancestors along first parents."""
-        while i is not None:
-            yield i
-            i = next((parent for parent in history[i]["parents"] if 0 <= parent < n), None)
+        return _ancestors(history, i)
 
     def nearest(i, accepted):
         return next((a for a in ancestors(i) if a in accepted), None)
 
-    status = [particle["status"] for particle in history]
+    status = settled_status(history)
     made = {i for i in range(n) if any(share >= rules["share"] for share in on_tracks[i].values())}
     generated = {i for i in range(n) if status[i] != 0}
     alive = {nearest(i, generated) for i in range(n) if energy[i] > 0 or i in made} - {None}
@@ -179,6 +234,18 @@ def _truth_particles(event, energy, on_tracks, rules):
         ]
         for i in range(n)
     }
+    return _split(history, stable, topmost, p4, rules)
+
+
+def _split(history, stable, topmost, p4, rules):
+    """Return what is left of the stable particles when the tracked ones are taken from them."""
+
+    def ancestors(i):
+        return _ancestors(history, i)
+
+    def nearest(i, accepted):
+        return next((a for a in ancestors(i) if a in accepted), None)
+
     result = {i: p4[i] for i in stable}
     for ancestor in sorted(stable):
         parts = sorted(i for i in topmost if nearest(i, stable) == ancestor)
@@ -213,7 +280,7 @@ def _left_out(history, line, ancestor, rules):
 
 
 def _visible(entry, p4, deposit, shares, rules):
-    if abs(entry["pdg"]) in (12, 14, 16, 18) or p4[3] <= 0:
+    if _is_neutrino(entry) or p4[3] <= 0:
         return False
     left_enough = deposit > rules["fraction"] * p4[3] or (
         entry["charge"] != 0 and deposit > rules["charged_gev"]
@@ -305,7 +372,7 @@ def _balance(event, particles, fates, shares, spoilt, rules):
         fate = fates.get(i, (0, -1))[0]
         sums["generated"] += p4[3]
         if fate == 0:
-            if abs(event.particles[i]["pdg"]) in (12, 14, 16, 18):
+            if _is_neutrino(event.particles[i]):
                 reason = "neutrinos"
             elif i in spoilt:
                 reason = "unusable"

@@ -62,6 +62,15 @@ class DatasetConfig(Block):
             " less is visible"
         ),
     )
+    orphan_energy_fraction_max: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description=(
+            "fails a file of whose calorimeter energy that links give to particles a larger share"
+            " is of particles for which no truth particle stands"
+        ),
+    )
     dropped_energy_fraction_max: float = Field(
         0.2, ge=0, le=1, description="fails a file whose targets lack more visible energy"
     )

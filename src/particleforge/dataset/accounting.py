@@ -31,6 +31,7 @@ HEADS = (
         "dropped",
     ),
     *(_short(name) for name in DROPPED),
+    "orphan deposits",
 )
 LEGEND = (
     "Not visible, in shares of the generated energy: "
@@ -40,6 +41,8 @@ LEGEND = (
     " shared cluster; dropped: lost, "
     + "; ".join(f"{_short(name)}: {text}" for name, text in DROPPED.items())
     + ".",
+    "Orphan deposits, in shares of the calorimeter energy that is linked to particles: linked to some"
+    " for which no truth particle stands.",
 )
 
 
@@ -108,6 +111,7 @@ def row(account: Account) -> tuple[str, ...]:
             _percent(energies[name], energies["visible"])
             for name in ("target", "merged", "dropped", *DROPPED)
         ),
+        _percent(energies["orphan_deposits"], energies["deposits"]),
     )
 
 

@@ -53,6 +53,7 @@ class Ancestry:
     selected: BoolArray  # [n entries]
     p4: FloatArray  # [n entries, 4] px, py, pz, energy; remainders where split
     heir: IntArray  # [n entries] entry of the truth particle that inherits, -1 none
+    parent: IntArray  # [n entries] first parent, -1 none
     n_stand_ins: int
     n_split: int
 
@@ -97,7 +98,8 @@ def trace(
     p4[ancestors[possible]] = remainder[possible]
     selected = stable | split
     selected[ancestors[possible & (remainder[:, 3] <= limit)]] = False
-    return Ancestry(selected, p4, nearest(parent, selected), n_stand_ins, int(split.sum()))
+    heir = nearest(parent, selected)
+    return Ancestry(selected, p4, heir, parent, n_stand_ins, int(split.sum()))
 
 
 def _left_out(
@@ -150,6 +152,27 @@ def nearest(parent, terminal):  # type: ignore[no-untyped-def]
             found[entry] = answer
             entry = parent[entry]
     return found
+
+
+@numba.njit(cache=True)
+def descendants(parent, of, rows):  # type: ignore[no-untyped-def]
+    """Return all pairs (entry of ``of``, one of ``rows`` that descends from it)."""
+    n_pairs = 0
+    for row in rows:
+        entry = parent[row]
+        while entry >= 0:
+            n_pairs += of[entry]
+            entry = parent[entry]
+    above, below = np.empty(n_pairs, np.int64), np.empty(n_pairs, np.int64)
+    n_pairs = 0
+    for row in rows:
+        entry = parent[row]
+        while entry >= 0:
+            if of[entry]:
+                above[n_pairs], below[n_pairs] = entry, row
+                n_pairs += 1
+            entry = parent[entry]
+    return above, below
 
 
 def _through(found: IntArray, parent: IntArray) -> IntArray:

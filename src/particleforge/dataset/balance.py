@@ -58,7 +58,8 @@ class Balance:
     dropped_unusable: float = 0.0
     dropped_shared_track: float = 0.0
     dropped_no_cluster: float = 0.0
-    orphan_deposits: float = 0.0  # calibrated energy that no truth particle inherits
+    deposits: float = 0.0  # calibrated energy that is linked to particles
+    orphan_deposits: float = 0.0  # of it, what no truth particle inherits
     n_visible: int = 0
     n_hosted: int = 0
     n_merged: int = 0

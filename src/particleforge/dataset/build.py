@@ -18,7 +18,8 @@ the same settings and inputs give the same bytes.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ import pyarrow as pa
 from particleforge.config.collections import spelled
 from particleforge.config.settings import DatasetSettings, FilesSettings
 from particleforge.dataset.ancestry import Bending
-from particleforge.dataset.balance import DROPPED, Balance
+from particleforge.dataset.balance import Balance
 from particleforge.dataset.candidates import baseline_candidates
 from particleforge.dataset.elements import acceptance_abs_eta, hits_as_clusters, valid_events
+from particleforge.dataset.gates import BadFileError, FileTally, account
 from particleforge.dataset.identity import content_of, event_ids
 from particleforge.dataset.no_truth import add_collections, no_truth, origin_columns
+from particleforge.dataset.status import Decays, settled
 from particleforge.dataset.truth import build_truth
 from particleforge.edm4hep.constants import GEV_PER_TESLA_MM
 from particleforge.edm4hep.raw_events import Array, RawEvents, Table
@@ -44,21 +47,12 @@ from particleforge.tables import parquet
 
 log = logging.getLogger(__name__)
 
-_CLOSURE = 1e-6
 _REPEATED_NUMBERS = "run and event numbers repeat between files; build one dataset for each file"
 _REPEATED = f"{_REPEATED_NUMBERS}, or set simulation.backend: files"
 _REPEATED_CONTENT = (
     "events occur twice, with the same numbers and particles; take the doubled file out, or number"
     " those that look alike"
 )
-
-
-class _BadFileError(Exception):
-    """An input that cannot be used; carries the message for the user."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(reason)
-        self.path, self.reason = path, reason
 
 
 class _NotFiniteError(Exception):
@@ -80,7 +74,7 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
         try:
             _verify(settings, inputs, good, verified)
             made = _write(settings, good, quarantined, output)
-        except _BadFileError as bad:
+        except BadFileError as bad:
             if settings.dataset.on_bad_file == "fail":
                 raise UserError(bad.reason) from bad
             log.warning("%s (quarantined: its events are left out)", bad.reason)
@@ -101,7 +95,7 @@ def refusal(settings: DatasetSettings, path: Path, n_events_max: int | None) -> 
     try:
         for _ in _batches(settings.model_copy(update={"files": given}), [path], {}):
             pass
-    except (_BadFileError, UserError) as error:
+    except (BadFileError, UserError) as error:
         return str(error)
     return None
 
@@ -150,12 +144,12 @@ def _verify(
             if expected := known.get(path):
                 verify_checksum(path, expected)
         except OSError as error:
-            raise _BadFileError(
+            raise BadFileError(
                 path,
                 f"{path}: cannot be read ({error.strerror}); check the path and its permissions",
             ) from error
         except UserError as error:
-            raise _BadFileError(path, str(error)) from error
+            raise BadFileError(path, str(error)) from error
         verified.add(path)
 
 
@@ -184,50 +178,29 @@ def _batches(
     settings: DatasetSettings, inputs: Sequence[Path], metadata: dict[str, Any]
 ) -> Iterator[pa.Table]:
     """Yield the inputs' events as Arrow tables; fill in balance and counts at the end."""
-    hits = settings.dataset.calorimeter_elements == "hits"
     truth = settings.dataset.reads_truth
     balance, counts, files = Balance(), Counter({"events": 0}), []
     seen: list[Array] = []
     for path in inputs:
-        of_file, read, left_out = Balance(), Counter[str](), Counter[str]()
-        before = counts["events"]
+        tally = FileTally(path, settings)
         for raw in _chunks(settings, path):
             try:
-                table, found, dropped = _table(settings, raw)
+                table = _table(settings, raw, tally)
             except _NotFiniteError as error:
-                raise _BadFileError(path, f"{path}: {error}; simulate it again") from error
-            of_file.add(found)
-            read.update(
-                tracks=raw.tracks.n_rows,
-                **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}),
-            )
-            left_out.update(dropped)
-            counts.update(dropped, events=raw.n_events)
+                raise BadFileError(path, f"{path}: {error}; simulate it again") from error
             seen.append(table["event_id"].to_numpy())
             if not truth:
                 add_collections(metadata.setdefault("collections", {}), raw, str(path))
             yield table
-        _check_left_out(path, read, left_out, settings)
-        if truth:
-            _check_balance(path, of_file, settings)
-        balance.add(of_file)
-        account = _account(of_file, left_out, truth)
-        files.append({"file": path.name, "events": counts["events"] - before, **account})
+        tally.judge()
+        balance.add(tally.balance)
+        counts.update({"events": tally.n_events, **tally.left_out})
+        files.append(tally.plain())
     names = ", ".join(path.name for path in inputs)
     if len(np.unique(np.concatenate([np.zeros(0, np.uint64), *seen]))) < counts["events"]:
         of_numbers = _REPEATED_NUMBERS if not truth else _REPEATED
         raise UserError(f"{names}: {_REPEATED_CONTENT if truth and settings.files else of_numbers}")
-    metadata |= {**_account(balance, counts, truth), "files": files}
-
-
-def _account(balance: Balance, counts: Mapping[str, int], truth: bool) -> dict[str, Any]:
-    """Return what metadata tell of some events; of energies only where there is truth."""
-    if not truth:
-        return {"counts": dict(counts)}
-    return {
-        "energy_balance_gev": balance.energies_gev(),
-        "counts": {**counts, **balance.counts()},
-    }
+    metadata |= {**account(balance, counts, truth), "files": files}
 
 
 def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
@@ -247,7 +220,7 @@ def _chunks(settings: DatasetSettings, path: Path) -> Iterator[RawEvents]:
                 )
             yield raw
     except UserError as error:
-        raise _BadFileError(path, str(error)) from error
+        raise BadFileError(path, str(error)) from error
 
 
 def _has_hits(raw: RawEvents, settings: DatasetSettings) -> bool:
@@ -257,47 +230,12 @@ def _has_hits(raw: RawEvents, settings: DatasetSettings) -> bool:
     return any(meaning == "hit" for _, meaning in raw.origin.collections.values())
 
 
-def _check_left_out(
-    path: Path, read: Counter[str], left_out: Counter[str], settings: DatasetSettings
-) -> None:
-    """Say what of a file was left out.
-
-    Too large a share of its tracks or clusters (or hits) makes it a bad file.
-    """
-    said = ", ".join(
-        f"{number} {name.removesuffix('_dropped')}"
-        for name, number in sorted(left_out.items())
-        if number and name.endswith("_dropped")
-    )
-    if said:
-        log.warning("%s: left out, as a value is missing or impossible: %s", path, said)
-    if raised := left_out["candidates_raised"]:
-        log.warning(
-            "%s: %d candidates have less energy than momentum; the momentum takes its place",
-            path,
-            raised,
-        )
-    limit = settings.dataset.dropped_objects_fraction_max
-    for name, number in read.items():
-        dropped, stateless = left_out[f"{name}_dropped"], left_out[f"{name}_without_state"]
-        if dropped > limit * number:
-            at_ip = (
-                f"; {stateless} have no state at the interaction point, see"
-                " collections.track_state_at_ip"
-                if stateless
-                else ""
-            )
-            raise _BadFileError(
-                path,
-                f"{path}: {dropped} of {number} {name} are unusable (a value is missing or"
-                f" impossible{at_ip}), allowed {limit:.1%}; fetch or simulate it again, or raise"
-                " dataset.dropped_objects_fraction_max",
-            )
-
-
-def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance, dict[str, int]]:
-    """Return a chunk's rows, its energy balance and what was left out of it."""
-    with_truth = settings.dataset.reads_truth
+def _table(settings: DatasetSettings, raw: RawEvents, tally: FileTally) -> pa.Table:
+    """Return a chunk's rows, and add it to its file's tally."""
+    with_truth, decays = settings.dataset.reads_truth, Decays()
+    if with_truth:
+        particles, decays = settled(raw.particles, raw.parents)
+        raw = replace(raw, particles=particles)
     content = content_of(raw.particles) if settings.files and with_truth else None
     if settings.dataset.calorimeter_elements == "hits":
         raw = hits_as_clusters(raw, settings.dataset.hit_energy_min_mev / 1000)
@@ -335,39 +273,11 @@ def _table(settings: DatasetSettings, raw: RawEvents) -> tuple[pa.Table, Balance
         "candidates": baseline_candidates(events, settings.particle_classes),
         **({} if with_truth else origin_columns(events)),
     }
-    return to_table(columns, _schema(settings)), truth.balance, events.counts
+    tally.add(raw, events, truth.balance, decays)
+    return to_table(columns, _schema(settings))
 
 
 def _schema(settings: DatasetSettings) -> pa.Schema:
     hits = settings.dataset.calorimeter_elements == "hits"
     types = parquet.HITS_DATASET_SCHEMA if hits else parquet.DATASET_SCHEMA
     return types if settings.dataset.reads_truth else parquet.with_origins(types)
-
-
-def _check_balance(path: Path, balance: Balance, settings: DatasetSettings) -> None:
-    """Refuse a balance that does not close (a defect).
-
-    A file in which too little is visible, or too much dropped, is a bad file.
-    """
-    missing = balance.visible - balance.target - balance.dropped
-    assert abs(missing) <= _CLOSURE * max(balance.visible, 1.0), (
-        f"energy balance misses {missing} GeV of {balance.visible} GeV"
-    )
-    seeable = balance.generated - balance.neutrinos - balance.outside
-    limit = settings.dataset.visible_energy_fraction_min
-    if balance.visible < limit * seeable:
-        raise _BadFileError(
-            path,
-            f"{path}: {balance.visible / seeable:.1%} of the generated energy, without neutrinos"
-            f" and what flies past the calorimeters, is visible, asked for {limit:.1%}; check the"
-            " file's truth links, or lower dataset.visible_energy_fraction_min",
-        )
-    limit = settings.dataset.dropped_energy_fraction_max
-    if balance.dropped > limit * balance.visible:
-        reason = max(DROPPED, key=lambda name: getattr(balance, name))
-        raise _BadFileError(
-            path,
-            f"{path}: {balance.dropped / balance.visible:.1%} of the visible energy finds no"
-            f" element, allowed {limit:.1%}; most of it: {DROPPED[reason]}; check the file's truth"
-            " links, or raise dataset.dropped_energy_fraction_max",
-        )

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from particleforge.dataset.ancestry import Ancestry, descendants
 from particleforge.edm4hep.raw_events import (
+    BoolArray,
     FloatArray,
     IntArray,
     Pairs,
     RawEvents,
+    combined,
     grouped,
     joined_sums,
     summed,
@@ -54,6 +57,38 @@ def deposits(events: RawEvents) -> Deposits:
         in_clusters = grouped(shared, events.clusters.n_rows, n_particles)
         energy = summed(shared.right, shared.weight, n_particles)
     return Deposits(energy, in_clusters, grouped(tracks, events.tracks.n_rows, n_particles))
+
+
+def handed_down(own: Deposits, ancestry: Ancestry, invisible: BoolArray) -> Deposits:
+    """Hand down what a decayed particle left, as links say, to those that came of it.
+
+    It left that through its descendants, so it goes to the truth particles among these, in
+    proportion to their energies: to those of which nothing else is known, or else to all. They must
+    not be ``invisible``. What has no such descendant stays where it is. Rows are entries.
+    """
+    lost = (ancestry.heir < 0) & (own.energy > 0)
+    if not np.any(lost):
+        return own
+    known = ancestry.heir >= 0
+    left = summed(ancestry.heir[known], own.energy[known], len(own.energy))
+    takes = ancestry.selected & ~invisible & (ancestry.p4[:, 3] > 0)
+    of, to = descendants(ancestry.parent, lost, np.flatnonzero(takes))
+    weight = np.where(left[to] > 0, 0.0, ancestry.p4[to, 3])
+    none_free = summed(of, weight, len(lost)) == 0
+    weight = np.where(none_free[of], ancestry.p4[to, 3], weight)
+    share = weight / summed(of, weight, len(lost))[of]
+    order = np.argsort(of, kind="stable")
+    of, to, share = of[order], to[order], share[order]
+    stays = np.ones(len(lost), bool)
+    stays[of] = False
+    energy = np.where(stays, own.energy, 0.0) + summed(to, own.energy[of] * share, len(lost))
+    kept = own.in_clusters.where(stays[own.in_clusters.right])
+    moved = own.in_clusters.where(~stays[own.in_clusters.right])
+    first, count = np.searchsorted(of, moved.right), np.bincount(of, minlength=len(lost))
+    pair = np.repeat(np.arange(len(moved.right)), count[moved.right])
+    member = np.arange(len(pair)) - np.searchsorted(pair, pair) + first[pair]
+    given = Pairs(moved.left[pair], to[member], moved.weight[pair] * share[member])
+    return Deposits(energy, combined([kept, given]), own.on_tracks)
 
 
 def inherited(own: Deposits, heir: IntArray, n_clusters: int, n_particles: int) -> Deposits:

@@ -29,7 +29,7 @@ from particleforge.config.detector import ParticleClass
 from particleforge.dataset.ancestry import Bending, trace
 from particleforge.dataset.balance import Balance, balance_of
 from particleforge.dataset.classes import absolute_eta, class_by_host, class_of
-from particleforge.dataset.deposits import Deposits, deposits, inherited
+from particleforge.dataset.deposits import Deposits, deposits, handed_down, inherited
 from particleforge.edm4hep.constants import is_neutrino
 from particleforge.edm4hep.raw_events import (
     Array,
@@ -80,6 +80,7 @@ def build_truth(
     )
     particles, row = events.particles.select(ancestry.selected)
     heir = np.where(ancestry.heir >= 0, row[ancestry.heir], -1)
+    own = handed_down(own, ancestry, is_neutrino(events.particles["pdg"]))
     left = inherited(own, heir, events.clusters.n_rows, particles.n_rows)
     left = Deposits(left.energy, left.in_clusters, own.on_tracks.renumber(right=row))
     strong = strong.renumber(right=row)
@@ -107,6 +108,7 @@ def build_truth(
     spoilt = np.zeros(particles.n_rows, bool)
     spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
     balance = _balance(table, targets, spoilt, accepted, made_track)
+    balance.deposits = float(own.energy.sum())
     balance.orphan_deposits = float(own.energy[heir < 0].sum())
     balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split
     return Truth(

@@ -51,6 +51,7 @@ TRACK_STATE = {
     "time": "float32",
     **_vector("referencePoint", "float32"),
 }
+CREATED_IN_SIMULATION = 1 << 30  # bit of MCParticle.simulatorStatus
 AT_OTHER, AT_IP, AT_FIRST_HIT, AT_CALORIMETER = 0, 1, 2, 4  # TrackState.location
 
 TYPES: Mapping[str, DataType] = {

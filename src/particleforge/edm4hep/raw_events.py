@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from particleforge.edm4hep import kernels
-from particleforge.edm4hep.datamodel import AT_IP
+from particleforge.edm4hep.datamodel import AT_IP, CREATED_IN_SIMULATION
 from particleforge.errors import UserError
 
 Array = NDArray[Any]
@@ -145,7 +145,7 @@ def particle_columns(read: Table, where: str) -> dict[str, Array]:
         raise UserError(f"{where} holds momenta that are not finite; simulate the file again")
     return {
         "pdg": read["pdg"].astype(np.int32),
-        "status": read["status"].astype(np.int32),
+        "status": np.where(_of_simulation(read), 0, read["status"]).astype(np.int32),
         "charge": whole_charge(read["charge"]),
         "px": px,
         "py": py,
@@ -156,6 +156,13 @@ def particle_columns(read: Table, where: str) -> dict[str, Array]:
             for name in ("vx", "vy")
         },
     }
+
+
+def _of_simulation(read: Table) -> BoolArray:
+    """Tell which particles the simulation made, whatever their generatorStatus says."""
+    if "simulator_status" not in read:
+        return np.zeros(len(read["status"]), bool)
+    return (read["simulator_status"].astype(np.int64) & CREATED_IN_SIMULATION) != 0
 
 
 def combined(parts: Sequence[Pairs]) -> Pairs:

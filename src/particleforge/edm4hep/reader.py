@@ -186,10 +186,11 @@ class _EventChunk(Chunk):
         columns = {"pdg": "PDG", "status": "generatorStatus", "charge": "charge", "mass": "mass"}
         columns |= {f"p{axis}": f"momentum.{axis}" for axis in "xyz"}
         columns |= {f"v{axis}": f"vertex.{axis}" for axis in "xy"}
+        columns["simulator_status"] = "simulatorStatus"
         table = self.table(
             self.names.particles,
             {name: (member,) for name, member in columns.items()},
-            optional=("vx", "vy"),
+            optional=("vx", "vy", "simulator_status"),
         )
         where = f"{self.file.path}: {self.names.particles}"
         return Table(table.offsets, particle_columns(table, where))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from particleforge.config.settings import SimulateSettings
 from particleforge.edm4hep.constants import SPEED_OF_LIGHT, is_neutrino
+from particleforge.edm4hep.datamodel import CREATED_IN_SIMULATION
 from particleforge.simulation import decays, helix, interactions, species
 from particleforge.simulation.columns import (
     Entering,
@@ -44,7 +45,6 @@ LEFT_DETECTOR = 1 << 25
 DECAYED_IN_CALORIMETER = 1 << 26
 DECAYED_IN_TRACKER = 1 << 27
 VERTEX_IS_NOT_ENDPOINT_OF_PARENT = 1 << 28
-CREATED_IN_SIMULATION = 1 << 30
 
 
 @dataclass(frozen=True)
