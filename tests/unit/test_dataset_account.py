@@ -158,7 +158,7 @@ def test_accounting_is_printed_for_each_file(tmp_path):
     )
     assert heads.split()[:3] == ["sample", "file", "events"]
     zero, whole = ["0.00", "%"], ["100.00", "%"]
-    assert first.split() == ["test", "a.root", "2", "8.0", *4 * zero, "8.0", *whole, *5 * zero]
+    assert first.split() == ["test", "a.root", "2", "8.0", *4 * zero, "8.0", *whole, *6 * zero]
     assert second.split() == [
         "test",
         "b.root",
@@ -170,6 +170,7 @@ def test_accounting_is_printed_for_each_file(tmp_path):
         *whole,
         *2 * zero,
         *whole,
+        *zero,
     ]
     assert both.split()[:3] == ["all", "3", "12.0"]
     plain = json.loads(CliRunner().invoke(app, ["accounting", "--json", *files]).stdout)

@@ -121,6 +121,36 @@ def settled_status(history):
     ]
 
 
+def clusters_by_links(event, hits=True):
+    """Return the clusters of which the links say more than the hits."""
+    n = len(event.particles)
+    if not hits:
+        return set(range(len(event.clusters)))
+
+    def counts(link):
+        return 0 <= link[1] < n and math.isfinite(link[2]) and link[2] > 0
+
+    def there(hit):
+        return 0 <= hit[1] < len(event.hits[hit[0]])
+
+    def usable(hit):
+        energy = event.hits[hit[0]][hit[1]]["energy"]
+        return math.isfinite(energy) and energy > 0
+
+    linked_hits = {
+        link[0] for link in event.hit_links if counts(link) and there(link[0]) and usable(link[0])
+    }
+    return {
+        old
+        for old, cluster in enumerate(event.clusters)
+        if any(link[0] == old and counts(link) for link in event.cluster_links)
+        and (
+            not all(there(hit) for hit in cluster["hits"])
+            or not linked_hits.intersection(cluster["hits"])
+        )
+    }
+
+
 def with_hits_as_clusters(event, energy_min_gev):
     """Return the event with one cluster for each usable hit of at least this energy.
 
@@ -159,6 +189,7 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
     def total(links, left):
         return sum(link[2] for link in links if link[0] == left)
 
+    by_links = clusters_by_links(event, hits)
     if hits:
         good = {
             (name, i): hit["energy"]
@@ -167,17 +198,25 @@ def _left(event, tracks, clusters, hits):  # noqa: C901
             if math.isfinite(hit["energy"]) and hit["energy"] > 0
         }
         links = [link for link in usable(event.hit_links) if link[0] in good]
+        of_links = {hit for old in by_links & set(clusters) for hit in event.clusters[old]["hits"]}
+        of_hits = {
+            hit
+            for old, cluster in enumerate(event.clusters)
+            if old in clusters and old not in by_links
+            for hit in cluster["hits"]
+        }
         for hit, particle, weight in links:
-            energy[particle] += weight / total(links, hit) * good[hit]
+            if hit in of_hits or hit not in of_links:
+                energy[particle] += weight / total(links, hit) * good[hit]
         for old, new in clusters.items():
-            for member in event.clusters[old]["hits"]:
+            for member in [] if old in by_links else event.clusters[old]["hits"]:
                 for hit, particle, weight in links:
                     if hit == member:
                         value = weight / total(links, hit) * good[hit]
                         in_clusters[particle][new] = in_clusters[particle].get(new, 0.0) + value
-    else:
-        links = [link for link in usable(event.cluster_links) if link[0] in clusters]
-        for old, particle, weight in links:
+    links = [link for link in usable(event.cluster_links) if link[0] in clusters]
+    for old, particle, weight in links:
+        if old in by_links:
             value = weight / total(links, old) * event.clusters[old]["energy"]
             energy[particle] += value
             in_clusters[particle][clusters[old]] = (
@@ -339,11 +378,9 @@ def _spoilt(event, tracks, clusters, heir, hits):
                 found.add(heir(particle))
 
     take(event.track_links, lambda track: 0 <= track < len(event.tracks) and track not in tracks)
+    by_links = clusters_by_links(event, hits)
+    take(event.cluster_links, lambda cluster: cluster in by_links and cluster not in clusters)
     if not hits:
-        take(
-            event.cluster_links,
-            lambda cluster: 0 <= cluster < len(event.clusters) and cluster not in clusters,
-        )
         return found
     lost = [
         hit

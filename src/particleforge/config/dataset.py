@@ -62,6 +62,15 @@ class DatasetConfig(Block):
             " less is visible"
         ),
     )
+    faint_energy_fraction_max: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description=(
+            "fails a file of whose energy, without neutrinos and what flies past the calorimeters,"
+            " a larger share is of particles that left too little to be seen"
+        ),
+    )
     orphan_energy_fraction_max: float = Field(
         0.1,
         ge=0,
@@ -81,6 +90,20 @@ class DatasetConfig(Block):
         description=(
             "fails a file of whose tracks or clusters (or hits) a larger share is left out as"
             " unusable"
+        ),
+    )
+    empty_events_fraction_max: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="fails a file of whose events a larger share has no element at all",
+    )
+    track_pt_deviation_max: float = Field(
+        0.1,
+        gt=0,
+        description=(
+            "fails a file whose tracks have, in the median, a pT that differs by a larger share from"
+            " that of their particles (or candidates): another magnetic field"
         ),
     )
     on_bad_file: Literal["fail", "quarantine"] = Field(

@@ -41,8 +41,8 @@ LEGEND = (
     " shared cluster; dropped: lost, "
     + "; ".join(f"{_short(name)}: {text}" for name, text in DROPPED.items())
     + ".",
-    "Orphan deposits, in shares of the calorimeter energy that is linked to particles: linked to some"
-    " for which no truth particle stands.",
+    "Orphan deposits, in shares of the calorimeter energy that is linked to particles: of those for"
+    " which no truth particle stands.",
 )
 
 

@@ -58,6 +58,8 @@ class Balance:
     dropped_unusable: float = 0.0
     dropped_shared_track: float = 0.0
     dropped_no_cluster: float = 0.0
+    clusters: float = 0.0  # energy of all clusters (or hits that are elements)
+    unlinked_clusters: float = 0.0  # of it, of those in which no particle left anything
     deposits: float = 0.0  # calibrated energy that is linked to particles
     orphan_deposits: float = 0.0  # of it, what no truth particle inherits
     n_visible: int = 0

@@ -4,8 +4,9 @@ Inputs -> outputs: hits, links and clusters of ``RawEvents`` -> weighted pairs (
 GeV) and (track, particle, share), and each particle's deposited energy.
 
 A particle's energy in a hit is its share of the hit's link weights times the calibrated energy of
-the hit; its energy in a cluster is the sum over the cluster's hits. Without hits, the share of the
-cluster's link weights times the energy of the cluster takes its place. Weights that are not
+the hit; its energy in a cluster is the sum over the cluster's hits. In clusters without linked
+hits, or with hits that are not read, the share of the cluster's link weights times the energy of the
+cluster takes its place (``RawEvents.by_links``). Weights that are not
 positive count as none. A track's share is the link weight (the share of the track's hits), scaled
 down where the weights of one track add up to more than one. Invariant: no hit, cluster or track
 gives away more than it has.
@@ -42,20 +43,27 @@ def deposits(events: RawEvents) -> Deposits:
     """Return what every entry of the history itself left."""
     n_particles = events.particles.n_rows
     tracks = _shares(events.track_links, events.tracks.n_rows, at_least=1.0)
+    by_links = events.by_links
+    assert by_links is not None  # set with the elements
+    share = _shares(events.cluster_links, events.clusters.n_rows)
+    share = share.where(by_links[share.left])
+    shared = Pairs(share.left, share.right, share.weight * events.clusters["energy"][share.left])
+    in_clusters = grouped(shared, events.clusters.n_rows, n_particles)
+    energy = summed(shared.right, shared.weight, n_particles)
     if events.truth_from_hits:
         share = _shares(events.hit_links, events.hits.n_rows)
         in_hits = Pairs(share.left, share.right, share.weight * events.hits["energy"][share.left])
-        in_clusters = joined_sums(
-            events.cluster_hits, in_hits, events.clusters.n_rows, events.hits.n_rows, n_particles
+        members = events.cluster_hits.where(~by_links[events.cluster_hits.left])
+        of_hits = joined_sums(
+            members, in_hits, events.clusters.n_rows, events.hits.n_rows, n_particles
         )
-        energy = summed(in_hits.right, in_hits.weight, n_particles)
-    else:
-        share = _shares(events.cluster_links, events.clusters.n_rows)
-        shared = Pairs(
-            share.left, share.right, share.weight * events.clusters["energy"][share.left]
-        )
-        in_clusters = grouped(shared, events.clusters.n_rows, n_particles)
-        energy = summed(shared.right, shared.weight, n_particles)
+        in_clusters = combined([of_hits, in_clusters]) if np.any(by_links) else of_hits
+        # what lies in clusters of links alone is counted there
+        counted = np.zeros(events.hits.n_rows, bool)
+        counted[events.cluster_hits.right[by_links[events.cluster_hits.left]]] = True
+        counted[members.right] = False
+        in_hits = in_hits.where(~counted[in_hits.left])
+        energy = energy + summed(in_hits.right, in_hits.weight, n_particles)
     return Deposits(energy, in_clusters, grouped(tracks, events.tracks.n_rows, n_particles))
 
 
@@ -76,9 +84,10 @@ def handed_down(own: Deposits, ancestry: Ancestry, invisible: BoolArray) -> Depo
     weight = np.where(left[to] > 0, 0.0, ancestry.p4[to, 3])
     none_free = summed(of, weight, len(lost)) == 0
     weight = np.where(none_free[of], ancestry.p4[to, 3], weight)
-    share = weight / summed(of, weight, len(lost))[of]
     order = np.argsort(of, kind="stable")
-    of, to, share = of[order], to[order], share[order]
+    order = order[weight[order] > 0]
+    of, to, weight = of[order], to[order], weight[order]
+    share = weight / summed(of, weight, len(lost))[of]
     stays = np.ones(len(lost), bool)
     stays[of] = False
     energy = np.where(stays, own.energy, 0.0) + summed(to, own.energy[of] * share, len(lost))

@@ -76,6 +76,7 @@ def hits_as_clusters(raw: RawEvents, energy_min_gev: float) -> RawEvents:
         candidate_clusters=joined(
             raw.candidate_clusters, raw.cluster_hits, raw.clusters.n_rows
         ).renumber(right=cluster_of),
+        unread_hits=None,
         truth_from_hits=True,
     )
 
@@ -91,6 +92,7 @@ def valid_events(
     Invalid rows are counted.
     """
     counts, ecal = dict(raw.counts), calorimeter.ecal
+    by_links = clusters_by_links(raw)
     hits, new_hit = raw.hits.select(
         _positive(raw.hits["energy"]) & _finite(raw.hits, "energy", "x", "y", "z")
     )
@@ -125,8 +127,7 @@ def valid_events(
         made_unusable |= _linked(
             raw.hit_links, (new_hit < 0) | in_lost_cluster, raw.particles.n_rows
         )
-    else:
-        made_unusable |= _linked(raw.cluster_links, new_cluster < 0, raw.particles.n_rows)
+    made_unusable |= _linked(raw.cluster_links, (new_cluster < 0) & by_links, raw.particles.n_rows)
     return replace(
         raw,
         particles=Table(
@@ -142,6 +143,7 @@ def valid_events(
         track_links=raw.track_links.renumber(left=new_track),
         candidate_tracks=raw.candidate_tracks.renumber(new_candidate, new_track),
         candidate_clusters=raw.candidate_clusters.renumber(new_candidate, new_cluster),
+        by_links=by_links[new_cluster >= 0],
         counts=counts,
     )
 
@@ -150,6 +152,27 @@ def _of_same_origin(table: Table, raw: Table) -> Table:
     """Return a table of the raw one's rows with where these lie in the file, if that is known."""
     known = {name: raw[name] for name in ORIGIN if name in raw}
     return Table(table.offsets, {**table.columns, **known}) if known else table
+
+
+def clusters_by_links(raw: RawEvents) -> BoolArray:
+    """Tell of which clusters the links say more than the hits.
+
+    Such are those with links that have a hit that is not read, or none that is linked. Without
+    truth from hits they are all.
+    """
+    if not raw.truth_from_hits:
+        return np.ones(raw.clusters.n_rows, bool)
+    linked = np.zeros(raw.clusters.n_rows, bool)
+    linked[raw.cluster_links.left[raw.cluster_links.weight > 0]] = True
+    linked_hit = np.zeros(raw.hits.n_rows, bool)
+    linked_hit[raw.hit_links.left[raw.hit_links.weight > 0]] = True
+    linked_hit &= _positive(raw.hits["energy"]) & _finite(raw.hits, "energy", "x", "y", "z")
+    has_linked_hit = np.zeros(raw.clusters.n_rows, bool)
+    has_linked_hit[raw.cluster_hits.left[linked_hit[raw.cluster_hits.right]]] = True
+    incomplete = ~has_linked_hit
+    if raw.unread_hits is not None:
+        incomplete |= raw.unread_hits > 0
+    return linked & incomplete
 
 
 def track_features(

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from particleforge.config.settings import DatasetSettings
 from particleforge.dataset.balance import DROPPED, Balance
+from particleforge.dataset.field import RATIOS_MAX, common_factor, pt_ratios
 from particleforge.dataset.status import Decays
-from particleforge.edm4hep.raw_events import RawEvents
+from particleforge.edm4hep.raw_events import FloatArray, RawEvents
 
 log = logging.getLogger(__name__)
 
 _CLOSURE = 1e-6
+_UNLINKED = 0.2  # of the clusters' energy, without links: that is why particles are faint
 
 
 class BadFileError(Exception):
@@ -46,7 +50,9 @@ class FileTally:
         """Begin with nothing."""
         self.path, self.settings, self.limits = path, settings, settings.dataset
         self.balance, self.decays = Balance(), Decays()
-        self.n_events = 0
+        self.n_events, self._n_empty = 0, 0
+        self._pt_ratios: dict[str, list[FloatArray]] = {}
+        self._unread: set[str] = set()
         self.left_out = Counter[str]()
         self._read = Counter[str]()
 
@@ -61,12 +67,20 @@ class FileTally:
             **({"hits": raw.hits.n_rows} if hits else {"clusters": raw.clusters.n_rows}),
         )
         self.left_out.update(events.counts)
+        self._n_empty += int(np.sum(events.tracks.counts + events.clusters.counts == 0))
+        self._unread.update(raw.unread_collections)
+        for of, ratios in pt_ratios(events).items():
+            known = self._pt_ratios.setdefault(of, [])
+            known.append(ratios[: RATIOS_MAX - sum(map(len, known))])
 
     def judge(self) -> None:
         """Say what was left out or read otherwise; raise BadFileError where a limit is passed."""
         self._check_decays()
         self._check_left_out()
+        self._check_empty()
+        self._check_field()
         self._check_visible()
+        self._check_faint()
         self._check_orphans()
         self._check_dropped()
 
@@ -114,6 +128,13 @@ class FileTally:
                 self.path,
                 raised,
             )
+        if self._unread:
+            log.warning(
+                "%s: hits of clusters lie in %s, which the detector's 'collections' do not name;"
+                " links to these clusters take their place, where there are any",
+                self.path,
+                ", ".join(sorted(self._unread)),
+            )
         limit = self.limits.dropped_objects_fraction_max
         for name, number in self._read.items():
             dropped = self.left_out[f"{name}_dropped"]
@@ -142,6 +163,56 @@ class FileTally:
                 f" what flies past the calorimeters, is visible, asked for {limit:.1%}; check the"
                 " file's truth links, or lower dataset.visible_energy_fraction_min"
             )
+
+    def _check_faint(self) -> None:
+        """Refuse a file of whose energy too much is too faint, naming what may be missing."""
+        balance, limit = self.balance, self.limits.faint_energy_fraction_max
+        seeable = balance.generated - balance.neutrinos - balance.outside
+        if balance.faint <= limit * seeable:
+            return
+        if self._unread:
+            reason = (
+                f"hits lie in {', '.join(sorted(self._unread))}, which 'collections' do not name"
+            )
+        elif balance.unlinked_clusters > _UNLINKED * balance.clusters:
+            share = balance.unlinked_clusters / balance.clusters
+            reason = f"{share:.1%} of the clusters' energy is linked to no particle"
+        else:
+            reason = f"clusters have {balance.clusters:.4g} of {seeable:.4g} GeV"
+        raise self._bad(
+            f"{balance.faint / seeable:.1%} of the generated energy, without neutrinos and what"
+            f" flies past the calorimeters, left too little to be seen, allowed {limit:.1%}:"
+            f" {reason}; correct the detector's 'collections', or raise"
+            " dataset.faint_energy_fraction_max"
+        )
+
+    def _check_empty(self) -> None:
+        """Refuse a file of whose events too many have no element."""
+        limit = self.limits.empty_events_fraction_max
+        if self._n_empty > limit * self.n_events:
+            raise self._bad(
+                f"{self._n_empty} of {self.n_events} events have neither a track nor a"
+                f" {self.limits.calorimeter_elements.removesuffix('s')}, allowed {limit:.1%}; see"
+                " particleforge inspect and correct the detector's 'collections' or 'delphes', or"
+                " raise dataset.empty_events_fraction_max"
+            )
+
+    def _check_field(self) -> None:
+        """Refuse a file of tracks that were measured in another field."""
+        limit, field = self.limits.track_pt_deviation_max, self.settings.b_field_tesla
+        for of, parts in self._pt_ratios.items():
+            ratios = np.concatenate(parts)
+            factor = common_factor(ratios)
+            if factor is None:
+                continue
+            if max(factor, 1 / factor) > 1 + limit:
+                raise self._bad(
+                    f"tracks have {factor:.3g} times the pT of {of} (median of {len(ratios)}): with"
+                    f" b_field_tesla {field:g}, where {field / factor:.3g} would fit; correct it in"
+                    " the detector's file or take another detector, or raise"
+                    " dataset.track_pt_deviation_max"
+                )
+            return
 
     def _check_orphans(self) -> None:
         """Refuse links to particles that neither come of a truth particle nor became some."""

@@ -1,8 +1,8 @@
 """Which particles the generator left stable, where its status does not say so.
 
 Inputs -> outputs: the particle table and the particles' parents -> the table with another
-``status``. generatorStatus 1 means stable. Some files give it to every particle of the history; then
-the leaves of the history are the stable ones: a particle of status 1 with a daughter of the
+``status``. generatorStatus 1 means stable. Some files give it to every particle of the history;
+then the leaves of the history are the stable ones: a particle of status 1 with a daughter of the
 generator counts as decayed. That holds for decays only. If the daughters in a file carry less than
 ``_ENERGY_MIN`` of their parents' energy, they may be what the detector's simulation knocked out of
 particles that fly on: the file does not tell which are stable.

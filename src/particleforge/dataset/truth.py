@@ -108,6 +108,10 @@ def build_truth(
     spoilt = np.zeros(particles.n_rows, bool)
     spoilt[heir[events.particles["made_unusable"] & (heir >= 0)]] = True
     balance = _balance(table, targets, spoilt, accepted, made_track)
+    unlinked = np.ones(events.clusters.n_rows, bool)
+    unlinked[own.in_clusters.left] = False
+    balance.clusters = float(events.clusters["energy"].sum())
+    balance.unlinked_clusters = float(events.clusters["energy"][unlinked].sum())
     balance.deposits = float(own.energy.sum())
     balance.orphan_deposits = float(own.energy[heir < 0].sum())
     balance.n_stand_ins, balance.n_split = ancestry.n_stand_ins, ancestry.n_split

@@ -259,6 +259,11 @@ class RawEvents:
     more_than_hits: bool = True  # the file has tracks or clusters
     linked_hits: bool = True  # the file has hits and tells which particles left them
     truth_from_hits: bool = True  # False: not so, or clusters without hits; cluster links must do
+    # of each cluster, how many hits are in collections that are not read, and these; None: none
+    unread_hits: FloatArray | None = None
+    unread_collections: tuple[str, ...] = ()
+    # clusters whose truth is that of their links, not of their hits (``dataset.elements``)
+    by_links: BoolArray | None = None
     counts: dict[str, int] = field(default_factory=dict)
     origin: Origin | None = None  # where truth was not read
 

@@ -45,6 +45,7 @@ from particleforge.edm4hep.raw_events import (
     summed,
 )
 from particleforge.edm4hep.rootfile import EventFile
+from particleforge.edm4hep.unread import unread_hits
 from particleforge.errors import UserError
 
 STATE_COLUMNS = {
@@ -105,6 +106,9 @@ class _EventChunk(Chunk):
         tracks, states, track_states = self.tracks()
         hits = self.hits()
         clusters, cluster_hits = self.clusters(hits)
+        unread, unread_names = (
+            unread_hits(self, clusters, hits, cluster_hits) if self.file.truth else (None, ())
+        )
         candidates = self.candidates()
         candidate_tracks = self.relation("ReconstructedParticle", "tracks", candidates, tracks)
         candidate_clusters = self.relation(
@@ -127,6 +131,8 @@ class _EventChunk(Chunk):
             clusters=origins[1],
             hits=origins[2],
             cluster_hits=cluster_hits,
+            unread_hits=unread,
+            unread_collections=unread_names,
             hit_links=hit_links,
             cluster_links=cluster_links,
             track_links=track_links,
