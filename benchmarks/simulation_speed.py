@@ -37,7 +37,7 @@ PHASES = (
     ("start Pythia", generator, "make_pythia"),
     ("generate", generator, "next_events"),
     ("convert record", generator, "to_particles"),
-    ("pile-up pool", pile_up, "PileUpPool"),
+    ("pile-up", pile_up.PileUp, "overlay"),
     ("propagate", propagation, "propagate"),
     ("track", tracking, "make_tracks"),
     ("showers and hits", calorimeter, "simulate_hits"),

@@ -32,7 +32,6 @@ def make_settings(detector: str, n_events: int) -> SimulateSettings:
     settings = simulate_settings(load_run(CONFIG), loaded, next(iter(loaded.samples)))
     pile_up = settings.pile_up.model_copy(
         update={
-            "pool_events": 20,
             "mean_interactions": min(settings.pile_up.mean_interactions, 2.0),
         }
     )

@@ -75,7 +75,6 @@ def test_shipped_detectors_are_possible() -> None:
         ),
         ("pile_up.mean_interactions", -1, r"pile_up\.mean_interactions: .* \(got -1\)"),
         ("pile_up.mean_interactions", 1e5, r"pile_up\.mean_interactions: .* equal to 10000"),
-        ("pile_up.pool_events", 10**7, r"pile_up\.pool_events: .* equal to 1000000"),
         (
             "pile_up.mean_interactions",
             1,

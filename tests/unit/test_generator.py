@@ -10,7 +10,7 @@ import pytest
 from particleforge.config.detector import PileUpConfig
 from particleforge.errors import UserError
 from particleforge.simulation import generator
-from particleforge.simulation.pile_up import PileUpPool
+from particleforge.simulation.pile_up import PileUp
 from particleforge.simulation.propagation import OVERLAY
 
 from .simulation_fixtures import make_settings
@@ -112,16 +112,14 @@ def test_pile_up_has_its_mean_its_spread_and_leaves_the_signal_alone() -> None:
     mean, n_events = 3.0, 400
     # starts fast
     processes = ("HardQCD:all = on", "PhaseSpace:pTHatMin = 20.", "PartonLevel:MPI = off")
-    pile_up = PileUpConfig(
-        mean_interactions=mean, pool_events=30, abs_eta_max=2.0, processes=processes
+    pile_up = PileUpConfig(mean_interactions=mean, abs_eta_max=2.0, processes=processes)
+    merged = PileUp(settings.beams, pile_up, 9, "pile_up").overlay(
+        signal, n_events, np.random.default_rng(4)
     )
-    pool = PileUpPool(settings.beams, pile_up, 9, "pile_up")
-    in_pool = np.bincount(pool._particles["event"], minlength=30)
-    merged = pool.overlay(signal, n_events, np.random.default_rng(4))
     overlaid = (merged.simulator_status & OVERLAY) > 0
-    per_interaction = in_pool.mean()
-    spread = np.sqrt(mean * (in_pool**2).mean() / n_events)  # compound Poisson
-    assert overlaid.sum() / n_events == pytest.approx(mean * per_interaction, abs=4 * spread)
+    # each has a vertex of its own, at which most of its particles begin; decays have few
+    n_interactions = np.sum(np.unique(merged.z[overlaid], return_counts=True)[1] > 3)
+    assert n_interactions / n_events == pytest.approx(mean, rel=0.15)
     for name in ("pdg", "px", "z", "generator_status"):
         assert np.array_equal(getattr(merged, name)[~overlaid], getattr(signal, name))
     assert np.all(np.diff(merged.event) >= 0)
@@ -135,3 +133,24 @@ def test_pile_up_has_its_mean_its_spread_and_leaves_the_signal_alone() -> None:
     assert merged.z[overlaid].std() == pytest.approx(53, rel=0.1)
     momentum = np.hypot(merged.px, merged.py)[overlaid]
     assert np.all(np.abs(np.arcsinh(merged.pz[overlaid] / momentum)) < 2.0)
+
+
+def test_no_two_events_share_a_pile_up_interaction() -> None:
+    settings, signal = make_settings("cms_like"), events("clic", "ttbar", n=4)[2]
+    processes = ("HardQCD:all = on", "PhaseSpace:pTHatMin = 20.", "PartonLevel:MPI = off")
+    pile_up = PileUpConfig(mean_interactions=3.0, processes=processes)
+
+    def overlaid(seed: int) -> np.ndarray:
+        """Return what turning about the beam leaves as it is, of all pile-up of two batches."""
+        one = PileUp(settings.beams, pile_up, seed, "pile_up")
+        rng = np.random.default_rng(4)
+        batches = [one.overlay(signal, 50, rng) for _ in range(2)]
+        return np.concatenate(
+            [batch.pz[(batch.simulator_status & OVERLAY) > 0] for batch in batches]
+        )
+
+    first, again, other = overlaid(9), overlaid(9), overlaid(10)
+    assert len(first) > 1000
+    assert len(np.unique(first)) == len(first)
+    assert np.array_equal(first, again)
+    assert not np.intersect1d(first, other).size

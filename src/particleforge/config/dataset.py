@@ -102,8 +102,8 @@ class DatasetConfig(Block):
         0.1,
         gt=0,
         description=(
-            "fails a file whose tracks have, in the median, a pT that differs by a larger share from"
-            " that of their particles (or candidates): another magnetic field"
+            "fails a file whose tracks have, in the median, a pT that differs by a larger share"
+            " from that of their particles (or candidates): another magnetic field"
         ),
     )
     on_bad_file: Literal["fail", "quarantine"] = Field(

@@ -49,19 +49,13 @@ class BeamConfig(Block):
 
 
 class PileUpConfig(Block):
-    """Additional inelastic pp interactions in the same bunch crossing."""
+    """Additional inelastic pp interactions in the same bunch crossing, new ones in each event."""
 
     mean_interactions: float = Field(
         0.0,
         ge=0,
         le=1e4,
         description="mean of the Poisson number of interactions; 0 switches pile-up off",
-    )
-    pool_events: int = Field(
-        500,
-        ge=1,
-        le=1_000_000,
-        description="minimum-bias events generated per shard, from which interactions are drawn",
     )
     abs_eta_max: Pseudorapidity = Field(5.0, description="particles beyond are not overlaid")
     processes: tuple[str, ...] = Field(

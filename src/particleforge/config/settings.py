@@ -91,7 +91,7 @@ class SimulateSettings(StageSettings):
     Neither how many there are of its sample nor how plots call it.
     """
 
-    version: int = 2
+    version: int = 3
     seed: int
     events_per_shard: int
     sample_name: str

@@ -5,11 +5,10 @@ GeV) and (track, particle, share), and each particle's deposited energy.
 
 A particle's energy in a hit is its share of the hit's link weights times the calibrated energy of
 the hit; its energy in a cluster is the sum over the cluster's hits. In clusters without linked
-hits, or with hits that are not read, the share of the cluster's link weights times the energy of the
-cluster takes its place (``RawEvents.by_links``). Weights that are not
-positive count as none. A track's share is the link weight (the share of the track's hits), scaled
-down where the weights of one track add up to more than one. Invariant: no hit, cluster or track
-gives away more than it has.
+hits, or with hits that are not read, the share of the cluster's link weights times the energy of
+the cluster takes its place (``RawEvents.by_links``). Weights that are not positive count as none. A
+track's share is the link weight (the share of the track's hits), scaled down where the weights of
+one track add up to more than one. Invariant: no hit, cluster or track gives away more than it has.
 """
 
 from dataclasses import dataclass

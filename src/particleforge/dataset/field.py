@@ -1,9 +1,9 @@
 """Whether tracks were measured in the magnetic field that the detector's file names.
 
 Inputs -> outputs: valid events -> ratios of the tracks' pT, which come from curvature and field, to
-that of the particles linked to them, and to that of the candidates made of them; ratios of a file ->
-the factor between both, where most tracks agree on one. A wrong field scales the pT of all tracks
-alike; wrong links scatter.
+that of the particles linked to them, and to that of the candidates made of them; ratios of a file
+-> the factor between both, where most tracks agree on one. A wrong field scales the pT of all
+tracks alike; wrong links scatter.
 """
 
 import numpy as np

@@ -61,18 +61,18 @@ def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
     pythia = generator.make_pythia(
         settings.beams, settings.pythia, pythia_seed_of(*names, "hard process"), source
     )
-    pool = None
+    overlaid = None
     if settings.pile_up.mean_interactions > 0:
         seed = pythia_seed_of(*names, "pile-up")
-        pool = pile_up.PileUpPool(settings.beams, settings.pile_up, seed, "pile_up.processes")
+        overlaid = pile_up.PileUp(settings.beams, settings.pile_up, seed, "pile_up.processes")
     size = batch_size(settings)
     for first in range(0, settings.events_per_shard, size):
         event_numbers = np.arange(first, min(first + size, settings.events_per_shard))
         rng = generator_of(*names, "detector", first)
         events = generator.next_events(pythia, len(event_numbers), source)
         particles = generator.to_particles(events, settings.beams, rng)
-        if pool is not None:
-            particles = pool.overlay(particles, len(event_numbers), rng)
+        if overlaid is not None:
+            particles = overlaid.overlay(particles, len(event_numbers), rng)
         batch = simulate_batch(particles, event_numbers, settings, rng)
         yield to_chunk(batch, int(shard), settings.b_field_tesla, settings.collections)
         log.info(
