@@ -6,6 +6,16 @@ from pathlib import Path
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import DatasetSettings
 
+# of a file of made-up events, which need not be like any detector's
+NO_LIMITS = {
+    "visible_energy_fraction_min": 0.0,
+    "dropped_energy_fraction_max": 1.0,
+    "dropped_objects_fraction_max": 1.0,
+    "orphan_energy_fraction_max": 1.0,
+    "faint_energy_fraction_max": 1.0,
+    "empty_events_fraction_max": 1.0,
+    "track_pt_deviation_max": 1e9,
+}
 CONFIG = Path(__file__).parents[2] / "config"
 
 

@@ -75,6 +75,7 @@ def random_event(rng, n_particles, n_tracks, n_clusters, n_hits):
         energy = single(rng.choice([rng.exponential(5), np.nan, 0.0], p=[0.9, 0.05, 0.05]))
         hits = [_random_hit(rng, n_hits) for _ in range(rng.integers(0, 6))]
         event.clusters.append({"energy": energy, "position": _position(rng), "hits": hits})
+    as_simulated(event.particles)
     if n_particles:
         event.hit_links = [
             (_random_hit(rng, n_hits), int(rng.integers(0, n_particles + 1)), _weight(rng))
@@ -86,6 +87,22 @@ def random_event(rng, n_particles, n_tracks, n_clusters, n_hits):
         _random_candidate(rng, n_tracks, n_clusters) for _ in range(rng.integers(0, 4))
     ]
     return event
+
+
+def as_simulated(history):
+    """Give status 0 to whatever comes of particles that the generator left stable."""
+    stable = {i for i, particle in enumerate(history) if particle["status"] <= 1}
+    while True:
+        came_of_it = {
+            i
+            for i, particle in enumerate(history)
+            if particle["status"] != 0 and stable.intersection(particle["parents"])
+        }
+        if not came_of_it:
+            return
+        stable |= came_of_it
+        for i in came_of_it:
+            history[i]["status"] = 0
 
 
 def _random_history(rng, n_particles):

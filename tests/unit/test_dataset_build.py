@@ -16,15 +16,13 @@ from particleforge.dataset.identity import event_ids
 from particleforge.errors import UserError
 from particleforge.tables.parquet import DATASET_SCHEMA, read_metadata, read_table
 
-from .dataset_settings import dataset_settings
+from .dataset_settings import NO_LIMITS, dataset_settings
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
 from .real_files import real_file
 
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
 TOLERANT = DatasetConfig(
-    visible_energy_fraction_min=0.0,
-    dropped_energy_fraction_max=1.0,
-    dropped_objects_fraction_max=1.0,
+    **NO_LIMITS,
 )
 
 

@@ -21,8 +21,15 @@ from particleforge.tables import schema
 from particleforge.tables.parquet import read_metadata, read_table
 from particleforge.tables.schema import Fate
 
-from .dataset_settings import dataset_settings
-from .edm4hep_events import HIT_COLLECTIONS, Event, leaves_of, random_event, write_leaves
+from .dataset_settings import NO_LIMITS, dataset_settings
+from .edm4hep_events import (
+    HIT_COLLECTIONS,
+    Event,
+    as_simulated,
+    leaves_of,
+    random_event,
+    write_leaves,
+)
 from .odd_events import HOLDS, ODDITIES
 from .truth_reference import reference, with_hits_as_clusters
 
@@ -41,16 +48,7 @@ def built(folder: Path, events, modern=True, hits=True, **dataset):
     """Return the dataset of made-up events (or of leaves), and its metadata."""
     leaves = events if isinstance(events, dict) else leaves_of(events, modern, hits)
     write_leaves(folder / "events.root", leaves, modern)
-    limits = {
-        "visible_energy_fraction_min": 0.0,
-        "dropped_energy_fraction_max": 1.0,
-        "dropped_objects_fraction_max": 1.0,
-        "orphan_energy_fraction_max": 1.0,
-        "faint_energy_fraction_max": 1.0,
-        "empty_events_fraction_max": 1.0,
-        "track_pt_deviation_max": 1e9,
-    }
-    settings = dataset_settings(dataset=DatasetConfig(**(limits | dataset)))
+    settings = dataset_settings(dataset=DatasetConfig(**(NO_LIMITS | dataset)))
     build_dataset(settings, [folder / "events.root"], folder / "dataset.parquet")
     return read_table(folder / "dataset.parquet"), read_metadata(folder / "dataset.parquet")
 
@@ -80,22 +78,6 @@ def made_up(rng, asked):
             as_simulated(event.particles)
         assert not isinstance(one, str) or HOLDS[one](event), one
     return events
-
-
-def as_simulated(history):
-    """Give status 0 to whatever comes of particles that the generator left stable."""
-    stable = {i for i, particle in enumerate(history) if particle["status"] <= 1}
-    while True:
-        came_of_it = {
-            i
-            for i, particle in enumerate(history)
-            if particle["status"] != 0 and stable.intersection(particle["parents"])
-        }
-        if not came_of_it:
-            return
-        stable |= came_of_it
-        for i in came_of_it:
-            history[i]["status"] = 0
 
 
 @a_few_files

@@ -18,12 +18,11 @@ from particleforge.tables.parquet import read_metadata
 from .dataset_settings import CONFIG
 from .dataset_settings import dataset_settings as settings_of
 from .edm4hep_events import leaves_of, random_event, write_leaves
+from .dataset_settings import NO_LIMITS
 from .real_files import real_file
 
 TOLERANT = DatasetConfig(
-    visible_energy_fraction_min=0.0,
-    dropped_energy_fraction_max=1.0,
-    dropped_objects_fraction_max=1.0,
+    **NO_LIMITS,
     chunk_events=3,
 )
 OF_SIMULATED = [14244207041152014007, 1496843110336821430, 2884612736971349574]

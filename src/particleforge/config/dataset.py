@@ -63,7 +63,7 @@ class DatasetConfig(Block):
         ),
     )
     faint_energy_fraction_max: float = Field(
-        0.4,
+        0.25,
         ge=0,
         le=1,
         description=(
