@@ -18,6 +18,7 @@ from particleforge.tables.parquet import DATASET_SCHEMA, read_metadata, read_tab
 
 from .dataset_settings import NO_LIMITS, dataset_settings
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
+from .odd_events import ODDITIES
 from .real_files import real_file
 
 CLD, CLIC_2021 = "cld_hbb_full_rec_1ev.edm4hep.root", "clic_photons_2021_layout_3ev.edm4hep.root"
@@ -196,9 +197,7 @@ def test_quarantine_leaves_a_bad_file_out_altogether(tmp_path, events, caplog):
         dataset=DatasetConfig(
             on_bad_file="quarantine",
             chunk_events=2,
-            visible_energy_fraction_min=0.0,
-            dropped_energy_fraction_max=1.0,
-            dropped_objects_fraction_max=1.0,
+            **NO_LIMITS,
         )
     )
     table, metadata = build(
@@ -235,8 +234,9 @@ def test_same_bytes_twice_and_whatever_the_chunks(tmp_path, events):
     assert pq.read_table(tmp_path / "c.parquet").equals(pq.read_table(tmp_path / "a.parquet"))
 
 
-def test_too_much_dropped_energy_fails(tmp_path, events):
-    write_events(tmp_path / "events.root", events)
+def test_too_much_dropped_energy_fails(tmp_path):
+    dropped = ODDITIES["energy outside of clusters"](np.random.default_rng(1))
+    write_events(tmp_path / "events.root", [dropped])
     settings = dataset_settings(
         dataset=TOLERANT.model_copy(update={"dropped_energy_fraction_max": 0.0})
     )

@@ -15,10 +15,9 @@ from particleforge.edm4hep.raw_events import Table
 from particleforge.errors import UserError
 from particleforge.tables.parquet import read_metadata
 
-from .dataset_settings import CONFIG
+from .dataset_settings import CONFIG, NO_LIMITS
 from .dataset_settings import dataset_settings as settings_of
 from .edm4hep_events import leaves_of, random_event, write_leaves
-from .dataset_settings import NO_LIMITS
 from .real_files import real_file
 
 TOLERANT = DatasetConfig(
