@@ -30,7 +30,7 @@ from particleforge.dataset.build import build_dataset
 from particleforge.errors import UserError
 from particleforge.tables.parquet import DATASET_SCHEMA, read_table
 
-from ..unit.dataset_settings import dataset_settings
+from ..unit.dataset_settings import NO_LIMITS, dataset_settings
 from ..unit.delphes_events import write_delphes
 from ..unit.edm4hep_events import leaves_of, write_leaves
 from ..unit.test_delphes import EVENTS as DELPHES_EVENTS
@@ -39,11 +39,7 @@ from ..unit.test_edm4hep_layouts import sound_events
 Case = tuple[str, str, int]
 FORMATS = {"edm4hep-rntuple": "clic", "edm4hep-ttree": "clic", "delphes": "cms_delphes"}
 MEMORY_BYTES = 3 << 30  # beyond what the process has when it starts
-TOLERANT = DatasetConfig(
-    visible_energy_fraction_min=0.0,
-    dropped_energy_fraction_max=1.0,
-    dropped_objects_fraction_max=1.0,
-)
+TOLERANT = DatasetConfig(**NO_LIMITS)
 HTML = (
     b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in to go"
     b" on.</body></html>\n"

@@ -27,7 +27,7 @@ from particleforge.training.checkpoint import list_checkpoints, read_checkpoint,
 from particleforge.training.spec import TrainingResult, TrainingSpec
 from particleforge.training.train import train_model
 
-from ..unit.dataset_settings import dataset_settings
+from ..unit.dataset_settings import NO_LIMITS, dataset_settings
 from ..unit.edm4hep_events import random_event, write_events
 from ..unit.hpo_fixtures import FormulaTraining, Search, loss_at
 from ..unit.hpo_fixtures import make_settings as make_hpo_settings
@@ -52,13 +52,7 @@ def simulate(folder: Path) -> Stage:
 def dataset(folder: Path) -> Stage:
     rng = np.random.default_rng(3)
     write_events(folder / "in.root", [random_event(rng, 20, 10, 10, 10) for _ in range(200)])
-    settings = dataset_settings(
-        dataset=DatasetConfig(
-            visible_energy_fraction_min=0.0,
-            dropped_energy_fraction_max=1.0,
-            dropped_objects_fraction_max=1.0,
-        )
-    )
+    settings = dataset_settings(dataset=DatasetConfig(**NO_LIMITS))
     return lambda output: build_dataset(
         settings, [folder / "in.root"], output / "dataset/00000.parquet"
     )

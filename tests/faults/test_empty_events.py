@@ -70,8 +70,10 @@ def particles_of(codes: np.ndarray) -> Particles:
 class Stages:
     """Runs the stages on one file after the other in a folder."""
 
-    def __init__(self, folder: Path, cuts: DetectorCutsConfig = NO_CUTS) -> None:
-        self.folder, self.cuts = folder, cuts
+    def __init__(
+        self, folder: Path, cuts: DetectorCutsConfig = NO_CUTS, empty_max: float = 0.9
+    ) -> None:
+        self.folder, self.cuts, self.empty_max = folder, cuts, empty_max
         folder.mkdir(exist_ok=True)
         self.model = write_model(folder / "model.onnx")
 
@@ -80,7 +82,9 @@ class Stages:
             self.folder / f"{name}.{end}" for end in ("root", "dataset.parquet", "parquet")
         )
         write_edm4hep(root, types_of(DETECTOR.collections), chunks, {"test": name})
-        build_dataset(DatasetSettings.of(RUN, DETECTOR, sample_name="gun"), [root], dataset)
+        made_with = DatasetSettings.of(RUN, DETECTOR, sample_name="gun")
+        limits = made_with.dataset.model_copy(update={"empty_events_fraction_max": self.empty_max})
+        build_dataset(made_with.model_copy(update={"dataset": limits}), [root], dataset)
         settings = SelectSettings.of(RUN, DETECTOR, sample_name="gun").model_copy(
             update={"cuts": self.cuts}
         )
@@ -168,13 +172,14 @@ def test_a_sample_without_any_track(tmp_path: Path, codes: list[int]) -> None:
 @pytest.mark.fault("empty event")
 @pytest.mark.parametrize("code", [NEUTRINO, NOTHING])
 def test_a_sample_of_nothing_but_empty_events(tmp_path: Path, code: int) -> None:
-    stages = Stages(tmp_path)
+    with pytest.raises(UserError, match="20 of 20 events have neither a track nor a cluster"):
+        Stages(tmp_path).selected("refused", [chunk_of([code] * 20)])
+    stages = Stages(tmp_path, empty_max=1)
     selected = stages.selected("empty", [chunk_of([code] * 20)])
     assert list(stages.candidates(selected).values()) == [[]] * 20
     with pytest.raises(UserError, match="split 'train' is empty: none of 0 selected events"):
-        Stages(tmp_path, DETECTOR.cuts).shards(
-            [Stages(tmp_path, DETECTOR.cuts).selected("cut", [chunk_of([code] * 20)])]
-        )
+        stages = Stages(tmp_path, DETECTOR.cuts, empty_max=1)
+        stages.shards([stages.selected("cut", [chunk_of([code] * 20)])])
 
 
 @pytest.mark.fault("file without events")

@@ -28,6 +28,7 @@ from particleforge.tables import schema
 from particleforge.tables.parquet import HITS_DATASET_SCHEMA, arrow_schema, read_table
 from particleforge.tables.schema import Fate
 
+from .dataset_settings import NO_LIMITS
 from .edm4hep_events import leaves_of, random_event, write_events, write_leaves
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -38,12 +39,7 @@ HITS = load_run(
     CONFIG,
     {
         "selection": THIRDS,
-        "dataset": {
-            "calorimeter_elements": "hits",
-            "visible_energy_fraction_min": 0.0,
-            "dropped_energy_fraction_max": 1.0,
-            "dropped_objects_fraction_max": 1.0,
-        },
+        "dataset": {"calorimeter_elements": "hits", **NO_LIMITS},
     },
 )
 CUTS = DetectorCutsConfig(
@@ -243,14 +239,12 @@ def test_a_file_or_a_detector_without_hits_is_refused(tmp_path):
 @pytest.mark.fault("NaN in tracks or clusters")
 def test_too_many_unusable_hits_make_a_bad_file(tmp_path):
     events = some_events(2)
-    for hit in events[0].hits["HCALBarrel"]:
-        hit["energy"] = float("nan")
+    for event in events:
+        for hit in event.hits["HCALBarrel"]:
+            hit["energy"] = float("nan")
     write_events(tmp_path / "events.root", events)
     rules = DatasetConfig(
-        calorimeter_elements="hits",
-        visible_energy_fraction_min=0.0,
-        dropped_energy_fraction_max=1.0,
-        dropped_objects_fraction_max=0.1,
+        **{**NO_LIMITS, "dropped_objects_fraction_max": 0.3}, calorimeter_elements="hits"
     )
     settings = DatasetSettings.of(HITS, DETECTOR, sample_name="qq", dataset=rules)
     with pytest.raises(UserError, match=r"events\.root: \d+ of 36 hits are unusable"):

@@ -15,7 +15,7 @@ from particleforge.config.load import load_detector
 from particleforge.errors import UserError
 from particleforge.inputs.inspection import inspect_file
 
-from .dataset_settings import CONFIG
+from .dataset_settings import CONFIG, NO_LIMITS
 from .edm4hep_events import IDS, leaves_of, random_event, write_leaves
 
 DETECTOR = load_detector(CONFIG, "clic")
@@ -176,14 +176,7 @@ def test_an_unusable_file_is_shown_with_the_reason(tmp_path, events):
     )
 
 
-LOOSE = [
-    f"dataset.{name}"
-    for name in (
-        "dropped_objects_fraction_max=1",
-        "dropped_energy_fraction_max=1",
-        "visible_energy_fraction_min=0",
-    )
-]
+LOOSE = [f"dataset.{name}={limit:g}" for name, limit in NO_LIMITS.items()]
 
 
 def status(command, path, *settings):

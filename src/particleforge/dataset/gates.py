@@ -2,7 +2,7 @@
 
 Inputs -> outputs: ``RawEvents`` and the truth of a file, chunk by chunk -> its energy balance and
 counts for the dataset's metadata, and a verdict. The limits are ``settings.dataset``;
-docs/data-checks.md explains them.
+docs/truth.md explains them.
 """
 
 import logging
