@@ -162,7 +162,8 @@ def _of_simulation(read: Table) -> BoolArray:
     """Tell which particles the simulation made, whatever their generatorStatus says."""
     if "simulator_status" not in read:
         return np.zeros(len(read["status"]), bool)
-    return (read["simulator_status"].astype(np.int64) & CREATED_IN_SIMULATION) != 0
+    bits = read["simulator_status"].astype(np.int64)
+    return np.asarray(bits & CREATED_IN_SIMULATION != 0)
 
 
 def combined(parts: Sequence[Pairs]) -> Pairs:
