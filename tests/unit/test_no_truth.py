@@ -22,7 +22,7 @@ from particleforge.training.train import train_model
 from particleforge.validation.validate import validate_model
 
 from . import edm4hep_events
-from .dataset_settings import CONFIG, dataset_settings
+from .dataset_settings import CONFIG, NO_LIMITS, dataset_settings
 from .delphes_events import write_delphes
 from .edm4hep_events import leaves_of, random_event, write_leaves
 from .test_delphes import EVENT, without
@@ -107,11 +107,7 @@ def test_what_is_read_does_not_depend_on_truth_that_is_there(tmp_path, events):
         )
     tables = [read_table(tmp_path / f"{name}.parquet") for name in ("with", "without")]
     assert tables[0].to_list() == tables[1].to_list()
-    tolerant = DatasetConfig(
-        visible_energy_fraction_min=0.0,
-        dropped_energy_fraction_max=1.0,
-        dropped_objects_fraction_max=1.0,
-    )
+    tolerant = DatasetConfig(**NO_LIMITS)
     build_dataset(
         dataset_settings(dataset=tolerant), [tmp_path / "with.root"], tmp_path / "truth.parquet"
     )
