@@ -39,7 +39,11 @@ def test_round_trip_with_empty_lists(tmp_path):
     path = tmp_path / "shard.parquet"
     table = parquet.to_arrow(events, parquet.SHARD_SCHEMA)
     assert parquet.write_table(path, iter([table, table]), parquet.SHARD_SCHEMA, {"note": "x"}) == 6
-    assert parquet.read_metadata(path) == {"note": "x", "schema_version": schema.SCHEMA_VERSION}
+    assert parquet.read_metadata(path) == {
+        "note": "x",
+        "schema_version": schema.SCHEMA_VERSION,
+        "kind": "shard",
+    }
     back = parquet.read_table(path)
     assert ak.to_list(back[:3]) == ak.to_list(events)
     assert pq.read_schema(path).equals(parquet.SHARD_SCHEMA)

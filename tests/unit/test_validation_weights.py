@@ -76,5 +76,7 @@ def test_a_file_without_threshold_is_refused(tmp_path: Path) -> None:
     types = parquet.RECONSTRUCTED_SCHEMA
     found = parquet.to_arrow(parquet.read_table(reconstructed), types)
     parquet.write_table(reconstructed, [found], types, {"sample": "ttbar"})
-    with pytest.raises(UserError, match=r"no presence_threshold.*rerun reconstruct_events"):
+    with pytest.raises(
+        UserError, match=r"presence_threshold: Field required; rerun reconstruct_events"
+    ):
         list(read_pair(selected, reconstructed))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from particleforge.checks.histogram import Histogram
 from particleforge.tables import schema
-from particleforge.tables.parquet import iter_tables, require_truth
+from particleforge.tables.parquet import DATASET, iter_tables, require_truth
 from particleforge.tables.schema import Fate
 
 VERSION = 1  # of what shard_statistics returns
@@ -121,7 +121,7 @@ def shard_statistics(path: Path, expected: pa.Schema) -> dict[str, Any]:
 
     One that cannot be read is a UserError, one of another schema has nothing but the differences.
     """
-    metadata = require_truth(path)
+    metadata = require_truth(path, DATASET, judged=False)
     if differences := schema_differences(path, expected):
         return {"schema_differences": differences}
     gathered = _Gathered()

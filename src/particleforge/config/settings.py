@@ -342,8 +342,9 @@ class ExportSettings(StageSettings):
 class ReconstructSettings(StageSettings):
     """What shapes a reconstructed file."""
 
-    version: int = 3
+    version: int = 4
     reconstruction: ReconstructionConfig
+    particle_classes: tuple[ParticleClass, ...] = ()
 
 
 class ValidateSettings(StageSettings):

@@ -6,7 +6,7 @@ Inputs -> outputs: ``best.pt``, the valid and the test split of the shards -> ``
 
 The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the
 manifest, ``units``, ``normalisation``, ``presence_threshold`` (see ``threshold``), ``provenance``,
-``opset``. The exporter's notes on source files are removed, so that the bytes depend on neither
+``opset``, ``kind``, and ``sha256``, the checksum of the file with zeros in its place. The exporter's notes on source files are removed, so that the bytes depend on neither
 folder nor machine.
 
 Invariant: no model is written that differs from torch by more than the tolerances.
@@ -43,6 +43,7 @@ from particleforge.model.decode import Decoder
 from particleforge.model.inputs import index_files, read_manifest, split_folders
 from particleforge.model.saved import load_model
 from particleforge.provenance.record import Provenance
+from particleforge.stored import NO_SEAL, SEAL, sealed
 
 log = logging.getLogger(__name__)
 _UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV", "weight": ""}
@@ -147,13 +148,14 @@ def convert(decoder: Decoder, opset: int, threshold: float, made: dict[str, Any]
         "presence_threshold": threshold,
         "provenance": made,
         "opset": opset,
+        "kind": "onnx_model",
+        SEAL: NO_SEAL,
     }
-    helper.set_model_props(
-        model, {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
-    )
+    properties = {name: json.dumps(value, sort_keys=True) for name, value in described.items()}
+    helper.set_model_props(model, properties)
     checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return sealed(content)
 
 
 def _forget_sources(model: ModelProto) -> None:

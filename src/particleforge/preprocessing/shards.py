@@ -20,7 +20,6 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from particleforge.artefacts import atomic_directory, sha256, write_json
 from particleforge.config.settings import ShardSettings
@@ -30,10 +29,17 @@ from particleforge.preprocessing.events import shard_events
 from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
-from particleforge.provenance.record import Provenance, list_checksum
+from particleforge.provenance.record import Provenance, list_checksum, refuse_repeats
 from particleforge.seeds import hash_of
+from particleforge.selection.select import SelectedMetadata
 from particleforge.tables import schema
-from particleforge.tables.parquet import iter_events, require_truth, write_shard
+from particleforge.tables.parquet import (
+    SELECTED,
+    described,
+    iter_events,
+    require_truth,
+    write_shard,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
     An empty split or values that are not finite are a UserError.
     """
     made = Provenance.of("write_shards", settings.plain(), selected)
+    refuse_repeats(selected)
     samples = [_sample_of(path) for path in selected]
     totals = _count(selected)
     manifest_file = output_dir / "manifest.json"
@@ -79,10 +86,8 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
 
 
 def _sample_of(path: Path) -> str:
-    metadata = require_truth(path)
-    if "split" not in pq.read_schema(path).names or "sample" not in metadata:
-        raise UserError(f"{path}: events have no split; give files that select_events wrote")
-    return str(metadata["sample"])
+    require_truth(path, SELECTED)
+    return described(path, SelectedMetadata).sample
 
 
 def _count(selected: Sequence[Path]) -> dict[str, int]:

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -158,6 +158,19 @@ class Provenance:
                 "circumstances": circumstances,
             }
             write_json(record_of(output), content)
+
+
+def refuse_repeats(inputs: Sequence[Path]) -> None:
+    """Refuse inputs of which two are one, or copies of each other; UserError."""
+    seen: dict[str, Path] = {}
+    for path in inputs:
+        digest = sha256(path)
+        if digest in seen:
+            raise UserError(
+                f"{path}: given twice, or a copy of {seen[digest]}: its events would be counted twice;"
+                " give each file once"
+            )
+        seen[digest] = path
 
 
 def record_of(output: str | Path) -> Path:

@@ -15,20 +15,66 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from particleforge.config.detector import ElementsConfig
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import ElementFeatures, n_features
+from particleforge.stored import SEAL, check_regular, check_seal
 from particleforge.tables import schema
 
 _OUTPUTS = ("class_scores", "charge", "p4", "weight")
 _QUIET = 3  # onnxruntime's severity "error"
+
+
+class ClassMetadata(BaseModel):
+    """A class in a model's metadata; "none" has but a name."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    name: str
+    pdg: int | None = Field(None, gt=0)
+    charged: bool | None = None
+    mass_gev: float | None = Field(None, ge=0)
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.name != _NONE and None in (self.pdg, self.charged, self.mass_gev):
+            raise ValueError(f"class {self.name} lacks pdg, charged or mass_gev")
+        return self
+
+
+class OnnxMetadata(BaseModel):
+    """What is read of a model's metadata; a model without a kind is of an older version."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    kind: Literal["onnx_model"] = "onnx_model"
+    elements: dict[str, list[dict[str, Any]]]
+    classes: list[ClassMetadata] = Field(min_length=2)
+    presence_threshold: float = Field(ge=0, le=1)
+    normalisation: dict[str, dict[str, list[float]]] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        names = [one.name for one in self.classes]
+        if names[0] != _NONE or len(set(names)) < len(names):
+            raise ValueError(
+                f"classes: are {', '.join(names)}, not none and then others, each once"
+            )
+        for name, moments in (self.normalisation or {}).items():
+            for moment, values in moments.items():
+                if len(values) != len(self.elements.get(name, ())):
+                    raise ValueError(f"normalisation: {name}.{moment} does not match elements")
+        return self
+
+
+_NONE = "none"
+_READ = OnnxMetadata.model_fields
 
 
 @dataclass(frozen=True)
@@ -57,6 +103,7 @@ class OnnxModel:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _QUIET
         options.use_deterministic_compute = True
+        check_regular(path)
         try:
             self._session = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -74,20 +121,56 @@ class OnnxModel:
                 " does; export the model again"
             )
         metadata = self._session.get_modelmeta().custom_metadata_map
+        check_seal(path, metadata.get(SEAL))
         try:
-            described = json.loads(metadata["elements"])
-            self.elements = ElementsConfig.model_validate(
-                {name: _features(described[name]) for name in schema.element_types(described)}
+            told = OnnxMetadata.model_validate(
+                {key: json.loads(value) for key, value in metadata.items() if key in _READ}
             )
-            self.classes: list[dict[str, Any]] = json.loads(metadata["classes"])
-            self.presence_threshold = float(metadata["presence_threshold"])
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
+            self.elements = ElementsConfig.model_validate(
+                {
+                    name: _features(told.elements[name])
+                    for name in schema.element_types(told.elements)
+                }
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"{path}: metadata do not tell elements, classes and presence threshold"
                 f" ({reason}); export the model again"
             ) from error
+        self.classes = [one.model_dump(exclude_none=True) for one in told.classes]
+        self.presence_threshold = told.presence_threshold
         self.n_features = n_features(self.elements)
+        self._check_interface()
+
+    def _check_interface(self) -> None:
+        """Raise a UserError where the network's inputs or outputs are not as the metadata say."""
+        wanted: dict[str, tuple[str, int | None]] = {
+            "features": ("tensor(float)", self.n_features),
+            "element_type": ("tensor(int64)", None),
+            "class_scores": ("tensor(float)", len(self.classes)),
+            "charge": ("tensor(int64)", None),
+            "p4": ("tensor(float)", 4),
+            "weight": ("tensor(float)", None),
+        }
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if {one.name for one in inputs} != {"features", "element_type"}:
+            raise UserError(
+                f"{self._path}: its inputs are {', '.join(one.name for one in inputs)}, not features"
+                " and element_type; export the model again"
+            )
+        for one in (*inputs, *outputs):
+            kind, width = wanted.get(one.name, (one.type, None))
+            rank = 2 if width is None else 3
+            wrong_width = width is not None and one.shape[-1:] not in ([width], [None])
+            if isinstance((one.shape or [None])[-1], str):
+                wrong_width = False  # a size that only a batch tells; predict looks at that
+            if one.name in wanted and (one.type != kind or len(one.shape) != rank or wrong_width):
+                raise UserError(
+                    f"{self._path}: {one.name} is {one.type} of shape {one.shape}, its metadata tell"
+                    f" {kind} of {f'{width} columns' if width else 'no columns'}; export the model"
+                    " again"
+                )
 
     def predict(self, elements: ElementFeatures, elements_per_batch: int) -> Predictions:
         """Return the predictions for each element of a block, in the order given."""
@@ -104,8 +187,8 @@ class OnnxModel:
             element_type = np.where(real, elements.element_type[rows], schema.PADDING).astype(
                 np.int64
             )
-            scores, charge, p4, weight = self._session.run(
-                _OUTPUTS, {"features": features, "element_type": element_type}
+            scores, charge, p4, weight = self._run(
+                {"features": features, "element_type": element_type}
             )
             places = rows[real]
             found.class_scores[places] = scores[real]
@@ -120,6 +203,26 @@ class OnnxModel:
                     " the model again"
                 )
         return found
+
+    def _run(self, batch: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the outputs of a batch; a network that fails or gives other shapes: UserError."""
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(_OUTPUTS, batch)
+        except Exception as error:  # as above
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"{self._path}: the model fails on a batch ({reason}); export it again"
+            ) from error
+        shape = batch["element_type"].shape
+        for name, found, columns in zip(
+            _OUTPUTS, outputs, ((len(self.classes),), (), (4,), ()), strict=True
+        ):
+            if found.shape != (*shape, *columns):
+                raise UserError(
+                    f"{self._path}: output {name} has shape {found.shape}, its metadata tell"
+                    f" {(*shape, *columns)}; export the model again"
+                )
+        return outputs
 
 
 def padded_batches(

@@ -14,7 +14,7 @@ Invariants: events keep their order; the features and their order are those in t
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,30 @@ from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import referred_to, write_particles
 from particleforge.reconstruction.onnx_model import OnnxModel
+from particleforge.stored import Stored
 from particleforge.tables import schema
 from particleforge.tables.parquet import (
+    DATASET,
     NO_TRUTH,
+    RECONSTRUCTED,
     RECONSTRUCTED_SCHEMA,
+    SELECTED,
     iter_events,
     read_metadata,
     to_arrow,
     with_origins,
     write_table,
 )
+
+
+class ReconstructedMetadata(Stored):
+    """What readers take of the metadata of reconstructed events."""
+
+    KIND = RECONSTRUCTED
+    REMEDY = "rerun reconstruct_events"
+    sample: str | None = None
+    classes: list[dict[str, Any]] = []
+    presence_threshold: float
 
 
 def reconstruct_events(
@@ -59,7 +73,7 @@ def reconstruct_events(
     ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance
     names it, and the settings of the dataset, instead.
     """
-    source = read_metadata(events)
+    source = read_metadata(events, DATASET, SELECTED)
     dataset = {"dataset": source["provenance"]["settings"]} if built_from else {}
     made = Provenance.of(
         "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
@@ -67,6 +81,7 @@ def reconstruct_events(
     network = OnnxModel(model, settings.reconstruction.threads)
     _check_minimum(settings.reconstruction.presence_min, network.presence_threshold, model)
     copied_from = _copied_from(settings, built_from, events, source)
+    _check_classes(settings, network.classes, model)
     metadata: dict[str, Any] = {
         "sample": source.get("sample"),
         "classes": network.classes,
@@ -131,6 +146,23 @@ def _check_minimum(presence_min: float, threshold: float, model: Path) -> None:
             f"reconstruction.presence_min: {presence_min:g} is above the presence threshold of"
             f" {model}, {threshold:g}; set it to that at most"
         )
+
+
+def _check_classes(
+    settings: ReconstructSettings, classes: Sequence[Mapping[str, Any]], model: Path
+) -> None:
+    """Raise a UserError where a class id means another particle to the model than to truth."""
+    known = [(c.name, c.pdg, c.charged) for c in settings.particle_classes]
+    found = [(c["name"], c.get("pdg"), c.get("charged")) for c in classes[1:]]
+    if known and known != found:
+        raise UserError(
+            f"{model}: classes: are {_shown(found)}, particle_classes of the detector's file"
+            f" {_shown(known)}, in this order; train with these classes and export again"
+        )
+
+
+def _shown(classes: Sequence[tuple[str, int | None, bool | None]]) -> str:
+    return ", ".join(f"{name} ({pdg})" for name, pdg, _ in classes)
 
 
 def _reconstructed(

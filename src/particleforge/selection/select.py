@@ -29,8 +29,11 @@ from particleforge.provenance.record import Provenance
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import cut_objects, hand_over, remove_objects
 from particleforge.selection.split import split_of
+from particleforge.stored import Stored
 from particleforge.tables import schema
 from particleforge.tables.parquet import (
+    DATASET,
+    SELECTED,
     arrow_schema,
     iter_events,
     require_truth,
@@ -42,13 +45,21 @@ from particleforge.tables.schema import Fate
 ENERGY_TOLERANCE = 1e-6  # relative, per file
 
 
+class SelectedMetadata(Stored):
+    """What readers take of the metadata of selected events."""
+
+    KIND = SELECTED
+    REMEDY = "rerun select_events"
+    sample: str
+
+
 def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutflow: Path) -> None:
     """Write the selected events of one dataset file and their cutflow.
 
     An inconsistent dataset is a UserError.
     """
     made = Provenance.of("select_events", settings.plain(), [dataset])
-    require_truth(dataset)
+    require_truth(dataset, DATASET)
     members = pq.read_schema(dataset).field("clusters").type.value_type
     calorimeter_elements = f"{schema.calorimeter_type([f.name for f in members])}s"
     settings.cuts.check(calorimeter_elements, str(dataset))

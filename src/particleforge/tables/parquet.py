@@ -2,15 +2,15 @@
 
 Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet
 (zstd; training shards lz4). Each field, also the members of records, has ``description`` and
-``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries schema version
-and what shaped the file (``provenance``).
+``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries schema version,
+kind of table (``kind_of``) and what shaped the file (``provenance``).
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import awkward as ak
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from particleforge.artefacts import atomic_output
 from particleforge.errors import UserError
+from particleforge.stored import Stored, check_regular, held_to, refuse_kind
 from particleforge.tables import schema
 
 _SCALARS = {
@@ -26,6 +27,15 @@ _SCALARS = {
 }
 METADATA_KEY = b"particleforge"
 NO_TRUTH = "none"  # value of the metadata's ``truth`` where the columns of truth are empty
+DATASET, SELECTED, RECONSTRUCTED, SHARD = "dataset", "selected", "reconstructed", "shard"
+_OTHER = "table"  # of values that no stage reads
+_MADE_BY = {
+    DATASET: "build_dataset",
+    SELECTED: "select_events",
+    RECONSTRUCTED: "reconstruct_events",
+    SHARD: "write_shards",
+}
+_Model = TypeVar("_Model", bound=Stored)
 
 
 def arrow_type(dtype: str) -> pa.DataType:
@@ -71,6 +81,25 @@ def with_origins(types: pa.Schema) -> pa.Schema:
 
 
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
+_SCHEMAS = {
+    DATASET: DATASET_SCHEMA,
+    SELECTED: SELECTED_SCHEMA,
+    RECONSTRUCTED: RECONSTRUCTED_SCHEMA,
+    SHARD: SHARD_SCHEMA,
+}
+_HITS = HITS_DATASET_SCHEMA.field(schema.HITS.name)
+
+
+def kind_of(types: pa.Schema) -> str:
+    """Return what a table of these columns is."""
+    names = set(types.names)
+    if "target_p4" in names:
+        return SHARD
+    if schema.SPLIT.name in names:
+        return SELECTED
+    if names >= set(DATASET_SCHEMA.names):
+        return DATASET
+    return RECONSTRUCTED if names >= set(RECONSTRUCTED_SCHEMA.names) else _OTHER
 
 
 def column_types(types: pa.Schema) -> dict[str, pa.DataType]:
@@ -137,7 +166,11 @@ def write_table(
         for batch in batches:
             writer.write_table(batch.cast(types), row_group_size=row_group_size)
             rows += batch.num_rows
-        stored = {"schema_version": schema.SCHEMA_VERSION, **metadata}
+        stored = {
+            "schema_version": schema.SCHEMA_VERSION,
+            **metadata,
+            "kind": kind_of(types),
+        }
         writer.add_key_value_metadata(
             {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
         )
@@ -152,11 +185,18 @@ def write_shard(path: str | Path, shard: pa.Table, metadata: dict[str, Any]) -> 
     return write_table(path, [shard], SHARD_SCHEMA, metadata, compression="lz4")
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Return what ``write_table`` stored under ``metadata``; a file without it is a UserError."""
+def read_metadata(path: str | Path, *kinds: str, judged: bool = True) -> dict[str, Any]:
+    """Return what ``write_table`` stored under ``metadata``; a file without it is a UserError.
+
+    So is a file of none of ``kinds``, if there are any, and one whose columns are not those of its
+    kind, unless they are to be ``judged`` elsewhere.
+    """
     try:
-        stored = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
-    except (OSError, pa.ArrowInvalid) as error:
+        check_regular(Path(path))
+        footer = pq.ParquetFile(path)
+        with footer:
+            stored, types = (footer.metadata.metadata or {}).get(METADATA_KEY), footer.schema_arrow
+    except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: not a readable Parquet file ({error}); delete it and rerun the stage that"
             " writes it"
@@ -165,18 +205,31 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: Parquet file was not written by particleforge; rebuild it with this workflow"
         )
-    found: dict[str, Any] = json.loads(stored)
-    if found["schema_version"] != schema.SCHEMA_VERSION:
+    try:
+        found: dict[str, Any] = json.loads(stored)
+        version, kind = found["schema_version"], found.get("kind")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: schema version {found['schema_version']}, this package reads"
-            f" {schema.SCHEMA_VERSION}; rebuild the file"
+            f"{path}: its metadata are damaged ({error!r}); rerun the stage that writes it"
+        ) from error
+    if version != schema.SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {version}, this package reads {schema.SCHEMA_VERSION};"
+            " rebuild the file"
         )
+    if kinds:
+        makers = " or ".join(_MADE_BY[name] for name in kinds)
+        remedy = f"give a file that {makers} wrote, or make this one again"
+        if kind not in kinds:
+            refuse_kind(path, kind, kinds, remedy)
+        if judged and (problem := _unlike(types, kind)):
+            raise UserError(f"{path}: {problem}; {remedy}")
     return found
 
 
-def require_truth(path: str | Path) -> dict[str, Any]:
-    """Return an event table's metadata; a table without truth is a UserError."""
-    found = read_metadata(path)
+def require_truth(path: str | Path, *kinds: str, judged: bool = True) -> dict[str, Any]:
+    """Return metadata as ``read_metadata`` does; a table without truth is a UserError."""
+    found = read_metadata(path, *kinds, judged=judged)
     if found.get("truth") == NO_TRUTH:
         raise UserError(
             f"{path}: has no truth (dataset.truth: {NO_TRUTH}), so it can only be reconstructed;"
@@ -185,10 +238,47 @@ def require_truth(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def described(path: Path, model: type[_Model], *, judged: bool = True) -> _Model:
+    """Return the metadata of a table of the model's kind, held to the model."""
+    return held_to(model, read_metadata(path, model.KIND, judged=judged), path)
+
+
+def _unlike(types: pa.Schema, kind: str) -> str | None:
+    """Return what of a table's columns is not as those of its kind, None if all are.
+
+    Selected events may lack collections (``selection.drop_columns``).
+    """
+    for field in _SCHEMAS[kind]:
+        position = types.get_field_index(field.name)
+        if position < 0:
+            if kind == SELECTED and pa.types.is_list(field.type):
+                continue
+            return f"column {field.name} is missing"
+        found = types.field(position)
+        wanted = (field, _HITS) if field.name == _HITS.name else (field,)
+        if not any(found.equals(one, check_metadata=False) for one in wanted):
+            return f"column {field.name} has another type than that of a {kind} table"
+    return None
+
+
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Array:
     """Read a whole event table as awkward records; ``columns`` as ``["tracks", "event_id"]``."""
     read_metadata(path)
-    return from_arrow(pq.read_table(path, columns=list(columns) if columns is not None else None))
+    with _decoding(path):
+        table = pq.read_table(path, columns=list(columns) if columns is not None else None)
+    return from_arrow(table)
+
+
+def check_columns(path: str | Path, columns: Iterable[str]) -> None:
+    """Raise a UserError if a table lacks one of the columns, such as one that was dropped."""
+    with _decoding(path):
+        there = pq.read_schema(path).names
+    missing = [name for name in columns if name.partition(".")[0] not in there]
+    if missing:
+        raise UserError(
+            f"{path}: column {', '.join(missing)} is missing; rerun the stage that writes it,"
+            " without dropping that (selection.drop_columns)"
+        )
 
 
 def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
@@ -207,6 +297,7 @@ def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Itera
     Bytes that cannot be decoded are a UserError.
     """
     chosen = list(columns) if columns is not None else None
+    check_columns(path, chosen or ())
     with _decoding(path):
         table = pq.ParquetFile(path)
     with table:
@@ -220,7 +311,7 @@ def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Itera
 def _decoding(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{path}: damaged Parquet file ({error}); delete it and rerun the stage that writes it"
         ) from error

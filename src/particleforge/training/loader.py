@@ -38,7 +38,7 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.model.loss import Batch
 from particleforge.seeds import generator_of
-from particleforge.tables.parquet import iter_tables, read_metadata
+from particleforge.tables.parquet import SHARD, iter_tables, read_metadata
 from particleforge.tables.schema import ELEMENT_TYPES, N_SHARES
 from particleforge.training.plan import (
     Indices,
@@ -363,7 +363,7 @@ def _values_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def _read_lengths(path: Path) -> npt.NDArray[np.int32]:
-    read_metadata(path)
+    read_metadata(path, SHARD)
     return np.concatenate(
         [
             np.zeros(0, np.int32),

@@ -34,9 +34,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from particleforge.edm4hep.constants import is_neutrino
 from particleforge.errors import UserError
+from particleforge.reconstruction.reconstruct import ReconstructedMetadata
+from particleforge.selection.select import SelectedMetadata
 from particleforge.tables import parquet, schema
 from particleforge.validation.ideal import ideal_particles
 
@@ -69,7 +72,23 @@ class EventBatch:
 
 def sample_of(path: Path) -> str:
     """Return the sample that an event table belongs to, from its metadata."""
-    return str(parquet.require_truth(path)["sample"])
+    parquet.require_truth(path, parquet.SELECTED)
+    return parquet.described(path, SelectedMetadata).sample
+
+
+def check_repeats(reconstructed: Sequence[Path]) -> None:
+    """Refuse files that have an event in common, which would be counted twice; UserError."""
+    seen: dict[Path, NDArray[np.uint64]] = {}
+    for path in reconstructed:
+        parquet.read_metadata(path, parquet.RECONSTRUCTED)
+        own = pq.read_table(path, columns=["event_id"])["event_id"].to_numpy()
+        for other, ids in seen.items():
+            if common := int(np.isin(own, ids).sum()):
+                raise UserError(
+                    f"{path}: {common} of {len(own)} events are in {other}, too, and would be"
+                    " counted twice; give each pair of files once"
+                )
+        seen[path] = own
 
 
 def read_pair(
@@ -88,10 +107,10 @@ def read_pair(
     ids = found["event_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
     source = pq.ParquetFile(selected)
+    columns = ["event_id", "particles", "targets", "candidates", *_OF_TRACKS, *also]
+    parquet.check_columns(selected, columns)
     for group in range(source.num_row_groups):
-        rows = source.read_row_group(
-            group, columns=["event_id", "particles", "targets", "candidates", *_OF_TRACKS, *also]
-        )
+        rows = source.read_row_group(group, columns=columns)
         rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
         if rows.num_rows == 0:
             continue
@@ -107,12 +126,7 @@ def read_pair(
 
 def _presence_threshold(reconstructed: Path) -> np.float32:
     """Return the smallest weight of a candidate in lists, in the precision of weights."""
-    found = parquet.read_metadata(reconstructed)
-    if "presence_threshold" not in found:
-        raise UserError(
-            f"{reconstructed}: has no presence_threshold in its metadata; rerun reconstruct_events"
-        )
-    return np.float32(found["presence_threshold"])
+    return np.float32(parquet.described(reconstructed, ReconstructedMetadata).presence_threshold)
 
 
 def _times_weight(candidates: ak.Array) -> ak.Array:

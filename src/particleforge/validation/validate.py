@@ -13,8 +13,15 @@ from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
 from particleforge.provenance.record import Provenance
+from particleforge.reconstruction.reconstruct import ReconstructedMetadata
+from particleforge.tables.parquet import described
 from particleforge.validation.closure import fill_closure
-from particleforge.validation.events import RECONSTRUCTIONS, read_pair, sample_of
+from particleforge.validation.events import (
+    RECONSTRUCTIONS,
+    check_repeats,
+    read_pair,
+    sample_of,
+)
 from particleforge.validation.gap import draw_events
 from particleforge.validation.histograms import Hists, book, to_json
 from particleforge.validation.ideal import has_deposits
@@ -51,6 +58,7 @@ def validate_model(
         UserError: files that do not belong together, or a sample that is not configured.
     """
     _check_files(settings, selected, reconstructed)
+    check_repeats(reconstructed)
     hists = fill_histograms(settings, selected, reconstructed)
     figures = compute_metrics(hists, settings)
     made = Provenance.of("validate_model", settings.plain(), [*selected, *reconstructed])
@@ -93,4 +101,13 @@ def _check_files(
             raise UserError(
                 f"{path}: its sample '{sample}' is not configured; configured:"
                 f" {', '.join(sorted(settings.samples))}"
+            )
+    classes = [one.name for one in settings.particle_classes]
+    for path in reconstructed:
+        found = [one.get("name") for one in described(path, ReconstructedMetadata).classes[1:]]
+        if found and found != classes:
+            raise UserError(
+                f"{path}: its classes are {', '.join(map(str, found))}, particle_classes of the"
+                f" detector's file {', '.join(classes)}, in this order; give the detector that the"
+                " model was trained for"
             )

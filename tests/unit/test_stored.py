@@ -1,0 +1,263 @@
+"""What the package itself wrote is read as if a stranger had: kinds, forms, seals."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from onnx import helper
+
+from particleforge.config.load import load_detector, load_run
+from particleforge.config.settings import ReconstructSettings, SelectSettings, ShardSettings
+from particleforge.errors import UserError
+from particleforge.preprocessing.shards import write_shards
+from particleforge.reconstruction.onnx_model import OnnxModel
+from particleforge.reconstruction.reconstruct import reconstruct_events
+from particleforge.selection.select import select_events
+from particleforge.stored import NO_SEAL, Stored, read_stored, sealed
+from particleforge.tables import parquet
+from particleforge.validation.validate import validate_model
+
+from .synthetic import synthetic_events, write_dataset
+from .tiny_onnx import CLASSES, ELEMENTS, write_model
+from .validation_inputs import CONFIG, validate_settings, visible, write_pair
+
+RUN = load_run(CONFIG, {"preset": "smoke"})
+CLIC = load_detector(CONFIG, "clic")
+
+
+class Note(Stored):
+    KIND = "note"
+    REMEDY = "write it again"
+    value: float
+
+
+@pytest.mark.fault("damaged record")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"kind": "note", "value": 1', r"note.json: not readable as JSON \(.*\); write it again"),
+        ('{"kind": "note", "value": NaN}', "note.json: not readable as JSON .*NaN is no number"),
+        ("[" * 100_000, "note.json: not readable as JSON"),
+        ('{"kind": "note", "value": "x"}', "note.json: value: .*number.*; write it again"),
+        ('{"kind": "note"}', "note.json: value: Field required; write it again"),
+        ("[1]", "note.json: holds no object with keys; write it again"),
+        ('{"value": 1}', "note.json: kind: missing.*'note' is expected; write it again"),
+        ('{"kind": "shard"}', "note.json: kind: is 'shard' where 'note' is expected; write"),
+    ],
+)
+def test_json_is_held_to_its_model(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "note.json"
+    path.write_text('{"kind": "note", "value": 1.5, "more": true}')
+    assert read_stored(path, Note).value == 1.5
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_stored(path, Note)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One table of each kind."""
+    folder = tmp_path_factory.mktemp("tables")
+    events = synthetic_events(30, 3, mean_particles=5)
+    selected, reconstructed = write_pair(folder, events, visible(events))
+    shard = folder / "shard.parquet"
+    parquet.write_shard(shard, parquet.SHARD_SCHEMA.empty_table(), {})
+    dataset = write_dataset(folder / "dataset.parquet", events)
+    return {
+        "dataset": dataset,
+        "selected": selected,
+        "reconstructed": reconstructed,
+        "shard": shard,
+    }
+
+
+def without_kind(path: Path, copy: Path) -> Path:
+    """Return a copy of a table as an older version wrote it."""
+    told = parquet.read_metadata(path)
+    del told["kind"]
+    return retold(pq.read_table(path), told, copy)
+
+
+def retold(table: pa.Table, told: dict[str, Any], path: Path) -> Path:
+    """Write a table with metadata of its own, past the writer."""
+    pq.write_table(table.replace_schema_metadata({parquet.METADATA_KEY: json.dumps(told)}), path)
+    return path
+
+
+def reconstruct(tmp_path: Path, table: Path) -> None:
+    reconstruct_events(
+        ReconstructSettings(reconstruction=RUN.reconstruction),
+        events=table,
+        model=write_model(tmp_path / "model.onnx"),
+        output=tmp_path / "out.parquet",
+        edm4hep=tmp_path / "out.root",
+    )
+
+
+def select(tmp_path: Path, table: Path) -> None:
+    settings = SelectSettings.of(RUN, CLIC, sample_name="qq")
+    select_events(
+        settings, dataset=table, output=tmp_path / "o.parquet", cutflow=tmp_path / "c.json"
+    )
+
+
+def shards(tmp_path: Path, table: Path) -> None:
+    write_shards(ShardSettings.of(RUN, CLIC), [table], tmp_path / "shards")
+
+
+@pytest.mark.fault("file of another kind")
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [(reconstruct, ("dataset", "selected")), (select, ("dataset",)), (shards, ("selected",))],
+)
+def test_a_stage_takes_tables_of_its_kinds_only(
+    tmp_path: Path,
+    tables: dict[str, Path],
+    stage: Callable[[Path, Path], None],
+    expected: tuple[str, ...],
+) -> None:
+    for kind, table in tables.items():
+        if kind not in expected:
+            told = f"{table.name}: kind: is '{kind}' where '{expected[0]}'.* is expected; give"
+            with pytest.raises(UserError, match=told):
+                stage(tmp_path, table)
+    older = without_kind(tables[expected[0]], tmp_path / "older.parquet")
+    with pytest.raises(UserError, match=r"older.parquet: kind: missing, as an older version"):
+        stage(tmp_path, older)
+
+
+def validate(tmp_path: Path, *pairs: tuple[Path, Path]) -> None:
+    validate_model(
+        validate_settings(),
+        selected=[pair[0] for pair in pairs],
+        reconstructed=[pair[1] for pair in pairs],
+        metrics=tmp_path / "metrics.json",
+        histograms=tmp_path / "histograms.json",
+        plots=tmp_path / "plots",
+    )
+
+
+@pytest.mark.fault("file of another kind")
+def test_validation_takes_no_baseline_for_the_model(
+    tmp_path: Path, tables: dict[str, Path]
+) -> None:
+    selected, reconstructed = tables["selected"], tables["reconstructed"]
+    with pytest.raises(UserError, match=r"kind: is 'selected' where 'reconstructed' is expected"):
+        validate(tmp_path, (selected, selected))
+    with pytest.raises(UserError, match=r"kind: is 'reconstructed' where 'selected' is expected"):
+        validate(tmp_path, (reconstructed, selected))
+
+
+@pytest.mark.fault("input given twice")
+def test_validation_counts_no_event_twice(tmp_path: Path, tables: dict[str, Path]) -> None:
+    pair = tables["selected"], tables["reconstructed"]
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(pair[1].read_bytes())
+    for again in (pair[1], copy):
+        with pytest.raises(UserError, match=r"events are in .*, too, and would be counted twice"):
+            validate(tmp_path, pair, (pair[0], again))
+
+
+@pytest.mark.fault("input given twice")
+def test_shards_hold_no_file_twice(tmp_path: Path, tables: dict[str, Path]) -> None:
+    table = tables["selected"]
+    copy = tmp_path / "copy.parquet"
+    copy.write_bytes(table.read_bytes())
+    for again in (table, copy):
+        with pytest.raises(UserError, match=r"parquet: given twice, or a copy of"):
+            write_shards(ShardSettings.of(RUN, CLIC), [table, again], tmp_path / "shards")
+
+
+@pytest.mark.fault("file of another kind")
+@pytest.mark.parametrize("change", ["renamed", "retyped"])
+def test_a_table_whose_columns_were_changed_is_refused(
+    tmp_path: Path, tables: dict[str, Path], change: str
+) -> None:
+    table = pq.read_table(tables["dataset"])
+    position = table.schema.get_field_index("weight")
+    column = table["weight"]
+    table = (
+        table.rename_columns([f"x{n}" if n == "tracks" else n for n in table.column_names])
+        if change == "renamed"
+        else table.set_column(position, "weight", column.cast(pa.float32()))
+    )
+    retold(table, parquet.read_metadata(tables["dataset"]), tmp_path / "changed.parquet")
+    told = "column tracks is missing" if change == "renamed" else "column weight has another type"
+    with pytest.raises(UserError, match=f"changed.parquet: {told}"):
+        select(tmp_path, tmp_path / "changed.parquet")
+
+
+def described(**changes: Any) -> dict[str, Any]:
+    told = {"elements": ELEMENTS, "classes": CLASSES, "presence_threshold": 0.4}
+    return {**told, **changes}
+
+
+@pytest.mark.fault("exchanged or edited model")
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (described(classes=CLASSES[:3]), "class_scores is .*, its metadata tell .* 3 columns"),
+        (described(classes=CLASSES[::-1]), "classes: are electron, .*, not none and then others"),
+        (described(classes=[*CLASSES[:3], {"name": "muon"}]), "muon lacks pdg, charged or mass"),
+        (
+            described(elements={**ELEMENTS, "track": [*ELEMENTS["track"], {"name": "d0"}]}),
+            "metadata do not tell elements",
+        ),
+        (
+            described(elements={**ELEMENTS, "track": ELEMENTS["track"][::-1][:5]}),
+            "metadata do not tell elements",
+        ),
+        (described(presence_threshold=1.5), "presence_threshold"),
+        (described(kind="shard"), "kind"),
+        (described(normalisation={"track": {"mean": [0.0]}}), "track.mean does not match"),
+    ],
+)
+def test_a_network_must_be_what_its_metadata_say(
+    tmp_path: Path, metadata: dict[str, Any], message: str
+) -> None:
+    OnnxModel(write_model(tmp_path / "older.onnx"), 1)  # has neither kind nor seal
+    with pytest.raises(UserError, match=rf"model.onnx: .*{message}"):
+        OnnxModel(write_model(tmp_path / "model.onnx", metadata=metadata), 1)
+
+
+@pytest.mark.fault("exchanged or edited model")
+def test_a_sealed_model_is_read_as_it_was_written_only(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx", metadata=described(sha256=NO_SEAL))
+    path.write_bytes(sealed(path.read_bytes()))
+    seal = json.loads(OnnxModel(path, 1)._session.get_modelmeta().custom_metadata_map["sha256"])
+    model = onnx.load(path)
+    permuted = [CLASSES[0], CLASSES[2], CLASSES[1], CLASSES[3]]
+    told = described(sha256=seal, classes=permuted)
+    helper.set_model_props(model, {key: json.dumps(value) for key, value in told.items()})
+    onnx.save(model, path)
+    with pytest.raises(UserError, match=r"model.onnx: was changed since export_onnx wrote it"):
+        OnnxModel(path, 1)
+
+
+@pytest.mark.fault("exchanged or edited model")
+def test_classes_in_another_order_than_the_detectors_are_refused(
+    tmp_path: Path, tables: dict[str, Path]
+) -> None:
+    with pytest.raises(UserError, match=r"model.onnx: classes: are .*, in this order; train with"):
+        reconstruct_events(
+            ReconstructSettings.of(RUN, CLIC),
+            events=tables["dataset"],
+            model=write_model(tmp_path / "model.onnx"),
+            output=tmp_path / "out.parquet",
+            edm4hep=tmp_path / "out.root",
+        )
+
+
+@pytest.mark.fault("pipe or device in the place of a file")
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for read in (lambda: read_stored(pipe, Note), lambda: parquet.read_metadata(pipe)):
+        with pytest.raises(UserError, match="pipe: no regular file, but a pipe or device"):
+            read()
