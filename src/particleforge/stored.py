@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from particleforge.errors import UserError
 
-
 SEAL = "sha256"  # key of the checksum that a sealed file carries
 NO_SEAL = "0" * 64  # stands in its place while the checksum is computed
 
@@ -31,6 +30,7 @@ class Stored(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     KIND: ClassVar[str]
     REMEDY: ClassVar[str]
+    MAY_LACK_KIND: ClassVar[bool] = False  # what trainings of older versions go on with
 
 
 _Model = TypeVar("_Model", bound=Stored)
@@ -59,7 +59,7 @@ def held_to(model: type[_Model], content: Any, path: Path, where: str = "") -> _
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: {where}holds no object with keys; {model.REMEDY}")
-    if content.get("kind") != model.KIND:
+    if content.get("kind", model.KIND if model.MAY_LACK_KIND else None) != model.KIND:
         refuse_kind(path, content.get("kind"), [model.KIND], model.REMEDY)
     try:
         return model.model_validate(content)

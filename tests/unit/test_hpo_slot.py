@@ -399,7 +399,7 @@ def test_what_starts_a_new_study(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_manifest_or_storage_is_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"manifest\.json: not a readable manifest"):
+    with pytest.raises(UserError, match=r"manifest\.json: not readable as JSON"):
         open_study(make_settings(), tmp_path / "manifest.json", tmp_path / "work")
     with pytest.raises(UserError, match=r"hpo\.storage_url: 'nonsense://x' cannot be opened"):
         open_study(

@@ -13,17 +13,28 @@ import pytest
 from onnx import helper
 
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.settings import ReconstructSettings, SelectSettings, ShardSettings
+from particleforge.config.model import ModelConfig
+from particleforge.config.settings import (
+    ExportSettings,
+    ReconstructSettings,
+    SelectSettings,
+    ShardSettings,
+)
 from particleforge.errors import UserError
+from particleforge.export.onnx_model import export_onnx
+from particleforge.model.inputs import ModelInputs
+from particleforge.model.saved import deserialise, load_model, save_model, serialise
 from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.selection.select import select_events
 from particleforge.stored import NO_SEAL, Stored, read_stored, sealed
 from particleforge.tables import parquet
+from particleforge.training.init_from import read_source
 from particleforge.validation.validate import validate_model
 
 from .synthetic import synthetic_events, write_dataset
+from .synthetic_shards import random_network, write_synthetic
 from .tiny_onnx import CLASSES, ELEMENTS, write_model
 from .validation_inputs import CONFIG, validate_settings, visible, write_pair
 
@@ -261,3 +272,122 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for read in (lambda: read_stored(pipe, Note), lambda: parquet.read_metadata(pipe)):
         with pytest.raises(UserError, match="pipe: no regular file, but a pipe or device"):
             read()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A manifest, and a model as a training of its shards writes it."""
+    folder = tmp_path_factory.mktemp("trained")
+    manifest = write_synthetic(folder / "shards", train=(4,), valid=4, test=4, longest=4)
+    inputs, config = ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1)
+    network = random_network(inputs, config)
+    content = {
+        "weights": network.state_dict(),
+        "model": config.model_dump(mode="json"),
+        "inputs": inputs.plain(),
+        "training": {},
+        "step": 1,
+        "valid_loss": 1.0,
+        "provenance": {},
+    }
+    save_model(folder / "best.pt", content)
+    return manifest, folder / "best.pt"
+
+
+def changed_model(path: Path, copy: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    content = deserialise(path.read_bytes(), path)
+    change(content)
+    copy.write_bytes(serialise(content))
+    return copy
+
+
+@pytest.mark.fault("exchanged or edited model")
+def test_weights_must_be_numbers(tmp_path: Path, trained: tuple[Path, Path]) -> None:
+    older = changed_model(trained[1], tmp_path / "old.pt", lambda content: content.pop("kind"))
+    load_model(older)  # one of a training that began with an older version
+
+    def poison(content: dict[str, Any]) -> None:
+        content["weights"]["encoder.project.weight"][0, :2] = float("nan")
+
+    bad = changed_model(trained[1], tmp_path / "bad.pt", poison)
+    for read in (load_model, read_source):
+        with pytest.raises(
+            UserError, match=r"bad.pt: weights.encoder.project.weight: 2 of \d+ values are not fin"
+        ):
+            read(bad)
+    other = changed_model(
+        trained[1], tmp_path / "bad.pt", lambda content: content.update(kind="checkpoint")
+    )
+    with pytest.raises(UserError, match=r"bad.pt: kind: is 'checkpoint' where 'model' is expected"):
+        load_model(other)
+
+
+def swap_features(described: dict[str, Any]) -> None:
+    track = described["elements"]["track"]
+    track[5], track[6] = track[6], track[5]
+
+
+def permute_classes(described: dict[str, Any]) -> None:
+    classes = described["classes"]
+    classes[1], classes[2] = classes[2], classes[1]
+
+
+@pytest.mark.fault("exchanged or edited model")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap_features, r"best.pt: elements.track: .*charge none, d0 asinh.*d0 asinh, charge none"),
+        (permute_classes, r"best.pt: classes: none, charged_hadron 211.*; in .*; give the manif"),
+    ],
+)
+def test_the_order_of_features_and_classes_is_the_shards(
+    tmp_path: Path, trained: tuple[Path, Path], change: Callable[[Any], None], message: str
+) -> None:
+    manifest, model = trained
+    described = json.loads(manifest.read_text())
+    change(described)
+    other = tmp_path / "manifest.json"
+    other.write_text(json.dumps(described))
+    with pytest.raises(UserError, match=message):
+        export_onnx(
+            ExportSettings(export={}, origin=""),
+            detector="clic",
+            checkpoint=model,
+            manifest=other,
+            onnx=tmp_path / "model.onnx",
+            parity=tmp_path / "parity.json",
+            model_card=tmp_path / "card.md",
+        )
+
+
+def name_twice(described: dict[str, Any]) -> None:
+    train = described["splits"]["train"]["shards"]
+    train.append(train[0])
+
+
+@pytest.mark.fault("damaged record")
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("manifest.json", lambda d: d.pop("classes"), "manifest.json: classes: Field required; re"),
+        ("manifest.json", name_twice, r"splits.train: .*names train/00000.parquet twice"),
+        ("manifest.json", lambda d: d.update(n_features=3), "n_features is 3, elements have up to"),
+        ("manifest.json", lambda d: d.update(kind="cutflow"), "kind: is 'cutflow' where 'manif"),
+        ("normalisation.json", lambda d: d["track"]["std"].__setitem__(0, 0.0), "track.std.0: "),
+        ("normalisation.json", lambda d: d.pop("cluster"), "normalisation.json: cluster: missing"),
+    ],
+)
+def test_what_describes_shards_is_held_to_its_form(
+    tmp_path: Path,
+    trained: tuple[Path, Path],
+    file: str,
+    change: Callable[[Any], None],
+    message: str,
+) -> None:
+    for name in ("manifest.json", "normalisation.json"):
+        described = json.loads(trained[0].with_name(name).read_text())
+        if name == file:
+            change(described)
+        (tmp_path / name).write_text(json.dumps(described))
+    with pytest.raises(UserError, match=message):
+        ModelInputs.from_manifest(tmp_path / "manifest.json")

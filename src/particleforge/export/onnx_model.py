@@ -6,8 +6,9 @@ Inputs -> outputs: ``best.pt``, the valid and the test split of the shards -> ``
 
 The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the
 manifest, ``units``, ``normalisation``, ``presence_threshold`` (see ``threshold``), ``provenance``,
-``opset``, ``kind``, and ``sha256``, the checksum of the file with zeros in its place. The exporter's notes on source files are removed, so that the bytes depend on neither
-folder nor machine.
+``opset``, ``kind``, and ``sha256``, the checksum of the file with zeros in its place. The
+exporter's notes on source files are removed, so that the bytes depend on neither folder nor
+machine.
 
 Invariant: no model is written that differs from torch by more than the tolerances.
 """
@@ -64,6 +65,7 @@ def export_onnx(
     ``detector`` is the name that the card gives.
     """
     network, saved = load_model(checkpoint)
+    network.inputs.check_same(manifest, checkpoint)
     decoder = Decoder(network).eval()
     made = Provenance.of(
         "export_onnx",

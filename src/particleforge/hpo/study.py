@@ -19,7 +19,6 @@ Invariants:
 """
 
 import itertools
-import json
 import math
 import os
 import time
@@ -45,6 +44,8 @@ from particleforge.hpo.sampling import propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.transfer import Params, next_configuration
 from particleforge.hpo.trials import SearchTrial, config_name
+from particleforge.model.inputs import Manifest
+from particleforge.stored import read_json
 from particleforge.training.spec import checksum_of_source
 
 JOURNAL = "journal.log"
@@ -62,14 +63,10 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     Of the data its content counts, not its provenance. Neither ranks nor devices count, nor how
     often a training reports. Of a file that trainings start from its content counts.
     """
-    try:
-        data = json.loads(manifest.read_text(encoding="utf-8"))
-        data.pop("provenance", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{manifest}: not a readable manifest of training shards: {error}; run write_shards"
-            " again"
-        ) from error
+    data = read_json(manifest, Manifest.REMEDY)
+    if not isinstance(data, dict):
+        raise UserError(f"{manifest}: holds no object with keys; {Manifest.REMEDY}")
+    data = {key: value for key, value in data.items() if key not in ("kind", "provenance")}
     hpo = settings.hpo
     final = settings.training
     # steps depend on the trial

@@ -10,13 +10,94 @@ Invariant: the order of features within a type is the order of the columns in th
 standard deviations belong to the *transformed* features.
 """
 
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from particleforge.errors import UserError
+from particleforge.stored import Stored, held_to, read_json, read_stored
 from particleforge.tables.schema import REQUIRED_FEATURES, SCHEMA_VERSION, element_types
+
+
+class FeatureEntry(BaseModel):
+    """A feature of an element type, in the manifest."""
+
+    name: str
+    transform: Literal["log", "log1p", "asinh", "none"]
+
+
+class ClassEntry(BaseModel):
+    """A particle class, in the manifest; "none" has but a name."""
+
+    name: str
+    pdg: int | None = None
+    charged: bool | None = None
+    mass_gev: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+
+class ShardEntry(BaseModel):
+    """A shard, in the manifest."""
+
+    file: str = Field(pattern=r"^[a-z]+/[^/]+\.parquet$")
+    n_events: int = Field(ge=0)
+    n_elements: int = Field(ge=0)
+    sha256: str
+
+
+class SplitEntry(BaseModel):
+    """A split, in the manifest."""
+
+    n_events: int = Field(ge=0)
+    n_elements: int = Field(ge=0)
+    shards: list[ShardEntry]
+
+    @model_validator(mode="after")
+    def _names_each_shard_once(self) -> Self:
+        files = [shard.file for shard in self.shards]
+        if repeated := [name for name, number in Counter(files).items() if number > 1]:
+            raise ValueError(f"names {', '.join(repeated)} twice")
+        return self
+
+
+class Manifest(Stored):
+    """What is read of the manifest of training shards."""
+
+    KIND = "manifest"
+    REMEDY = "rerun write_shards"
+    MAY_LACK_KIND = True
+    schema_version: int
+    elements: dict[str, list[FeatureEntry]]
+    n_features: int
+    classes: list[ClassEntry] = Field(min_length=2)
+    splits: dict[str, SplitEntry]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        widest = max(map(len, self.elements.values()), default=0)
+        if self.n_features != widest:
+            raise ValueError(f"n_features is {self.n_features}, elements have up to {widest}")
+        return self
+
+
+class Moments(BaseModel):
+    """Mean and standard deviation of the features of an element type."""
+
+    mean: list[Annotated[float, Field(allow_inf_nan=False)]]
+    std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+
+
+class Normalisation(Stored):
+    """What is read of the normalisation beside a manifest."""
+
+    KIND = "normalisation"
+    REMEDY = "rerun write_shards"
+    MAY_LACK_KIND = True
+    track: Moments
+    cluster: Moments | None = None
+    hit: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +137,38 @@ class ModelInputs:
             "classes": self.classes,
         }
 
+    def check(self, path: Path) -> None:
+        """Refuse inputs in a trained network's file that no manifest can have given; UserError."""
+        remedy = "train the model again"
+        for name in self.element_types:
+            moments = Moments(**self.normalisation[name])
+            if not len(moments.mean) == len(moments.std) == len(self.elements[name]):
+                raise UserError(
+                    f"{path}: inputs.normalisation.{name}: does not match the features; {remedy}"
+                )
+        for described in self.classes:
+            ClassEntry(**described)
+
+    def check_same(self, manifest: Path, path: Path) -> None:
+        """Refuse a network of other features or classes, or in another order, than the shards'.
+
+        ``path`` is the network's file. Their normalisation may differ: it belongs to the network.
+        """
+        described = read_manifest(manifest)
+        types = element_types(described["elements"])
+        for key, own, theirs in (
+            *(
+                (f"elements.{name}", self.elements.get(name), described["elements"].get(name))
+                for name in dict.fromkeys((*types, *self.element_types))
+            ),
+            ("classes", self.classes, described["classes"]),
+        ):
+            if _essence(own) != _essence(theirs):
+                raise UserError(
+                    f"{path}: {key}: {_named(own)}; in {manifest}: {_named(theirs)}; give the"
+                    " manifest that the model was trained on, or train the model again"
+                )
+
     @classmethod
     def from_manifest(cls, manifest: Path) -> Self:
         """Read the manifest and the normalisation beside it.
@@ -63,8 +176,13 @@ class ModelInputs:
         What does not fit this package is a UserError.
         """
         described = read_manifest(manifest)
-        statistics = _read_json(manifest.with_name("normalisation.json"))
+        beside = manifest.with_name("normalisation.json")
+        statistics = read_stored(beside, Normalisation).model_dump(exclude_none=True)
         types = element_types(described["elements"])
+        if missing := set(types) - described["elements"].keys():
+            raise UserError(f"{manifest}: elements.{missing.pop()}: missing; {Manifest.REMEDY}")
+        if missing := set(types) - statistics.keys():
+            raise UserError(f"{beside}: {missing.pop()}: missing; {Normalisation.REMEDY}")
         for name in types:
             features = [feature["name"] for feature in described["elements"][name]]
             missing = [column for column in REQUIRED_FEATURES[name] if column not in features]
@@ -84,6 +202,24 @@ class ModelInputs:
             {name: {m: statistics[name][m] for m in ("mean", "std")} for name in types},
             described["classes"],
         )
+
+
+_ESSENTIAL = ("name", "transform", "pdg", "charged")
+
+
+def _essence(entries: list[dict[str, Any]] | None) -> list[tuple[Any, ...]]:
+    """Return what makes features, or classes, mean the same to a network."""
+    return [tuple(entry.get(key) for key in _ESSENTIAL) for entry in entries or ()]
+
+
+def _named(entries: list[dict[str, Any]] | None) -> str:
+    return (
+        ", ".join(
+            " ".join(str(entry[key]) for key in _ESSENTIAL[:3] if key in entry)
+            for entry in entries or ()
+        )
+        or "none"
+    )
 
 
 def index_files(manifest: Path) -> list[Path]:
@@ -107,18 +243,11 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
 
     An unreadable file or another schema version is a UserError.
     """
-    described = _read_json(manifest)
-    if described.get("schema_version") != SCHEMA_VERSION:
+    described: dict[str, Any] = read_json(manifest, Manifest.REMEDY)
+    if isinstance(described, dict) and described.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{manifest}: schema version {described.get('schema_version')}, this package reads"
             f" {SCHEMA_VERSION}; rerun write_shards"
         )
+    held_to(Manifest, described, manifest)
     return described
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); rerun write_shards") from error
-    return content

@@ -9,6 +9,7 @@ file never runs code that it holds (``deserialise``).
 import io
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,9 +21,11 @@ from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import ParticleFlowNetwork
+from particleforge.stored import check_regular, refuse_kind
 
 # 1: rows of query_key_value by kind, then head; 2: by head, then kind; 3: with energy shares
 FORMAT = 3
+KIND = "model"
 
 
 def serialise(content: Any) -> bytes:
@@ -69,7 +72,7 @@ def save_model(path: Path, content: dict[str, Any]) -> None:
     ``content`` has the keys of the module's docstring but ``format``.
     """
     with atomic_output(path) as temporary:
-        temporary.write_bytes(serialise({**content, "format": FORMAT}))
+        temporary.write_bytes(serialise({**content, "format": FORMAT, "kind": KIND}))
 
 
 def check_format(content: dict[str, Any], path: Path) -> None:
@@ -82,17 +85,31 @@ def check_format(content: dict[str, Any], path: Path) -> None:
         )
 
 
+def check_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise a UserError if a weight is NaN or infinite: what follows would be silently wrong."""
+    for name, values in weights.items():
+        if bad := int((~torch.isfinite(values)).sum()):
+            raise UserError(
+                f"{path}: weights.{name}: {bad} of {values.numel()} values are not finite; train"
+                " the model again"
+            )
+
+
 def load_model(path: Path) -> tuple[ParticleFlowNetwork, dict[str, Any]]:
     """Return the network in evaluation mode, on the CPU, and the file's other content.
 
     A broken file is a UserError.
     """
     try:
+        check_regular(path)
         content: dict[str, Any] = deserialise(path.read_bytes(), path)
-        network = ParticleFlowNetwork(
-            ModelConfig(**content["model"]), ModelInputs(**content["inputs"])
-        )
+        inputs = ModelInputs(**content["inputs"])
+        inputs.check(path)
+        network = ParticleFlowNetwork(ModelConfig(**content["model"]), inputs)
         check_format(content, path)
+        if content.get("kind", KIND) != KIND:  # a model of an older version tells none
+            refuse_kind(path, content["kind"], [KIND], "give the best.pt of a training")
+        check_weights(content["weights"], path)
         network.load_state_dict(content.pop("weights"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; train a model first") from None

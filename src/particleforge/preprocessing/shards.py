@@ -69,11 +69,21 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
         (folder / "shuffle").rmdir()
         write_json(
             folder / "normalisation.json",
-            {**statistics.result(), "n_events": totals["train"], "provenance": made.plain()},
+            {
+                "kind": "normalisation",
+                **statistics.result(),
+                "n_events": totals["train"],
+                "provenance": made.plain(),
+            },
         )
         write_json(
             folder / manifest_file.name,
-            {**_description(settings, samples), "splits": splits, "provenance": made.plain()},
+            {
+                "kind": "manifest",
+                **_description(settings, samples),
+                "splits": splits,
+                "provenance": made.plain(),
+            },
         )
         # a kill while the folders are swapped must not leave the old manifest alone
         manifest_file.unlink(missing_ok=True)

@@ -167,8 +167,8 @@ def refuse_repeats(inputs: Sequence[Path]) -> None:
         digest = sha256(path)
         if digest in seen:
             raise UserError(
-                f"{path}: given twice, or a copy of {seen[digest]}: its events would be counted twice;"
-                " give each file once"
+                f"{path}: given twice, or a copy of {seen[digest]}: its events would be counted"
+                " twice; give each file once"
             )
         seen[digest] = path
 

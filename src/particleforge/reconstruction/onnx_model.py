@@ -156,8 +156,8 @@ class OnnxModel:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if {one.name for one in inputs} != {"features", "element_type"}:
             raise UserError(
-                f"{self._path}: its inputs are {', '.join(one.name for one in inputs)}, not features"
-                " and element_type; export the model again"
+                f"{self._path}: its inputs are {', '.join(one.name for one in inputs)}, not"
+                " features and element_type; export the model again"
             )
         for one in (*inputs, *outputs):
             kind, width = wanted.get(one.name, (one.type, None))
@@ -167,9 +167,9 @@ class OnnxModel:
                 wrong_width = False  # a size that only a batch tells; predict looks at that
             if one.name in wanted and (one.type != kind or len(one.shape) != rank or wrong_width):
                 raise UserError(
-                    f"{self._path}: {one.name} is {one.type} of shape {one.shape}, its metadata tell"
-                    f" {kind} of {f'{width} columns' if width else 'no columns'}; export the model"
-                    " again"
+                    f"{self._path}: {one.name} is {one.type} of shape {one.shape}, its metadata"
+                    f" tell {kind} of {f'{width} columns' if width else 'no columns'}; export the"
+                    " model again"
                 )
 
     def predict(self, elements: ElementFeatures, elements_per_batch: int) -> Predictions:

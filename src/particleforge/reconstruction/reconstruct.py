@@ -55,7 +55,7 @@ class ReconstructedMetadata(Stored):
     KIND = RECONSTRUCTED
     REMEDY = "rerun reconstruct_events"
     sample: str | None = None
-    classes: list[dict[str, Any]] = []
+    classes: tuple[dict[str, Any], ...] = ()
     presence_threshold: float
 
 

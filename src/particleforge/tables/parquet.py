@@ -207,7 +207,9 @@ def read_metadata(path: str | Path, *kinds: str, judged: bool = True) -> dict[st
         )
     try:
         found: dict[str, Any] = json.loads(stored)
-        version, kind = found["schema_version"], found.get("kind")
+        version = found["schema_version"]
+        # shards of older versions tell none, and trainings go on with them
+        kind = found.get("kind", SHARD if kind_of(types) == SHARD else None)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: its metadata are damaged ({error!r}); rerun the stage that writes it"

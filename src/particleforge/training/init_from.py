@@ -25,7 +25,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import N_CHARGES, ParticleFlowNetwork
-from particleforge.model.saved import check_format, deserialise
+from particleforge.model.saved import check_format, check_weights, deserialise
 from particleforge.model.surroundings import N_SURROUNDINGS
 
 # what a row or column of a weight stands for; None for nothing
@@ -56,6 +56,8 @@ def read_source(path: Path) -> Source:
         source = Source(
             path, weights, ModelConfig(**content["model"]), ModelInputs(**content["inputs"])
         )
+        check_weights(weights, path)
+        source.inputs.check(path)
         if "weights" in content:  # a checkpoint belongs to settings with a version of their own
             check_format(content, path)
         return source
