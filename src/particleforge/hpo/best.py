@@ -34,7 +34,7 @@ from particleforge.config.settings import SelectBestSettings
 from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError
 from particleforge.hpo import dag
-from particleforge.hpo.confirm import with_further_seeds
+from particleforge.hpo.confirm import check_confirmations, with_further_seeds
 from particleforge.hpo.objectives import (
     INFERENCE_GFLOP,
     Contender,
@@ -73,7 +73,8 @@ def select_best_trial(
     trained.
     """
     study = open_study(settings, manifest, work_dir)
-    check_slots([*slots, *confirmations], study.name)
+    check_slots(slots, study)
+    check_confirmations(confirmations, study)
     found = with_costs([t for t in study.trials() if t.finished], settings, manifest)
     _check_failures(found, settings)
     contenders = preferred(with_further_seeds(top_contenders(found), confirmations), settings.hpo)

@@ -9,12 +9,11 @@ only what newly is among the best. Nothing of it enters the study: samplers and 
 it.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from particleforge.artefacts import explaining, write_json
 from particleforge.config.settings import SelectBestSettings
@@ -24,15 +23,29 @@ from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.objectives import Contender, preferred, top_contenders, with_costs
 from particleforge.hpo.slot import NO_CONTENDER, Train, check_slots
 from particleforge.hpo.space import trial_settings
-from particleforge.hpo.study import open_study
+from particleforge.hpo.study import Study, open_study
 from particleforge.hpo.trials import SearchTrial
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance.record import Provenance
 from particleforge.seeds import seed_of
+from particleforge.stored import Stored, read_stored
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import sources_of
 
 log = logging.getLogger(__name__)
+
+
+class ConfirmationFile(Stored):
+    """What is read of the result of a training from a further seed."""
+
+    KIND = "confirmation"
+    REMEDY = "delete it and run confirm_trial again"
+    MAY_LACK_KIND: ClassVar[bool] = True
+    study: str
+    place: int
+    seed: int
+    config: str | None
+    value: float | None
 
 
 def confirm_trial(
@@ -54,10 +67,15 @@ def confirm_trial(
     to be run again and goes on.
     """
     study = open_study(settings, manifest, work_dir)
-    check_slots(slots, study.name)
+    check_slots(slots, study)
     finished = with_costs([t for t in study.trials() if t.finished], settings, manifest)
     in_order = preferred(top_contenders(finished), settings.hpo)
-    told = {"study": study.name, "place": place, "seed": seed}
+    told = {
+        "kind": ConfirmationFile.KIND,
+        "study": study.name,
+        "place": place,
+        "seed": seed,
+    }
     if place >= len(in_order):
         reason = f"configurations that reached the last budget: {len(in_order)}"
         log.warning("%s stays empty: %s", output, reason)
@@ -117,6 +135,17 @@ def _train(
     return result
 
 
+def check_confirmations(files: Sequence[Path], study: Study) -> None:
+    """Raise a UserError unless the trainings from further seeds belong to a study."""
+    for path in files:
+        made_by = read_stored(path, ConfirmationFile).study
+        if made_by != study.name:
+            raise UserError(
+                f"{path}: made by study {made_by}, but the settings and data belong to study"
+                f" {study.name}; run the slots again"
+            )
+
+
 def further_seed(seed: int, number: int) -> int:
     """Return the ``number``-th further seed of a search whose own is ``seed``."""
     return seed_of(seed, "hpo", "confirm", number) % 2**31
@@ -127,18 +156,18 @@ def with_further_seeds(contenders: Sequence[Contender], files: Sequence[Path]) -
 
     All, unchanged, if there are no files.
     """
-    told: dict[str, dict[int, Any]] = {}
+    told: dict[str, dict[int, ConfirmationFile]] = {}
     for path in files:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["config"] is not None:
-            told.setdefault(found["config"], {})[found["seed"]] = found
+        found = read_stored(path, ConfirmationFile)
+        if found.config is not None:
+            told.setdefault(found.config, {})[found.seed] = found
     if not told:
         return list(contenders)
     confirmed = []
     for contender in contenders:
         runs = [run for _, run in sorted(told.get(contender.trial.config, {}).items())]
         if runs:
-            values = [run["value"] for run in runs if run["value"] is not None]
+            values = [run.value for run in runs if run.value is not None]
             confirmed.append(
                 replace(
                     contender,

@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import make_url
 
 from particleforge.artefacts import settings_hash
@@ -24,6 +23,7 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.journal import JOURNAL, open_journal
 from particleforge.hpo.standing import (
     LISTED,
     BestSoFar,
@@ -32,7 +32,7 @@ from particleforge.hpo.standing import (
     RungProgress,
     RunningTrial,
 )
-from particleforge.hpo.study import JOURNAL, identity, search_trial
+from particleforge.hpo.study import identity, search_trial
 from particleforge.hpo.trials import DEFAULT_CONFIG, SearchTrial, furthest_of, in_order
 from particleforge.training.spec import last_saved, newest_step
 
@@ -83,9 +83,15 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
     """Open a storage that is there, without creating anything in it."""
     if url is None:
         journal = work_dir / JOURNAL
+        there = journal.is_file() and journal.stat().st_size
+        if not there and any(work_dir.glob("*-*/*-*-*")):
+            raise UserError(
+                f"{journal}: emptied or lost, while the folders of its trials are there; put it"
+                f" back from a copy, or remove {work_dir} to search anew"
+            )
         if not journal.is_file():
             raise UserError(f"{journal}: no study here yet; the search's first slot begins one")
-        return JournalStorage(JournalFileBackend(str(journal)))
+        return open_journal(journal)
     try:
         parsed = make_url(url)
         if (

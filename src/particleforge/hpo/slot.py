@@ -9,13 +9,12 @@ unfinished trial by its slot and goes on from that trial's last checkpoint; one 
 ended writes its file again. A training that diverges or fails is a failed trial, not a failed job.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -31,10 +30,31 @@ from particleforge.hpo.transfer import configurations
 from particleforge.hpo.trials import SearchTrial, failed_fraction, succeeded
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance.record import Provenance
+from particleforge.stored import Stored, read_stored
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
 from particleforge.training.spec import last_saved, newest_step, sources_of
 
 log = logging.getLogger(__name__)
+
+
+class SlotFile(Stored):
+    """What is read of the result of a slot."""
+
+    KIND = "slot"
+    REMEDY = "delete it and run the slot again"
+    MAY_LACK_KIND: ClassVar[bool] = True
+    study: str
+    bracket: int
+    rung: int
+    slot: int
+    trial: int | None
+    config: str | None
+
+    @property
+    def slot_id(self) -> tuple[int, int, int]:
+        """Bracket, rung and slot."""
+        return self.bracket, self.rung, self.slot
+
 
 Train = Callable[[TrainingSpec, int], TrainingResult]
 NO_CONTENDER = "no_contender"
@@ -65,6 +85,8 @@ def run_hpo_slot(
     bracket, rung, number = slot
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
+        told = [(path, read_stored(path, SlotFile)) for path in parents]
+        check_trials_are_there([one for one in told if one[1].study == study.name], study)
         trial = study.claim(bracket, rung, number, configurations(warm_start, settings))
         if trial is None:
             _check_failures(study, bracket, rung)
@@ -174,6 +196,7 @@ def _check_failures(study: Study, bracket: int, rung: int) -> None:
 
 def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
     return {
+        "kind": SlotFile.KIND,
         "study": study.name,
         "bracket": trial.bracket,
         "rung": trial.rung,
@@ -200,15 +223,38 @@ def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, A
     log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
     at = {"bracket": bracket, "rung": rung, "slot": slot}
-    return {"study": study.name, **at, "status": NO_CONTENDER, "reason": reason, **absent}
+    return {
+        "kind": SlotFile.KIND,
+        "study": study.name,
+        **at,
+        "status": NO_CONTENDER,
+        "reason": reason,
+        **absent,
+    }
 
 
-def check_slots(slots: Sequence[Path], study: str) -> None:
-    """Raise a UserError unless the results of all slots belong to a study."""
-    for path in slots:
-        made_by = json.loads(path.read_text(encoding="utf-8"))["study"]
-        if made_by != study:
+def check_slots(slots: Sequence[Path], study: Study) -> None:
+    """Raise a UserError unless the results of all slots belong to a study, which has their trials.
+
+    A study that lacks them has lost its journal.
+    """
+    found = [(path, read_stored(path, SlotFile)) for path in slots]
+    for path, told in found:
+        if told.study != study.name:
             raise UserError(
-                f"{path}: made by study {made_by}, but the settings and data belong to study"
-                f" {study}; run the slots again"
+                f"{path}: made by study {told.study}, but the settings and data belong to study"
+                f" {study.name}; run the slots again"
+            )
+    check_trials_are_there([one for one in found if one[1].study == study.name], study)
+
+
+def check_trials_are_there(found: Sequence[tuple[Path, SlotFile]], study: Study) -> None:
+    """Raise a UserError if a study lacks trials that results of its slots tell of."""
+    known = {(*trial.slot_id, trial.config) for trial in study.trials()}
+    for path, told in found:
+        if told.trial is not None and (*told.slot_id, told.config) not in known:
+            raise UserError(
+                f"{study.where}: lacks the trial that {path} tells of, so it was emptied, lost or"
+                f" exchanged; put it back from a copy, or remove {study.work_dir} and the slots'"
+                " results to search anew"
             )

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from particleforge.artefacts import settings_hash
@@ -38,6 +38,7 @@ from particleforge.config.space_checks import DECIDED_BY_SEARCH
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.budgets import Lengths
+from particleforge.hpo.journal import JOURNAL, open_journal
 from particleforge.hpo.lock import SharedLock, holding
 from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import propose
@@ -48,7 +49,6 @@ from particleforge.model.inputs import Manifest
 from particleforge.stored import read_json
 from particleforge.training.spec import checksum_of_source
 
-JOURNAL = "journal.log"
 _RECORD = 2  # form of a trial's record; a study of another form is left alone
 CLAIM_LOCK = "claim.lock"
 
@@ -119,6 +119,11 @@ class Study:
     def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
         return next((t for t in self.trials() if t.slot_id == (bracket, rung, slot)), None)
+
+    @property
+    def where(self) -> str:
+        """What the study lies in, as a user knows it."""
+        return "hpo.storage_url" if self.settings.hpo.storage_url else str(self.work_dir / JOURNAL)
 
     def folder(self, trial: SearchTrial) -> Path:
         """Return where a trial's checkpoints lie."""
@@ -279,7 +284,7 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
             if recorded is None:
                 _record_space(optuna.load_study(study_name=name, storage=storage), space)
                 break
-            older = {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
+            older = _recorded_space(recorded, name)
             if all(
                 path in space and space[path].widens(parameter) for path, parameter in older.items()
             ):
@@ -289,6 +294,16 @@ def open_study(settings: HpoSettings, manifest: Path, work_dir: Path) -> Study:
     return Study(settings, work_dir, storage, name)
 
 
+def _recorded_space(recorded: Any, name: str) -> dict[str, ParameterConfig]:
+    try:
+        return {path: ParameterConfig(**parameter) for path, parameter in recorded.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"study {name}: its record of hpo.space is damaged; put the study back from a copy, or"
+            " remove it to search anew"
+        ) from error
+
+
 def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> None:
     study.set_user_attr(
         "space", {path: parameter.model_dump(mode="json") for path, parameter in space.items()}
@@ -296,7 +311,20 @@ def _record_space(study: optuna.Study, space: dict[str, ParameterConfig]) -> Non
 
 
 def search_trial(trial: FrozenTrial) -> SearchTrial:
-    """Return what Optuna's trial says; it must be one of a slot."""
+    """Return what Optuna's trial says; it must be one of a slot.
+
+    A UserError if it lacks what a trial of this package has.
+    """
+    try:
+        return _search_trial(trial)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"trial {trial.number} of the search: its record is damaged ({error!r}); put the study"
+            " back from a copy, or remove it to search anew"
+        ) from error
+
+
+def _search_trial(trial: FrozenTrial) -> SearchTrial:
     attrs = trial.user_attrs
     outcome, jobs = attrs.get("outcome", {}), attrs.get("jobs", {})
     return SearchTrial(
@@ -358,7 +386,7 @@ class _MendingLock(JournalFileOpenLock):
 def _open_storage(url: str | None, work_dir: Path) -> BaseStorage:
     if url is None:
         journal = work_dir / JOURNAL
-        return JournalStorage(JournalFileBackend(str(journal), lock_obj=_MendingLock(journal)))
+        return open_journal(journal, _MendingLock(journal))
     try:
         # of jobs that meet an empty database only one may make its tables
         with holding(work_dir / CLAIM_LOCK):

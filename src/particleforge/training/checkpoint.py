@@ -16,6 +16,7 @@ from typing import Any
 
 from particleforge.artefacts import atomic_output
 from particleforge.model.saved import deserialise, serialise
+from particleforge.training.spec import checkpoints_in
 
 log = logging.getLogger(__name__)
 KEPT = 2
@@ -35,7 +36,7 @@ def write_checkpoint(folder: Path, state: State) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder by rising step."""
-    return sorted(folder.glob("step_*.pt"))
+    return checkpoints_in(folder)
 
 
 def read_checkpoint(path: Path) -> State | None:

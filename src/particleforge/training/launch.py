@@ -20,7 +20,6 @@ Rules:
 """
 
 import fcntl
-import json
 import logging
 import math
 import os
@@ -30,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -39,6 +38,7 @@ from typing import Any
 from particleforge.artefacts import write_json, write_text
 from particleforge.config.load import differences
 from particleforge.errors import UserError
+from particleforge.stored import read_json
 from particleforge.training import slurm_job
 from particleforge.training.slurm_job import Placement
 from particleforge.training.spec import (
@@ -47,6 +47,7 @@ from particleforge.training.spec import (
     LAUNCHER_VARIABLE,
     LOST_RANK,
     RESULT_FILE,
+    SPEC_FILE,
     STOP_AT_VARIABLE,
     TIMED_OUT,
     Status,
@@ -139,7 +140,7 @@ def _make_room(spec: TrainingSpec) -> None:
     """
     work_dir, marker, origin = spec.work_dir, spec.work_dir / _ORIGIN_FILE, spec.origin()
     step = newest_step(work_dir)
-    found = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    found = _known_origin(work_dir, marker) if step else {}
     if found == origin and step <= spec.until_step:
         if 0 < step < spec.until_step:
             log.info(
@@ -165,6 +166,26 @@ def _make_room(spec: TrainingSpec) -> None:
             path.unlink()
     (work_dir / CHECKPOINTS).mkdir()
     write_json(marker, origin)
+
+
+def _known_origin(work_dir: Path, marker: Path) -> dict[str, Any]:
+    """Return what a folder's checkpoints came of; where its record is damaged, the spec has it.
+
+    UserError where neither tells: to start afresh would lose what was trained.
+    """
+    for path, key in ((marker, None), (work_dir / SPEC_FILE, "origin")):
+        with suppress(UserError):
+            content = read_json(path, "")
+            origin = content.get(key) if key and isinstance(content, dict) else content
+            if isinstance(origin, dict) and origin:
+                if key:
+                    log.warning("%s: gone or damaged; taken from %s", marker, path.name)
+                    write_json(marker, origin)
+                return origin
+    raise UserError(
+        f"{marker}: gone or damaged, so nobody knows what training its checkpoints are of; put it"
+        f" back, or remove {work_dir} to train afresh"
+    )
 
 
 def _command(ranks: int, placement: Placement) -> list[str]:
@@ -251,6 +272,15 @@ def _run_workers(
     return signalled
 
 
+def _failure_in(path: Path) -> dict[str, Any] | None:
+    """Return what a rank wrote of its failure, None if that is damaged."""
+    with suppress(UserError, TypeError, ValueError):
+        found: dict[str, Any] = read_json(path, "")
+        if {"kind", "reason", "time"} <= set(found) and math.isfinite(found["time"]):
+            return found
+    return None
+
+
 def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -> TrainingResult:
     """Return the result of workers that left none.
 
@@ -260,11 +290,11 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
     they make it a failed one.
     """
     checkpoint, step = newest_checkpoint(spec.work_dir), newest_step(spec.work_dir)
-    found = [
-        json.loads(path.read_text(encoding="utf-8"))
+    failures = [
+        failure
         for path in spec.work_dir.glob(FAILURE_PATTERN.format("*"))
+        if (failure := _failure_in(path)) is not None and failure["kind"] != LOST_RANK
     ]
-    failures = [failure for failure in found if failure["kind"] != LOST_RANK]
     status: Status
     if signalled:
         status = "interrupted"
@@ -276,7 +306,7 @@ def _result_of_failure(spec: TrainingSpec, *, signalled: bool, seconds: float) -
         status, reason = "failed", first["reason"]
     else:
         marker = spec.work_dir / _KILLED_FILE
-        again = marker.exists() and int(marker.read_text(encoding="utf-8")) == step
+        again = marker.exists() and marker.read_text(encoding="utf-8").strip() == str(step)
         # a UserError if it was a full disk that kept the workers from saying why
         write_text(marker, f"{step:<4096}")
         status, reason = (

@@ -9,13 +9,17 @@ TensorBoard's folder holds one run.
 """
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel, ValidationError
 
 from particleforge.artefacts import write_text
 
+log = logging.getLogger(__name__)
 ROWS_FILE = "metrics.jsonl"
 METRICS_SCHEMA = pa.schema(
     [
@@ -28,12 +32,31 @@ METRICS_SCHEMA = pa.schema(
 )
 
 
-class MetricsLog:
-    """Appends rows; ``step`` is where the training (re)starts."""
+class MetricsRow(BaseModel):
+    """A line of the file: the values of one step of one split."""
 
-    def __init__(self, work_dir: Path, step: int, tensorboard: Path | None) -> None:
+    step: int
+    epoch: int  # -1 where it is lost
+    split: str
+    values: dict[str, float]
+
+
+class MetricsLog:
+    """Appends rows; ``step`` is where the training (re)starts.
+
+    ``valid_curve`` holds [step, loss] of all validations up to there, as the checkpoint knows them.
+    """
+
+    def __init__(
+        self,
+        work_dir: Path,
+        step: int,
+        tensorboard: Path | None,
+        valid_curve: Sequence[Sequence[float]] = (),
+    ) -> None:
         path = work_dir / ROWS_FILE
         kept = [row for row in read_rows(path) if row["step"] <= step]
+        kept = _with_lost(kept, valid_curve, path)
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
         self._writer = _event_writer(tensorboard) if tensorboard else None
@@ -60,11 +83,39 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of a training's metrics, less a last line that a kill cut off."""
+    """Return the complete rows of a training's metrics, less a last line that a kill cut off.
+
+    Damaged lines are left out, with a line in the log.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    rows = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(MetricsRow.model_validate_json(line).model_dump())
+        except ValidationError:
+            log.warning("%s: line %d is damaged and left out", path, number)
+    return rows
+
+
+def _with_lost(
+    rows: list[dict[str, Any]], valid_curve: Sequence[Sequence[float]], path: Path
+) -> list[dict[str, Any]]:
+    """Return the rows with those validations that they lack and the checkpoint knows."""
+    there = {row["step"] for row in rows if row["split"] == "valid"}
+    lost = [(int(step), loss) for step, loss in valid_curve if int(step) not in there]
+    if not lost:
+        return rows
+    log.warning(
+        "%s: rows are lost: %d validation losses up to step %d are put back from the checkpoint,"
+        " what else they told is gone",
+        path,
+        len(lost),
+        lost[-1][0],
+    )
+    back = [{"step": s, "epoch": -1, "split": "valid", "values": {"loss": x}} for s, x in lost]
+    return sorted([*rows, *back], key=lambda row: row["step"])
 
 
 def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -1,16 +1,21 @@
 """What one training is asked to do and what came of it, as plain values that cross processes."""
 
-import json
+import logging
+import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
 
 from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.config.settings import TrainSettings
 from particleforge.config.training import EXECUTION, TrainingConfig
 from particleforge.errors import UserError
+from particleforge.stored import Stored, held_to, read_json, read_stored
 
+log = logging.getLogger(__name__)
 SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -20,6 +25,7 @@ FAILURE_PATTERN = "failure_rank{}.json"
 LOST_RANK = "lost rank"  # kind of a failure that only follows from another rank's end
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 TIMED_OUT = "timed out"  # likewise
+_CHECKPOINT = re.compile(r"step_\d+_\w+\.pt")
 Status = Literal["complete", "diverged", "interrupted", "failed"]
 
 
@@ -45,9 +51,51 @@ def sources_of(training: TrainingConfig) -> list[Path]:
     return [Path(training.init_from)] if training.init_from else []
 
 
+_FILES = ("checkpoint", "best_checkpoint", "metrics")
+
+
+class SpecFile(Stored):
+    """What is read of a training's spec."""
+
+    KIND = "training_spec"
+    REMEDY = "delete it, then run again"
+    settings: dict[str, Any]
+    manifest: str
+    work_dir: str
+    until_step: int
+    parent_checkpoint: str | None
+    tensorboard: str | None
+
+
+class ResultFile(Stored):
+    """What is read of a training's result."""
+
+    KIND = "training_result"
+    REMEDY = "it is made again"
+    MAY_LACK_KIND: ClassVar[bool] = True
+    status: Status
+    reason: str
+    step: int
+    valid_loss: float | None
+    best_valid_loss: float | None
+    valid_curve: list[list[float]]
+    checkpoint: str | None
+    best_checkpoint: str | None
+    metrics: str | None
+    seconds: float
+    identity: str
+    until_step: int
+    checksums: dict[str, str] = Field(default_factory=dict)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder by rising step; files of other names are none."""
+    return sorted(path for path in folder.glob("step_*.pt") if _CHECKPOINT.match(path.name))
+
+
 def newest_checkpoint(work_dir: Path) -> Path | None:
     """Return the newest checkpoint in a work folder, None if there is none."""
-    return max((work_dir / CHECKPOINTS).glob("step_*.pt"), default=None)
+    return max(checkpoints_in(work_dir / CHECKPOINTS), default=None)
 
 
 def newest_step(work_dir: Path) -> int:
@@ -119,6 +167,8 @@ class TrainingSpec:
             "until_step": self.until_step,
             "parent_checkpoint": str(self.parent_checkpoint) if self.parent_checkpoint else None,
             "tensorboard": str(self.tensorboard) if self.tensorboard else None,
+            "origin": self.origin(),
+            "kind": SpecFile.KIND,
         }
         write_json(path, plain)
         return path
@@ -126,17 +176,15 @@ class TrainingSpec:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read what ``write`` wrote."""
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        settings = TrainSettings.model_validate(plain["settings"])
+        plain = read_stored(path, SpecFile)
         parent, tensorboard = (
-            Path(plain[name]) if plain[name] else None
-            for name in ("parent_checkpoint", "tensorboard")
+            Path(name) if name else None for name in (plain.parent_checkpoint, plain.tensorboard)
         )
         return cls(
-            settings,
-            Path(plain["manifest"]),
-            Path(plain["work_dir"]),
-            plain["until_step"],
+            TrainSettings.model_validate(plain.settings),
+            Path(plain.manifest),
+            Path(plain.work_dir),
+            plain.until_step,
             parent,
             tensorboard,
         )
@@ -168,23 +216,36 @@ class TrainingResult:
     def write(self, work_dir: Path, identity: str, until_step: int) -> None:
         """Write the result into a work folder; paths become relative to it."""
         plain: dict[str, Any] = asdict(self)
-        for name in ("checkpoint", "best_checkpoint", "metrics"):
-            plain[name] = str(plain[name].relative_to(work_dir)) if plain[name] else None
-        write_json(
-            work_dir / RESULT_FILE, {**plain, "identity": identity, "until_step": until_step}
-        )
+        files = {name: plain[name] for name in _FILES if plain[name]}
+        plain |= dict.fromkeys(_FILES)
+        plain |= {name: str(path.relative_to(work_dir)) for name, path in files.items()}
+        # a checkpoint has its checksum in its name
+        sums = {name: sha256(path) for name, path in files.items() if name != "checkpoint"}
+        told = {"identity": identity, "until_step": until_step, "checksums": sums}
+        write_json(work_dir / RESULT_FILE, {**plain, **told, "kind": ResultFile.KIND})
 
     @classmethod
     def read(cls, work_dir: Path, identity: str, until_step: int) -> Self | None:
-        """Return the stored result if this training to ``until_step`` would end in it, or None."""
+        """Return the stored result if this training to ``until_step`` would end in it, or None.
+
+        None, too, with a line in the log, if it or one of its files is damaged or gone: the
+        training then goes on from its newest checkpoint and writes them again.
+        """
+        path = work_dir / RESULT_FILE
+        if not path.exists():
+            return None
         try:
-            plain = json.loads((work_dir / RESULT_FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            found = held_to(ResultFile, read_json(path, ResultFile.REMEDY), path)
+        except UserError as error:
+            log.warning("%s", error)
             return None
-        if plain.pop("identity") != identity or not plain["step"] <= until_step <= plain.pop(
-            "until_step"
-        ):
+        if found.identity != identity or not found.step <= until_step <= found.until_step:
             return None
-        for name in ("checkpoint", "best_checkpoint", "metrics"):
-            plain[name] = work_dir / plain[name] if plain[name] else None
+        plain = {own.name: getattr(found, own.name) for own in fields(cls)}
+        for name in _FILES:
+            plain[name] = file = work_dir / plain[name] if plain[name] else None
+            known = found.checksums.get(name)
+            if file and (not file.is_file() or (known and sha256(file) != known)):
+                log.warning("%s: gone or damaged; it is made again from the last checkpoint", file)
+                return None
         return cls(**plain)

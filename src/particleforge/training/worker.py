@@ -109,7 +109,9 @@ def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> No
         if workers.is_main:
             log.info("going on after step %d", trainer.step)
     if workers.is_main:
-        trainer.metrics = MetricsLog(spec.work_dir, trainer.step, spec.tensorboard)
+        trainer.metrics = MetricsLog(
+            spec.work_dir, trainer.step, spec.tensorboard, trainer.valid_curve
+        )
     status, reason = trainer.run()
     if workers.is_main:
         assert trainer.metrics is not None
