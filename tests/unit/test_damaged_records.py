@@ -103,9 +103,7 @@ def test_a_damaged_origin_loses_no_training(
     assert "origin.json: gone or damaged; taken from spec.json" in caplog.text
     origin.write_text("{")
     (spec.work_dir / "spec.json").unlink()
-    with pytest.raises(
-        UserError, match=r"origin.json: gone or damaged, so nobody knows .*; put it"
-    ):
+    with pytest.raises(UserError, match=r"origin.json: gone or damaged, so nobody knows .*; put"):
         _make_room(spec)
     assert newest_step(spec.work_dir) == 5
 
@@ -169,7 +167,7 @@ def test_a_damaged_journal_is_named_with_its_line(searched: Search, tmp_path: Pa
                 UserError, match=r"journal.log: line 7 is no record of a search; put the file back"
             ):
                 read()
-    journal.write_bytes(b"".join(lines[1:]))  # whole lines, but the first is missing
+    journal.write_bytes(b"".join([*lines[:6], b'{"op_code": 99, "worker_id": "x"}\n', *lines[6:]]))
     with pytest.raises(UserError, match=r"journal.log: its records do not fit together"):
         read_work_folder(tmp_path)
 
@@ -181,10 +179,10 @@ def test_a_lost_journal_is_no_search_without_success(searched: Search, emptied: 
     whole = journal.read_bytes()
     journal.write_bytes(b"") if emptied else journal.unlink()
     parents = [path for path in searched.outputs() if path.parent.name == "0"]
-    told = (
-        r"journal.log: lacks the trial that .*json tells of, so it was emptied, lost or exchanged"
-    )
+    told = r"journal.log: lacks the trial that .*json tells of, so it was emptied, lost or exch"
     try:
+        with pytest.raises(UserError, match=r"journal.log: emptied or lost, while the folders of"):
+            read_work_folder(searched.work)
         with pytest.raises(UserError, match=told):
             run_hpo_slot(
                 searched.settings,

@@ -36,6 +36,8 @@ def test_spec_and_result_survive_json(manifest: Path, tmp_path: Path) -> None:
         None,
         3.0,
     )
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "a.pt").write_text("state")
     result.write(tmp_path, spec.identity(), 7)
     assert TrainingResult.read(tmp_path, spec.identity(), 7) == result
     assert TrainingResult.read(tmp_path, spec.identity(), 8) is None
