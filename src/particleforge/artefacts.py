@@ -1,5 +1,6 @@
 """How files come into being (temporary name, sync, rename), and checksums that tell them apart."""
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -8,12 +9,13 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from particleforge.errors import UserError, explained
+from particleforge.stored import check_regular
 
 
 @contextmanager
@@ -27,6 +29,9 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     with explaining(target):
+        check_regular(target, may_lack=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary, handle = _temporary_file(target)
         try:
@@ -75,6 +80,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     with explaining(target):
+        if target.exists() and not target.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file", str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
             shutil.rmtree(leftover)
@@ -128,8 +135,36 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def check_outputs(
+    outputs: Iterable[Path], inputs: Iterable[Path] = (), folders: Iterable[Path] = ()
+) -> None:
+    """Refuse an output that is an input or another output, UserError.
+
+    ``folders`` are outputs that are emptied first: no input may lie in them.
+    """
+    seen: set[str] = set()
+    read = {os.path.realpath(path): path for path in inputs}
+    for path in (*outputs, *folders):
+        real = os.path.realpath(path)
+        if real in read:
+            raise UserError(
+                f"{path}: is an input, too, and would be overwritten; give another output"
+            )
+        if real in seen:
+            raise UserError(f"{path}: two outputs have this path; give each its own")
+        seen.add(real)
+    for folder in folders:
+        for real, path in read.items():
+            if Path(real).is_relative_to(os.path.realpath(folder)):
+                raise UserError(
+                    f"{path}: lies in {folder}, which is emptied before it is written; give another"
+                    " output"
+                )
+
+
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes; a pipe or device is a UserError."""
+    check_regular(Path(path))
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

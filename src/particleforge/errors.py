@@ -20,6 +20,17 @@ _FILE_SYSTEM_FAULTS = {
     errno.EACCES: (
         "permission denied; correct owner or mode of the file and its folder, then run again"
     ),
+    errno.EPERM: "not permitted by the system; correct the file's attributes, or give another path",
+    errno.ENOENT: "no such file or folder; correct the path",
+    errno.EISDIR: "a folder, where a file is to be; give another path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; give another path",
+    errno.EEXIST: "a file or broken link is in the place of a folder; give another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system; give a shorter path",
+    errno.ELOOP: "links that lead round in a circle; give another path",
+    errno.ENXIO: "a pipe or device that nobody serves; give a file",
+    errno.ENODEV: "a device that is not there; give a file",
+    errno.EBUSY: "in use by the system; give another path",
+    errno.EFBIG: "larger than the file system or the limits of this shell allow; give another path",
 }
 
 
@@ -45,7 +56,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def explained(error: OSError, path: str | Path) -> UserError | None:
     """Return as a UserError what the user can mend, None for any other error.
 
-    The user can mend a full disk, a quota, a read-only file system, permissions.
+    The user can mend a full disk, a quota, a read-only file system, permissions, a wrong path.
 
     The message names ``path``, or another file that the error itself names (the target, where it
     copies or renames).

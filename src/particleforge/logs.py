@@ -11,6 +11,7 @@ from particleforge.errors import UserError, explained
 from particleforge.provenance.started import check_code
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_INTERRUPTED = 130  # exit status, as shells have it
 _DONE = "done"  # the last line of a finished job's log
 
 
@@ -40,6 +41,9 @@ def one_line_errors() -> Iterator[None]:
         if problem is None:
             raise
         sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped from the keyboard; run it again to go on\n")
+        sys.exit(_INTERRUPTED)
 
 
 @contextmanager
@@ -58,6 +62,9 @@ def job_log(path: str | Path) -> Iterator[None]:
         try:
             check_code()
             yield
+        except KeyboardInterrupt:
+            logger.error("stopped from the keyboard; run it again to go on")
+            raise
         except BaseException as error:
             problem = _mendable(error)
             if problem is None:

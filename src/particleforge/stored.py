@@ -80,8 +80,10 @@ def refuse_kind(path: Path | str, found: Any, kinds: Sequence[str], remedy: str)
     raise UserError(f"{path}: kind: is {found!r} where {expected} is expected; {remedy}")
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: Path, *, may_lack: bool = False) -> None:
     """Refuse a named pipe or a device, which could be waited for without end."""
+    if may_lack and not path.exists():
+        return
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise UserError(f"{path}: no regular file, but a pipe or device; give a file")

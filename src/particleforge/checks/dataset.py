@@ -13,7 +13,6 @@ A failure is a UserError with one line; nothing is written then but the failed v
 folder.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -28,10 +27,12 @@ from particleforge.artefacts import write_json
 from particleforge.checks.drift import compare_with_rest
 from particleforge.checks.histogram import Histogram
 from particleforge.checks.statistics import RESPONSE, VERSION, shard_statistics
-from particleforge.checks.verdict import Verdict, conclude
+from particleforge.checks.verdict import SampleVerdict, Verdict, conclude
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.settings import CheckDatasetSettings, CompareSamplesSettings
+from particleforge.errors import UserError
 from particleforge.provenance.record import Provenance
+from particleforge.stored import Stored, read_stored
 from particleforge.tables import parquet, schema
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,16 @@ _NOT_NEGATIVE = (
     "width_longitudinal",
     "width_minor",
 )
+
+
+class StatisticsFile(Stored):
+    """What is read of the statistics of a shard that were kept."""
+
+    KIND = "shard_statistics"
+    REMEDY = "delete it and run the check again"
+    sha256: str
+    version: int
+    statistics: dict[str, Any]
 
 
 def check_dataset(
@@ -107,10 +118,14 @@ def compare_samples(
 ) -> None:
     """Compare the samples, given their verdicts, and write the verdict on the whole dataset."""
     made = Provenance.of("compare_samples", settings.plain(), verdicts)
-    samples = {
-        found["sample"]: found
-        for found in (json.loads(path.read_text(encoding="utf-8")) for path in verdicts)
-    }
+    samples: dict[str, dict[str, Any]] = {}
+    for path in verdicts:
+        told = read_stored(path, SampleVerdict)
+        if told.sample in samples:
+            raise UserError(
+                f"{path}: a second verdict on sample {told.sample}; give one for each sample"
+            )
+        samples[told.sample] = told.model_dump()
     verdict = Verdict()
     parts = {
         name: {RESPONSE: Histogram.read(found["quantities"][RESPONSE])}
@@ -148,15 +163,16 @@ def _name(path: Path) -> str:
 
 def _kept(file: Path, digest: str, path: Path, expected: Any) -> dict[str, Any]:
     """Return a shard's statistics: those kept if of these bytes and this code, else new ones."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if (kept.get("sha256"), kept.get("version")) != (digest, VERSION):
-        write_json(
-            file,
-            {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, expected)},
-        )
-        # what was kept and what is new come in one order
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    return dict(kept["statistics"])
+    try:
+        kept = read_stored(file, StatisticsFile)
+        if (kept.sha256, kept.version) == (digest, VERSION):
+            return kept.statistics
+    except UserError:
+        pass  # none yet, or damaged: they are made again
+    content = {"sha256": digest, "version": VERSION, "statistics": shard_statistics(path, expected)}
+    write_json(file, {"kind": StatisticsFile.KIND, **content})
+    # what was kept and what is new come in one order
+    return read_stored(file, StatisticsFile).statistics
 
 
 def _judge(

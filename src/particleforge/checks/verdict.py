@@ -16,6 +16,7 @@ from particleforge.artefacts import write_json, write_text
 from particleforge.checks.page import failed_page
 from particleforge.errors import UserError
 from particleforge.provenance.record import Provenance
+from particleforge.stored import Stored
 
 _FAILURES_KEPT = 1000
 
@@ -148,6 +149,25 @@ class Verdict:
         }
 
 
+class VerdictFile(Stored):
+    """What is read of a verdict on data."""
+
+    KIND = "verdict"
+    REMEDY = "rerun the check that wrote it"
+    passed: bool
+    checks: dict[str, dict[str, Any]]
+
+
+class SampleVerdict(VerdictFile):
+    """What is read of a verdict on a sample."""
+
+    REMEDY = "rerun check_dataset"
+    sample: str
+    events: int
+    shards: int
+    quantities: dict[str, Any]
+
+
 def conclude(
     verdict: Verdict,
     title: str,
@@ -161,7 +181,12 @@ def conclude(
 
     One that failed goes to ``work_dir``, JSON and HTML, and is a UserError.
     """
-    content = {**facts, **verdict.plain(), "provenance": made.plain()}
+    content = {
+        "kind": VerdictFile.KIND,
+        **facts,
+        **verdict.plain(),
+        "provenance": made.plain(),
+    }
     page, failed = work_dir / "failed.html", work_dir / "failed.json"
     if verdict.passed:
         for path in (page, failed):

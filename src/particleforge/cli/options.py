@@ -1,7 +1,7 @@
 """What commands share: the options that several have, and the configuration that they name."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -11,7 +11,9 @@ from particleforge.config.load import load_detector, load_run, merge
 from particleforge.config.reader import parse_yaml
 from particleforge.config.run import RunConfig
 from particleforge.errors import UserError
+from particleforge.stored import check_regular
 
+_Given = TypeVar("_Given", Path, list[Path])
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -21,6 +23,15 @@ app = typer.Typer(
         " workflow; --set changes one."
     ),
 )
+
+
+def only_files(given: _Given) -> _Given:
+    """Refuse pipes and devices among the files that were given."""
+    for path in given if isinstance(given, list) else [given]:
+        if path is not None:
+            check_regular(path)
+    return given
+
 
 Detector = Annotated[str, typer.Option(help="Name of a file in config/detectors.")]
 Preset = Annotated[
@@ -38,10 +49,19 @@ ConfigDir = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option(help="File to write.")]
-Input = Annotated[Path, typer.Option("--input", help="File to read.", exists=True, dir_okay=False)]
+Input = Annotated[
+    Path,
+    typer.Option("--input", help="File to read.", exists=True, dir_okay=False, callback=only_files),
+]
 Inputs = Annotated[
     list[Path],
-    typer.Option("--input", help="File to read; can be repeated.", exists=True, dir_okay=False),
+    typer.Option(
+        "--input",
+        help="File to read; can be repeated.",
+        exists=True,
+        dir_okay=False,
+        callback=only_files,
+    ),
 ]
 Sample = Annotated[str, typer.Option(help="Name of the sample, part of every event's identity.")]
 WorkDir = Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from particleforge.artefacts import check_outputs
 from particleforge.cli.options import (
     CHECKS_WORK,
     NOT_GIVEN,
@@ -19,6 +20,7 @@ from particleforge.cli.options import (
     WorkDir,
     app,
     load,
+    only_files,
 )
 from particleforge.config import settings as stage
 from particleforge.errors import UserError
@@ -67,6 +69,7 @@ def build_dataset(
 
     run, chosen = load(detector, preset, set_, config_dir)
     files = [Path(path) for entry in inputs for path in local_files(entry, "--input")]
+    check_outputs([output], files)
     known = chosen.samples[sample].checksums if sample in chosen.samples else {}
     checksums = [known.get(path.name, "") for path in files]
     run_stage(
@@ -91,6 +94,7 @@ def check_dataset(
     from particleforge.checks.dataset import check_dataset as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    check_outputs([output], inputs)
     run_stage(
         stage.CheckDatasetSettings.of(run, chosen, sample_name=sample),
         shards=inputs,
@@ -113,6 +117,7 @@ def compare_samples(
     from particleforge.checks.dataset import compare_samples as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    check_outputs([output], inputs)
     run_stage(
         stage.CompareSamplesSettings.of(run, chosen),
         verdicts=inputs,
@@ -136,6 +141,7 @@ def select_events(
     from particleforge.selection.select import select_events as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    check_outputs([output, cutflow], [events])
     run_stage(
         stage.SelectSettings.of(run, chosen, sample_name=sample),
         dataset=events,
@@ -160,6 +166,7 @@ def write_shards(
     from particleforge.preprocessing.shards import write_shards as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    check_outputs([], inputs, [output_dir])
     run_stage(stage.ShardSettings.of(run, chosen), inputs, output_dir)
 
 
@@ -167,7 +174,10 @@ def write_shards(
 def check_shards(
     detector: Detector,
     manifest: Annotated[
-        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+        Path,
+        typer.Option(
+            help="manifest.json of the shards.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     output: Output,
     work_dir: WorkDir = CHECKS_WORK,
@@ -179,10 +189,12 @@ def check_shards(
     from particleforge.checks.shards import check_shards as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    beside = manifest.with_name("normalisation.json")
+    check_outputs([output], [manifest, beside])
     run_stage(
         stage.CheckShardsSettings.of(run, chosen),
         manifest=manifest,
-        normalisation=manifest.with_name("normalisation.json"),
+        normalisation=beside,
         work_dir=work_dir,
         output=output,
     )
@@ -192,7 +204,10 @@ def check_shards(
 def train_model(
     detector: Detector,
     manifest: Annotated[
-        Path, typer.Option(help="manifest.json of the shards.", exists=True, dir_okay=False)
+        Path,
+        typer.Option(
+            help="manifest.json of the shards.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     output_dir: Annotated[
         Path,
@@ -207,10 +222,20 @@ def train_model(
     set_: Set = None,
     config_dir: ConfigDir = NOT_GIVEN,
 ) -> None:
-    """Train a model; run again to resume."""
+    """Check the shards as check-shards does, then train a model; run again to resume."""
+    from particleforge.checks.shards import check_shards as run_checks
     from particleforge.training.train import train_model as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    beside = manifest.with_name("normalisation.json")
+    check_outputs([output_dir / "best.pt"], [manifest, beside], [output_dir / "work"])
+    run_checks(
+        stage.CheckShardsSettings.of(run, chosen),
+        manifest=manifest,
+        normalisation=beside,
+        work_dir=output_dir / "checks",
+        output=output_dir / "checks" / "shards.json",
+    )
     run_stage(
         stage.TrainSettings.of(run, chosen),
         manifest=manifest,
@@ -227,7 +252,10 @@ def train_model(
 def export_onnx(
     detector: Detector,
     checkpoint: Annotated[
-        Path, typer.Option(help="best.pt of a training.", exists=True, dir_okay=False)
+        Path,
+        typer.Option(
+            help="best.pt of a training.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     manifest: Annotated[
         Path,
@@ -235,6 +263,7 @@ def export_onnx(
             help="manifest.json of the shards, for parity test and presence threshold.",
             exists=True,
             dir_okay=False,
+            callback=only_files,
         ),
     ],
     output_dir: Annotated[
@@ -248,14 +277,16 @@ def export_onnx(
     from particleforge.export.onnx_model import export_onnx as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    written = [output_dir / name for name in ("model.onnx", "parity.json", "model_card.md")]
+    check_outputs(written, [checkpoint, manifest])
     run_stage(
         stage.ExportSettings.of(run, chosen),
         detector=detector,
         checkpoint=checkpoint,
         manifest=manifest,
-        onnx=output_dir / "model.onnx",
-        parity=output_dir / "parity.json",
-        model_card=output_dir / "model_card.md",
+        onnx=written[0],
+        parity=written[1],
+        model_card=written[2],
     )
 
 
@@ -264,7 +295,10 @@ def reconstruct_events(
     detector: Detector,
     events: Input,
     model: Annotated[
-        Path, typer.Option(help="model.onnx of an export.", exists=True, dir_okay=False)
+        Path,
+        typer.Option(
+            help="model.onnx of an export.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     output: Output,
     edm4hep: Annotated[Path, typer.Option(help="EDM4hep ROOT file to write.")],
@@ -283,6 +317,7 @@ def reconstruct_events(
 
     run, chosen = load(detector, preset, set_, config_dir)
     settings = stage.ReconstructSettings.of(run, chosen)
+    check_outputs([output, edm4hep], [events, model])
     files = {"model": model, "output": output, "edm4hep": edm4hep}
     if events.suffix == ".parquet":
         run_stage(settings, events=events, **files)
@@ -295,11 +330,15 @@ def validate_model(
     detector: Detector,
     selected: Annotated[
         list[Path],
-        typer.Option(help="Selected file; can be repeated.", exists=True, dir_okay=False),
+        typer.Option(
+            help="Selected file; can be repeated.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     reconstructed: Annotated[
         list[Path],
-        typer.Option(help="Reconstructed file, same order.", exists=True, dir_okay=False),
+        typer.Option(
+            help="Reconstructed file, same order.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write: metrics.json, histograms.json, plots/.")
@@ -312,11 +351,14 @@ def validate_model(
     from particleforge.validation.validate import validate_model as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
+    metrics, histograms = output_dir / "metrics.json", output_dir / "histograms.json"
+    plots = output_dir / "plots"
+    check_outputs([metrics, histograms], [*selected, *reconstructed], [plots])
     run_stage(
         stage.ValidateSettings.of(run, chosen),
         selected=selected,
         reconstructed=reconstructed,
-        metrics=output_dir / "metrics.json",
-        histograms=output_dir / "histograms.json",
-        plots=output_dir / "plots",
+        metrics=metrics,
+        histograms=histograms,
+        plots=plots,
     )

@@ -16,6 +16,7 @@ from particleforge.cli.options import (
     Set,
     app,
     load,
+    only_files,
     overrides_of,
 )
 from particleforge.config import settings as stage
@@ -66,7 +67,13 @@ def provenance(
 @app.command()
 def inspect(
     file: Annotated[
-        Path, typer.Argument(help="An EDM4hep or Delphes ROOT file.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(
+            help="An EDM4hep or Delphes ROOT file.",
+            exists=True,
+            dir_okay=False,
+            callback=only_files,
+        ),
     ],
     detector: Annotated[
         str | None,
@@ -111,7 +118,9 @@ def inspect(
 def accounting(
     dataset: Annotated[
         list[Path],
-        typer.Argument(help="Files that build-dataset wrote.", exists=True, dir_okay=False),
+        typer.Argument(
+            help="Files that build-dataset wrote.", exists=True, dir_okay=False, callback=only_files
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import yaml
 
 from particleforge.errors import UserError, did_you_mean
+from particleforge.stored import check_regular
 
 Tree = dict[str, Any]
 
@@ -59,6 +60,7 @@ for _kind, (_pattern, _beginnings) in _SCALARS.items():
 def read_yaml(path: Path) -> Tree:
     """Return the mapping in a YAML file; anything else is a UserError."""
     try:
+        check_regular(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         names = sorted(p.stem for p in path.parent.glob("*.yaml"))

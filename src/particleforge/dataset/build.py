@@ -43,6 +43,7 @@ from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.formats import read_chunks
 from particleforge.provenance.record import Provenance
+from particleforge.stored import check_regular
 from particleforge.tables import parquet
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def _verify(
         if path in verified:
             continue
         try:
+            check_regular(path)
             path.open("rb").close()
             if expected := known.get(path):
                 verify_checksum(path, expected)

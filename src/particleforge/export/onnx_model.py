@@ -31,6 +31,7 @@ from particleforge.artefacts import atomic_output, write_json, write_text
 from particleforge.config.reconstruction import ExportConfig
 from particleforge.config.settings import ExportSettings
 from particleforge.errors import UserError
+from particleforge.export.files import ParityFile
 from particleforge.export.model_card import render_card
 from particleforge.export.parity import (
     OUTPUT_NAMES,
@@ -90,6 +91,7 @@ def export_onnx(
         temporary.write_bytes(content)
     report: dict[str, Any] = dataclasses.asdict(found)
     report |= {
+        "kind": ParityFile.KIND,
         "presence_threshold": threshold,
         "score_tolerance": settings.export.score_tolerance,
         "momentum_tolerance": settings.export.momentum_tolerance,

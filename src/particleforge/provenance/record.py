@@ -16,7 +16,6 @@ An output that is a folder has its record beside it; its checksum is that of the
 """
 
 import hashlib
-import json
 import os
 import platform
 import socket
@@ -30,12 +29,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
 from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.errors import UserError
+from particleforge.stored import Stored, held_to, read_json
 
 RECORD_SUFFIX = ".provenance.json"
 # itself and what requirements.in names
@@ -151,6 +152,7 @@ class Provenance:
                 for path, found in self.inputs.items()
             ]
             content = {
+                "kind": RecordFile.KIND,
                 **reproducible,
                 "inputs": inputs,
                 "seed": self.settings.get("seed"),
@@ -158,6 +160,35 @@ class Provenance:
                 "circumstances": circumstances,
             }
             write_json(record_of(output), content)
+
+
+class InputEntry(BaseModel):
+    """An input, in a record."""
+
+    model_config = ConfigDict(extra="allow")
+    file: str
+    sha256: str
+
+
+class OutputEntry(BaseModel):
+    """The output, in its record."""
+
+    model_config = ConfigDict(extra="allow")
+    sha256: str
+
+
+class RecordFile(Stored):
+    """What is read of a record."""
+
+    KIND = "provenance"
+    REMEDY = "rerun the stage that wrote the file beside it"
+    MAY_LACK_KIND: ClassVar[bool] = True
+    stage: str
+    settings: dict[str, Any]
+    inputs: list[InputEntry]
+    packages: dict[str, str]
+    output: OutputEntry
+    circumstances: dict[str, Any]
 
 
 def refuse_repeats(inputs: Sequence[Path]) -> None:
@@ -200,14 +231,9 @@ def _recorded_checksum(path: Path) -> str:
 def read_record(record: Path) -> dict[str, Any]:
     """Return a record's content; one that ``record`` did not write is a UserError."""
     try:
-        content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        str(content["output"]["sha256"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{record}: not a readable record of provenance ({error!r}); rerun the stage that wrote"
-            " the file beside it"
-        ) from error
-    return content
+        return held_to(RecordFile, read_json(record, RecordFile.REMEDY), record).model_dump()
+    except UserError as error:
+        raise UserError(f"not a readable record of provenance: {error}") from error
 
 
 def list_checksum(checksums: Mapping[str, str]) -> str:

@@ -3,14 +3,15 @@
 Inputs -> outputs: the verdicts as JSON (``checks.verdict``) -> tables.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from particleforge.checks.page import checks_table
+from particleforge.checks.verdict import VerdictFile
 from particleforge.pages.rendering import NOTHING, Rows, number, yes_or_no
+from particleforge.stored import read_stored
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Checks:
 def gather_checks(dataset_verdict: Path, shards_verdict: Path) -> Checks:
     """Read the verdicts on the dataset, with those on its samples, and on the training shards."""
     dataset, shards = (
-        json.loads(path.read_text(encoding="utf-8")) for path in (dataset_verdict, shards_verdict)
+        read_stored(path, VerdictFile).model_dump() for path in (dataset_verdict, shards_verdict)
     )
     splits = shards["splits"].values()
     facts = {

@@ -6,7 +6,6 @@ stays quick for any number of them.
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from particleforge.dataset.accounting import HEADS, LEGEND, Account, read_accounts, row, total_of
+from particleforge.model.inputs import read_manifest
 from particleforge.pages.rendering import NOTHING, Picture, Rows, number, percent, picture
 from particleforge.tables import parquet, schema
 
@@ -59,7 +59,7 @@ def gather_data(
         )
         quarantined += [(sample, path.name, entry["file"], entry["reason"]) for entry in left_out]
     accounts = read_accounts(dataset)
-    described = json.loads(manifest.read_text(encoding="utf-8"))
+    described = read_manifest(manifest)
     return Data(
         samples=_samples(totals, schema.element_types(described["elements"])[1]),
         energy=_energy(accounts, selected),

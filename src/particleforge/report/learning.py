@@ -4,7 +4,6 @@ Inputs -> outputs: ``best.yaml``, trials table and plots of the search; metrics 
 training; parity and model card of the export -> tables, pictures and text.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ import pandas as pd
 
 from particleforge.artefacts import dotted
 from particleforge.config.reader import read_yaml
+from particleforge.export.files import ParityFile
 from particleforge.pages.figures import new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
+from particleforge.stored import read_stored
 
 _TRIALS_SHOWN = 40
 _WIDE = ("parallel", "cost")  # plots of the search whose labels are small otherwise
@@ -124,7 +125,7 @@ def gather_learning(
             "training_curves", data_uri(_curves(found)), " ".join(_CURVES_CAPTION.split())
         ),
         training=_training(found),
-        parity=_parity(json.loads(parity.read_text(encoding="utf-8"))),
+        parity=_parity(read_stored(parity, ParityFile).model_dump()),
         model_card=model_card.read_text(encoding="utf-8"),
     )
 
@@ -302,7 +303,9 @@ def _training(found: pd.DataFrame) -> Rows:
 
 
 def _parity(found: Mapping[str, Any]) -> Rows:
-    leaves = dotted({key: value for key, value in found.items() if key != "provenance"})
+    leaves = dotted(
+        {key: value for key, value in found.items() if key not in ("kind", "provenance")}
+    )
     shown = {
         key: number(value)
         for key, value in leaves.items()

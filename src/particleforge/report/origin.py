@@ -4,13 +4,13 @@ Inputs -> outputs: the ``<file>.provenance.json`` beside each result (``provenan
 is one -> tables. Results without such a record are counted, not guessed at.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from particleforge.pages.rendering import NOTHING, Rows, number
+from particleforge.provenance.record import read_record
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def gather_origin(results: Iterable[Path]) -> Origin:
         if not record.exists():
             missing += 1
             continue
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = read_record(record)
         by_stage.setdefault(found["stage"], []).append(found)
         for name, version in found["packages"].items():
             packages.setdefault(name, set()).add(version)

@@ -4,7 +4,6 @@ Inputs -> outputs: ``metrics.json`` of the validation and its folder of plots ->
 pictures.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from typing import Any
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
+from particleforge.stored import read_stored
 from particleforge.validation.captions import captions
+from particleforge.validation.validate import MetricsFile
 
 Tree = Mapping[str, Any]
 _SIGNIFICANT = 2.0  # standard deviations from which a difference is called one
@@ -36,7 +37,7 @@ class Physics:
 
 def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassConfig]) -> Physics:
     """Read the validation's results."""
-    found = json.loads(metrics.read_text(encoding="utf-8"))
+    found = read_stored(metrics, MetricsFile).model_dump()
     jets = found["jets"]["inclusive"]
     texts = captions(classes, ideal="ideal" in found["reconstructions"])
     return Physics(

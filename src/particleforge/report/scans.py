@@ -4,7 +4,6 @@ Inputs -> outputs: ``<scan>.json`` and the plots of each -> a sentence with what
 table, and pictures with captions.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
 from particleforge.paths import SCAN_PLOTS
+from particleforge.scans.results import ScanFile
+from particleforge.stored import read_stored
 
 _TITLES = {
     "scaling_batch": "Large batches",
@@ -62,7 +63,7 @@ class Scan:
 def gather_scans(scans: Sequence[Path], plots: Sequence[Path]) -> list[Scan]:
     """Read the scans' results; ``plots`` are their folders."""
     return [
-        _scan(json.loads(path.read_text(encoding="utf-8")), folder)
+        _scan(read_stored(path, ScanFile).model_dump(), folder)
         for path, folder in zip(scans, plots, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from particleforge.pages.figures import save_figure, styled
 from particleforge.paths import SCAN_PLOTS
 from particleforge.provenance.record import Provenance
 from particleforge.scans import fine_tuning, scaling_batch, scaling_law
-from particleforge.scans.results import PointResult, table_of
+from particleforge.scans.results import PointResult, ScanFile, table_of
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def gather_scan(
     write_json(
         summary,
         {
+            "kind": ScanFile.KIND,
             "scan": scan,
             "n_trainings": len(results),
             "n_diverged": n_diverged,

@@ -6,14 +6,46 @@ Inputs -> outputs: the JSON file of each point -> ``PointResult``; ``mean_loss``
 value, error and counts.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+
+from particleforge.stored import Stored, read_stored
+
+
+class ScanFile(Stored):
+    """What is read of the summary of a scan."""
+
+    KIND = "scan"
+    REMEDY = "delete it and gather the scan again"
+    scan: str
+    n_trainings: int
+    n_diverged: int
+
+
+class PointFile(Stored):
+    """What is read of the result of one training of a scan."""
+
+    KIND = "scan_point"
+    REMEDY = "delete it and run the scan again"
+    MAY_LACK_KIND: ClassVar[bool] = True
+    point: str
+    labels: dict[str, Any]
+    status: str
+    loss: float | None
+    last_loss: float | None
+    train_loss: float | None
+    steps: int
+    events_seen: int
+    train_events: int
+    elements_per_batch: int
+    learning_rate: float
+    parameters: int
+    curve: list[tuple[int, int, float]]
 
 
 @dataclass(frozen=True)
@@ -40,8 +72,8 @@ class PointResult:
     @classmethod
     def read(cls, path: Path) -> "PointResult":
         """Read what ``train.run_scan_training`` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+        content = read_stored(path, PointFile)
+        return cls(**{name: getattr(content, name) for name in cls.__dataclass_fields__})
 
 
 def table_of(results: Sequence[PointResult]) -> pd.DataFrame:

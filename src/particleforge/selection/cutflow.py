@@ -13,13 +13,13 @@ sums, so not on the number or order of the shards beyond rounding.
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
+from pydantic import BaseModel, Field
 from scipy.stats import beta
 
 from particleforge.artefacts import write_text
@@ -28,6 +28,7 @@ from particleforge.config.settings import CutflowSettings
 from particleforge.errors import UserError
 from particleforge.pages.figures import new_figure, save_figure, styled
 from particleforge.provenance.record import Provenance
+from particleforge.stored import Stored, read_stored
 
 COVERAGE = 0.6827
 EVENTS = "events"
@@ -36,6 +37,25 @@ _Cutflow = dict[str, list[dict[str, Any]]]  # rows by quantity
 _Interval = tuple[float, float, float]  # value, lower and upper bound
 _WHOLE: _Interval = (1.0, 1.0, 1.0)  # by definition, without error
 _SUMS = ("number", "sum_of_weights", "sum_of_weights_squared")
+
+
+class CutEntry(BaseModel):
+    """What is left after a cut, in the cutflow of one file."""
+
+    name: str
+    expression: str
+    number: int = Field(ge=0)
+    sum_of_weights: float = Field(allow_inf_nan=False)
+    sum_of_weights_squared: float = Field(ge=0, allow_inf_nan=False)
+
+
+class CutflowFile(Stored):
+    """What is read of the cutflow of one file."""
+
+    KIND = "cutflow"
+    REMEDY = "rerun select_events"
+    sample: str
+    cutflow: dict[Literal["events", "tracks", "clusters", "hits", "candidates"], list[CutEntry]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ def gather_cutflows(
     made = Provenance.of("gather_cutflows", settings.plain(), cutflows)
     by_sample: dict[str, _Cutflow] = {}
     for path in cutflows:
-        _add(by_sample, json.loads(path.read_text(encoding="utf-8")), path)
+        _add(by_sample, read_stored(path, CutflowFile), path)
     rows = [row for sample in sorted(by_sample) for row in _rows(sample, by_sample[sample])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -94,11 +114,13 @@ def efficiency(passed: float, total: float, total_squared: float) -> _Interval:
     return value, low, high
 
 
-def _add(by_sample: dict[str, _Cutflow], found: dict[str, Any], path: Path) -> None:
+def _add(by_sample: dict[str, _Cutflow], found: CutflowFile, path: Path) -> None:
     """Add one shard's counts to its sample."""
-    added: _Cutflow = found["cutflow"]
+    added: _Cutflow = {
+        quantity: [row.model_dump() for row in rows] for quantity, rows in found.cutflow.items()
+    }
     total = by_sample.setdefault(
-        found["sample"],
+        found.sample,
         {
             quantity: [{**row, **dict.fromkeys(_SUMS, 0)} for row in rows]
             for quantity, rows in added.items()

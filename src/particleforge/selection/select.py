@@ -81,6 +81,7 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
     write_json(
         cutflow,
         {
+            "kind": "cutflow",
             "shard": dataset.stem,
             **counts.plain(),
             "sample": settings.sample_name,

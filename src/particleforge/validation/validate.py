@@ -8,12 +8,14 @@ Files are read one after the other, one row group at a time, and only counts are
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
 from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.reconstruct import ReconstructedMetadata
+from particleforge.stored import Stored
 from particleforge.tables.parquet import described
 from particleforge.validation.closure import fill_closure
 from particleforge.validation.events import (
@@ -33,6 +35,16 @@ from particleforge.validation.plot_parts import Results
 from particleforge.validation.plots import draw_plots
 
 logger = logging.getLogger(__name__)
+
+
+class MetricsFile(Stored):
+    """What is read of the validation's metrics."""
+
+    KIND = "validation_metrics"
+    REMEDY = "rerun validate_model"
+    n_events: int
+    reconstructions: list[str]
+    jets: dict[str, Any]
 
 
 def validate_model(
@@ -64,8 +76,10 @@ def validate_model(
     made = Provenance.of("validate_model", settings.plain(), [*selected, *reconstructed])
     with atomic_directory(plots) as temporary:
         draw_plots(Results(figures, hists, settings), temporary)
-    write_json(histograms, {"provenance": made.plain(), "histograms": to_json(hists)})
-    write_json(metrics, {"provenance": made.plain(), **figures})
+    write_json(
+        histograms, {"kind": "histograms", "provenance": made.plain(), "histograms": to_json(hists)}
+    )
+    write_json(metrics, {"kind": MetricsFile.KIND, "provenance": made.plain(), **figures})
     made.record(metrics, histograms, plots)
 
 
