@@ -19,7 +19,8 @@ from particleforge.config.hpo import HpoConfig
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.config.training import TrainingConfig
-from particleforge.hpo.study import JOURNAL, Study, open_study
+from particleforge.hpo.journal import JOURNAL
+from particleforge.hpo.study import Study, open_study
 
 SIZES_MEASURED = (100, 300, 1000)  # trials in the study
 SPACE = {

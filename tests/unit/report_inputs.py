@@ -60,10 +60,19 @@ def write_report_inputs(
     )
     manifest = folder / "shards/manifest.json"
     splits = {
-        name: {"n_events": 40, "n_elements": 800, "shards": [{"file": f"{name}/00000.parquet"}]}
+        name: {
+            "n_events": 40,
+            "n_elements": 800,
+            "shards": [
+                {"file": f"{name}/00000.parquet", "n_events": 40, "n_elements": 800, "sha256": ""}
+            ],
+        }
         for name in ("train", "valid", "test")
     }
-    write_json(manifest, {"splits": splits, "elements": {"track": [], "cluster": []}})
+    described = {"splits": splits, "elements": {"track": [], "cluster": []}, "n_features": 0}
+    classes = [{"name": "none"}, {"name": "photon"}]
+    told = {"kind": "manifest", "schema_version": 1, "classes": classes}
+    write_json(manifest, {**told, **described})
     Provenance.of("write_shards", {"version": 1}).record(manifest)
     return ReportInputs(
         dataset=[shard[0] for shard in shards],
@@ -231,7 +240,7 @@ def _write_training(folder: Path) -> dict[str, object]:
     pq.write_table(metrics_table(rows), folder / "train/metrics.parquet")
     write_json(
         folder / "export/parity.json",
-        {"fp32": {"score_difference": 2e-6, "n_events": 64}, "provenance": {}},
+        {"kind": "parity", "fp32": {"score_difference": 2e-6, "n_events": 64}, "provenance": {}},
     )
     write_text(
         folder / "export/model_card.md",

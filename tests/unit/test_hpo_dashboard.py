@@ -16,7 +16,8 @@ import pytest
 from optuna_dashboard import wsgi
 from optuna_dashboard._storage_url import get_storage
 
-from particleforge.hpo.study import JOURNAL, open_study
+from particleforge.hpo.journal import JOURNAL
+from particleforge.hpo.study import open_study
 
 from .hpo_fixtures import FormulaTraining, Search, make_settings
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from particleforge.cli import app
 from particleforge.errors import UserError
+from particleforge.hpo.journal import JOURNAL
 from particleforge.hpo.progress import read_progress, read_work_folder
-from particleforge.hpo.study import JOURNAL, open_study
+from particleforge.hpo.study import open_study
 
 from .hpo_fixtures import FormulaTraining, Killed, Search, make_settings
 

@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 from particleforge.errors import UserError
 from particleforge.hpo import dag, study
 from particleforge.hpo.budgets import lengths_of
-from particleforge.hpo.study import JOURNAL, open_study
+from particleforge.hpo.journal import JOURNAL
+from particleforge.hpo.study import open_study
 from particleforge.training.launch import TrainingResult, TrainingSpec
 
 from .hpo_fixtures import (
@@ -399,7 +400,7 @@ def test_what_starts_a_new_study(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_manifest_or_storage_is_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"manifest\.json: not readable as JSON"):
+    with pytest.raises(UserError, match=r"manifest\.json: no such file; rerun write_shards"):
         open_study(make_settings(), tmp_path / "manifest.json", tmp_path / "work")
     with pytest.raises(UserError, match=r"hpo\.storage_url: 'nonsense://x' cannot be opened"):
         open_study(

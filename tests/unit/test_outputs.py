@@ -130,7 +130,7 @@ def test_shards_replace_no_folder_of_other_things(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-@pytest.mark.fault("changed training shards")
+@pytest.mark.fault("training shards that changed")
 def test_a_training_by_hand_refuses_what_the_check_refuses(tmp_path: Path) -> None:
     manifest = write_training_shards(tmp_path)
     shard = next((manifest.parent / "train").glob("*.parquet"))

@@ -392,7 +392,9 @@ def test_refusals_name_file_column_count_and_remedy(tmp_path: Path) -> None:
         parquet.DATASET_SCHEMA,
         {"sample": "ttbar"},
     )
-    with pytest.raises(UserError, match=r"unsplit.parquet: events have no split"):
+    with pytest.raises(
+        UserError, match=r"unsplit.parquet: kind: is 'dataset' where 'selected' is expected"
+    ):
         write_shards(stage_settings(), [unsplit], tmp_path / "shards")
     assert not (tmp_path / "shards").exists()
 

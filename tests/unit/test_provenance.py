@@ -163,7 +163,7 @@ def test_an_input_that_is_only_glanced_at_is_not_read(source):
 
 def test_a_broken_record_is_one_line(source):
     record_of(source).write_text("{")
-    with pytest.raises(UserError, match=r"in\.txt\.provenance\.json: not a readable record"):
+    with pytest.raises(UserError, match=r"in\.txt\.provenance\.json: not readable as JSON"):
         Provenance.of("second", {}, glanced_at=[source])
 
 

@@ -63,7 +63,10 @@ def _finish(inputs: ReportInputs) -> None:
     """Write the validation's results, with stand-ins for its plots."""
     settings = validate_settings()
     hists = fill_histograms(settings, inputs.selected, inputs.reconstructed)
-    write_json(inputs.physics_metrics, compute_metrics(hists, settings))
+    write_json(
+        inputs.physics_metrics,
+        {"kind": "validation_metrics", **compute_metrics(hists, settings)},
+    )
     write_json(inputs.histograms, to_json(hists))
     draw_stand_ins(inputs.validation_plots, tuple(captions(settings.particle_classes)))
 

@@ -61,7 +61,11 @@ def test_what_failed_is_told(verdicts: tuple[Path, Path], tmp_path: Path) -> Non
     verdict.at_most("values not finite:", "train/00003.parquet", "track.pt", 4, 0, "")
     write_json(
         tmp_path / "shards.json",
-        {"splits": {"train": {"events": 5, "shards": 4}}, **verdict.plain()},
+        {
+            "kind": "verdict",
+            "splits": {"train": {"events": 5, "shards": 4}},
+            **verdict.plain(),
+        },
     )
     found = gather_checks(verdicts[0], tmp_path / "shards.json")
     assert found.verdict == "Some values are not allowed."

@@ -173,7 +173,7 @@ class DatasetSettings(StageSettings):
 class CheckDatasetSettings(StageSettings):
     """What shapes the verdict on a sample of the dataset."""
 
-    version: int = 1
+    version: int = 2
     sample_name: str
     checks: ChecksConfig
     calorimeter_elements: str
@@ -190,21 +190,21 @@ class CheckDatasetSettings(StageSettings):
 class CompareSamplesSettings(StageSettings):
     """What shapes the verdict on all samples of the dataset."""
 
-    version: int = 1
+    version: int = 2
     checks: ChecksConfig
 
 
 class CheckShardsSettings(StageSettings):
     """What shapes the verdict on the training shards."""
 
-    version: int = 1
+    version: int = 2
     checks: ChecksConfig
 
 
 class SelectSettings(StageSettings):
     """What shapes a selected shard."""
 
-    version: int = 2
+    version: int = 3
     seed: int
     sample_name: str
     selection: SelectionConfig
@@ -232,7 +232,7 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 5
+    version: int = 6
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig
@@ -329,7 +329,7 @@ class ScanSettings(StageSettings):
 class ExportSettings(StageSettings):
     """What shapes the exported model, and what its card says of the data."""
 
-    version: int = 4
+    version: int = 5
     export: ExportConfig
     origin: str
 
@@ -350,7 +350,7 @@ class ReconstructSettings(StageSettings):
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 4
+    version: int = 5
     seed: int
     title: str
     validation: ValidationConfig

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict
 
 from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.errors import UserError
-from particleforge.stored import Stored, held_to, read_json
+from particleforge.stored import Stored, read_stored
 
 RECORD_SUFFIX = ".provenance.json"
 # itself and what requirements.in names
@@ -230,10 +230,7 @@ def _recorded_checksum(path: Path) -> str:
 
 def read_record(record: Path) -> dict[str, Any]:
     """Return a record's content; one that ``record`` did not write is a UserError."""
-    try:
-        return held_to(RecordFile, read_json(record, RecordFile.REMEDY), record).model_dump()
-    except UserError as error:
-        raise UserError(f"not a readable record of provenance: {error}") from error
+    return read_stored(record, RecordFile).model_dump()
 
 
 def list_checksum(checksums: Mapping[str, str]) -> str:

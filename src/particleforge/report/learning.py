@@ -303,9 +303,8 @@ def _training(found: pd.DataFrame) -> Rows:
 
 
 def _parity(found: Mapping[str, Any]) -> Rows:
-    leaves = dotted(
-        {key: value for key, value in found.items() if key not in ("kind", "provenance")}
-    )
+    hidden = ("kind", "provenance")
+    leaves = dotted({key: value for key, value in found.items() if key not in hidden})
     shown = {
         key: number(value)
         for key, value in leaves.items()
