@@ -9,7 +9,6 @@ a shard against all others (events were shuffled, so every shard is a random sam
 Shards are read one at a time. A failure is a UserError with one line.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,10 @@ from particleforge.checks.statistics import schema_differences
 from particleforge.checks.verdict import Verdict, conclude
 from particleforge.config.settings import CheckShardsSettings
 from particleforge.errors import UserError
+from particleforge.preprocessing.manifest import Manifest, Normalisation
 from particleforge.preprocessing.normalisation import STD_FLOOR, Running, transform
 from particleforge.provenance.record import Provenance
+from particleforge.stored import Stored, held_to, read_json
 from particleforge.tables import parquet, schema
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ def check_shards(
 
     A UserError names the first value that is not allowed.
     """
-    described = _read(manifest, ("splits", "elements", "n_features", "classes"))
-    stored = _read(normalisation, ("n_events", *described["elements"]))
+    described = _read(manifest, ("splits", "elements", "n_features", "classes"), Manifest)
+    stored = _read(normalisation, ("n_events", *described["elements"]), Normalisation)
     folders = [manifest.parent / split for split in described["splits"]]
     made = Provenance.of(
         "check_shards", settings.plain(), [manifest, normalisation], glanced_at=folders
@@ -99,17 +100,15 @@ def check_shards(
     log.info("%d shards pass", len(found.ids))
 
 
-def _read(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+def _read(path: Path, keys: Sequence[str], model: type[Stored]) -> dict[str, Any]:
     """Return the JSON object in a file; UserError if it is none or lacks one of the keys."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {_AGAIN}") from error
+    found = read_json(path, _AGAIN)
     if not isinstance(found, dict) or (missing := [key for key in keys if key not in found]):
         raise UserError(
             f"{path}: {', '.join(missing) if isinstance(found, dict) else 'object'}: missing;"
             f" {_AGAIN}"
         )
+    held_to(model, found, path)
     return found
 
 

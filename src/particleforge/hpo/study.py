@@ -45,7 +45,7 @@ from particleforge.hpo.sampling import propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.transfer import Params, next_configuration
 from particleforge.hpo.trials import SearchTrial, config_name
-from particleforge.model.inputs import Manifest
+from particleforge.preprocessing.manifest import Manifest
 from particleforge.stored import read_json
 from particleforge.training.spec import checksum_of_source
 
