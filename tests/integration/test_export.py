@@ -75,6 +75,8 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
     card = (model.parent / "model_card.md").read_text()
     assert f"weight of at least {report['presence_threshold']:g}, chosen" in card
     assert metadata.keys() == {
+        "kind",
+        "sha256",
         "elements",
         "classes",
         "units",
