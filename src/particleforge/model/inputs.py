@@ -149,7 +149,7 @@ def index_files(manifest: Path) -> list[Path]:
     """
     files = [manifest, manifest.with_name("normalisation.json")]
     for file in files:
-        _read_json(file)
+        read_json(file, Manifest.REMEDY)
     return files
 
 
