@@ -230,14 +230,16 @@ def read_metadata(path: str | Path, *kinds: str, judged: bool = True) -> dict[st
 
 
 def require_truth(path: str | Path, *kinds: str, judged: bool = True) -> dict[str, Any]:
-    """Return metadata as ``read_metadata`` does; a table without truth is a UserError."""
-    found = read_metadata(path, *kinds, judged=judged)
-    if found.get("truth") == NO_TRUTH:
+    """Return metadata as ``read_metadata`` does; a table without truth is a UserError.
+
+    That comes before its kind: to make a table of the kind asked for would need truth, too.
+    """
+    if read_metadata(path).get("truth") == NO_TRUTH:
         raise UserError(
             f"{path}: has no truth (dataset.truth: {NO_TRUTH}), so it can only be reconstructed;"
             " build it with dataset.truth: required from files that have particles and links"
         )
-    return found
+    return read_metadata(path, *kinds, judged=judged)
 
 
 def described(path: Path, model: type[_Model], *, judged: bool = True) -> _Model:
