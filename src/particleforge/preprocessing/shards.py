@@ -29,12 +29,7 @@ from particleforge.preprocessing.events import shard_events
 from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
-from particleforge.provenance.record import (
-    RECORD_SUFFIX,
-    Provenance,
-    list_checksum,
-    refuse_repeats,
-)
+from particleforge.provenance.record import RECORD_SUFFIX, Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.selection.select import SelectedMetadata
 from particleforge.tables import schema
@@ -59,7 +54,7 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
     """
     _check_folder(output_dir)
     made = Provenance.of("write_shards", settings.plain(), selected)
-    refuse_repeats(selected)
+    made.refuse_repeats(selected)
     samples = [_sample_of(path) for path in selected]
     totals = _count(selected)
     manifest_file = output_dir / "manifest.json"

@@ -139,6 +139,18 @@ class Provenance:
             "packages": dict(package_versions()),
         }
 
+    def refuse_repeats(self, inputs: Sequence[Path]) -> None:
+        """Refuse inputs of which two are one, or copies of each other; UserError."""
+        seen: dict[str, Path] = {}
+        for path in inputs:
+            digest = self.inputs[_absolute(path)]
+            if digest in seen:
+                raise UserError(
+                    f"{path}: given twice, or a copy of {seen[digest]}: its events would be counted"
+                    " twice; give each file once"
+                )
+            seen[digest] = path
+
     def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
         """Write the record beside each output.
 
@@ -189,19 +201,6 @@ class RecordFile(Stored):
     packages: dict[str, str]
     output: OutputEntry
     circumstances: dict[str, Any]
-
-
-def refuse_repeats(inputs: Sequence[Path]) -> None:
-    """Refuse inputs of which two are one, or copies of each other; UserError."""
-    seen: dict[str, Path] = {}
-    for path in inputs:
-        digest = sha256(path)
-        if digest in seen:
-            raise UserError(
-                f"{path}: given twice, or a copy of {seen[digest]}: its events would be counted"
-                " twice; give each file once"
-            )
-        seen[digest] = path
 
 
 def record_of(output: str | Path) -> Path:

@@ -78,17 +78,23 @@ def sample_of(path: Path) -> str:
 
 def check_repeats(reconstructed: Sequence[Path]) -> None:
     """Refuse files that have an event in common, which would be counted twice; UserError."""
-    seen: dict[Path, NDArray[np.uint64]] = {}
+    found: list[NDArray[np.uint64]] = []
     for path in reconstructed:
         parquet.read_metadata(path, parquet.RECONSTRUCTED)
-        own = pq.read_table(path, columns=["event_id"])["event_id"].to_numpy()
-        for other, ids in seen.items():
-            if common := int(np.isin(own, ids).sum()):
-                raise UserError(
-                    f"{path}: {common} of {len(own)} events are in {other}, too, and would be"
-                    " counted twice; give each pair of files once"
-                )
-        seen[path] = own
+        found.append(pq.read_table(path, columns=["event_id"])["event_id"].to_numpy())
+    ids = np.concatenate([np.zeros(0, np.uint64), *found])
+    file = np.repeat(np.arange(len(found)), np.array([len(own) for own in found], np.int64))
+    order = np.argsort(ids, kind="stable")
+    ids, file = ids[order], file[order]
+    twice = np.flatnonzero((ids[1:] == ids[:-1]) & (file[1:] != file[:-1]))
+    if len(twice):
+        first, second = file[twice[0]], file[twice[0] + 1]
+        common = int(np.isin(found[second], found[first]).sum())
+        raise UserError(
+            f"{reconstructed[second]}: {common} of {len(found[second])} events are in"
+            f" {reconstructed[first]}, too, and would be counted twice; give each pair of files"
+            " once"
+        )
 
 
 def read_pair(
