@@ -162,6 +162,21 @@ def check_outputs(
                 )
 
 
+def check_foreign(folder: Path, own: Iterable[str], what: str) -> None:
+    """Refuse to replace a folder that holds other things than its ``own`` entries; UserError.
+
+    Each may have a companion with a suffix, such as its record; hidden files count as its own.
+    """
+    names = set(own)
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in found:
+        if not name.startswith(".") and not {name, name.split(".")[0]} & names:
+            raise UserError(
+                f"{folder}: holds {name}, which is no part of {what}, and would be replaced as a"
+                " whole; give a folder of its own"
+            )
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes; a pipe or device is a UserError."""
     check_regular(Path(path))

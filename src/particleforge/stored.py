@@ -64,9 +64,14 @@ def held_to(model: type[_Model], content: Any, path: Path, where: str = "") -> _
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = where + ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {key}: {first['msg']}; {model.REMEDY}") from error
+        raise UserError(f"{path}: {where}{first_problem(error)}; {model.REMEDY}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first key that does not fit, if it is one, and why."""
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key}: {first['msg']}" if key else str(first["msg"])
 
 
 def refuse_kind(path: Path | str, found: Any, kinds: Sequence[str], remedy: str) -> NoReturn:

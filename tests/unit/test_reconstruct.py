@@ -99,7 +99,7 @@ def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path)
             assert ak.all(
                 particles[f"MLPFCandidates.momentum.{axis}"].array() == found.candidates[f"p{axis}"]
             )
-        mass = np.array([0, 0.13957, 0, 0.000511], np.float32)
+        mass = np.array([0, *(c["mass_gev"] for c in CLASSES[1:])], np.float32)
         np.testing.assert_array_equal(
             ak.flatten(particles["MLPFCandidates.mass"].array()).to_numpy(),
             mass[ak.flatten(found.candidates.class_id).to_numpy()],
@@ -108,7 +108,7 @@ def test_candidates_equal_those_of_each_event_alone(tmp_path: Path, model: Path)
 
 def test_candidates_are_what_is_above_the_minimum_and_carry_their_weight() -> None:
     weight = np.array([0.0, 0.3, 0.02, 0.0201, 1.0, 0.6], np.float32)
-    given_present = np.array([[0.2, 0.5, 0.3]] * 6, np.float32)
+    given_present = np.array([[0.2, 0.0, 0.5, 0.3, 0.0]] * 6, np.float32)
     found = Predictions(
         np.concatenate(((1 - weight)[:, None], weight[:, None] * given_present), 1),
         np.ones(6, np.int64),

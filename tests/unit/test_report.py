@@ -116,7 +116,9 @@ def test_energy_is_accounted_for_by_sample_and_by_file(built: tuple[ReportInputs
             text,
         )
         (of_sample,) = re.findall(
-            rf" {sample} ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{7}})", text
+            rf" {sample} ([\d.]+) ([\d.]+) ((?:[\d.]+ % ){{4}})([\d.]+) ((?:[\d.]+ % ){{6}}-"
+            r" [\d.]+ %)",
+            text,
         )
         assert len(rows) == 2
         assert float(of_sample[0]) == 2 * float(rows[0][0]) == 180  # events

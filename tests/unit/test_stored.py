@@ -214,7 +214,7 @@ def described(**changes: Any) -> dict[str, Any]:
     ("metadata", "message"),
     [
         (described(classes=CLASSES[:3]), "class_scores is .*, its metadata tell .* 3 columns"),
-        (described(classes=CLASSES[::-1]), "classes: are electron, .*, not none and then others"),
+        (described(classes=CLASSES[::-1]), "classes: are muon, .*, not none and then others"),
         (described(classes=[*CLASSES[:3], {"name": "muon"}]), "muon lacks pdg, charged or mass"),
         (
             described(elements={**ELEMENTS, "track": [*ELEMENTS["track"], {"name": "d0"}]}),
@@ -243,7 +243,7 @@ def test_a_sealed_model_is_read_as_it_was_written_only(tmp_path: Path) -> None:
     path.write_bytes(sealed(path.read_bytes()))
     seal = json.loads(OnnxModel(path, 1)._session.get_modelmeta().custom_metadata_map["sha256"])
     model = onnx.load(path)
-    permuted = [CLASSES[0], CLASSES[2], CLASSES[1], CLASSES[3]]
+    permuted = [CLASSES[0], CLASSES[2], CLASSES[1], *CLASSES[3:]]
     told = described(sha256=seal, classes=permuted)
     helper.set_model_props(model, {key: json.dumps(value) for key, value in told.items()})
     onnx.save(model, path)
@@ -255,11 +255,12 @@ def test_a_sealed_model_is_read_as_it_was_written_only(tmp_path: Path) -> None:
 def test_classes_in_another_order_than_the_detectors_are_refused(
     tmp_path: Path, tables: dict[str, Path]
 ) -> None:
+    permuted = described(classes=[CLASSES[0], CLASSES[2], CLASSES[1], *CLASSES[3:]])
     with pytest.raises(UserError, match=r"model.onnx: classes: are .*, in this order; train with"):
         reconstruct_events(
             ReconstructSettings.of(RUN, CLIC),
             events=tables["dataset"],
-            model=write_model(tmp_path / "model.onnx"),
+            model=write_model(tmp_path / "model.onnx", metadata=permuted),
             output=tmp_path / "out.parquet",
             edm4hep=tmp_path / "out.root",
         )

@@ -34,8 +34,10 @@ ELEMENTS = {
 CLASSES = [
     {"name": "none"},
     {"name": "charged_hadron", "label": "h", "pdg": 211, "charged": True, "mass_gev": 0.13957},
+    {"name": "neutral_hadron", "label": "n", "pdg": 130, "charged": False, "mass_gev": 0.49761},
     {"name": "photon", "label": "y", "pdg": 22, "charged": False, "mass_gev": 0.0},
     {"name": "electron", "label": "e", "pdg": 11, "charged": True, "mass_gev": 0.000511},
+    {"name": "muon", "label": "m", "pdg": 13, "charged": True, "mass_gev": 0.10566},
 ]
 
 PRESENCE_THRESHOLD = 0.37
@@ -49,8 +51,8 @@ def expected(
     """
     pt, sin_phi, energy = features[:, 0], features[:, 1], features[:, 4]
     present = (pt > 1).astype(np.float32) * 0.9
-    which = np.where(element_type == 2, 2, np.where(energy > 5, 3, 1))
-    scores = np.zeros((len(pt), 4), np.float32)
+    which = np.where(element_type == 2, 3, np.where(energy > 5, 4, 1))
+    scores = np.zeros((len(pt), len(CLASSES)), np.float32)
     scores[:, 0] = 1 - present
     scores[np.arange(len(pt)), which] = present
     charge = np.where(element_type == 2, 0, np.where(sin_phi > 0, 1, -1))
@@ -75,11 +77,12 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bo
         "plus": np.int64(1),
         "minus": np.int64(-1),
         "neutral": np.int64(0),
-        "none_only": np.array([1, 0, 0, 0], np.float32),
-        "depth": np.array([4]),
+        "none_only": np.array([1, 0, 0, 0, 0, 0], np.float32),
+        "depth": np.array([len(CLASSES)]),
         "off_on": np.array([0, 1], np.float32),
         "class_track": np.int64(1),
-        "class_electron": np.int64(3),
+        "class_photon": np.int64(3),
+        "class_electron": np.int64(4),
     }
     columns = ("pt", "sin", "cos", "eta", "energy")
     nodes = [
@@ -101,7 +104,7 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bo
     add("Equal", ["element_type", "two"], "is_cluster")
     add("Greater", ["energy", "five"], "energetic")
     add("Where", ["energetic", "class_electron", "class_track"], "track_class")
-    add("Where", ["is_cluster", "two", "track_class"], "which")
+    add("Where", ["is_cluster", "class_photon", "track_class"], "which")
     add("OneHot", ["which", "depth", "off_on"], "one_hot", axis=-1)
     add("Unsqueeze", ["weight", "last"], "present_column")
     add("Unsqueeze", ["absent", "last"], "absent_column")
@@ -134,7 +137,7 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bo
         ],
         [
             helper.make_tensor_value_info(
-                "class_scores", TensorProto.FLOAT, ["batch", "elements", 4]
+                "class_scores", TensorProto.FLOAT, ["batch", "elements", len(CLASSES)]
             ),
             helper.make_tensor_value_info("charge", TensorProto.INT64, ["batch", "elements"]),
             helper.make_tensor_value_info("p4", TensorProto.FLOAT, ["batch", "elements", 4]),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from particleforge.artefacts import check_outputs
+from particleforge.artefacts import check_foreign, check_outputs
 from particleforge.cli.options import (
     CHECKS_WORK,
     NOT_GIVEN,
@@ -163,10 +163,12 @@ def write_shards(
     config_dir: ConfigDir = NOT_GIVEN,
 ) -> None:
     """Turn selected events into shuffled training shards."""
+    from particleforge.preprocessing.shards import ENTRIES
     from particleforge.preprocessing.shards import write_shards as run_stage
 
     run, chosen = load(detector, preset, set_, config_dir)
     check_outputs([], inputs, [output_dir])
+    check_foreign(output_dir, ENTRIES, "training shards")
     run_stage(stage.ShardSettings.of(run, chosen), inputs, output_dir)
 
 

@@ -29,7 +29,7 @@ from particleforge.preprocessing.events import shard_events
 from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
-from particleforge.provenance.record import RECORD_SUFFIX, Provenance, list_checksum
+from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.selection.select import SelectedMetadata
 from particleforge.tables import schema
@@ -43,6 +43,7 @@ from particleforge.tables.parquet import (
 
 log = logging.getLogger(__name__)
 
+ENTRIES = (*SPLITS, "shuffle", "manifest", "normalisation")  # of the folder, without suffixes
 BUFFER_BYTES = 64 * 2**20
 _COLUMNS = ("event_id", "split", "tracks", "clusters", "targets", "particles", "cluster_links")
 
@@ -52,7 +53,6 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
 
     An empty split or values that are not finite are a UserError.
     """
-    _check_folder(output_dir)
     made = Provenance.of("write_shards", settings.plain(), selected)
     made.refuse_repeats(selected)
     samples = [_sample_of(path) for path in selected]
@@ -94,23 +94,6 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
     }
     folders = {output_dir / split: list_checksum(found) for split, found in checksums.items()}
     made.record(manifest_file, output_dir / "normalisation.json", known=folders)
-
-
-def _check_folder(output_dir: Path) -> None:
-    """Refuse to replace a folder that holds anything else than shards; UserError."""
-    own = {*SPLITS, *(f"{split}{RECORD_SUFFIX}" for split in SPLITS), "shuffle"}
-    for name in ("manifest.json", "normalisation.json"):
-        own |= {name, f"{name}{RECORD_SUFFIX}"}
-    foreign = sorted(
-        path.name
-        for path in (output_dir.iterdir() if output_dir.is_dir() else ())
-        if path.name not in own and not path.name.startswith(".")
-    )
-    if foreign:
-        raise UserError(
-            f"{output_dir}: holds {foreign[0]}, which is no part of training shards, and would be"
-            " replaced as a whole; give a folder of its own"
-        )
 
 
 def _sample_of(path: Path) -> str:

@@ -20,12 +20,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from particleforge.config.detector import ElementsConfig
 from particleforge.errors import UserError
 from particleforge.preprocessing.features import ElementFeatures, n_features
-from particleforge.stored import SEAL, check_regular, check_seal
+from particleforge.stored import SEAL, check_regular, check_seal, first_problem
 from particleforge.tables import schema
 
 _OUTPUTS = ("class_scores", "charge", "p4", "weight")
@@ -133,7 +133,7 @@ class OnnxModel:
                 }
             )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = first_problem(error) if isinstance(error, ValidationError) else repr(error)
             raise UserError(
                 f"{path}: metadata do not tell elements, classes and presence threshold"
                 f" ({reason}); export the model again"

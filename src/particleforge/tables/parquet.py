@@ -250,7 +250,7 @@ def described(path: Path, model: type[_Model], *, judged: bool = True) -> _Model
 def _unlike(types: pa.Schema, kind: str) -> str | None:
     """Return what of a table's columns is not as those of its kind, None if all are.
 
-    Selected events may lack collections (``selection.drop_columns``).
+    Selected events may lack collections and members of them (``selection.drop_columns``).
     """
     for field in _SCHEMAS[kind]:
         position = types.get_field_index(field.name)
@@ -260,9 +260,18 @@ def _unlike(types: pa.Schema, kind: str) -> str | None:
             return f"column {field.name} is missing"
         found = types.field(position)
         wanted = (field, _HITS) if field.name == _HITS.name else (field,)
-        if not any(found.equals(one, check_metadata=False) for one in wanted):
+        same = any(found.equals(one, check_metadata=False) for one in wanted)
+        if not (same or (kind == SELECTED and any(_is_skimmed(found, one) for one in wanted))):
             return f"column {field.name} has another type than that of a {kind} table"
     return None
+
+
+def _is_skimmed(found: pa.Field, whole: pa.Field) -> bool:
+    """Return whether a column of records has nothing but members of the whole one."""
+    if not pa.types.is_list(found.type) or not pa.types.is_struct(found.type.value_type):
+        return False
+    members = {m.name: m.type for m in whole.type.value_type}
+    return all(members.get(m.name) == m.type for m in found.type.value_type)
 
 
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Array:

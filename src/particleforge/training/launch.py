@@ -140,7 +140,12 @@ def _make_room(spec: TrainingSpec) -> None:
     """
     work_dir, marker, origin = spec.work_dir, spec.work_dir / _ORIGIN_FILE, spec.origin()
     step = newest_step(work_dir)
-    found = _known_origin(work_dir, marker) if step else {}
+    found = _known_origin(work_dir, marker)
+    if step and not found:
+        raise UserError(
+            f"{marker}: gone or damaged, so nobody knows what training its checkpoints are of; put"
+            f" it back, or remove {work_dir} to train afresh"
+        )
     if found == origin and step <= spec.until_step:
         if 0 < step < spec.until_step:
             log.info(
@@ -169,9 +174,9 @@ def _make_room(spec: TrainingSpec) -> None:
 
 
 def _known_origin(work_dir: Path, marker: Path) -> dict[str, Any]:
-    """Return what a folder's checkpoints came of; where its record is damaged, the spec has it.
+    """Return what a folder's training came of; where its record is damaged, the spec has it.
 
-    UserError where neither tells: to start afresh would lose what was trained.
+    Nothing where neither tells.
     """
     for path, key in ((marker, None), (work_dir / SPEC_FILE, "origin")):
         with suppress(UserError):
@@ -182,10 +187,7 @@ def _known_origin(work_dir: Path, marker: Path) -> dict[str, Any]:
                     log.warning("%s: gone or damaged; taken from %s", marker, path.name)
                     write_json(marker, origin)
                 return origin
-    raise UserError(
-        f"{marker}: gone or damaged, so nobody knows what training its checkpoints are of; put it"
-        f" back, or remove {work_dir} to train afresh"
-    )
+    return {}
 
 
 def _command(ranks: int, placement: Placement) -> list[str]:
