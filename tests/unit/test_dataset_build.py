@@ -174,10 +174,12 @@ def test_optional_collections_may_be_missing(tmp_path, events, optional):
     assert len(table) == len(events)
 
 
-def test_ranges_beyond_their_list_are_refused(tmp_path, events):
+@pytest.mark.parametrize(("edge", "added"), [("end", 100), ("begin", -100)])
+def test_ranges_beyond_their_list_are_refused(tmp_path, events, edge, added):
     leaves = leaves_of(events)
-    ends = leaves["MCParticles.parents_end"][0]
-    ends[2] = [end + 100 for end in ends[2]]
+    edges, _ = leaves[f"MCParticles.parents_{edge}"]
+    edges[2] = [value + added for value in edges[2]]
+    leaves[f"MCParticles.parents_{edge}"] = edges, "int32"  # some write them signed
     write_leaves(tmp_path / "events.root", leaves)
     with pytest.raises(UserError, match=r"parents_end points beyond its list"):
         build_dataset(

@@ -135,11 +135,12 @@ class Chunk:
         event = owners.events()
         if (
             edges.n_rows != owners.n_rows
-            or np.any(begin > end)
+            or np.any((begin < 0) | (begin > end))
             or np.any(end > np.diff(offsets)[event])
         ):
             raise UserError(
-                f"{self.file.path}: {leaves['end']} points beyond its list; the file is damaged"
+                f"{self.file.path}: {leaves['begin']} or {leaves['end']} points beyond its list;"
+                " the file is damaged"
             )
         owner, member = kernels.expand(begin, end, owners.offsets, offsets)
         return owner, member
