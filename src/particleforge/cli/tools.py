@@ -20,9 +20,20 @@ from particleforge.cli.options import (
     overrides_of,
 )
 from particleforge.config import settings as stage
-from particleforge.config.home import find_config_dir, find_snakefile
+from particleforge.config.home import find_config_dir, find_snakefile, lay_out
 from particleforge.config.load import load_detector, load_run
 from particleforge.logs import quiet
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or an empty one.")],
+) -> None:
+    """Lay out a workflow folder: Snakefile, workflow/, config/ and profiles/, to be changed."""
+    lay_out(folder)
+    typer.echo(
+        f"{folder}: cd there, then: snakemake --profile profiles/local --config preset=smoke"
+    )
 
 
 @app.command()

@@ -4,10 +4,13 @@ The home holds ``Snakefile``, ``workflow/``, ``config/`` and ``profiles/``: the 
 that the package is imported from, or, in a wheel, the folder ``home`` of the package.
 """
 
+import shutil
 from pathlib import Path
 
+from particleforge.artefacts import atomic_directory
 from particleforge.errors import UserError
 
+PARTS = ("Snakefile", "workflow", "config", "profiles")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -21,6 +24,23 @@ def home() -> Path:
         ),
         _PACKAGE.parents[1],
     )
+
+
+def lay_out(folder: Path) -> None:
+    """Write a workflow folder: a copy of the shipped files, for its owner to change.
+
+    UserError if the folder holds anything already.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: is no empty folder; give the name of a new one")
+    with atomic_directory(folder) as made:
+        for name in PARTS:
+            source = home() / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, made / name, ignore=ignored)
+            else:
+                shutil.copy2(source, made / name)
 
 
 def find_snakefile() -> Path:
