@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from particleforge.artefacts import check_outputs, write_text
 from particleforge.cli.options import (
     NOT_GIVEN,
     ConfigDir,
@@ -23,6 +24,7 @@ from particleforge.config import settings as stage
 from particleforge.config.home import find_config_dir, find_snakefile, lay_out
 from particleforge.config.load import load_detector, load_run
 from particleforge.logs import quiet
+from particleforge.pages.terminal import table_lines
 
 
 @app.command()
@@ -72,6 +74,39 @@ def provenance(
         verify_lineage(lineage)
     typer.echo(json.dumps(lineage.plain(), indent=2) if as_json else lineage_text(lineage))
     if lineage.problems():
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    metrics: Annotated[
+        list[Path],
+        typer.Argument(help="metrics.json of validations; others are compared with the first."),
+    ],
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="YAML: figures, each with min, max, min_ratio or max_ratio."),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(help="Show the figures of target, ideal, mlpf, baseline; default is mlpf."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
+) -> None:
+    """Print the figures of several validations side by side; exit status 1 if a limit is broken."""
+    from particleforge.report.compare import compare as run
+    from particleforge.report.compare import read_limits
+
+    found = run(metrics, read_limits(limits) if limits else {}, view or ["mlpf"])
+    rows = [found.table.heads, *found.table.rows]
+    typer.echo("\n".join(found.models))
+    typer.echo("\n".join(table_lines(rows, right=range(1, len(rows[0])))))
+    if html is not None:
+        check_outputs([html], [*metrics, *([limits] if limits else [])])
+        write_text(html, found.page())
+    for line in found.broken:
+        typer.echo(f"limit broken: {line}", err=True)
+    if found.broken:
         raise typer.Exit(1)
 
 
