@@ -4,6 +4,7 @@ DETECTOR ?= clic
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+SITE_ENV := build/site_env
 CHOICE := detector=$(DETECTOR) $(if $(PRESET),preset=$(PRESET))
 
 # tests run side by side: one thread each; groups of them in the order that tests/conftest.py gives
@@ -11,7 +12,7 @@ test unit: export OMP_NUM_THREADS := 1
 GROUPED := --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test unit lint format docs clean
+.PHONY: help env run test unit lint format docs site clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,14 @@ format: env  ## Format the code
 
 docs: env  ## Rewrite config/README.md, JSON schemas and tables of columns from the models
 	$(BIN)/python -m particleforge.config.document
+
+$(SITE_ENV)/installed: requirements-docs.txt
+	$(PYTHON) -m venv $(SITE_ENV)
+	$(SITE_ENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-docs.txt
+	@touch $@
+
+site: $(SITE_ENV)/installed  ## Build the docs as a site in build/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(SITE_ENV)/bin/mkdocs build
 
 clean:  ## Delete the results, after asking
 	@read -p "Delete results/ and .snakemake/? [y/N] " answer && [ "$$answer" = y ] && rm -rf results .snakemake || echo "kept"
