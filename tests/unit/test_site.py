@@ -1,5 +1,5 @@
 """The docs site: its navigation names every page, its pins agree with the others, and it builds
-strictly where mkdocs is installed, by ``make site`` or beside pytest.
+strictly where mkdocs is installed, by ``make site`` or beside pytest. The pages stay short.
 """
 
 import os
@@ -13,6 +13,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+WORDS_MAX = 22_500  # to be lowered, never raised
+_MADE = re.compile(
+    r"<!-- (\w+): begin -->.*?<!-- \1: end -->|^ *```.*?^ *```", re.DOTALL | re.MULTILINE
+)
 
 
 def pages_of(entries: list[Any]) -> list[str]:
@@ -28,6 +32,21 @@ def pages_of(entries: list[Any]) -> list[str]:
 def pins(name: str) -> dict[str, str]:
     """Return the versions that a file of requirements pins."""
     return dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def words(text: str) -> int:
+    """Return how many words a page has that are read: no numbers, code blocks or made tables."""
+    return sum(bool(re.search("[A-Za-z]", word)) for word in _MADE.sub("", text).split())
+
+
+def test_words_are_counted_as_they_are_read():
+    made = "<!-- jets: begin -->\n| made | table |\n<!-- jets: end -->\n```\nsome code\n```\n"
+    assert words(f"Two words, 3 | **and** `code`.\n{made}One more\n") == 6
+
+
+def test_the_docs_stay_short():
+    pages = ROOT.glob("docs/*.md")
+    assert sum(words(page.read_text(encoding="utf-8")) for page in pages) <= WORDS_MAX
 
 
 def test_the_navigation_names_every_page_once():
