@@ -2,11 +2,16 @@
 
 import hashlib
 import ssl
+import threading
+from contextlib import nullcontext
 from importlib.util import find_spec
+from typing import ClassVar
 
+import fsspec
 import numpy as np
 import pytest
 import requests
+from fsspec.registry import _registry
 
 from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
@@ -397,3 +402,52 @@ def test_other_protocols_go_through_fsspec(tmp_path):
 @pytest.mark.skipif(find_spec("fsspec_xrootd") is not None, reason="the package is there")
 def test_a_protocol_without_its_package_is_one_line(tmp_path):
     refused("for root:// install fsspec-xrootd", "root://host.example//store/a.root", tmp_path)
+
+
+class Silent(fsspec.AbstractFileSystem):
+    """A server of XRootD that says nothing when it is asked, or once a file is open."""
+
+    protocol = "root"
+    answers = frozenset[str]()
+    asked: ClassVar[list[str]] = []
+    over = threading.Event()  # never, while a test waits
+
+    def _answer(self, question):
+        self.asked.append(question)
+        if question not in self.answers:
+            self.over.wait(60)
+            raise OSError("the test is over")
+
+    def size(self, path):
+        self._answer("size")
+        return len(CONTENT)
+
+    def open(self, path, *_, **__):
+        self._answer("open")
+        return nullcontext(self)
+
+    def seek(self, place):
+        pass
+
+    def read(self, length):
+        self._answer("read")
+        return CONTENT[:length]
+
+
+@pytest.mark.fault("server that is slow or fails")
+@pytest.mark.parametrize("answers", [[], ["size"], ["size", "open"]])
+def test_a_server_of_another_protocol_that_says_nothing_ends_a_try(
+    tmp_path, monkeypatch, caplog, answers
+):
+    monkeypatch.setattr(Silent, "answers", frozenset(answers))
+    monkeypatch.setattr(Silent, "asked", [])
+    monkeypatch.setattr(Silent, "over", threading.Event())
+    monkeypatch.setitem(_registry, "root", Silent)
+    address = "root://host.example//store/a.root"
+    said = refused("run again", address, tmp_path, attempts=2, timeout_s=0.05)
+    Silent.over.set()
+    assert said.startswith(f"{address}: the connection failed (less than 64 KiB came in 0.05 s)")
+    assert caplog.text.count("; try 2 of 2") == 1
+    question = ["size", "open", "read"][len(answers)]
+    assert Silent.asked.count(question) == 2
+    assert not (tmp_path / "a.root").exists()

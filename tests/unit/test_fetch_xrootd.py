@@ -1,6 +1,8 @@
 """Fetching a file from a real XRootD server."""
 
+import socket
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,4 +56,14 @@ def test_a_server_that_is_gone_is_one_line_in_time(tmp_path):
         attempts=1,
         timeout_s=1.0,
     )
+    assert "raise simulation.fetch.attempts" in said
+
+
+@pytest.mark.fault("server that is slow or fails")
+def test_a_server_that_says_nothing_is_one_line_in_time(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and is deaf
+        address = f"root://127.0.0.1:{silent.getsockname()[1]}//store/a.root"
+        began = time.monotonic()
+        said = refused("the connection failed", address, tmp_path, attempts=1, timeout_s=0.5)
+    assert time.monotonic() - began < 30
     assert "raise simulation.fetch.attempts" in said

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from particleforge.config.dataset import DatasetConfig
 from particleforge.dataset.build import build_dataset
 from particleforge.edm4hep.helix import seen_from_origin
 from particleforge.errors import UserError
 from particleforge.simulation.helix import State, advance
 from particleforge.tables.parquet import read_metadata, read_table
 
-from .dataset_settings import dataset_settings
+from .dataset_settings import NO_LIMITS, dataset_settings
 from .edm4hep_events import leaves_of, write_leaves
 from .test_dataset_build import TOLERANT
 from .test_edm4hep_layouts import sound_events
@@ -104,5 +105,21 @@ def test_an_azimuth_that_was_never_filled_makes_a_track_unusable(tmp_path, phi):
     assert [len(event) for event in tracks] == [2, 6]
     assert tracks["phi"][0][0] == pytest.approx(4.0 - 2 * np.pi, abs=1e-6)
     assert read_metadata(tmp_path / "out.parquet")["counts"]["tracks_dropped"] == 1
+
+
+@pytest.mark.fault("NaN in tracks or clusters")
+def test_one_unusable_track_is_no_share_of_a_file_of_few(tmp_path):
+    def build(share):
+        rules = DatasetConfig(**{**NO_LIMITS, "dropped_objects_fraction_max": share})
+        build_dataset(
+            dataset_settings(dataset=rules), [tmp_path / "events.root"], tmp_path / "out.parquet"
+        )
+
+    tracks_of(tmp_path, phi=[1.4e9])
+    build(0.01)
+    assert read_metadata(tmp_path / "out.parquet")["counts"]["tracks_dropped"] == 1
     with pytest.raises(UserError, match="1 of 9 tracks are unusable"):
-        build_dataset(dataset_settings(), [tmp_path / "events.root"], tmp_path / "strict.parquet")
+        build(0)
+    tracks_of(tmp_path, phi=[1.4e9, 1.4e9])
+    with pytest.raises(UserError, match="2 of 9 tracks are unusable"):
+        build(0.01)

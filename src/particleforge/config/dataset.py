@@ -88,8 +88,8 @@ class DatasetConfig(Block):
         ge=0,
         le=1,
         description=(
-            "fails a file of whose tracks or clusters (or hits) a larger share is left out as"
-            " unusable"
+            "fails a file of whose tracks or clusters (or hits) a larger share, and more than one,"
+            " is left out as unusable; 0 allows none"
         ),
     )
     empty_events_fraction_max: float = Field(

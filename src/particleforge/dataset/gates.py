@@ -114,7 +114,10 @@ class FileTally:
             )
 
     def _check_left_out(self) -> None:
-        """Say what was left out; too large a share of tracks or clusters (or hits) is refused."""
+        """Say what was left out; too large a share of tracks or clusters (or hits) is refused.
+
+        One object alone is no share: in a file of few tracks it would pass any limit.
+        """
         said = ", ".join(
             f"{number} {name.removesuffix('_dropped')}"
             for name, number in sorted(self.left_out.items())
@@ -138,7 +141,7 @@ class FileTally:
         limit = self.limits.dropped_objects_fraction_max
         for name, number in self._read.items():
             dropped = self.left_out[f"{name}_dropped"]
-            if dropped > limit * number:
+            if dropped > max(limit * number, 1 if limit else 0):
                 stateless = self.left_out[f"{name}_without_state"]
                 at_ip = (
                     f"; {stateless} have no state at the interaction point, see"

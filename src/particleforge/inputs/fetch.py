@@ -24,8 +24,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -37,7 +37,7 @@ from particleforge.artefacts import atomic_output, explaining
 from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
-from particleforge.inputs.web import BLOCK, BrokenOffError, asking, length_of, reason_of
+from particleforge.inputs.web import BLOCK, BrokenOffError, asking, in_time, length_of, reason_of
 from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
@@ -199,21 +199,44 @@ def _validator(answer: requests.Response) -> str:
 def _fetch_other(
     settings: FetchSettings, part: Path, timeout_s: float, bytes_max: float
 ) -> int | None:
-    """Fetch over any protocol that fsspec knows, XRootD with a time limit of its own."""
+    """Fetch over any protocol that fsspec knows, with the time limits of HTTP.
+
+    XRootD's client has limits of its own, which are minutes, and none for a server that says
+    nothing. So the threads that wait for HTTP wait here, too.
+    """
     url = settings.url
-    try:
-        system, path = fsspec.core.url_to_fs(
-            url, **({"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {})
-        )
-        total: int | None = system.size(path)
+    with _telling(url):
+        with closing(in_time(_opened(url, timeout_s), timeout_s)) as steps:
+            system, path, total = next(steps)
         _check_length(url, part, total or 0, bytes_max)
         if _read_state(part) != {"size": total}:  # of another version of the file
             _remove(part)
         begun = _size(part)
         _write_state(part, {"size": total})
-        with system.open(path, "rb") as source:
-            source.seek(begun)
-            _append(url, part, begun, iter(partial(source.read, BLOCK), b""), bytes_max)
+        with closing(in_time(_blocks(system, path, begun), timeout_s)) as blocks:
+            _append(url, part, begun, blocks, bytes_max)
+    return total
+
+
+def _opened(url: str, timeout_s: float) -> Generator[tuple[Any, str, int | None]]:
+    """Yield the file system of an address, the path in it and the length of the file."""
+    limits = {"timeout": math.ceil(timeout_s)} if url.startswith(_XROOTD) else {}
+    system, path = fsspec.core.url_to_fs(url, **limits)
+    yield system, path, system.size(path)
+
+
+def _blocks(system: Any, path: str, begun: int) -> Generator[bytes]:
+    """Yield a file from one byte on."""
+    with system.open(path, "rb") as source:
+        source.seek(begun)
+        yield from iter(partial(source.read, BLOCK), b"")
+
+
+@contextmanager
+def _telling(url: str) -> Iterator[None]:
+    """Say of an error of fsspec whether it may pass."""
+    try:
+        yield
     except (ImportError, ValueError) as error:
         raise UserError(f"{url}: {error}; for root:// install fsspec-xrootd") from error
     except FileNotFoundError as error:
@@ -224,7 +247,6 @@ def _fetch_other(
         if url.startswith(_XROOTD) and _XROOTD_NOT_FOUND in str(error):
             raise UserError(f"{url}: no such file there; correct the address") from error
         raise BrokenOffError(f"the connection failed ({reason_of(error)})") from error
-    return total
 
 
 def _append(url: str, part: Path, begun: int, blocks: Iterable[bytes], bytes_max: float) -> None:

@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from threading import Thread
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -29,6 +30,7 @@ _PASSING = (408, 425, 429)  # of the 4xx, those that may pass by themselves
 _REASON_LENGTH = 80
 
 _Steps = Generator[requests.Response | bytes]
+_Step = TypeVar("_Step")
 
 
 class BrokenOffError(Exception):
@@ -47,7 +49,7 @@ def asking(
     The answer is one of success, or 416 (the part that was asked for is not there); any other is an
     error, with ``remedy`` if it is one that stays.
     """
-    steps = _in_time(_steps(url, headers, timeout_s), timeout_s)
+    steps = in_time(_steps(url, headers, timeout_s), timeout_s)
     with closing(steps):
         answer = next(steps)
         assert isinstance(answer, requests.Response)
@@ -147,14 +149,14 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _in_time(steps: _Steps, timeout_s: float) -> _Steps:
+def in_time(steps: Generator[_Step], timeout_s: float) -> Generator[_Step]:
     """Yield what a generator does, each within ``timeout_s``; BrokenOffError if one takes longer.
 
     A thread takes the steps, one when it is asked to, and ends the generator. One that is stuck is
     left alone; it ends with its step, or with the process.
     """
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    taken: queue.SimpleQueue[requests.Response | bytes | Exception | None] = queue.SimpleQueue()
+    taken: queue.SimpleQueue[_Step | Exception | None] = queue.SimpleQueue()
 
     def take() -> None:
         with closing(steps):
