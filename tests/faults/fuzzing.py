@@ -35,6 +35,7 @@ from ..unit.delphes_events import write_delphes
 from ..unit.edm4hep_events import leaves_of, write_leaves
 from ..unit.test_delphes import EVENTS as DELPHES_EVENTS
 from ..unit.test_edm4hep_layouts import sound_events
+from .attacks import REFUSED, SILENT, SURVIVED, TRACEBACK
 
 Case = tuple[str, str, int]
 FORMATS = {"edm4hep-rntuple": "clic", "edm4hep-ttree": "clic", "delphes": "cms_delphes"}
@@ -78,7 +79,7 @@ def sound_bytes(kind: str) -> bytes:
 
 
 def _truncated(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
-    return sound[: len(sound) * number // 10]
+    return sound[: len(sound) * number // 10 if number < 10 else int(rng.integers(len(sound)))]
 
 
 def _used(sound: bytes, first: int, last: int) -> np.ndarray:
@@ -144,7 +145,7 @@ def _no_root_file(sound: bytes, number: int, rng: np.random.Generator) -> bytes:
         rng.bytes(5000),
         b"root" + rng.bytes(5000),
         bytes(5000),
-    )[number]
+    )[number % 8]
 
 
 BYTES: dict[str, tuple[int, Callable[[bytes, int, np.random.Generator], bytes]]] = {
@@ -262,6 +263,34 @@ LEAVES_PER_MUTATION = 9  # of each format
 TREES = ("no events", "another tree")
 
 
+def mutations_of(kind: str) -> list[str]:
+    """Return the mutations of content that a format knows.
+
+    The objects of Delphes are written whole, so their members cannot differ in number.
+    """
+    return [mutation for mutation in CONTENT if kind != "delphes" or mutation != "leaf shorter"]
+
+
+class Root:
+    """Attempts on ROOT files, in a process with limits of memory and time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._worker = Worker(30)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def attempt(self, number: int) -> tuple[str, str]:
+        kind = list(FORMATS)[number % len(FORMATS)]
+        mutations = [*BYTES, *mutations_of(kind)]
+        case = kind, mutations[number // len(FORMATS) % len(mutations)], number
+        what, said = self._worker.ask(case)
+        if what in ("wrong", "hung", "died"):
+            lines = "Traceback" in said or what != "wrong"
+            return TRACEBACK if lines else SILENT, f"{case}: {what}: {said}"
+        return REFUSED if what == "refused" else SURVIVED, said
+
+
 def cases() -> list[Case]:
     """Return all cases."""
     found = [
@@ -271,10 +300,7 @@ def cases() -> list[Case]:
         for number in range(n)
     ]
     for kind in FORMATS:
-        # the objects of Delphes are written whole, so their members cannot differ in number
-        mutations = [
-            mutation for mutation in CONTENT if kind != "delphes" or mutation != "leaf shorter"
-        ]
+        mutations = mutations_of(kind)
         found += [
             (kind, mutation, number)
             for mutation in mutations

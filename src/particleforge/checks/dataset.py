@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from particleforge.artefacts import write_json
@@ -254,7 +253,7 @@ def _range(column: str, settings: CheckDatasetSettings) -> tuple[float, float, s
 def _check_repeats(verdict: Verdict, shards: Mapping[str, Path]) -> None:
     """Look for events that occur more than once in the sample."""
     ids = {
-        name: pq.read_table(path, columns=["event_id"])["event_id"].to_numpy()
+        name: parquet.read_columns(path, ["event_id"])["event_id"].to_numpy()
         for name, path in shards.items()
     }
     seen, counts = np.unique(np.concatenate(list(ids.values())), return_counts=True)

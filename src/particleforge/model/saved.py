@@ -9,6 +9,7 @@ file never runs code that it holds (``deserialise``).
 import io
 import sys
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,6 +27,7 @@ from particleforge.stored import check_regular, refuse_kind
 # 1: rows of query_key_value by kind, then head; 2: by head, then kind; 3: with energy shares
 FORMAT = 3
 KIND = "model"
+_AGAIN = "put the file back from a copy, or delete it and run again"
 
 
 def serialise(content: Any) -> bytes:
@@ -41,8 +43,11 @@ def serialise(content: Any) -> bytes:
 def deserialise(content: bytes, path: Path) -> Any:
     """Return what ``serialise`` made.
 
-    A pickle of anything else, which could run code when it is loaded, is a UserError.
+    A pickle of anything else, which could run code when it is loaded, is a UserError, and so are
+    bytes that their checksums in the archive do not fit, which torch does not look at.
     """
+    if damaged := _damaged(content):
+        raise UserError(f"{path}: {damaged} does not match its checksum; {_AGAIN}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on forms of pickle that are refused a moment later
@@ -52,6 +57,15 @@ def deserialise(content: bytes, path: Path) -> Any:
             f"{path}: refused: it holds other things than tensors and plain values, which could run"
             " code; delete it, then run again"
         ) from error
+
+
+def _damaged(content: bytes) -> str | None:
+    """Return the first part of an archive that does not fit its checksum, None if all do."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip()
+    except Exception:  # no archive, or a broken one: torch says which
+        return None
 
 
 def _without_identity(content: Any) -> Any:

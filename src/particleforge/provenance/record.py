@@ -16,6 +16,7 @@ An output that is a folder has its record beside it; its checksum is that of the
 """
 
 import hashlib
+import logging
 import os
 import platform
 import socket
@@ -37,6 +38,8 @@ from pydantic import BaseModel, ConfigDict
 from particleforge.artefacts import settings_hash, sha256, write_json
 from particleforge.errors import UserError
 from particleforge.stored import Stored, read_stored
+
+log = logging.getLogger(__name__)
 
 RECORD_SUFFIX = ".provenance.json"
 # itself and what requirements.in names
@@ -114,11 +117,14 @@ class Provenance:
     ) -> Self:
         """Take down stage, settings and inputs.
 
-        The checksum of ``inputs`` is computed; that of inputs ``glanced_at``, of which the stage
+        The checksum of ``inputs`` is computed, and another than that of their record is told in the
+        log; that of inputs ``glanced_at``, of which the stage
         reads little or which it reads through another input that has their checksums, is taken from
         their record, where there is one.
         """
         checksums = {path: checksum(path) for path in dict.fromkeys(map(_absolute, inputs))}
+        for path, found in checksums.items():
+            _tell_change(path, found)
         checksums |= {
             path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))
         }
@@ -220,6 +226,26 @@ def checksum(path: Path) -> str:
             if not _hidden(name := file.relative_to(path))
         }
     )
+
+
+def _tell_change(path: Path, found: str) -> None:
+    """Say in the log that a file is not what its stage wrote: damaged, exchanged, or edited."""
+    record = record_of(path)
+    if not record.is_file():
+        return
+    try:
+        recorded = read_record(record)["output"]["sha256"]
+    except UserError as error:
+        log.warning("%s", error)
+        return
+    if recorded != found:
+        log.warning(
+            "%s: is not what its stage wrote: its sha256 is %s, its record says %s; rerun the stage"
+            " that writes it, unless you changed it",
+            path,
+            found,
+            recorded,
+        )
 
 
 def _recorded_checksum(path: Path) -> str:

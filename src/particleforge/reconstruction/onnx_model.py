@@ -108,6 +108,7 @@ class OnnxModel:
             self._session = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
+            metadata = self._session.get_modelmeta().custom_metadata_map  # text, if it is whole
         except Exception as error:
             # onnxruntime has one exception type per status, without a common base
             reason = str(error).splitlines()[0]
@@ -120,7 +121,6 @@ class OnnxModel:
                 f"{path}: lacks output {', '.join(sorted(missing))}, as one of an older version"
                 " does; export the model again"
             )
-        metadata = self._session.get_modelmeta().custom_metadata_map
         check_seal(path, metadata.get(SEAL))
         try:
             told = OnnxMetadata.model_validate(

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from particleforge.artefacts import write_json
 from particleforge.config.settings import TrainSettings
 from particleforge.errors import UserError
@@ -27,6 +25,7 @@ from particleforge.model.network import ParticleFlowNetwork
 from particleforge.provenance.record import Provenance
 from particleforge.scans.points import ScanPoint, with_steps
 from particleforge.scans.results import PointFile
+from particleforge.tables.parquet import read_columns
 from particleforge.training.budget import events_after_steps, train_loader
 from particleforge.training.init_from import read_source
 from particleforge.training.launch import TrainingResult, TrainingSpec, run_training
@@ -129,6 +128,6 @@ def _like_source(point: ScanPoint, source: Path) -> ScanPoint:
 def _last_train_loss(result: TrainingResult) -> float | None:
     """Return the mean training loss since the last but one validation."""
     assert result.metrics is not None
-    rows: list[dict[str, Any]] = pq.read_table(result.metrics).to_pylist()
+    rows: list[dict[str, Any]] = read_columns(result.metrics).to_pylist()
     losses = [row["value"] for row in rows if row["split"] == "train" and row["name"] == "loss"]
     return losses[-1] if losses else None

@@ -1,9 +1,10 @@
 """Event tables in Parquet: Arrow schemas from ``schema``, atomic files, provenance inside.
 
 Inputs -> outputs: awkward records (or Arrow tables) with the columns of ``schema`` -> Parquet
-(zstd; training shards lz4). Each field, also the members of records, has ``description`` and
-``unit`` (where it has one) as Arrow metadata; the file's key-value metadata carries schema version,
-kind of table (``kind_of``) and what shaped the file (``provenance``).
+(zstd; training shards lz4), each page with a checksum, which is verified when it is read. Each
+field, also the members of records, has ``description`` and ``unit`` (where it has one) as Arrow
+metadata; the file's key-value metadata carries schema version, kind of table (``kind_of``) and what
+shaped the file (``provenance``).
 """
 
 import json
@@ -160,7 +161,12 @@ def write_table(
     dictionaries = [
         path for path, kind in column_types(types).items() if not pa.types.is_floating(kind)
     ]
-    encoding = {"compression": "zstd", "use_dictionary": dictionaries, **encoding}
+    encoding = {
+        "compression": "zstd",
+        "use_dictionary": dictionaries,
+        "write_page_checksum": True,
+        **encoding,
+    }
     rows = 0
     with atomic_output(path) as temporary, pq.ParquetWriter(temporary, types, **encoding) as writer:
         for batch in batches:
@@ -277,9 +283,14 @@ def _is_skimmed(found: pa.Field, whole: pa.Field) -> bool:
 def read_table(path: str | Path, columns: Sequence[str] | None = None) -> ak.Array:
     """Read a whole event table as awkward records; ``columns`` as ``["tracks", "event_id"]``."""
     read_metadata(path)
+    return from_arrow(read_columns(path, columns))
+
+
+def read_columns(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a table, by default all; bytes that cannot be decoded are a UserError."""
+    chosen = list(columns) if columns is not None else None
     with _decoding(path):
-        table = pq.read_table(path, columns=list(columns) if columns is not None else None)
-    return from_arrow(table)
+        return pq.read_table(path, columns=chosen, page_checksum_verification=True)
 
 
 def check_columns(path: str | Path, columns: Iterable[str]) -> None:
@@ -312,7 +323,7 @@ def iter_tables(path: str | Path, columns: Sequence[str] | None = None) -> Itera
     chosen = list(columns) if columns is not None else None
     check_columns(path, chosen or ())
     with _decoding(path):
-        table = pq.ParquetFile(path)
+        table = pq.ParquetFile(path, page_checksum_verification=True)
     with table:
         for group in range(table.num_row_groups):
             with _decoding(path):

@@ -33,7 +33,6 @@ import awkward as ak
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from particleforge.edm4hep.constants import is_neutrino
@@ -81,7 +80,7 @@ def check_repeats(reconstructed: Sequence[Path]) -> None:
     found: list[NDArray[np.uint64]] = []
     for path in reconstructed:
         parquet.read_metadata(path, parquet.RECONSTRUCTED)
-        found.append(pq.read_table(path, columns=["event_id"])["event_id"].to_numpy())
+        found.append(parquet.read_columns(path, ["event_id"])["event_id"].to_numpy())
     ids = np.concatenate([np.zeros(0, np.uint64), *found])
     file = np.repeat(np.arange(len(found)), np.array([len(own) for own in found], np.int64))
     order = np.argsort(ids, kind="stable")
@@ -106,18 +105,17 @@ def read_pair(
     """
     sample = sample_of(selected)
     threshold = _presence_threshold(reconstructed)
-    found = pq.read_table(reconstructed, columns=[*_IDENTITY, "candidates"])
-    known = pq.read_table(selected, columns=[*_IDENTITY, "split"])
+    found = parquet.read_columns(reconstructed, [*_IDENTITY, "candidates"])
+    known = parquet.read_columns(selected, [*_IDENTITY, "split"])
     _check_identity(selected, reconstructed, known, found)
     model = parquet.from_arrow(found.select(["candidates"])).candidates
     ids = found["event_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
-    source = pq.ParquetFile(selected)
     columns = ["event_id", "particles", "targets", "candidates", *_OF_TRACKS, *also]
-    parquet.check_columns(selected, columns)
-    for group in range(source.num_row_groups):
-        rows = source.read_row_group(group, columns=columns)
-        rows = rows.filter(pc.is_in(rows["event_id"], value_set=found["event_id"].combine_chunks()))
+    for block in parquet.iter_tables(selected, columns):
+        rows = block.filter(
+            pc.is_in(block["event_id"], value_set=found["event_id"].combine_chunks())
+        )
         if rows.num_rows == 0:
             continue
         where = order[np.searchsorted(ids, rows["event_id"].to_numpy(), sorter=order)]

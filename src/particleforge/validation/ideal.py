@@ -18,9 +18,8 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from particleforge.tables import schema
+from particleforge.tables import parquet, schema
 
 _DEPOSITED = "particles.list.element.deposited_energy"
 
@@ -31,12 +30,10 @@ def has_deposits(selected: Iterable[Path]) -> bool:
 
 
 def _has_deposits(path: Path) -> bool:
-    with pq.ParquetFile(path) as table:
-        for group in range(table.num_row_groups):
-            particles = table.read_row_group(group, columns=[_DEPOSITED])["particles"]
-            energies = pc.struct_field(pc.list_flatten(particles), "deposited_energy")
-            if (pc.max(energies).as_py() or 0) > 0:
-                return True
+    for block in parquet.iter_tables(path, [_DEPOSITED]):
+        energies = pc.struct_field(pc.list_flatten(block["particles"]), "deposited_energy")
+        if (pc.max(energies).as_py() or 0) > 0:
+            return True
     return False
 
 
