@@ -39,6 +39,7 @@ from .attacks import REFUSED, SILENT, SURVIVED, TRACEBACK
 
 Case = tuple[str, str, int]
 FORMATS = {"edm4hep-rntuple": "clic", "edm4hep-ttree": "clic", "delphes": "cms_delphes"}
+SECONDS = 120  # for one file of two events, on a machine that has other work
 MEMORY_BYTES = 3 << 30  # beyond what the process has when it starts
 TOLERANT = DatasetConfig(**NO_LIMITS)
 HTML = (
@@ -275,7 +276,7 @@ class Root:
     """Attempts on ROOT files, in a process with limits of memory and time."""
 
     def __init__(self, folder: Path) -> None:
-        self._worker = Worker(30)
+        self._worker = Worker(SECONDS)
 
     def close(self) -> None:
         self._worker.close()
