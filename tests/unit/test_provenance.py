@@ -193,3 +193,16 @@ def test_stages_are_called_as_their_rules():
     stages = {ast.literal_eval(call.args[0]) for call in calls}
     # the rule apply_model makes what reconstruct_events makes, of another input
     assert stages == {rule.partition(":")[0] for rule in rules} - {"apply_model"}
+
+
+@pytest.mark.fault("input that its stage did not write so")
+def test_an_input_that_is_not_what_its_record_says_is_told(source, caplog):
+    Provenance.of("first", {}).record(source)
+    Provenance.of("second", {}, [source])
+    assert caplog.text == ""
+    source.write_text("Data")
+    Provenance.of("second", {}, [source])
+    assert f"{source}: is not what its stage wrote: its sha256 is {sha256(source)}" in caplog.text
+    record_of(source).write_text("{")
+    Provenance.of("second", {}, [source])
+    assert f"{record_of(source)}: not readable as JSON" in caplog.text

@@ -392,3 +392,41 @@ def test_what_describes_shards_is_held_to_its_form(
         (tmp_path / name).write_text(json.dumps(described))
     with pytest.raises(UserError, match=message):
         ModelInputs.from_manifest(tmp_path / "manifest.json")
+
+
+@pytest.mark.fault("damaged Parquet file")
+def test_a_byte_that_changed_in_a_table_is_noticed(tmp_path: Path, tables: dict[str, Path]) -> None:
+    """Compressed numbers decode to others without complaint; the checksum of their page tells."""
+    sound = tables["reconstructed"].read_bytes()
+    group = pq.read_metadata(tables["reconstructed"]).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    (chunk,) = [one for one in columns if one.path_in_schema.endswith("candidates.list.element.px")]
+    last = chunk.data_page_offset + chunk.total_compressed_size - 1
+    path = tmp_path / "flipped.parquet"
+    path.write_bytes(sound[:last] + bytes([sound[last] ^ 1]) + sound[last + 1 :])
+    for read in (parquet.read_table, lambda path: list(parquet.iter_tables(path))):
+        with pytest.raises(UserError, match=r"flipped.parquet: damaged Parquet file"):
+            read(path)
+
+
+@pytest.mark.fault("exchanged or edited model")
+def test_a_byte_that_changed_in_a_model_is_noticed(
+    tmp_path: Path, trained: tuple[Path, Path]
+) -> None:
+    content = bytearray(trained[1].read_bytes())
+    weights = deserialise(bytes(content), trained[1])["weights"]
+    place = content.index(weights["encoder.project.weight"].numpy().tobytes())
+    content[place] ^= 1
+    flipped = tmp_path / "flipped.pt"
+    flipped.write_bytes(content)
+    for read in (load_model, read_source):
+        with pytest.raises(UserError, match=r"flipped.pt: .* does not match its checksum"):
+            read(flipped)
+
+
+@pytest.mark.fault("exchanged or edited model")
+def test_metadata_of_a_network_must_be_text(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes().replace(b"charged_hadron", b"charged\xffhadron", 1))
+    with pytest.raises(UserError, match=r"model.onnx: not a usable ONNX model"):
+        OnnxModel(path, 1)
