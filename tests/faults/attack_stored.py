@@ -486,7 +486,7 @@ def equal(one: Any, other: Any) -> bool:
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, np.ndarray):
         return bool(np.array_equal(one, other, equal_nan=True))
-    if isinstance(one, dict):
+    if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(equal(v, other[k]) for k, v in one.items())
     if isinstance(one, list | tuple):
         return (

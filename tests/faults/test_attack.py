@@ -13,7 +13,7 @@ from .attack_server import Servers
 from .attack_stored import Checkpoints, Json, Onnx, Parquet
 from .attacks import REFUSED, SILENT, SURVIVED, TRACEBACK, count, outcome
 
-ATTEMPTS = {Configuration: 30, Parquet: 12, Json: 30, Onnx: 15, Checkpoints: 15, Servers: 15}
+ATTEMPTS = {Configuration: 25, Parquet: 8, Json: 18, Onnx: 15, Checkpoints: 16, Servers: 15}
 
 
 @pytest.mark.filterwarnings("ignore")

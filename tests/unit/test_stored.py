@@ -425,8 +425,11 @@ def test_a_byte_that_changed_in_a_model_is_noticed(
 
 
 @pytest.mark.fault("exchanged or edited model")
-def test_metadata_of_a_network_must_be_text(tmp_path: Path) -> None:
+def test_metadata_of_a_network_must_be_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_model(tmp_path / "model.onnx")
     path.write_bytes(path.read_bytes().replace(b"charged_hadron", b"charged\xffhadron", 1))
     with pytest.raises(UserError, match=r"model.onnx: not a usable ONNX model"):
         OnnxModel(path, 1)
+    assert capsys.readouterr().out == ""

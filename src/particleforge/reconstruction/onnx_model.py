@@ -13,6 +13,7 @@ model masks padding.
 
 import json
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -105,9 +106,10 @@ class OnnxModel:
         options.use_deterministic_compute = True
         check_regular(path)
         try:
-            self._session = ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            with redirect_stdout(None):  # where it would tell that it tries again
+                self._session = ort.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"]
+                )
             metadata = self._session.get_modelmeta().custom_metadata_map  # text, if it is whole
         except Exception as error:
             # onnxruntime has one exception type per status, without a common base
