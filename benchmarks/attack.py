@@ -32,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 KINDS = {
     "configuration": ("attack_config", "Configuration"),
-    "root": ("fuzzing", "Root"),
+    "root": ("attack_root", "Root"),
     "parquet": ("attack_stored", "Parquet"),
     "json": ("attack_stored", "Json"),
     "onnx": ("attack_stored", "Onnx"),

@@ -35,7 +35,6 @@ from ..unit.delphes_events import write_delphes
 from ..unit.edm4hep_events import leaves_of, write_leaves
 from ..unit.test_delphes import EVENTS as DELPHES_EVENTS
 from ..unit.test_edm4hep_layouts import sound_events
-from .attacks import REFUSED, SILENT, SURVIVED, TRACEBACK
 
 Case = tuple[str, str, int]
 FORMATS = {"edm4hep-rntuple": "clic", "edm4hep-ttree": "clic", "delphes": "cms_delphes"}
@@ -270,26 +269,6 @@ def mutations_of(kind: str) -> list[str]:
     The objects of Delphes are written whole, so their members cannot differ in number.
     """
     return [mutation for mutation in CONTENT if kind != "delphes" or mutation != "leaf shorter"]
-
-
-class Root:
-    """Attempts on ROOT files, in a process with limits of memory and time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._worker = Worker(SECONDS)
-
-    def close(self) -> None:
-        self._worker.close()
-
-    def attempt(self, number: int) -> tuple[str, str]:
-        kind = list(FORMATS)[number % len(FORMATS)]
-        mutations = [*BYTES, *mutations_of(kind)]
-        case = kind, mutations[number // len(FORMATS) % len(mutations)], number
-        what, said = self._worker.ask(case)
-        if what in ("wrong", "hung", "died"):
-            lines = "Traceback" in said or what != "wrong"
-            return TRACEBACK if lines else SILENT, f"{case}: {what}: {said}"
-        return REFUSED if what == "refused" else SURVIVED, said
 
 
 def cases() -> list[Case]:
