@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from onnx import helper
 
+from particleforge.checks.statistics import shard_statistics
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import (
@@ -20,6 +21,7 @@ from particleforge.config.settings import (
     SelectSettings,
     ShardSettings,
 )
+from particleforge.dataset.accounting import read_accounts
 from particleforge.errors import UserError
 from particleforge.export.onnx_model import export_onnx
 from particleforge.model.inputs import ModelInputs
@@ -433,3 +435,18 @@ def test_metadata_of_a_network_must_be_text(
     with pytest.raises(UserError, match=r"model.onnx: not a usable ONNX model"):
         OnnxModel(path, 1)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.fault("damaged record")
+def test_the_metadata_of_a_dataset_are_held_to_their_form(
+    tmp_path: Path, tables: dict[str, Path]
+) -> None:
+    told = parquet.read_metadata(tables["dataset"])
+    account = {"file": "a", "events": 1, "counts": {}, "energy_balance_gev": {"no such": 1.0}}
+    path, table = tmp_path / "odd.parquet", pq.read_table(tables["dataset"])
+    retold(table, {**told, "counts": {"events": [30]}}, path)
+    with pytest.raises(UserError, match=r"odd.parquet: counts.events: .*; rerun build_dataset"):
+        shard_statistics(path, parquet.DATASET_SCHEMA)
+    retold(table, {**told, "files": [account], "energy_balance_gev": {}}, path)
+    with pytest.raises(UserError, match=r"odd.parquet: its energy accounting is damaged"):
+        read_accounts([path])

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from particleforge.checks.histogram import Histogram
+from particleforge.dataset.accounting import DatasetMetadata
+from particleforge.stored import held_to
 from particleforge.tables import schema
 from particleforge.tables.parquet import DATASET, iter_tables, require_truth
 from particleforge.tables.schema import Fate
@@ -122,6 +124,7 @@ def shard_statistics(path: Path, expected: pa.Schema) -> dict[str, Any]:
     One that cannot be read is a UserError, one of another schema has nothing but the differences.
     """
     metadata = require_truth(path, DATASET, judged=False)
+    told = held_to(DatasetMetadata, metadata, path)
     if differences := schema_differences(path, expected):
         return {"schema_differences": differences}
     gathered = _Gathered()
@@ -130,7 +133,7 @@ def shard_statistics(path: Path, expected: pa.Schema) -> dict[str, Any]:
     return {
         "schema_differences": [],
         "sample": metadata["provenance"]["settings"].get("sample_name"),
-        "counts": metadata["counts"],
+        "counts": told.counts,
         **gathered.plain(),
     }
 

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from particleforge.dataset.balance import DROPPED, INVISIBLE, Balance
 from particleforge.errors import UserError
 from particleforge.pages.terminal import table_lines
+from particleforge.stored import Stored, held_to
 from particleforge.tables import parquet
 
 
@@ -46,6 +49,24 @@ LEGEND = (
 )
 
 
+class FileEntry(BaseModel):
+    """A file of a dataset, in its metadata."""
+
+    file: str
+    events: int = Field(ge=0)
+    counts: dict[str, int]
+    energy_balance_gev: dict[str, float]
+
+
+class DatasetMetadata(Stored):
+    """What is read of the metadata of a dataset with truth."""
+
+    KIND = parquet.DATASET
+    REMEDY = "rerun build_dataset"
+    counts: dict[str, int] = Field(default_factory=dict)
+    files: list[FileEntry] = Field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Account:
     """What became of the energy of one input file, or of several."""
@@ -74,19 +95,17 @@ def read_accounts(datasets: Iterable[Path]) -> list[Account]:
                 f"{path}: holds no energy accounting; give files that build-dataset wrote, or build"
                 " this one again"
             )
-        sample = metadata["provenance"]["settings"]["sample_name"]
-        for entry in metadata["files"]:
-            counts = {
-                name: value for name, value in entry["counts"].items() if name.startswith("n_")
-            }
-            found.append(
-                Account(
-                    sample,
-                    entry["file"],
-                    entry["events"],
-                    Balance(**entry["energy_balance_gev"], **counts),
-                )
-            )
+        told = held_to(DatasetMetadata, metadata, path)
+        try:
+            sample = metadata["provenance"]["settings"]["sample_name"]
+            for entry in told.files:
+                counts = {name: n for name, n in entry.counts.items() if name.startswith("n_")}
+                balance = Balance(**entry.energy_balance_gev, **counts)
+                found.append(Account(sample, entry.file, entry.events, balance))
+        except (LookupError, TypeError) as error:
+            raise UserError(
+                f"{path}: its energy accounting is damaged ({error}); {told.REMEDY}"
+            ) from error
     return found
 
 
