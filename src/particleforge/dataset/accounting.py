@@ -100,7 +100,8 @@ def read_accounts(datasets: Iterable[Path]) -> list[Account]:
             sample = metadata["provenance"]["settings"]["sample_name"]
             for entry in told.files:
                 counts = {name: n for name, n in entry.counts.items() if name.startswith("n_")}
-                balance = Balance(**entry.energy_balance_gev, **counts)
+                values: dict[str, Any] = {**entry.energy_balance_gev, **counts}
+                balance = Balance(**values)
                 found.append(Account(sample, entry.file, entry.events, balance))
         except (LookupError, TypeError) as error:
             raise UserError(
