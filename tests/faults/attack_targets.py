@@ -10,7 +10,6 @@ import torch
 
 from particleforge.artefacts import write_json
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.model import ModelConfig
 from particleforge.config.settings import (
     ReconstructSettings,
     SelectSettings,
@@ -23,7 +22,7 @@ from particleforge.hpo.slot import check_slots
 from particleforge.hpo.study import open_study
 from particleforge.inputs.sources import Ledger
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.saved import load_model, save_model
+from particleforge.model.saved import load_model
 from particleforge.preprocessing.shards import write_shards
 from particleforge.provenance.lineage import read_lineage, verify_lineage
 from particleforge.provenance.record import Provenance
@@ -44,7 +43,7 @@ from ..unit.checked_data import CONFIG, judge_sample, judge_shards, write_datase
 from ..unit.checked_data import write_training_shards as write_checked_shards
 from ..unit.hpo_fixtures import Search
 from ..unit.synthetic import synthetic_events
-from ..unit.synthetic_shards import random_network, write_synthetic
+from ..unit.synthetic_shards import write_model
 from ..unit.validation_inputs import visible, write_pair
 
 RUN, CLIC = load_run(CONFIG, {"preset": "smoke"}), load_detector(CONFIG, "clic")
@@ -216,18 +215,7 @@ def _make_training(folder: Path) -> None:
 
 
 def _make_model(folder: Path) -> None:
-    manifest = write_synthetic(folder / "shards", train=(4,), valid=4, test=4, longest=4)
-    inputs, config = ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1)
-    content = {
-        "weights": random_network(inputs, config).state_dict(),
-        "model": config.model_dump(mode="json"),
-        "inputs": inputs.plain(),
-        "training": {},
-        "step": 1,
-        "valid_loss": 1.0,
-        "provenance": {},
-    }
-    save_model(folder / "best.pt", content)
+    write_model(folder)
 
 
 def _make_checkpoint(folder: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from particleforge.config.model import ModelConfig
 from particleforge.model.inputs import ModelInputs
 from particleforge.model.network import ParticleFlowNetwork
+from particleforge.model.saved import save_model
 from particleforge.tables import parquet
 from particleforge.tables.schema import N_SHARES
 
@@ -218,3 +219,20 @@ def write_synthetic(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "normalisation.json").write_text(json.dumps(normalisation))
     return folder / "manifest.json"
+
+
+def write_model(folder: Path) -> tuple[Path, Path]:
+    """Write shards and best.pt as a training of them does; return manifest and model."""
+    manifest = write_synthetic(folder / "shards", train=(4,), valid=4, test=4, longest=4)
+    inputs, config = ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1)
+    content = {
+        "weights": random_network(inputs, config).state_dict(),
+        "model": config.model_dump(mode="json"),
+        "inputs": inputs.plain(),
+        "training": {},
+        "step": 1,
+        "valid_loss": 1.0,
+        "provenance": {},
+    }
+    save_model(folder / "best.pt", content)
+    return manifest, folder / "best.pt"

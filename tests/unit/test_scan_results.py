@@ -31,7 +31,8 @@ def result(loss: float | None, labels: dict[str, Any], **sizes: Any) -> PointRes
     curve = [(5, 50, 2.0), (10, 100, loss or 9.0)]
     name = "_".join(map(str, labels.values()))
     return PointResult(
-        name, {**labels, "repeat": 0}, status, loss, loss, train, **{**known, **sizes}, curve=curve
+        **{"point": name, "labels": {**labels, "repeat": 0}, "status": status, "curve": curve},
+        **{"loss": loss, "last_loss": loss, "train_loss": train, **known, **sizes},
     )
 
 

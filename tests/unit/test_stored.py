@@ -14,7 +14,6 @@ from onnx import helper
 
 from particleforge.checks.statistics import shard_statistics
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.model import ModelConfig
 from particleforge.config.settings import (
     ExportSettings,
     ReconstructSettings,
@@ -25,7 +24,7 @@ from particleforge.dataset.accounting import read_accounts
 from particleforge.errors import UserError
 from particleforge.export.onnx_model import export_onnx
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.saved import deserialise, load_model, save_model, serialise
+from particleforge.model.saved import deserialise, load_model, serialise
 from particleforge.preprocessing.shards import write_shards
 from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.reconstruction.reconstruct import reconstruct_events
@@ -36,7 +35,7 @@ from particleforge.training.init_from import read_source
 from particleforge.validation.validate import validate_model
 
 from .synthetic import synthetic_events, write_dataset
-from .synthetic_shards import random_network, write_synthetic
+from .synthetic_shards import write_model as write_trained
 from .tiny_onnx import CLASSES, ELEMENTS, write_model
 from .validation_inputs import CONFIG, validate_settings, visible, write_pair
 
@@ -280,21 +279,7 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A manifest, and a model as a training of its shards writes it."""
-    folder = tmp_path_factory.mktemp("trained")
-    manifest = write_synthetic(folder / "shards", train=(4,), valid=4, test=4, longest=4)
-    inputs, config = ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1)
-    network = random_network(inputs, config)
-    content = {
-        "weights": network.state_dict(),
-        "model": config.model_dump(mode="json"),
-        "inputs": inputs.plain(),
-        "training": {},
-        "step": 1,
-        "valid_loss": 1.0,
-        "provenance": {},
-    }
-    save_model(folder / "best.pt", content)
-    return manifest, folder / "best.pt"
+    return write_trained(tmp_path_factory.mktemp("trained"))
 
 
 def changed_model(path: Path, copy: Path, change: Callable[[dict[str, Any]], None]) -> Path:

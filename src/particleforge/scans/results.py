@@ -7,9 +7,8 @@ value, error and counts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -27,8 +26,11 @@ class ScanFile(Stored):
     n_diverged: int
 
 
-class PointFile(Stored):
-    """What is read of the result of one training of a scan."""
+class PointResult(Stored):
+    """What came of one training; ``loss`` is its lowest validation loss, None if it diverged.
+
+    ``curve`` holds [step, events, loss].
+    """
 
     KIND = "scan_point"
     REMEDY = "delete it and run the scan again"
@@ -47,42 +49,15 @@ class PointFile(Stored):
     parameters: int
     curve: list[tuple[int, int, float]]
 
-
-@dataclass(frozen=True)
-class PointResult:
-    """What came of one training; ``loss`` is its lowest validation loss, None if it diverged.
-
-    ``curve`` holds [step, events, loss].
-    """
-
-    point: str
-    labels: dict[str, Any]
-    status: str
-    loss: float | None
-    last_loss: float | None
-    train_loss: float | None
-    steps: int
-    events_seen: int
-    train_events: int
-    elements_per_batch: int
-    learning_rate: float
-    parameters: int
-    curve: list[tuple[int, int, float]]
-
     @classmethod
-    def read(cls, path: Path) -> "PointResult":
+    def read(cls, path: Path) -> Self:
         """Read what ``train.run_scan_training`` wrote."""
-        content = read_stored(path, PointFile)
-        return cls(**{name: getattr(content, name) for name in cls.__dataclass_fields__})
+        return read_stored(path, cls)
 
 
 def table_of(results: Sequence[PointResult]) -> pd.DataFrame:
     """Return one row per training: its labels, then its sizes and losses."""
-    shown = [
-        name
-        for name in PointResult.__dataclass_fields__
-        if name not in ("labels", "curve", "point")
-    ]
+    shown = [name for name in PointResult.model_fields if name not in ("labels", "curve", "point")]
     rows = [
         {"point": r.point, **r.labels, **{name: getattr(r, name) for name in shown}}
         for r in results

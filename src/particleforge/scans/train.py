@@ -24,7 +24,7 @@ from particleforge.model.inputs import ModelInputs, index_files, read_manifest, 
 from particleforge.model.network import ParticleFlowNetwork
 from particleforge.provenance.record import Provenance
 from particleforge.scans.points import ScanPoint, with_steps
-from particleforge.scans.results import PointFile
+from particleforge.scans.results import PointResult
 from particleforge.tables.parquet import read_columns
 from particleforge.training.budget import events_after_steps, train_loader
 from particleforge.training.init_from import read_source
@@ -66,7 +66,7 @@ def run_scan_training(
         )
     complete = result.status == "complete"
     content = {
-        "kind": PointFile.KIND,
+        "kind": PointResult.KIND,
         "scan": point.scan,
         "point": point.name,
         "labels": point.labels,
