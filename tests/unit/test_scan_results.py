@@ -155,13 +155,7 @@ def test_a_scan_is_gathered_and_shown(
     files = []
     for number, found in enumerate(results):
         files.append(tmp_path / f"points/{number}.json")
-        write_json(
-            files[-1],
-            {
-                "scan": scan,
-                **{name: getattr(found, name) for name in PointResult.__dataclass_fields__},
-            },
-        )
+        write_json(files[-1], {"scan": scan, **found.model_dump()})
     settings = ScanSettings.of(run_with(), load_detector(CONFIG, "clic"))
     output = tmp_path / f"{scan}.json"
     rows = tmp_path / f"{scan}.csv"
