@@ -124,7 +124,6 @@ def compared(
     none = {
         "scheduler": "none",
         "sampler": "random",
-        "promotion": "measured",
         "first_rung_slots": 1000,
         "include_default": False,
     }

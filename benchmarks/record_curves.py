@@ -1,9 +1,7 @@
-"""Record validation curves of many short trainings, as a family for ``hpo_quality``.
-
-Configurations are random.
+"""Record validation curves of many short trainings of random configurations.
 
 Inputs -> outputs: the manifest of training shards -> a Parquet file with one row per training: its
-configuration (one column per dotted path of ``RECORDED_SPACE``), ``status``, and the lists
+configuration (one column per dotted path of ``SPACE``), ``status``, and the lists
 ``steps`` and ``valid_loss``. Trainings run one after another in each of ``--jobs`` processes, on
 one thread each. Run again, it goes on with the trainings that the file lacks.
 """
@@ -20,7 +18,6 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
-from hpo_families import RECORDED_SPACE
 from optuna.distributions import BaseDistribution
 from optuna.samplers import QMCSampler
 from optuna.study import create_study
@@ -35,6 +32,16 @@ from particleforge.training.metrics import MetricsLog
 from particleforge.training.spec import TrainingSpec
 from particleforge.training.trainer import Trainer
 
+SPACE: dict[str, dict[str, Any]] = {
+    "model.width": {"type": "categorical", "choices": [16, 32, 48, 64]},
+    "model.n_layers": {"type": "int", "low": 1, "high": 3},
+    "model.dropout": {"type": "float", "low": 0.0, "high": 0.3},
+    "training.learning_rate": {"type": "float", "low": 2e-4, "high": 5e-2, "log": True},
+    "training.weight_decay": {"type": "float", "low": 1e-4, "high": 1.0, "log": True},
+    "training.warmup_steps": {"type": "int", "low": 1, "high": 100, "log": True},
+    "training.beta2": {"type": "categorical", "choices": [0.9, 0.98, 0.999]},
+    "training.loss.momentum": {"type": "float", "low": 0.2, "high": 20.0, "log": True},
+}
 MAX_STEPS, N_VALIDATIONS = 324, 27
 FIXED = {
     "max_steps": MAX_STEPS,
@@ -49,8 +56,7 @@ log = logging.getLogger("record_curves")
 def configurations(n: int) -> list[dict[str, Any]]:
     """Return the first ``n`` points of a scrambled Sobol sequence over the space."""
     where: dict[str, BaseDistribution] = {
-        path: distribution(ParameterConfig(**parameter))
-        for path, parameter in RECORDED_SPACE.items()
+        path: distribution(ParameterConfig(**parameter)) for path, parameter in SPACE.items()
     }
     study = create_study(
         sampler=QMCSampler(

@@ -70,7 +70,6 @@ def search_settings():
     search = {
         "scheduler": "asha",
         "sampler": "qmc",
-        "promotion": "measured",
         "first_rung_slots": 27,
         "eta": 3,
         "n_rungs": 4,

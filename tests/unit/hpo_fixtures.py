@@ -32,7 +32,7 @@ class Killed(BaseException):
 
 def make_settings(**hpo: Any) -> HpoSettings:
     """Settings of a small search; keywords go to the ``hpo`` block."""
-    fixed = {"scheduler": "asha", "sampler": "tpe", "promotion": "measured"}
+    fixed = {"scheduler": "asha", "sampler": "tpe"}
     block = {
         **fixed,
         "first_rung_slots": 4,

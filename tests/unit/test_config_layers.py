@@ -11,7 +11,7 @@ import yaml
 
 from particleforge.config.load import load_detector, load_published, load_run
 from particleforge.config.model import ModelConfig
-from particleforge.config.renamed import REMOVED_KEYS, RENAMED_KEYS, RENAMED_VALUES
+from particleforge.config.renamed import REMOVED_KEYS, RENAMED_KEYS
 from particleforge.errors import UserError
 
 from .simulation_fixtures import CONFIG
@@ -195,17 +195,6 @@ def test_keys_that_are_gone_say_what_to_do(write: Write, old: str) -> None:
     for name in reversed(old.split(".")):
         content = {name: content}
     with pytest.raises(UserError, match=rf": {old}: is gone; take it out: {REMOVED_KEYS[old]}$"):
-        load_run(write({}), content, "--set")
-
-
-@pytest.mark.parametrize(
-    ("key", "old", "new"), [(*old, new) for old, new in RENAMED_VALUES.items()]
-)
-def test_old_values_say_their_new_name(write: Write, key: str, old: str, new: str) -> None:
-    content: Any = old
-    for name in reversed(key.split(".")):
-        content = {name: content}
-    with pytest.raises(UserError, match=rf"--set: {key}: {old} is renamed to {new}; write that$"):
         load_run(write({}), content, "--set")
 
 

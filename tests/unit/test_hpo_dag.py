@@ -17,8 +17,13 @@ from pydantic import ValidationError
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.hpo import dag
-from particleforge.hpo.promotion import contenders, promote
-from particleforge.hpo.trials import SearchTrial, config_name, failed_fraction, succeeded
+from particleforge.hpo.trials import (
+    SearchTrial,
+    config_name,
+    contenders,
+    failed_fraction,
+    succeeded,
+)
 
 
 def test_budgets_and_slots_of_a_usual_search() -> None:
@@ -165,9 +170,7 @@ def searches(draw: st.DrawFn, **fixed: Any) -> HpoConfig:
         "first_rung_slots": draw(st.integers(least, max(12, 2 * least))),
         "n_brackets": draw(st.one_of(st.none(), st.integers(1, n_rungs))),
     }
-    return HpoConfig(
-        **{**shape, "min_steps": draw(st.integers(1, 9)), "promotion": "measured", **fixed}
-    )
+    return HpoConfig(**{**shape, "min_steps": draw(st.integers(1, 9)), **fixed})
 
 
 @given(searches())
@@ -220,21 +223,12 @@ class Cluster:
 
     A slot may start once its parents have ended.
 
-    A killed job leaves its trial running, and its slot starts again; with ``any_rule`` a random
-    contender is promoted, as a rule that predicts may.
+    A killed job leaves its trial running, and its slot starts again.
     """
 
-    def __init__(
-        self,
-        hpo: HpoConfig,
-        seed: int,
-        failing: float,
-        killing: float = 0.0,
-        *,
-        any_rule: bool = False,
-    ) -> None:
+    def __init__(self, hpo: HpoConfig, seed: int, failing: float, killing: float = 0.0) -> None:
         self.hpo, self.order = hpo, random.Random(seed)
-        self.failing, self.killing, self.any_rule = failing, killing, any_rule
+        self.failing, self.killing = failing, killing
         self.trials: list[SearchTrial] = []
         self.empty: set[dag.Slot] = set()
         self.ended: set[dag.Slot] = set()
@@ -265,7 +259,7 @@ class Cluster:
         if rung == dag.rungs_of(self.hpo, bracket).start:
             config, number = config_name(bracket, slot), None
         else:
-            parent = self._promoted(bracket, rung)
+            parent = next(iter(contenders(self.trials, bracket, rung)), None)
             if parent is None:
                 return None
             self._check_promotion(parent, bracket, rung)
@@ -275,14 +269,6 @@ class Cluster:
             SearchTrial(len(self.trials), config, rung, slot, number, steps, {}, bracket=bracket)
         )
         return self.trials[-1]
-
-    def _promoted(self, bracket: int, rung: int) -> SearchTrial | None:
-        found = contenders(self.trials, bracket, rung)
-        if self.any_rule:
-            return self.order.choice(found) if found else None
-        best = promote(self.hpo, 0, {}, self.trials, bracket, rung)
-        assert best is next(iter(found), None)
-        return best
 
     def _start(self, place: dag.Slot) -> None:
         self.waiting.remove(place)
@@ -297,7 +283,7 @@ class Cluster:
         assert (parent.bracket, parent.rung) == (bracket, rung - 1)
         assert parent.steps * self.hpo.eta == dag.budget_steps(self.hpo, rung)
         below = succeeded([t for t in self.trials if t.bracket == bracket], rung - 1)
-        if not self.failing and not self.any_rule:
+        if not self.failing:
             assert below.index(parent) < len(below) // self.hpo.eta, (
                 "promoted from outside the top 1/eta"
             )
@@ -327,13 +313,12 @@ class Cluster:
     st.integers(0, 2**32),
     st.sampled_from([0.0, 0.15, 0.6]),
     st.sampled_from([0.0, 0.3]),
-    st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_promises_hold_in_any_order(
-    hpo: HpoConfig, seed: int, failing: float, killing: float, any_rule: bool
+    hpo: HpoConfig, seed: int, failing: float, killing: float
 ) -> None:
-    cluster = Cluster(hpo, seed, failing, killing, any_rule=any_rule)
+    cluster = Cluster(hpo, seed, failing, killing)
     cluster.run()
     assert max(Counter((t.config, t.rung) for t in cluster.trials).values()) == 1, (
         "a configuration is twice in a rung"
@@ -377,6 +362,4 @@ def test_ties_go_by_name_and_failures_are_passed_over() -> None:
     assert [t.number for t in succeeded(trials, 0)] == [2, 1, 0]
     assert failed_fraction(trials) == 0.25
     running = SearchTrial(4, "00007", 1, 0, 2, 8, {})
-    best = promote(HpoConfig(promotion="measured"), 0, {}, [*trials, running], 0, 1)
-    assert best is not None
-    assert best.number == 1
+    assert [t.number for t in contenders([*trials, running], 0, 1)] == [1, 0]

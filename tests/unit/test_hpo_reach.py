@@ -38,7 +38,6 @@ SETTINGS = HpoSettings(
     hpo=HpoConfig(
         scheduler="asha",
         sampler="random",
-        promotion="measured",
         n_rungs=1,
         first_rung_slots=1,
         min_steps=STEPS,

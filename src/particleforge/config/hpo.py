@@ -34,23 +34,16 @@ class HpoConfig(Block):
     """
 
     scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
-        "hyperband",
+        "asha",
         description=(
             "which slots there are, and what each waits for; none: one rung at the full budget"
         ),
     )
-    sampler: Literal[
-        "joint_gp", "tpe", "random", "qmc", "grid", "gp", "forest", "cmaes", "nsgaii"
-    ] = Field("joint_gp", description="proposes the configurations of the first rung")
+    sampler: Literal["random", "qmc", "grid", "tpe", "gp", "cmaes", "nsgaii"] = Field(
+        "random", description="proposes the configurations of the first rung"
+    )
     grid_points: int = Field(
         4, ge=1, le=10_000, description="values of a continuous parameter in a grid"
-    )
-    promotion: Literal["measured", "predicted"] = Field(
-        "predicted",
-        description=(
-            "which trial goes on to the next rung: the best there, or the one that is predicted to"
-            " end best"
-        ),
     )
     first_rung_slots: int = Field(
         9, ge=1, le=10_000, description="configurations tried at the smallest budget"

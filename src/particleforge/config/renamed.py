@@ -1,4 +1,4 @@
-"""Keys and values that had another name once, or are gone: each gets one line with its remedy."""
+"""Keys that had another name once, or are gone: each gets one line with its remedy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,28 +14,24 @@ RENAMED_KEYS = {
     "simulation.card": "simulation.published",
 }
 REMOVED_KEYS = {
+    "hpo.promotion": "what is best in a rung is promoted, as with measured",
     "reconstruction.presence_threshold": (
         "reconstruction.presence_min says which candidates are kept, and lists of particles take"
         " the threshold that export_onnx chooses"
-    )
+    ),
 }
-RENAMED_VALUES = {("hpo.promotion", "rank"): "measured"}
 RENAMED_PRESETS = {"study": "large"}
 RENAMED_OF_PUBLISHED = {"published": "reference"}
 
 
 def check_renamed(content: Mapping[str, Any], source: str) -> None:
-    """Raise a UserError for a key or value of a run's configuration that is not what it was."""
+    """Raise a UserError for a key of a run's configuration that is not what it was."""
     remedies = {old: f"is renamed to {new}; write that" for old, new in RENAMED_KEYS.items()}
     remedies |= {old: f"is gone; take it out: {instead}" for old, instead in REMOVED_KEYS.items()}
     for old, remedy in remedies.items():
         *block, name = old.split(".")
         if name in _at(content, block):
             raise UserError(f"{source}: {old}: {remedy}")
-    for (key, old), new in RENAMED_VALUES.items():
-        *block, name = key.split(".")
-        if _at(content, block).get(name) == old:
-            raise UserError(f"{source}: {key}: {old} is renamed to {new}; write that")
 
 
 def check_preset(file: Path) -> None:

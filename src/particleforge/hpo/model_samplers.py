@@ -3,9 +3,8 @@
 * ``tpe`` (Bergstra et al. 2011, multivariate, constant liar): each configuration at the highest
   rung it reached, as a trial pruned at that step; Optuna ranks pruned trials by step first, so a
   low-rung value never passes for a final one. Failures come last, pending configurations repel.
-* ``gp`` (Optuna's, expected improvement in view of what is pending) and ``forest`` (random trees
-  with expected improvement, after SMAC, Hutter et al. 2011): one budget only, the largest with
-  enough results.
+* ``gp`` (Optuna's, expected improvement in view of what is pending): one budget only, the largest
+  with enough results.
 * ``cmaes`` (Hansen 2016, of the library cmaes) and ``nsgaii`` (Deb et al. 2002, Optuna's):
   populations of configurations at their first budget, replayed from the first trial on, so nothing
   has to be kept.
@@ -16,23 +15,19 @@ All but ``tpe`` see places among trials, not losses; see :func:`particleforge.hp
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import cmaes
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from scipy.stats import norm
 
-from particleforge.hpo.model_free import sample_at_random
 from particleforge.hpo.proposals import Params, Request, budget_to_model, generations, scores
 from particleforge.hpo.space import (
     FloatArray,
     distributions,
     encode,
     encoded_width,
-    one_hot,
     unit_points_to_params,
 )
 from particleforge.hpo.trials import SearchTrial, furthest
@@ -43,11 +38,6 @@ _ASKS = 20  # proposals of one model until one is new
 _CHOICE = 4  # proposals from a population of which the farthest from pending trials is taken
 _GP_TRIALS_MAX = 250  # what Optuna's Gaussian process learns from in a second
 _GENERATION = NSGAIISampler._get_generation_key()  # Optuna has no public name for it
-_TREES = 50
-_POINTS = 1000  # of the forest: at random, and as many near the ten best trials
-# distance in the unit cube within which a pending trial makes a point of the forest less likely
-_REPELS = 0.15
-_KEPT = 0.7  # chance that a point near a trial has a parameter from it
 
 
 def sample_tpe(request: Request) -> Iterator[Params]:
@@ -121,52 +111,6 @@ def sample_cmaes(request: Request) -> Iterator[Params]:
         request.space, np.array([strategy.ask() for _ in range(_ASKS)]), request.defaults
     )
     yield from _away_from_pending(request, iter(drawn))
-
-
-def sample_forest(request: Request) -> Iterator[Params]:
-    """Yield points in order of their expected improvement by a forest.
-
-    Its trees are extremely randomised (Geurts et al. 2006).
-
-    Near pending trials it counts less (local penalisation, Gonzalez et al. 2016).
-    """
-    known = [
-        trial for trial in budget_to_model(request.usable(), request.n_startup) if trial.finished
-    ]
-    if sum(trial.status == "complete" for trial in known) < request.n_startup:
-        yield from sample_at_random(request)
-        return
-    from sklearn.ensemble import ExtraTreesRegressor  # a second to import
-
-    rng = np.random.default_rng(request.own_seed)
-    rows, places = encode(request.space, request.points(known), request.defaults), scores(known)
-    forest = ExtraTreesRegressor(_TREES, random_state=request.own_seed).fit(rows, places)
-    anywhere = one_hot(request.space, rng.random((_POINTS, len(request.space))))
-    columns = [len(parameter.choices or (None,)) for _, parameter in sorted(request.space.items())]
-    kept = np.repeat(rng.random((_POINTS, len(columns))) < _KEPT, columns, axis=1)
-    near = rows[np.argsort(places, kind="stable")[:10]][
-        rng.integers(min(10, len(rows)), size=_POINTS)
-    ]
-    near = np.where(kept, near + 0.05 * rng.standard_normal(near.shape), anywhere)
-    points = unit_points_to_params(
-        request.space, np.concatenate([anywhere, near]), request.defaults
-    )
-    rows = encode(request.space, points, request.defaults)
-    improvement = _expected_improvement(forest, rows, places.min()) * -np.expm1(
-        -_to_pending(request, rows) / (2 * _REPELS**2)
-    )
-    yield from (points[k] for k in np.argsort(-improvement, kind="stable"))
-
-
-def _expected_improvement(forest: Any, rows: FloatArray, best: float) -> FloatArray:
-    """Return the expected improvement on ``best``.
-
-    Each tree gives a mean, and their spread is the uncertainty.
-    """
-    trees = np.stack([tree.predict(rows) for tree in forest.estimators_])
-    mean, spread = trees.mean(axis=0), trees.std(axis=0) + 1e-3
-    gain = (best - mean) / spread
-    return np.asarray(spread * (gain * norm.cdf(gain) + norm.pdf(gain)))
 
 
 def _asked(request: Request, sampler: BaseSampler, view: Sequence[FrozenTrial]) -> Iterator[Params]:

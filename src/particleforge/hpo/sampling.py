@@ -13,12 +13,11 @@ from typing import Any
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.space import grid_points
-from particleforge.hpo import joint_gp, model_free, model_samplers
+from particleforge.hpo import model_free, model_samplers
 from particleforge.hpo.proposals import Params, Request, Sampler, key_of
 from particleforge.hpo.trials import SearchTrial
 
 SAMPLERS: Mapping[str, Sampler] = {
-    "joint_gp": joint_gp.sample_joint_gp,
     "random": model_free.sample_at_random,
     "qmc": model_free.sample_qmc,
     "grid": model_free.sample_grid,
@@ -26,7 +25,6 @@ SAMPLERS: Mapping[str, Sampler] = {
     "gp": model_samplers.sample_gp,
     "cmaes": model_samplers.sample_cmaes,
     "nsgaii": model_samplers.sample_nsgaii,
-    "forest": model_samplers.sample_forest,
 }
 
 

@@ -40,11 +40,10 @@ from particleforge.hpo import dag
 from particleforge.hpo.budgets import Lengths
 from particleforge.hpo.journal import JOURNAL, open_journal
 from particleforge.hpo.lock import SharedLock, holding
-from particleforge.hpo.promotion import promote
 from particleforge.hpo.sampling import propose
 from particleforge.hpo.space import configured, contains, distributions, trial_settings
 from particleforge.hpo.transfer import Params, next_configuration
-from particleforge.hpo.trials import SearchTrial, config_name
+from particleforge.hpo.trials import SearchTrial, config_name, contenders
 from particleforge.preprocessing.manifest import Manifest
 from particleforge.stored import read_json
 from particleforge.training.spec import checksum_of_source
@@ -159,7 +158,7 @@ class Study:
                     "params": params,
                 }
             else:
-                parent = promote(hpo, seed, defaults, trials, bracket, rung)
+                parent = next(iter(contenders(trials, bracket, rung)), None)
                 if parent is None:
                     return None
                 attrs = {

@@ -88,6 +88,18 @@ def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     )
 
 
+def contenders(trials: Sequence[SearchTrial], bracket: int, rung: int) -> list[SearchTrial]:
+    """Return the trials that a slot of a rung may promote, best first.
+
+    They ended well in the rung below, of the same bracket, and no slot has promoted them yet. While
+    nothing failed, the first lies in the top 1/eta (:mod:`particleforge.hpo.dag`); after failures
+    it may be the next best, so that a slot is left empty only if nothing is left to promote.
+    """
+    own = [t for t in trials if t.bracket == bracket]
+    promoted = {t.parent for t in own if t.rung == rung}
+    return [t for t in succeeded(own, rung - 1) if t.number not in promoted]
+
+
 def failed_fraction(trials: Sequence[SearchTrial]) -> float:
     """Return the share of finished trials that failed or diverged."""
     finished = [t for t in trials if t.finished]
