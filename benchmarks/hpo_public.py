@@ -153,7 +153,7 @@ def points_spent(table: Table, size: int) -> int:
     """Return the points that the search spends that others are compared with."""
     hpo = settings_of(REFERENCE, size)
     ends = [0, *(table.points_at(hpo, rung) for rung in range(hpo.n_rungs))]
-    return sum(ends[rung + 1] - ends[rung] for _, rung, _ in dag.all_slots(hpo))
+    return sum(ends[rung + 1] - ends[rung] for rung, _ in dag.all_slots(hpo))
 
 
 def play(table: Table, hpo: HpoConfig, seed: int) -> int:
@@ -205,14 +205,12 @@ def _claimed(
     slot: dag.Slot,
 ) -> SearchTrial | None:
     """Return the trial of a slot that starts, None if nothing can be promoted."""
-    bracket, rung, number = slot
-    where = {"bracket": bracket, "rung": rung, "slot": number, "steps": int(dag.budget(hpo, rung))}
+    rung, number = slot
+    where: dict[str, Any] = {"rung": rung, "slot": number, "steps": int(dag.budget(hpo, rung))}
     if not dag.parents_of(hpo, *slot):
-        params = propose(hpo, seed, bracket, number, centre, trials)
-        return SearchTrial(
-            len(trials), config_name(bracket, number), parent=None, params=params, **where
-        )
-    parent = next(iter(contenders(trials, bracket, rung)), None)
+        params = propose(hpo, seed, number, centre, trials)
+        return SearchTrial(len(trials), config_name(number), parent=None, params=params, **where)
+    parent = next(iter(contenders(trials, rung)), None)
     if parent is None:
         return None
     return SearchTrial(

@@ -15,10 +15,6 @@ time proportional to budget, times a factor of the configuration (log-normal, ``
 by workers times ``--efficiency`` per doubling (docs/performance.md: 0.87 measured on two ranks)
 where ``rasda`` gives a training several.
 
-``pool`` is ASHA as published (Li et al., arXiv:1810.05934, Algorithm 2), as a comparison: workers
-that live as long as the search and take the next training themselves, which may be the one they
-have just ended and then needs no checkpoint.
-
 Columns: hours to the result; training's share of the worker time that jobs hold (what a batch
 system accounts); the share of all workers' time that was training, until the last new configuration
 has started and until the end; checkpoints loaded.
@@ -34,27 +30,24 @@ from typing import Any
 
 import numpy as np
 from hpo_costs import Costs, checkpoint_seconds, lines_through, study_costs
-from hpo_workers import ETA, RUNGS, Pool, Search
+from hpo_workers import ETA, RUNGS, Search
 
 from particleforge.config.hpo import HpoConfig
 
-SCHEDULERS = ("asha", "sha", "hyperband", "rasda")
+SCHEDULERS = ("asha", "rasda")
 
 
 def searches(options: argparse.Namespace, costs: Costs) -> Iterator[dict[str, Any]]:
     """Play every search with several seeds and yield the means of its figures."""
     for slots in options.slots:
-        for name in (*SCHEDULERS, "pool"):
-            scheduler = "asha" if name == "pool" else name
+        for name in SCHEDULERS:
             hpo = HpoConfig(
-                scheduler=scheduler, first_rung_slots=slots, eta=ETA, n_rungs=RUNGS, min_events=1000
+                scheduler=name, first_rung_slots=slots, eta=ETA, n_rungs=RUNGS, min_events=1000
             )
             for workers in options.workers:
                 played = []
                 for seed in range(options.seeds):
-                    one = (Pool if name == "pool" else Search)(
-                        hpo, costs, options, workers, seed
-                    ).run()
+                    one = Search(hpo, costs, options, workers, seed).run()
                     played.append({"jobs": len(one.trainings), **one.summary()})
                 means = {
                     key: (
@@ -97,15 +90,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     slots = max(row["slots"] for row in rows)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for name in (*SCHEDULERS, "pool"):
+    for name in SCHEDULERS:
         own = [row for row in rows if (row["slots"], row["scheduler"]) == (slots, name)]
         workers = [row["workers"] for row in own]
-        style = {
-            "label": name,
-            "marker": "o",
-            "markersize": 3,
-            "linestyle": "--" if name == "pool" else "-",
-        }
+        style = {"label": name, "marker": "o", "markersize": 3}
         left.plot(
             workers, [own[0]["hours"] * own[0]["workers"] / row["hours"] for row in own], **style
         )

@@ -1,11 +1,10 @@
 """The discrete-event simulation behind ``hpo_scaling.py``: searches played on so many workers.
 
 Inputs -> outputs: the settings of a search, measured costs, the options of the benchmark, workers,
-seed -> ``Played``. ``Search`` plays the graph of jobs, ``Pool`` ASHA's long-lived workers.
+seed -> ``Played``.
 """
 
 import argparse
-import bisect
 import heapq
 import math
 from collections.abc import Callable
@@ -100,8 +99,8 @@ class Search:
         for slot, parents in self.waits.items():
             for parent in parents:
                 self.children[parent].append(slot)
-        # (bracket, rung) -> heap of (loss, factor) not yet promoted
-        self.ended: dict[tuple[int, int], list[tuple[float, float]]] = {}
+        # rung -> heap of (loss, factor) not yet promoted
+        self.ended: dict[int, list[tuple[float, float]]] = {}
         self.queue: list[tuple[tuple[float, ...], dag.Slot]] = []
         self.free, self.lock_free_at, self.n_trials, self.submitted = workers, 0.0, 0, 0
 
@@ -119,11 +118,7 @@ class Search:
     def submit(self, slot: dag.Slot) -> None:
         """Put a job into the queue: in order of submission, or the most often promoted first."""
         self.submitted += 1
-        order = (
-            (slot[0] - slot[1], self.submitted)
-            if self.options.order == "deepest"
-            else (self.submitted,)
-        )
+        order = (-slot[0], self.submitted) if self.options.order == "deepest" else (self.submitted,)
         heapq.heappush(self.queue, (order, slot))
 
     def ranks(self, rung: int) -> int:
@@ -132,9 +127,9 @@ class Search:
 
     def start_jobs(self) -> None:
         """Start jobs while the first in the queue finds enough free workers."""
-        while self.queue and self.free >= self.ranks(self.queue[0][1][1]):
+        while self.queue and self.free >= self.ranks(self.queue[0][1][0]):
             _, slot = heapq.heappop(self.queue)
-            self.free -= self.ranks(slot[1])
+            self.free -= self.ranks(slot[0])
             if not dag.parents_of(self.hpo, *slot):
                 self.played.last_new = self.clock.now
             started = self.clock.now
@@ -153,15 +148,15 @@ class Search:
 
     def train(self, slot: dag.Slot, started: float) -> None:
         """Train a new configuration or go on with a promoted one."""
-        bracket, rung, _ = slot
-        new = not dag.parents_of(self.hpo, *slot)
+        rung, _ = slot
+        new = not rung
         if new:
             loss = self.dice.random()
             factor = spread_factor(self.dice, self.options.spread)
             load = 0.0
             trained = 0.0
         else:
-            loss, factor = heapq.heappop(self.ended[bracket, rung - 1])
+            loss, factor = heapq.heappop(self.ended[rung - 1])
             load, trained = self.costs.load, dag.budget(self.hpo, rung - 1)
             self.played.loads += 1
         ranks = self.ranks(rung)
@@ -184,10 +179,10 @@ class Search:
 
         The workflow sees the job's end some time later and submits what has waited for it.
         """
-        ranks = self.ranks(slot[1])
+        ranks = self.ranks(slot[0])
         self.free += ranks
         self.played.held += (self.clock.now - started) * ranks
-        heapq.heappush(self.ended.setdefault(slot[:2], []), outcome)
+        heapq.heappush(self.ended.setdefault(slot[0], []), outcome)
         self.start_jobs()
         if self.children[slot]:
             self.clock.after(self.dice.uniform(0, self.options.reaction_s), lambda: self.seen(slot))
@@ -199,83 +194,6 @@ class Search:
             if not self.waits[child]:
                 self.submit(child)
         self.start_jobs()
-
-
-class Pool:
-    """ASHA as published: workers as long-lived as the search."""
-
-    def __init__(
-        self, hpo: HpoConfig, costs: Costs, options: argparse.Namespace, workers: int, seed: int
-    ) -> None:
-        self.hpo, self.costs, self.options, self.workers = hpo, costs, options, workers
-        self.clock, self.played, self.dice = Clock(), Played(workers), np.random.default_rng(seed)
-        # (loss, factor) of what has ended there, best first
-        self.rungs: list[list[tuple[float, float]]] = [[] for _ in range(RUNGS)]
-        self.promoted: list[set[float]] = [set() for _ in range(RUNGS)]
-        self.new, self.n_trials, self.lock_free_at = hpo.first_rung_slots, 0, 0.0
-        self.idle: list[int] = []
-
-    def run(self) -> Played:
-        """Play the search to its end."""
-        for worker in range(self.workers):
-            self.clock.after(self.costs.start, partial(self.next_job, worker, None))
-        self.clock.run()
-        self.played.end = max(end for _, end, _ in self.played.trainings)
-        self.played.held = self.workers * self.played.end
-        return self.played
-
-    def next_job(self, worker: int, just_ended: float | None) -> None:
-        """Promote from the highest rung that can, else take a new configuration."""
-        for rung in range(RUNGS - 2, -1, -1):
-            ended = self.rungs[rung]
-            chosen = next(
-                (
-                    entry
-                    for entry in ended[: len(ended) // ETA]
-                    if entry[0] not in self.promoted[rung]
-                ),
-                None,
-            )
-            if chosen is not None:
-                self.promoted[rung].add(chosen[0])
-                return self.train(worker, rung + 1, chosen, loads=chosen[0] != just_ended)
-        if self.new:
-            self.new -= 1
-            self.played.last_new = self.clock.now
-            return self.train(
-                worker,
-                0,
-                (self.dice.random(), spread_factor(self.dice, self.options.spread)),
-                loads=False,
-            )
-        self.idle.append(worker)
-        return None
-
-    def train(self, worker: int, rung: int, config: tuple[float, float], loads: bool) -> None:
-        """Train a configuration to a rung's budget."""
-        self.lock_free_at = max(self.lock_free_at, self.clock.now) + self.costs.at(
-            "claim", self.n_trials
-        )
-        self.n_trials += 1
-        self.played.loads += loads
-        begin = self.lock_free_at + loads * self.costs.load
-        budget = (
-            dag.budget(self.hpo, rung) - (dag.budget(self.hpo, rung - 1) if rung else 0.0)
-        ) / dag.budget(self.hpo, 0)
-        end = begin + budget * self.options.first_rung_s * config[1]
-        self.played.trainings.append((begin, end, 1))
-        self.clock.after(
-            end - self.clock.now + self.costs.at("finish", self.n_trials),
-            lambda: self.end(worker, rung, config),
-        )
-
-    def end(self, worker: int, rung: int, config: tuple[float, float]) -> None:
-        """Enter the result; who waits for work looks again."""
-        bisect.insort(self.rungs[rung], config)
-        self.next_job(worker, config[0])
-        waiting, self.idle = self.idle, []
-        for other in waiting:
-            self.next_job(other, None)
 
 
 def spread_factor(dice: np.random.Generator, spread: float) -> float:

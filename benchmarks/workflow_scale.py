@@ -244,7 +244,7 @@ JOBS = (
     f"simulate_events:{_SHARD}",
     f"build_dataset:{_SHARD}",
     f"reconstruct_events:{_SHARD}",
-    f"run_hpo_slot:detector={DETECTOR},bracket=0,rung=1,slot=0",
+    f"run_hpo_slot:detector={DETECTOR},rung=1,slot=0",
     f"gather_cutflows:detector={DETECTOR}",
     f"write_shards:detector={DETECTOR}",
     f"validate_model:detector={DETECTOR}",

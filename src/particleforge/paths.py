@@ -109,8 +109,8 @@ class Paths:
 
     @property
     def hpo_slot(self) -> str:
-        """JSON result of one (bracket, rung, slot) of the search."""
-        return f"{self.root}/hpo/slots/{{bracket}}/{{rung}}/{{slot}}.json"
+        """JSON result of one (rung, slot) of the search."""
+        return f"{self.root}/hpo/slots/{{rung}}/{{slot}}.json"
 
     @property
     def hpo_confirmation(self) -> str:

@@ -249,7 +249,7 @@ def test_full_disk_at_every_write_of_a_search(tmp_path: Path, make_disk: MakeDis
     assert all(": the disk is full; " in message for message in messages)
     assert {message.split(":")[0] for message in messages} >= {
         str(search.work),
-        str(search.output(0, 0, 0)),
+        str(search.output(0, 0)),
     }
     assert len(open_study(settings, search.manifest, search.work).trials()) == len(expected)
 

@@ -62,10 +62,10 @@ def settings() -> HpoSettings:
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory, manifest: Path, settings: HpoSettings) -> Path:
     folder = tmp_path_factory.mktemp("hpo")
-    for bracket, rung, slot in dag.all_slots(settings.hpo):
+    for rung, slot in dag.all_slots(settings.hpo):
         run_hpo_slot(
             settings,
-            (bracket, rung, slot),
+            (rung, slot),
             manifest=manifest,
             work_dir=folder / "work",
             output=folder / f"{rung}-{slot}.json",
@@ -109,7 +109,7 @@ def test_workers_double_and_the_same_checkpoint_goes_on(
             place,
             manifest=manifest,
             work_dir=tmp_path / "work",
-            output=tmp_path / f"{place[1]}-{place[2]}.json",
+            output=tmp_path / f"{place[0]}-{place[1]}.json",
         )
     promoted = json.loads((tmp_path / "1-0.json").read_text())
     assert promoted["status"] == "complete", promoted["reason"]
@@ -117,7 +117,7 @@ def test_workers_double_and_the_same_checkpoint_goes_on(
     assert promoted["steps"] == ends[1] < 2 * ends[0], (
         "a larger batch needs fewer steps for as many events"
     )
-    (folder,) = (tmp_path / "work").glob("*/0-1-00000")
+    (folder,) = (tmp_path / "work").glob("*/1-00000")
     state = latest_state(folder / CHECKPOINTS)
     assert state is not None
     assert [(now["from_step"], now["ranks"]) for now in state["execution"]] == [
@@ -141,7 +141,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(
         "import sys; from pathlib import Path; from particleforge.config.settings import"
         " HpoSettings; from particleforge.hpo.slot import run_hpo_slot;"
         " manifest, work, output = map(Path, sys.argv[2:5]);"
-        " run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), (0, 0, 1), manifest=manifest,"
+        " run_hpo_slot(HpoSettings.model_validate_json(sys.argv[1]), (0, 1), manifest=manifest,"
         " work_dir=work, output=output)"
     )
     work, output = tmp_path / "work", tmp_path / "0-1.json"
@@ -162,7 +162,7 @@ def test_a_killed_job_run_again_ends_as_if_never_killed(
     job.kill()
     job.wait()
     assert not output.exists()
-    run_hpo_slot(often, (0, 0, 1), manifest=manifest, work_dir=work, output=output)
+    run_hpo_slot(often, (0, 1), manifest=manifest, work_dir=work, output=output)
     again, whole = json.loads(output.read_text()), json.loads((search / "0-1.json").read_text())
     assert (again["params"], again["value"]) == (whole["params"], whole["value"])
     assert again["trial"] == 0, "the killed job's own trial was gone on with"
@@ -172,7 +172,7 @@ def test_best_feeds_the_final_training(
     search: Path, manifest: Path, settings: HpoSettings, tmp_path: Path
 ) -> None:
     best = tmp_path / "best.yaml"
-    slots = [search / f"{rung}-{slot}.json" for _, rung, slot in dag.all_slots(settings.hpo)]
+    slots = [search / f"{rung}-{slot}.json" for rung, slot in dag.all_slots(settings.hpo)]
     select_best_trial(
         settings,
         slots=slots,

@@ -61,8 +61,8 @@ def exit_codes(processes: Sequence[Any]) -> list[int | None]:
 
 def run_slots(folder: Path, settings: HpoSettings, slots: Sequence[Slot]) -> None:
     search = Search(folder, settings)
-    for bracket, rung, slot in slots:
-        search.run(rung, slot, bracket)
+    for rung, slot in slots:
+        search.run(rung, slot)
 
 
 def claim_slots(folder: Path, settings: HpoSettings, slots: Sequence[Slot], answer: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_search_by_several_processes_on_postgresql(
     make_manifest(tmp_path)
     slots = dag.all_slots(settings.hpo)
     for rung in range(3):
-        of_rung = [slot for slot in slots if slot[1] == rung]
+        of_rung = [slot for slot in slots if slot[0] == rung]
         assert set(
             exit_codes(
                 in_processes(run_slots, [(tmp_path, settings, of_rung[k::4]) for k in range(4)])

@@ -188,11 +188,11 @@ def search(manifest: Path, folder: Path, **space: Any) -> dict[tuple[int, int], 
     )
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     results = {}
-    for bracket, rung, slot in dag.all_slots(hpo):
+    for rung, slot in dag.all_slots(hpo):
         output = folder / f"{rung}-{slot}.json"
         run_hpo_slot(
             settings,
-            (bracket, rung, slot),
+            (rung, slot),
             manifest=manifest,
             work_dir=folder / "work",
             output=output,
@@ -285,7 +285,7 @@ def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(
     slot = json.loads((tmp_path / "slot.json").read_text())
     assert slot["status"] == "failed"
     assert re.fullmatch(r"timed out: \d+ of 1000000 steps in 3 s", slot["reason"])
-    (folder,) = (tmp_path / "work").glob("*/0-0-00000")
+    (folder,) = (tmp_path / "work").glob("*/0-00000")
     assert f"step_{int(slot['reason'].split()[2]):09d}" in str(
         list_checkpoints(folder / CHECKPOINTS)[-1]
     )

@@ -86,7 +86,7 @@ def test_data_stages_are_the_same_bytes(finished):
 
 def test_a_trial_on_two_nodes_has_the_loss_of_one_node(finished, tmp_path):
     chain, _, _ = finished
-    slot = json.loads((chain.results / "hpo/slots/0/0/0.json").read_text())
+    slot = json.loads((chain.results / "hpo/slots/0/0.json").read_text())
     run = load_run(chain.folder / "config", configured(SMALL))
     settings = trial_settings(
         HpoSettings.of(run, load_detector(chain.folder / "config", "clic")), slot["params"]

@@ -94,11 +94,11 @@ class SearchOnSlurm:
         self.cluster, self.folder, self.manifest = cluster, folder, manifest
         hpo = search_settings().hpo
         by_three = [
-            tuple((0, rung, first + k) for k in range(3))
+            tuple((rung, first + k) for k in range(3))
             for rung in (0, 1)
-            for first in range(0, dag.slots_of(hpo, 0, rung), 3)
+            for first in range(0, dag.slots_of(hpo, rung), 3)
         ]
-        self.groups = [*by_three, *((place,) for place in dag.all_slots(hpo) if place[1] > 1)]
+        self.groups = [*by_three, *((place,) for place in dag.all_slots(hpo) if place[0] > 1)]
         self.parents = {
             group: {p for place in group for p in dag.parents_of(hpo, *place)} - set(group)
             for group in self.groups
@@ -110,9 +110,9 @@ class SearchOnSlurm:
 
     def is_training(self, group):
         folders = [
-            next(self.folder.glob(f"work/*/{b}-{r}-{s:05d}"), None)
-            for b, r, s in group
-            if not self.has_ended((b, r, s))
+            next(self.folder.glob(f"work/*/{r}-{s:05d}"), None)
+            for r, s in group
+            if not self.has_ended((r, s))
         ]
         return any(folders)
 

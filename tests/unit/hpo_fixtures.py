@@ -142,17 +142,17 @@ class Search:
             make_manifest(self.folder)
         self.work = self.folder / "work"
 
-    def output(self, bracket: int, rung: int, slot: int) -> Path:
-        return self.folder / "slots" / str(bracket) / str(rung) / f"{slot}.json"
+    def output(self, rung: int, slot: int) -> Path:
+        return self.folder / "slots" / str(rung) / f"{slot}.json"
 
     def outputs(self) -> list[Path]:
         return [self.output(*place) for place in dag.all_slots(self.settings.hpo)]
 
-    def run(self, rung: int, slot: int, bracket: int = 0) -> dict[str, Any]:
-        output = self.output(bracket, rung, slot)
+    def run(self, rung: int, slot: int) -> dict[str, Any]:
+        output = self.output(rung, slot)
         run_hpo_slot(
             self.settings,
-            (bracket, rung, slot),
+            (rung, slot),
             manifest=self.manifest,
             work_dir=self.work,
             output=output,
@@ -174,10 +174,10 @@ class Search:
                 s for s in waiting if all(p in done for p in dag.parents_of(self.settings.hpo, *s))
             ]
             chosen = order.choice(ready) if order else ready[0]
-            bracket, rung, slot = chosen
+            rung, slot = chosen
             while True:
                 try:
-                    results.append(self.run(rung, slot, bracket))
+                    results.append(self.run(rung, slot))
                     break
                 except Killed:
                     if not again_after_kills:

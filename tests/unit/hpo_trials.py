@@ -54,7 +54,7 @@ def finished_search(
     trials: list[SearchTrial] = []
     workers = [1.7e9 + rng.uniform(0, 20) for _ in range(n_workers)]
     heapq.heapify(workers)
-    waiting = sorted(dag.all_slots(hpo), key=lambda place: (place[1], place[0], place[2]))
+    waiting = list(dag.all_slots(hpo))
     while waiting:
         now = heapq.heappop(workers)
         place = next(
@@ -69,7 +69,7 @@ def finished_search(
             heapq.heappush(workers, min(end for end in ended.values() if end > now))
             continue
         if not dag.parents_of(hpo, *place):
-            place = next(p for p in waiting if p[:2] == place[:2])
+            place = next(p for p in waiting if p[0] == place[0])
         waiting.remove(place)
         trial = _trial(settings, trials, place, now, rng, failing)
         ended[place] = now + 5 if trial is None else trial.ended or now
@@ -87,29 +87,27 @@ def _trial(
     rng: np.random.Generator,
     failing: float,
 ) -> SearchTrial | None:
-    bracket, rung, slot = place
+    rung, slot = place
     steps, parent = dag.budget_steps(settings.hpo, rung), None
     if dag.parents_of(settings.hpo, *place):
         taken = {t.parent for t in trials}
         below = [
             t
             for t in trials
-            if (t.bracket, t.rung) == (bracket, rung - 1)
-            and t.value is not None
-            and (t.ended or 0.0) <= now
+            if t.rung == rung - 1 and t.value is not None and (t.ended or 0.0) <= now
         ]
         parent = min(
             (t for t in below if t.number not in taken), key=lambda t: t.order_key, default=None
         )
         if parent is None:
             return None
-    params = dict(parent.params) if parent else _sampled(rng) if place != (0, 0, 0) else _default()
-    config = parent.config if parent else config_name(bracket, slot)
+    params = dict(parent.params) if parent else _sampled(rng) if place != (0, 0) else _default()
+    config = parent.config if parent else config_name(slot)
     curve = {step: _loss(params, step) for step in range(steps // 6, steps + 1, steps // 6)}
     curve = {step: loss for step, loss in curve.items() if parent is None or step > parent.steps}
     made = steps - (parent.steps if parent else 0)
     seconds = made * 0.02 * params["model.n_layers"] ** 0.5 * rng.uniform(0.9, 1.2)
-    fails = rng.uniform() < failing and config != config_name(0, 0)
+    fails = rng.uniform() < failing and config != config_name(0)
     killed = 0.4 * seconds if rng.uniform() < 0.03 else 0.0
     outcome = (
         ("diverged", None, f"loss is nan at step {made // 2}")
@@ -120,7 +118,6 @@ def _trial(
     return SearchTrial(
         number=len(trials),
         config=config,
-        bracket=bracket,
         rung=rung,
         slot=slot,
         parent=parent.number if parent else None,

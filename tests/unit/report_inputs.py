@@ -159,7 +159,6 @@ def _write_search(folder: Path) -> dict[str, object]:
         {
             "trial": i,
             "config": f"0-{i % 4:05d}",
-            "bracket": 0,
             "rung": i // 4,
             "slot": i % 4,
             "parent": None,
@@ -181,23 +180,21 @@ def _write_search(folder: Path) -> dict[str, object]:
         for i in range(6)
     ]
     best = {
-        "config": "0-00001",
+        "config": "c00001",
         "trial": 5,
         "value": 1 / 6,
         "steps": 10,
         "why": "lowest validation loss of the 2 configurations that reached 10 steps",
         "seeds": [
             {
-                "config": "0-00001",
+                "config": "c00001",
                 "values": [0.15, 0.17],
                 "mean": 0.16,
                 "standard_deviation": 0.0141,
                 "failures": 0,
             }
         ],
-        "pareto_front": [
-            {"trial": 5, "config": "0-00001", "value": 0.16, "inference_gflop": 0.031}
-        ],
+        "pareto_front": [{"trial": 5, "config": "c00001", "value": 0.16, "inference_gflop": 0.031}],
         "model": {"width": 32},
         "training": {"learning_rate": 0.002},
         "against_default": {

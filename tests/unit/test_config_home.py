@@ -117,17 +117,17 @@ def test_a_wrong_pin_is_refused_before_anything_is_deleted(
     Workflow([Path("config")], pinned)  # the first search: there is no table yet
     table.parent.mkdir(parents=True)
     table.write_text(
-        "trial,config,status,reason\n0,0-00000,complete,\n1,0-00001,failed,out of memory\n"
+        "trial,config,status,reason\n0,c00000,complete,\n1,c00001,failed,out of memory\n"
     )
     for pin, words in (
         ("17", r"hpo\.pin_trial: 17: no trial has this number \(0 to 1\); results/clic/hpo/trials"),
-        ("0-00002", r"hpo\.pin_trial: '0-00002': no such configuration; .*; did you mean '0-0000"),
+        ("c00002", r"hpo\.pin_trial: 'c00002': no such configuration; .*; did you mean 'c0000"),
         ("1", r"hpo\.pin_trial: 1: trial 1 failed: out of memory; pin one that ended well"),
     ):
         with pytest.raises(UserError, match=words):
             Workflow([Path("config")], {"detector": "clic", "hpo": {"pin_trial": pin}})
-    for pin in ("0", "0-00000"):
+    for pin in ("0", "c00000"):
         Workflow([Path("config")], {"detector": "clic", "hpo": {"pin_trial": pin}})
-    table.write_text("trial,config,status,reason\nzero,0-00000,complete,\n")
+    table.write_text("trial,config,status,reason\nzero,c00000,complete,\n")
     with pytest.raises(UserError, match=r"hpo/trials\.csv: not a table of trials .*; delete it"):
         Workflow([Path("config")], pinned)

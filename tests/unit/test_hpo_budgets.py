@@ -176,7 +176,7 @@ def test_jobs_of_a_rung_ask_for_its_workers_and_promotions_go_first() -> None:
     )
 
     def job(rung: int) -> SimpleNamespace:
-        return SimpleNamespace(bracket="0", rung=str(rung), slot="0")
+        return SimpleNamespace(rung=str(rung), slot="0")
 
     threads: Any = workflow.threads("run_hpo_slot")
     found: Any = workflow.resources("run_hpo_slot")

@@ -171,7 +171,7 @@ def test_places_without_a_configuration_stay_empty_and_interruptions_are_told(
         return replace(FormulaTraining()(spec, ranks), status="interrupted", reason="SIGTERM")
 
     with pytest.raises(
-        UserError, match=r"confirm-0-0000\d-1: training interrupted .* SIGTERM; run it again"
+        UserError, match=r"confirm-c0000\d-1: training interrupted .* SIGTERM; run it again"
     ):
         choose(search, interrupted, confirm_seeds=2, confirm_trials=1)
 

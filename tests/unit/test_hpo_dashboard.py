@@ -51,7 +51,7 @@ def test_the_dashboard_shows_every_trial(tmp_path: Path, kind: str) -> None:
     url = f"sqlite:///{tmp_path}/studies.db"
     search = Search(tmp_path, make_settings(storage_url=url if kind == "database" else None))
     search.train = FormulaTraining(
-        fails=lambda spec: "loss is nan" if spec.work_dir.name == "0-0-00001" else ""
+        fails=lambda spec: "loss is nan" if spec.work_dir.name == "0-00001" else ""
     )
     search.run_all(order=random.Random(1))
     own = open_study(search.settings, search.manifest, search.work)

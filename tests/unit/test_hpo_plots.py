@@ -20,9 +20,8 @@ from .hpo_trials import finished_search, search_settings
 
 
 def test_every_plot_is_drawn_as_png_and_pdf(tmp_path: Path) -> None:
-    settings = search_settings(9, scheduler="hyperband")
+    settings = search_settings(9)
     trials = finished_search(settings, 3, failing=0.3)
-    assert {t.bracket for t in trials} == {0, 1, 2}
     winner = in_order(furthest_of(trials))[0]
     write_plots(trials, settings, winner, {name: tmp_path / f"{name}.png" for name in HPO_PLOTS})
     for name in HPO_PLOTS:

@@ -28,8 +28,8 @@ def half_done(folder: Path) -> Search:
     """First rung: one failed, one killed and not run again; one slot of the second rung."""
     search = Search(folder, make_settings(sampler="random"))
     search.train = FormulaTraining(
-        fails=lambda spec: "diverged: loss is nan" if spec.work_dir.name == "0-0-00001" else "",
-        dies_before=lambda spec, step: spec.work_dir.name == "0-0-00003",
+        fails=lambda spec: "diverged: loss is nan" if spec.work_dir.name == "0-00001" else "",
+        dies_before=lambda spec, step: spec.work_dir.name == "0-00003",
     )
     for slot in range(3):
         search.run(0, slot)
@@ -39,7 +39,7 @@ def half_done(folder: Path) -> Search:
     checkpoint = (
         search.work
         / open_study(search.settings, search.manifest, search.work).name
-        / "0-0-00003/checkpoints/step_000000003_ab.pt"
+        / "0-00003/checkpoints/step_000000003_ab.pt"
     )
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
@@ -49,19 +49,17 @@ def half_done(folder: Path) -> Search:
 def test_a_search_at_work(tmp_path: Path) -> None:
     search = half_done(tmp_path)
     found = read_progress(search.settings, search.manifest, search.work)
-    assert [
-        (r.bracket, r.rung, r.budget, r.slots, r.complete, r.running, r.failed) for r in found.rungs
-    ] == [
-        (0, 0, "5 steps", 4, 2, 1, 1),
-        (0, 1, "10 steps", 2, 1, 0, 0),
-        (0, 2, "20 steps", 1, 0, 0, 0),
+    assert [(r.rung, r.budget, r.slots, r.complete, r.running, r.failed) for r in found.rungs] == [
+        (0, "5 steps", 4, 2, 1, 1),
+        (1, "10 steps", 2, 1, 0, 0),
+        (2, "20 steps", 1, 0, 0, 0),
     ]
     study = open_study(search.settings, search.manifest, search.work)
     top = next(t for t in study.trials() if t.rung == 1)
     assert found.best is not None
     assert (found.best.trial, found.best.loss, found.best.steps) == (top.number, top.value, 10)
-    default = next(t for t in study.trials() if t.config == "0-00000" and t.rung == 0)
-    assert found.best.default_loss == (top.value if top.config == "0-00000" else default.value)
+    default = next(t for t in study.trials() if t.config == "c00000" and t.rung == 0)
+    assert found.best.default_loss == (top.value if top.config == "c00000" else default.value)
     assert found.failures == {"diverged: loss is nan": [1]}
     assert [(t.trial, t.checkpoint_step) for t in found.running] == [(3, 3)]
     assert found.last[0].trial == top.number

@@ -83,7 +83,7 @@ def trial(
     **more: Any,
 ) -> SearchTrial:
     own = {
-        "config": config_name(0, number),
+        "config": config_name(number),
         "rung": 0,
         "slot": number,
         "parent": None,
@@ -99,7 +99,7 @@ def run(
     """Propose and end n configurations, one after another."""
     trials: list[SearchTrial] = []
     for slot in range(n):
-        params = propose(hpo, seed, 0, slot, defaults_of(hpo), trials)
+        params = propose(hpo, seed, slot, defaults_of(hpo), trials)
         value = loss(params)
         trials.append(trial(slot, params, value, "complete" if value is not None else "diverged"))
     return trials
@@ -132,7 +132,7 @@ def test_points_of_a_mixed_space_with_conditions_are_valid_new_and_the_same_agai
             t.params
         )
     assert len({tuple(t.params.items()) for t in trials}) == 15
-    again = propose(hpo, 1, 0, 14, defaults_of(hpo), trials[:14])
+    again = propose(hpo, 1, 14, defaults_of(hpo), trials[:14])
     assert again == trials[14].params
     assert {type(value) for t in trials for value in t.params.values()} <= {int, float, str, bool}
 
@@ -146,7 +146,7 @@ def test_every_point_of_a_small_space_is_proposed_once_before_any_is_twice(
     hpo = search(sampler, SMALL)
     defaults, trials = defaults_of(hpo), []
     for slot in range(9):
-        params = propose(hpo, 3, 0, slot, defaults, trials)
+        params = propose(hpo, 3, slot, defaults, trials)
         trials.append(
             trial(slot, params, hash_of(params)) if ended else trial(slot, params, status="running")
         )
@@ -156,9 +156,9 @@ def test_every_point_of_a_small_space_is_proposed_once_before_any_is_twice(
         with pytest.raises(
             UserError, match=r"all 9 points of the grid are taken.*hpo\.first_rung_slots"
         ):
-            propose(hpo, 3, 0, 9, defaults, trials)
+            propose(hpo, 3, 9, defaults, trials)
     else:
-        assert tuple(propose(hpo, 3, 0, 9, defaults, trials).items()) in points
+        assert tuple(propose(hpo, 3, 9, defaults, trials).items()) in points
 
 
 def distance(hpo: HpoConfig, params: list[dict[str, Any]], centre: float = 0.7) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_models_go_where_losses_are_low(sampler: str) -> None:
             t.params for t in run(hpo, 120, lambda params: float(distance(hpo, [params])[0]))[-30:]
         ]
     else:
-        proposed = [propose(hpo, 1, 0, 60 + k, defaults_of(hpo), trials) for k in range(5)]
+        proposed = [propose(hpo, 1, 60 + k, defaults_of(hpo), trials) for k in range(5)]
     assert np.median(distance(hpo, proposed)) < 0.75 * np.median([t.loss for t in trials])
 
 
@@ -193,7 +193,7 @@ def test_models_keep_away_from_what_is_pending(sampler: str) -> None:
     n = 20 if sampler in ("tpe", "cmaes", "nsgaii") else 4
 
     def proposals(seen: list[SearchTrial], first_slot: int) -> list[dict[str, Any]]:
-        return [propose(hpo, 1, 0, first_slot + k, defaults, seen) for k in range(n)]
+        return [propose(hpo, 1, first_slot + k, defaults, seen) for k in range(n)]
 
     liked = proposals(trials, 100)
     pending = [trial(40 + k, params, status="running") for k, params in enumerate(liked)]
@@ -215,9 +215,9 @@ def test_one_rung_is_modelled_and_what_is_pending_at_it() -> None:
         trial(5, {}, status="failed"),
     ]
     second = [
-        trial(6, {}, 0.5, rung=1, parent=0, config=config_name(0, 0)),
-        trial(7, {}, 0.6, rung=1, parent=1, config=config_name(0, 1)),
-        trial(8, {}, status="running", rung=1, parent=2, config=config_name(0, 2)),
+        trial(6, {}, 0.5, rung=1, parent=0, config=config_name(0)),
+        trial(7, {}, 0.6, rung=1, parent=1, config=config_name(1)),
+        trial(8, {}, status="running", rung=1, parent=2, config=config_name(2)),
     ]
     assert {t.number for t in budget_to_model([*first, *second], enough=2)} == {4, 6, 7, 8}
     assert {t.number for t in budget_to_model([*first, *second], enough=3)} == {0, 1, 2, 3, 4, 5}
@@ -252,10 +252,10 @@ def test_populations_wait_for_half_of_their_members() -> None:
 def test_the_sequence_and_the_grid_give_each_slot_its_own_point_in_any_order() -> None:
     for sampler in ("qmc", "grid"):
         hpo = search(sampler, SMALL)
-        there = [propose(hpo, 2, 0, slot, defaults_of(hpo), []) for slot in range(9)]
+        there = [propose(hpo, 2, slot, defaults_of(hpo), []) for slot in range(9)]
         assert len({tuple(params.items()) for params in there}) == 9
 
 
 def test_a_search_without_parameters_proposes_the_configured_settings() -> None:
     for sampler in set(SAMPLERS) - {"gp"}:
-        assert propose(search(sampler, {}, include_default=False), 1, 0, 3, {}, []) == {}
+        assert propose(search(sampler, {}, include_default=False), 1, 3, {}, []) == {}

@@ -60,7 +60,7 @@ def trials_by_slot(search: Search) -> dict[dag.Slot, dict[str, Any]]:
 def test_a_whole_search_keeps_its_promises(tmp_path: Path) -> None:
     search = Search(tmp_path)
     results = {(r["rung"], r["slot"]): r for r in search.run_all()}
-    assert {(0, *place) for place in results} == set(dag.all_slots(search.settings.hpo))
+    assert set(results) == set(dag.all_slots(search.settings.hpo))
     for (rung, _), result in results.items():
         params = result["params"]
         assert result["steps"] == dag.budget_steps(search.settings.hpo, rung)
@@ -151,14 +151,14 @@ def test_a_finished_slot_is_not_trained_again(tmp_path: Path) -> None:
 def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> None:
     fails = FormulaTraining(
         fails=lambda spec: (
-            "out of memory" if spec.work_dir.name in ("0-0-00000", "0-0-00003", "0-1-00000") else ""
+            "out of memory" if spec.work_dir.name in ("0-00000", "0-00003", "1-00000") else ""
         )
     )
     search = Search(tmp_path, train=fails)
     results = {(r["rung"], r["slot"]): r for r in search.run_all()}
     assert results[0, 0]["status"] == "failed"
     assert results[0, 0]["reason"] == "out of memory"
-    assert {results[1, 0]["config"], results[1, 1]["config"]} == {"0-00001", "0-00002"}
+    assert {results[1, 0]["config"], results[1, 1]["config"]} == {"c00001", "c00002"}
     assert results[1, 0]["status"] == "failed"
     assert results[2, 0]["config"] == results[1, 1]["config"]
 
@@ -166,7 +166,7 @@ def test_failures_are_trials_and_the_next_best_is_promoted(tmp_path: Path) -> No
 def test_a_non_finite_loss_is_a_diverged_trial(tmp_path: Path) -> None:
     search = Search(tmp_path)
     opened = open_study(search.settings, search.manifest, search.work)
-    trial = opened.claim(0, 0, 0)
+    trial = opened.claim(0, 0)
     assert trial is not None
     ended = opened.finish(trial, "complete", value=float("nan"), curve={1: 0.5, 2: float("inf")})
     assert (ended.status, ended.value, dict(ended.curve)) == ("diverged", None, {1: 0.5})
@@ -175,7 +175,7 @@ def test_a_non_finite_loss_is_a_diverged_trial(tmp_path: Path) -> None:
 def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Path) -> None:
     fails = FormulaTraining(
         fails=lambda spec: (
-            "diverged" if spec.work_dir.name in ("0-0-00002", "0-0-00003", "0-0-00001") else ""
+            "diverged" if spec.work_dir.name in ("0-00002", "0-00003", "0-00001") else ""
         )
     )
     patient = Search(tmp_path / "1", make_settings(failed_fraction_max=0.8), fails)
@@ -183,7 +183,7 @@ def test_an_empty_slot_says_why_and_too_many_failures_are_an_error(tmp_path: Pat
     assert results[1, 1]["status"] == "no_contender"
     assert results[1, 1]["trial"] is None
     assert "1 ended well" in results[1, 1]["reason"]
-    assert results[2, 0]["config"] == "0-00000"
+    assert results[2, 0]["config"] == "c00000"
     strict = Search(tmp_path / "2", make_settings(failed_fraction_max=0.5), fails)
     with pytest.raises(UserError, match="75% of the trials of rung 0 failed"):
         strict.run_all()
@@ -204,7 +204,7 @@ def test_an_interrupted_training_is_an_error_that_the_next_run_mends(tmp_path: P
     assert len(trials_by_slot(search)) == 1
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "sha", "hyperband", "rasda", "none"])
+@pytest.mark.parametrize("scheduler", ["asha", "rasda", "none"])
 def test_a_kill_in_any_step_of_a_training_changes_nothing(tmp_path: Path, scheduler: str) -> None:
     """Nor does it count as a failure, though one lost job is all that a step may cost here."""
     settings = make_settings(scheduler=scheduler, attempts_max=2)
@@ -244,7 +244,7 @@ def test_a_slot_whose_jobs_are_lost_again_and_again_is_a_failed_trial(tmp_path: 
         tmp_path,
         settings,
         FormulaTraining(
-            dies_before=lambda spec, step: spec.work_dir.name == "0-0-00001" and step == 4
+            dies_before=lambda spec, step: spec.work_dir.name == "0-00001" and step == 4
         ),
     )
     for _ in range(4):  # the first one makes three steps
@@ -275,7 +275,7 @@ def test_budgets_in_events_are_counted_by_the_first_job(tmp_path: Path) -> None:
     for (rung, _), result in results.items():
         assert result["steps"] == lengths_of(settings, result["params"], manifest).ends[rung]
     trials = open_study(settings, manifest, search.work).trials()
-    assert {t.slot_id[1:]: t.steps for t in trials} == {
+    assert {t.slot_id: t.steps for t in trials} == {
         place: result["steps"] for place, result in results.items()
     }
 
@@ -310,7 +310,7 @@ def test_a_kill_at_any_write_to_the_study_changes_nothing(
     for n in range(1, n_records + 1):
         search, countdown[0] = Search(tmp_path / f"{n}", settings), n
         kills = 0
-        for _, rung, slot in dag.all_slots(settings.hpo):
+        for rung, slot in dag.all_slots(settings.hpo):
             try:
                 search.run(rung, slot)
             except Killed:

@@ -35,25 +35,25 @@ def table(path: Path, rows: list[tuple[Any, ...]]) -> Path:
 def run_first(search: Search, slot: int, files: list[Path]) -> dict[str, Any]:
     run_hpo_slot(
         search.settings,
-        (0, 0, slot),
+        (0, slot),
         manifest=search.manifest,
         work_dir=search.work,
-        output=search.output(0, 0, slot),
+        output=search.output(0, slot),
         train=search.train,
         warm_start=files,
     )
-    return dict(yaml.safe_load(search.output(0, 0, slot).read_text())["params"])
+    return dict(yaml.safe_load(search.output(0, slot).read_text())["params"])
 
 
 def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path) -> None:
     rows = [
-        ("0-00000", 0, "complete", 0.1, 1e-2, 1, 16),
-        ("0-00001", 0, "complete", 0.2, 1e-3, 2, 16),
-        ("0-00001", 1, "complete", 0.5, 1e-3, 2, 16),
-        ("0-00002", 1, "complete", 0.4, 2e-3, 3, None),
-        ("0-00003", 1, "diverged", None, 9e-2, 1, 16),
-        # the same as 0-00002, whose width was not searched
-        ("0-00004", 1, "complete", 0.9, 2e-3, 3, 64),
+        ("c00000", 0, "complete", 0.1, 1e-2, 1, 16),
+        ("c00001", 0, "complete", 0.2, 1e-3, 2, 16),
+        ("c00001", 1, "complete", 0.5, 1e-3, 2, 16),
+        ("c00002", 1, "complete", 0.4, 2e-3, 3, None),
+        ("c00003", 1, "diverged", None, 9e-2, 1, 16),
+        # the same as c00002, whose width was not searched
+        ("c00004", 1, "complete", 0.9, 2e-3, 3, 64),
     ]
     found = configurations(
         [table(tmp_path / "trials.csv", rows)], make_settings(warm_start_trials=9)
@@ -84,8 +84,8 @@ def test_files_take_turns(tmp_path: Path) -> None:
 def test_what_lies_outside_of_the_space_is_passed_over_never_clipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outside = ("0-00000", 1, "complete", 0.1, 0.5, 1, 16)
-    inside = ("0-00001", 1, "complete", 0.2, 1e-3, 1, 16)
+    outside = ("c00000", 1, "complete", 0.1, 0.5, 1, 16)
+    inside = ("c00001", 1, "complete", 0.2, 1e-3, 1, 16)
     assert configurations([table(tmp_path / "a.csv", [outside, inside])], make_settings()) == [
         {RATE: 1e-3, LAYERS: 1, WIDTH: 16}
     ]
@@ -100,7 +100,7 @@ def test_what_lies_outside_of_the_space_is_passed_over_never_clipped(
         configurations([table(tmp_path / "b.csv", [outside])], make_settings())
     with pytest.raises(UserError, match="the best: no trial ended well"):
         configurations(
-            [table(tmp_path / "c.csv", [("0-00000", 1, "failed", None, 1e-3, 1, 16)])],
+            [table(tmp_path / "c.csv", [("c00000", 1, "failed", None, 1e-3, 1, 16)])],
             make_settings(),
         )
 
@@ -161,8 +161,8 @@ def test_a_running_study_takes_winners_into_its_next_new_slots(tmp_path: Path) -
     search.settings = grown(search.settings, first_rung_slots=8)
     known = first[2]
     rows = [
-        ("0-00000", 1, "complete", 0.1, 3e-3, 5, 32),
-        ("0-00001", 1, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH]),
+        ("c00000", 1, "complete", 0.1, 3e-3, 5, 32),
+        ("c00001", 1, "complete", 0.2, known[RATE], known[LAYERS], known[WIDTH]),
     ]
     files = [table(tmp_path / "trials.csv", rows)]
     assert [run_first(search, slot, files) for slot in range(4)] == first
@@ -173,9 +173,8 @@ def test_a_running_study_takes_winners_into_its_next_new_slots(tmp_path: Path) -
     assert len(search.train.steps_made) == 6 * 5
 
 
-def test_brackets_with_larger_first_budgets_ask_the_sampler(tmp_path: Path) -> None:
+def test_the_first_slot_is_the_configured_one_if_asked_for() -> None:
     known = [{RATE: 3e-3, LAYERS: 5, WIDTH: 32}]
     defaults = {RATE: 1e-3, LAYERS: 3, WIDTH: 64}
-    assert next_configuration(known, [], 0, 0, defaults, default_first=False) == known[0]
-    assert next_configuration(known, [], 0, 0, defaults, default_first=True) is None
-    assert next_configuration(known, [], 1, 1, defaults, default_first=True) is None
+    assert next_configuration(known, [], 0, defaults, default_first=False) == known[0]
+    assert next_configuration(known, [], 0, defaults, default_first=True) is None

@@ -166,8 +166,8 @@ def test_the_search_tells_its_cost(built: tuple[ReportInputs, str]) -> None:
         " trainings of the best" in text
     )
     assert "0 5 4 1 0.004444 66.67 % 0.001111" in text
-    assert "0-00001 0.16 0.0141 0.15, 0.17 0" in text
-    assert "5 0-00001 0.16 0.031" in text
+    assert "c00001 0.16 0.0141 0.15, 0.17 0" in text
+    assert "5 c00001 0.16 0.031" in text
 
 
 def test_numbers_as_text() -> None:

@@ -37,8 +37,9 @@ def test_nested_values_have_the_type_of_their_setting(tmp_path: Path) -> None:
         "detector=clic,cld",
         "seed=7",
         "preset=demo",
-        "hpo={min_steps: null, min_epochs: 0.5, storage_url: null, n_brackets: 2, pin_trial: 17,"
-        " include_default: false, scheduler: none, objectives: [valid_loss, inference_gflop],"
+        "hpo={min_steps: null, min_epochs: 0.5, storage_url: null, schedule_rungs: 4,"
+        " pin_trial: 17, include_default: false, scheduler: none,"
+        " objectives: [valid_loss, inference_gflop],"
         " warm_start: [], slot_minutes_max: ~, space: {model.n_layers: null,"
         " training.beta2: {type: categorical, choices: [0.9, 0.99]},"
         " model.local_attention: {type: categorical, choices: [true, false]},"
@@ -57,7 +58,7 @@ def test_nested_values_have_the_type_of_their_setting(tmp_path: Path) -> None:
     hpo, space = found["hpo"], found["hpo"]["space"]
     asked = ("min_steps", "storage_url", "slot_minutes_max")
     assert [hpo[name] for name in asked] == [None, None, None]
-    assert (hpo["min_epochs"], hpo["n_brackets"], hpo["pin_trial"]) == (0.5, 2, 17)
+    assert (hpo["min_epochs"], hpo["schedule_rungs"], hpo["pin_trial"]) == (0.5, 4, 17)
     assert hpo["include_default"] is False
     assert hpo["scheduler"] == "none", "a name, as the setting has it, and no null"
     assert hpo["objectives"] == ["valid_loss", "inference_gflop"]
@@ -82,9 +83,9 @@ def test_nested_values_have_the_type_of_their_setting(tmp_path: Path) -> None:
 
 
 def test_no_space_and_a_configuration_by_name(tmp_path: Path) -> None:
-    text = parse(tmp_path / "run", "hpo={space_from: null, pin_trial: 0-00017}")
+    text = parse(tmp_path / "run", "hpo={space_from: null, pin_trial: c00017}")
     hpo = json.loads(text.partition("CONFIG ")[2].splitlines()[0])["hpo"]
-    assert (hpo["space"], hpo["space_from"], hpo["pin_trial"]) == ({}, None, "0-00017")
+    assert (hpo["space"], hpo["space_from"], hpo["pin_trial"]) == ({}, None, "c00017")
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

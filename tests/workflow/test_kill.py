@@ -25,7 +25,7 @@ JOBS = {
     ),
     "gather_cutflows": ("select/cutflow.csv", ["select/cutflow.csv", "select/cutflow.png"]),
     "write_shards": ("shards/manifest.json", ["shards"]),
-    "run_hpo_slot": ("hpo/slots/0/1/0.json", ["hpo/slots/0/1/0.json"]),
+    "run_hpo_slot": ("hpo/slots/1/0.json", ["hpo/slots/1/0.json"]),
     "select_best_trial": ("hpo/best.yaml", ["hpo/best.yaml", "hpo/trials.csv"]),
     "train_model": ("train/best.pt", ["train"]),
     "export_onnx": ("export/model.onnx", ["export"]),

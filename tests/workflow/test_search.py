@@ -13,7 +13,7 @@ from particleforge.provenance.record import read_record, record_of
 
 @pytest.mark.parametrize(
     "key",
-    ["pin_trial: 0-00000", "pick: lowest_loss, pick_loss_tolerance: 0.1", "confirm_trials: 2"],
+    ["pin_trial: c00000", "pick: lowest_loss, pick_loss_tolerance: 0.1", "confirm_trials: 2"],
 )
 def test_another_choice_among_finished_trials_trains_none(chain, key):
     assert chain.planned("hpo", config=(f"hpo={{{key}}}",)) == {"select_best_trial": 1, "hpo": 1}
@@ -34,7 +34,7 @@ def test_the_best_is_confirmed_from_another_seed_and_another_search_begins_with_
     warm = (f"hpo={{warm_start: [{other}]}}",)
     assert run.planned("hpo", config=warm)["run_hpo_slot"] == 3
     run.run("hpo", config=warm)
-    record = read_record(record_of(run.results / "hpo/slots/0/0/1.json"))
+    record = read_record(record_of(run.results / "hpo/slots/0/1.json"))
     assert "trials.csv" in {entry["file"].rsplit("/", 1)[-1] for entry in record["inputs"]}
     assert not run.planned("hpo", config=warm)
     other.write_text(other.read_text() + "\n")

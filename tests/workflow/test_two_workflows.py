@@ -14,7 +14,7 @@ from chain import PATIENCE_S, Chain, environment
 def slots(results):
     return {
         str(path.relative_to(results)): json.loads(path.read_text())
-        for path in (results / "hpo/slots").glob("*/*/[0-9].json")
+        for path in (results / "hpo/slots").glob("*/[0-9].json")
     }
 
 

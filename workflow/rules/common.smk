@@ -31,7 +31,6 @@ wildcard_constraints:
     sample="[A-Za-z][A-Za-z0-9_]*",
     split="train|valid|test",
     shard="[0-9]{5}",
-    bracket="[0-9]+",
     rung="[0-9]+",
     slot="[0-9]+",
     place="[0-9]+",

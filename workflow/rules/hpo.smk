@@ -6,7 +6,7 @@ rule hpo:
 
 
 rule run_hpo_slot:
-    """One slot of one rung of a bracket of the search: a DDP training of a new or a promoted configuration."""
+    """One slot of one rung of the search: a DDP training of a new or a promoted configuration."""
     input:
         **RUN.training_data("train", "valid"),
         **RUN.initial_weights(),
@@ -16,9 +16,9 @@ rule run_hpo_slot:
     output:
         PATHS.hpo_slot,
     log:
-        PATHS.log("run_hpo_slot", "bracket", "rung", "slot"),
+        PATHS.log("run_hpo_slot", "rung", "slot"),
     benchmark:
-        PATHS.benchmark("run_hpo_slot", "bracket", "rung", "slot")
+        PATHS.benchmark("run_hpo_slot", "rung", "slot")
     priority: RUN.search.priority
     threads: RUN.threads("run_hpo_slot")
     resources:
@@ -27,7 +27,7 @@ rule run_hpo_slot:
         settings=RUN.settings(stage.HpoSettings),
         work=PATHS.hpo_work,
     message:
-        "{wildcards.detector}: search, bracket {wildcards.bracket}, rung {wildcards.rung}, slot {wildcards.slot}"
+        "{wildcards.detector}: search, rung {wildcards.rung}, slot {wildcards.slot}"
     script:
         "../scripts/run_hpo_slot.py"
 

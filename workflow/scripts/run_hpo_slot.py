@@ -12,7 +12,6 @@ with job_log(snakemake.log[0]):
     run_hpo_slot(
         HpoSettings.model_validate(snakemake.params.settings),
         (
-            int(snakemake.wildcards.bracket),
             int(snakemake.wildcards.rung),
             int(snakemake.wildcards.slot),
         ),

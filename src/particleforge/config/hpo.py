@@ -33,7 +33,7 @@ class HpoConfig(Block):
     The first rung's budget is given in one of ``min_steps``, ``min_epochs`` and ``min_events``.
     """
 
-    scheduler: Literal["asha", "sha", "hyperband", "rasda", "none"] = Field(
+    scheduler: Literal["asha", "rasda", "none"] = Field(
         "asha",
         description=(
             "which slots there are, and what each waits for; none: one rung at the full budget"
@@ -52,9 +52,6 @@ class HpoConfig(Block):
         3, ge=2, le=100, description="reduction factor: the share of trials promoted is 1/eta"
     )
     n_rungs: int = Field(3, ge=1, le=16)
-    n_brackets: int | None = Field(
-        None, ge=1, le=16, description="brackets of hyperband; default is n_rungs"
-    )
     min_steps: int | None = Field(
         None,
         ge=1,
@@ -213,21 +210,6 @@ class HpoConfig(Block):
             if budget is not None
         )
 
-    @property
-    def new_configurations(self) -> tuple[int, ...]:
-        """How many configurations are new in the first rung of each bracket.
-
-        Bracket s has ``n_rungs / (n_rungs - s) / eta**s`` times those of bracket 0, rounded up as
-        in Hyperband (Li et al., arXiv:1603.06560, Algorithm 1): fewer, at a larger budget, and more
-        per rung where there are fewer rungs.
-        """
-        rungs = self.n_rungs
-        brackets = (self.n_brackets or self.n_rungs) if self.scheduler == "hyperband" else 1
-        return tuple(
-            -(-self.first_rung_slots * rungs // ((rungs - s) * self.eta**s))
-            for s in range(brackets)
-        )
-
     @field_validator("pin_trial", mode="before")
     @classmethod
     def _number_as_number(cls, pin: Any) -> Any:
@@ -258,23 +240,17 @@ class HpoConfig(Block):
                 f"hpo.first_rung_slots = {self.first_rung_slots} leaves rung {self.n_rungs - 1}"
                 f" without a slot; need at least eta**(n_rungs-1) = {needed}"
             )
-        if self.scheduler == "hyperband" and (self.n_brackets or 1) > self.n_rungs:
-            raise ValueError(
-                f"hpo.n_brackets = {self.n_brackets} leaves bracket {self.n_rungs} without a rung;"
-                f" at most n_rungs = {self.n_rungs}"
-            )
         return self
 
     @model_validator(mode="after")
     def _graph_can_be_planned(self) -> Self:
         further = self.confirm_trials * (self.confirm_seeds - 1)
-        slots = waits = 0
-        for bracket, new in enumerate(self.new_configurations):
-            below = 0
-            for _ in range(bracket, 1 if self.scheduler == "none" else self.n_rungs):
-                slots += new
-                waits += new * (below if self.scheduler == "sha" else min(below, 2 * self.eta - 1))
-                below, new = new, new // self.eta
+        slots = waits = below = 0
+        for rung in range(1 if self.scheduler == "none" else self.n_rungs):
+            own = self.first_rung_slots // self.eta**rung
+            slots += own
+            waits += own * min(below, 2 * self.eta - 1)
+            below = own
         if slots + further > JOBS_MAX:
             raise ValueError(
                 f"hpo.first_rung_slots = {self.first_rung_slots}, hpo.confirm_trials ="
@@ -283,9 +259,9 @@ class HpoConfig(Block):
             )
         if (waits := waits + further * slots) > _WAITS_MAX:
             raise ValueError(
-                f"hpo.first_rung_slots = {self.first_rung_slots} with hpo.scheduler ="
-                f" {self.scheduler} and {further} trainings of hpo.confirm_seeds makes jobs wait"
-                f" for {waits} results, at most {_WAITS_MAX} can be planned; lower them"
+                f"hpo.first_rung_slots = {self.first_rung_slots} and {further} trainings of"
+                f" hpo.confirm_seeds make jobs wait for {waits} results, at most {_WAITS_MAX} can"
+                " be planned; lower them"
             )
         return self
 

@@ -14,6 +14,7 @@ RENAMED_KEYS = {
     "simulation.card": "simulation.published",
 }
 REMOVED_KEYS = {
+    "hpo.n_brackets": "brackets went with hpo.scheduler: hyperband; asha takes its place",
     "hpo.promotion": "what is best in a rung is promoted, as with measured",
     "reconstruction.presence_threshold": (
         "reconstruction.presence_min says which candidates are kept, and lists of particles take"

@@ -66,7 +66,7 @@ class RunConfig(Block):
             check_grid(
                 self.hpo.space,
                 self.hpo.grid_points,
-                sum(self.hpo.new_configurations),
+                self.hpo.first_rung_slots,
                 self.model,
                 self.training,
             )

@@ -130,7 +130,7 @@ def check_grid(
         )
     if n < n_wanted:
         raise ValueError(
-            f"hpo.first_rung_slots: {n_wanted} configurations are wanted in all brackets, but the"
+            f"hpo.first_rung_slots: {n_wanted} configurations are wanted, but the"
             f" grid of hpo.sampler with hpo.grid_points = {n_continuous} has {n} points; lower the"
             " one or widen the other"
         )

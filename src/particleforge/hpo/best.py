@@ -195,7 +195,6 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
         {
             "trial": t.number,
             "config": t.config,
-            "bracket": t.bracket,
             "rung": t.rung,
             "slot": t.slot,
             "parent": t.parent,
@@ -215,7 +214,7 @@ def trials_table(trials: Sequence[SearchTrial], settings: SelectBestSettings) ->
             "reason": t.reason,
             **{path: t.params.get(path) for path in sorted(settings.hpo.space)},
         }
-        for t in sorted(trials, key=lambda t: (t.rung, t.bracket, t.slot))
+        for t in sorted(trials, key=lambda t: (t.rung, t.slot))
     ]
     whole = dict.fromkeys(("parent", "place"), "Int64")
     return pd.DataFrame(rows).astype(whole)
@@ -239,9 +238,7 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
 def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
     """Return the winner against the default configuration after equally many steps.
 
-    The number of steps is the largest, up to the winner's own, at which both were validated. Those
-    need not be of one rung: another bracket's first rung trains for longer, and validates on the
-    way.
+    The number of steps is the largest, up to the winner's own, at which both were validated.
     """
     default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
     if not default:

@@ -1,31 +1,26 @@
 """Shape of the search's static graph: which jobs exist, what each may spend, and what it waits for.
 
-A job is a slot (bracket, rung, slot). Rungs are numbered by their budget, which is the same in all
-brackets: eta times that of the rung below. A rung has eta times fewer slots than the rung below it,
-and trials are promoted within their bracket.
+A job is a slot (rung, slot). A rung has eta times the budget of the rung below it and eta times
+fewer slots.
 
 * ``asha`` (Li et al., arXiv:1810.05934, Algorithm 2): slot k waits for the slots ``eta*k ... eta*k
   + eta - 1`` of the rung below, and for up to eta - 1 more. So the last slot of a rung waits for
   all, also where eta does not divide their number; otherwise those that are left over could never
   be promoted. As every slot has the rule, a slot never waits for less when a search grows.
-* ``sha`` (Jamieson and Talwalkar, arXiv:1502.07943): a slot waits for the whole rung below.
-* ``hyperband`` (Li et al., arXiv:1603.06560, Algorithm 1): bracket s begins at rung s, with so many
-  slots that brackets cost about the same; within a bracket as ``asha``.
 * ``rasda`` (Aach et al., resource-adaptive successive doubling): as ``asha``, and workers and batch
   grow from rung to rung.
 * ``none``: one rung at the full budget.
 
 Invariant: when m slots of a rung have started, at least eta*m slots of the rung below have ended,
 of which m-1 at most are promoted already. So while nothing fails there is always a trial to
-promote, whatever rule chooses it, and with ``measured`` it lies in the top 1/eta. Only ``sha``
-waits for whole rungs.
+promote, and it lies in the top 1/eta. No rung waits for all of another.
 
 Light on purpose: the workflow's rules import it while they are parsed.
 """
 
 from particleforge.config.hpo import HpoConfig
 
-Slot = tuple[int, int, int]  # bracket, rung, number of the slot
+Slot = tuple[int, int]  # rung, number of the slot
 
 
 def n_rungs(hpo: HpoConfig) -> int:
@@ -33,50 +28,33 @@ def n_rungs(hpo: HpoConfig) -> int:
     return 1 if hpo.scheduler == "none" else hpo.n_rungs
 
 
-def n_brackets(hpo: HpoConfig) -> int:
-    """Return the number of brackets."""
-    return len(hpo.new_configurations)
-
-
-def rungs_of(hpo: HpoConfig, bracket: int) -> range:
-    """Return the rungs of a bracket; configurations are new in the first of them."""
-    return range(bracket, n_rungs(hpo))
-
-
-def slots_of(hpo: HpoConfig, bracket: int, rung: int) -> int:
+def slots_of(hpo: HpoConfig, rung: int) -> int:
     """Return the number of slots of a rung: one for every eta of the rung below."""
-    return int(hpo.new_configurations[bracket] // hpo.eta ** (rung - bracket))
+    return int(hpo.first_rung_slots // hpo.eta**rung)
 
 
-def parents_of(hpo: HpoConfig, bracket: int, rung: int, slot: int) -> tuple[Slot, ...]:
-    """Return the slots that a slot waits for; none in the first rung of a bracket."""
-    if rung == rungs_of(hpo, bracket).start:
+def parents_of(hpo: HpoConfig, rung: int, slot: int) -> tuple[Slot, ...]:
+    """Return the slots that a slot waits for; none in the first rung."""
+    if not rung:
         return ()
-    below = range(slots_of(hpo, bracket, rung - 1))
-    group = below if hpo.scheduler == "sha" else below[hpo.eta * slot : hpo.eta * (slot + 2) - 1]
-    return tuple((bracket, rung - 1, number) for number in group)
+    below = range(slots_of(hpo, rung - 1))
+    return tuple((rung - 1, k) for k in below[hpo.eta * slot : hpo.eta * (slot + 2) - 1])
 
 
 def all_slots(hpo: HpoConfig) -> tuple[Slot, ...]:
-    """Return every slot of the search, bracket by bracket and rung by rung."""
+    """Return every slot of the search, rung by rung."""
     return tuple(
-        (bracket, rung, slot)
-        for bracket in range(n_brackets(hpo))
-        for rung in rungs_of(hpo, bracket)
-        for slot in range(slots_of(hpo, bracket, rung))
+        (rung, slot) for rung in range(n_rungs(hpo)) for slot in range(slots_of(hpo, rung))
     )
 
 
 def starting_order(hpo: HpoConfig) -> tuple[Slot, ...]:
     """Return every slot, in the order in which those start that may.
 
-    The most often promoted come first, then bracket by bracket.
-
-    Promotions bring results at large budgets early, which samplers learn from. Of the new
-    configurations those with small budgets come first: the first ones are drawn at random, and
-    training such at a large budget would waste most.
+    Promotions come first, the largest budgets before others: results come early, which samplers
+    learn from.
     """
-    return tuple(sorted(all_slots(hpo), key=lambda slot: (slot[0] - slot[1], slot)))
+    return tuple(sorted(all_slots(hpo), key=lambda slot: (-slot[0], slot)))
 
 
 def growth(hpo: HpoConfig, rung: int) -> int:

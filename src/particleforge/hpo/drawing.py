@@ -2,9 +2,8 @@
 
 There is one colour and marker per rung, and outliers do not squash the axes.
 
-Trials are told apart by their rung, which has the same budget in all brackets: trials compare where
-budgets are equal. Colours are viridis without its pale end, in order of the budget; markers repeat
-what colours say, for prints in grey.
+Trials are told apart by their rung: they compare where budgets are equal. Colours are viridis
+without its pale end, in order of the budget; markers repeat what colours say, for prints in grey.
 """
 
 from collections.abc import Iterable, Sequence

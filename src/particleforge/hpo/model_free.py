@@ -32,7 +32,7 @@ def sample_qmc(request: Request) -> Iterator[Params]:
 
     Each point of the space counts once.
     """
-    space, wanted = request.space, request.index + 1
+    space, wanted = request.space, request.slot + 1
     powers = range(wanted.bit_length() + 1, (_DRAWS * wanted).bit_length()) if space else ()
     for power in powers:
         uniforms = Sobol(len(space), scramble=True, rng=request.shared_seed).random_base2(power)
@@ -52,7 +52,7 @@ def sample_grid(request: Request) -> Iterator[Params]:
     grid = list(grid_points(request.space, request.hpo.grid_points, request.defaults))
     shuffled = [grid[k] for k in np.random.default_rng(request.shared_seed).permutation(len(grid))]
     points = _after_default(request, shuffled)
-    yield from points[request.index :] + points[: request.index]
+    yield from points[request.slot :] + points[: request.slot]
     raise UserError(
         f"hpo.sampler: all {len(points)} points of the grid are taken; lower hpo.first_rung_slots"
         " or raise hpo.grid_points"

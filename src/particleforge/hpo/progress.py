@@ -1,6 +1,6 @@
 """How a search stands: the answer of ``particleforge hpo-status``, in one screen.
 
-Inputs -> outputs: the study as it is at this moment -> slots per bracket and rung, the best
+Inputs -> outputs: the study as it is at this moment -> slots per rung, the best
 configuration so far against the configured settings, what runs, what ended last, what failed and
 why, and the cost so far.
 
@@ -84,7 +84,7 @@ def _open_to_read(url: str | None, work_dir: Path) -> BaseStorage:
     if url is None:
         journal = work_dir / JOURNAL
         there = journal.is_file() and journal.stat().st_size
-        if not there and any(work_dir.glob("*-*/*-*-*")):
+        if not there and any(work_dir.glob("*-*/*-*")):
             raise UserError(
                 f"{journal}: emptied or lost, while the folders of its trials are there; put it"
                 f" back from a copy, or remove {work_dir} to search anew"
@@ -141,7 +141,7 @@ def _progress(
 ) -> Progress:
     now, study_id = time.time(), storage.get_study_id_from_name(study)
     frozen = storage.get_all_trials(study_id, deepcopy=False)
-    trials = [search_trial(trial) for trial in frozen if "bracket" in trial.user_attrs]
+    trials = [search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
     ended = sorted((t for t in trials if t.finished), key=lambda t: (-(t.ended or 0.0), -t.number))
     running = [t for t in trials if not t.finished]
     failures: dict[str, list[int]] = {}
@@ -180,18 +180,15 @@ def _progress(
 
 def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungProgress]:
     """Return one row per rung that the search has, or of which there is a trial."""
-    slots = (
-        Counter((bracket, rung) for bracket, rung, _ in dag.all_slots(hpo)) if hpo else Counter()
-    )
-    budgets = {(t.bracket, t.rung): f"{t.steps} steps" for t in trials}
+    slots = Counter(rung for rung, _ in dag.all_slots(hpo)) if hpo else Counter()
+    budgets = {t.rung: f"{t.steps} steps" for t in trials}
     if hpo:
         budgets |= {
-            (bracket, rung): f"{dag.budget_text(hpo, rung)} {hpo.budget_unit}"
-            for bracket, rung in {*slots, *budgets}
+            rung: f"{dag.budget_text(hpo, rung)} {hpo.budget_unit}" for rung in {*slots, *budgets}
         }
     rows = []
-    for bracket, rung in sorted(budgets):
-        here = [t for t in trials if (t.bracket, t.rung) == (bracket, rung)]
+    for rung in sorted(budgets):
+        here = [t for t in trials if t.rung == rung]
         best = min(
             (t for t in here if t.value is not None), key=lambda t: t.order_key, default=None
         )
@@ -199,10 +196,9 @@ def _rungs(trials: Sequence[SearchTrial], hpo: HpoConfig | None) -> list[RungPro
         n_complete = sum(t.value is not None for t in here)
         rows.append(
             RungProgress(
-                bracket=bracket,
                 rung=rung,
-                budget=budgets[bracket, rung],
-                slots=slots[bracket, rung] if hpo else None,
+                budget=budgets[rung],
+                slots=slots[rung] if hpo else None,
                 complete=n_complete,
                 running=n_running,
                 failed=len(here) - n_running - n_complete,
@@ -260,14 +256,13 @@ def _configured(made_for: Mapping[str, Any], path: str) -> Any:
 
 def _running(trial: SearchTrial, folder: Path, now: float) -> RunningTrial:
     """Look for the trial's newest checkpoint."""
-    own = folder / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
+    own = folder / f"{trial.rung}-{trial.slot:05d}"
     saved = last_saved(own)
     step, age = (None, None) if saved is None else (newest_step(own), max(0.0, now - saved))
     since = None if trial.started is None else max(0.0, now - trial.started)
     return RunningTrial(
         trial.number,
         trial.config,
-        trial.bracket,
         trial.rung,
         trial.slot,
         trial.steps,

@@ -13,7 +13,6 @@ from scipy.stats import norm, rankdata
 
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.space import ParameterConfig, active_parameters
-from particleforge.hpo import dag
 from particleforge.hpo.space import FloatArray
 from particleforge.hpo.trials import SearchTrial
 from particleforge.seeds import seed_of
@@ -31,7 +30,6 @@ class Request:
 
     hpo: HpoConfig
     seed: int
-    bracket: int
     slot: int
     defaults: Mapping[str, Any]
     trials: Sequence[SearchTrial]
@@ -43,22 +41,13 @@ class Request:
 
     @property
     def own_seed(self) -> int:
-        """A seed that no other slot has."""
-        return seed_of(self.seed, "hpo", self.bracket, self.slot) % _SEEDS
+        """A seed that no other slot has (the 0 keeps the points that seeds have always given)."""
+        return seed_of(self.seed, "hpo", 0, self.slot) % _SEEDS
 
     @property
     def shared_seed(self) -> int:
         """A seed that all slots have, for sequences of which each takes its part."""
         return seed_of(self.seed, "hpo", self.hpo.sampler) % _SEEDS
-
-    @property
-    def index(self) -> int:
-        """The slot's number among those of all brackets that want new configurations."""
-        earlier = (
-            dag.slots_of(self.hpo, bracket, dag.rungs_of(self.hpo, bracket).start)
-            for bracket in range(self.bracket)
-        )
-        return sum(earlier) + self.slot
 
     @property
     def default(self) -> Params:

@@ -31,7 +31,6 @@ SAMPLERS: Mapping[str, Sampler] = {
 def propose(
     hpo: HpoConfig,
     seed: int,
-    bracket: int,
     slot: int,
     defaults: Mapping[str, Any],
     trials: Sequence[SearchTrial],
@@ -41,8 +40,8 @@ def propose(
     ``defaults`` are the configured values of the space's settings and of those that its conditions
     name: what trials had that do not record them.
     """
-    request = Request(hpo, seed, bracket, slot, defaults, trials)
-    if hpo.include_default and (bracket, slot) == (0, 0):
+    request = Request(hpo, seed, slot, defaults, trials)
+    if hpo.include_default and slot == 0:
         return request.default
     taken = {key_of(point) for point in request.points(trials)}
     for params in SAMPLERS[hpo.sampler](request):

@@ -1,4 +1,4 @@
-"""One job of the search: one slot of one rung of a bracket is one Optuna trial is one training.
+"""One job of the search: one slot of one rung is one Optuna trial is one training.
 
 Inputs -> outputs: the shared study and the training shards -> the trial's record in the study, its
 checkpoints in the work folder, and a JSON file that says what happened.
@@ -44,16 +44,15 @@ class SlotFile(Stored):
     REMEDY = "delete it and run the slot again"
     MAY_LACK_KIND: ClassVar[bool] = True
     study: str
-    bracket: int
     rung: int
     slot: int
     trial: int | None
     config: str | None
 
     @property
-    def slot_id(self) -> tuple[int, int, int]:
-        """Bracket, rung and slot."""
-        return self.bracket, self.rung, self.slot
+    def slot_id(self) -> tuple[int, int]:
+        """Rung and slot."""
+        return self.rung, self.slot
 
 
 Train = Callable[[TrainingSpec, int], TrainingResult]
@@ -82,15 +81,15 @@ def run_hpo_slot(
     trials failed, and if the training was interrupted (a signal, the end of the job's time): the
     job is to be run again and goes on where it stopped.
     """
-    bracket, rung, number = slot
+    rung, number = slot
     with explaining(work_dir):  # Optuna's journal names no file when the disk is full
         study = open_study(settings, manifest, work_dir)
         told = [(path, read_stored(path, SlotFile)) for path in parents]
         check_trials_are_there([one for one in told if one[1].study == study.name], study)
-        trial = study.claim(bracket, rung, number, configurations(warm_start, settings))
+        trial = study.claim(rung, number, configurations(warm_start, settings))
         if trial is None:
-            _check_failures(study, bracket, rung)
-            write_json(output, _empty_slot(study, bracket, rung, number))
+            _check_failures(study, rung)
+            write_json(output, _empty_slot(study, rung, number))
         else:
             log.info("%s: configuration %s: %s", output, trial.config, dict(trial.params))
             if not trial.finished:
@@ -101,7 +100,7 @@ def run_hpo_slot(
         settings.plain(),
         [*index_files(manifest), *parents, *warm_start, *sources_of(settings.training)],
         glanced_at=split_folders(manifest, "train", "valid"),
-        part={"bracket": bracket, "rung": rung, "slot": number},
+        part={"rung": rung, "slot": number},
     )
     made.record(output)
 
@@ -182,9 +181,9 @@ def _parent_checkpoint(study: Study, trial: SearchTrial) -> Path | None:
     return path
 
 
-def _check_failures(study: Study, bracket: int, rung: int) -> None:
+def _check_failures(study: Study, rung: int) -> None:
     """Raise a UserError if a slot is left empty by more failures than the configuration accepts."""
-    below = [t for t in study.trials() if (t.bracket, t.rung) == (bracket, rung - 1)]
+    below = [t for t in study.trials() if t.rung == rung - 1]
     failed, allowed = failed_fraction(below), study.settings.hpo.failed_fraction_max
     if failed > allowed:
         raise UserError(
@@ -198,7 +197,6 @@ def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
     return {
         "kind": SlotFile.KIND,
         "study": study.name,
-        "bracket": trial.bracket,
         "rung": trial.rung,
         "slot": trial.slot,
         "status": trial.status,
@@ -213,16 +211,16 @@ def _result(study: Study, trial: SearchTrial) -> dict[str, Any]:
     }
 
 
-def _empty_slot(study: Study, bracket: int, rung: int, slot: int) -> dict[str, Any]:
-    below = [t for t in study.trials() if (t.bracket, t.rung) == (bracket, rung - 1)]
+def _empty_slot(study: Study, rung: int, slot: int) -> dict[str, Any]:
+    below = [t for t in study.trials() if t.rung == rung - 1]
     n_good = len(succeeded(below, rung - 1))
     reason = (
         f"of {len(below)} trials of rung {rung - 1}, {n_good} ended well, and none of those is left"
         " to promote"
     )
-    log.warning("bracket %d, rung %d, slot %d stays empty: %s", bracket, rung, slot, reason)
+    log.warning("rung %d, slot %d stays empty: %s", rung, slot, reason)
     absent = dict.fromkeys(("trial", "config", "parent", "params", "steps", "value", "seconds"))
-    at = {"bracket": bracket, "rung": rung, "slot": slot}
+    at = {"rung": rung, "slot": slot}
     return {
         "kind": SlotFile.KIND,
         "study": study.name,

@@ -15,12 +15,11 @@ LISTED = 5  # trials or reasons per list
 
 @dataclass(frozen=True)
 class RungProgress:
-    """Trials of one rung of one bracket.
+    """Trials of one rung.
 
     ``slots`` is None if the settings of the search are unknown.
     """
 
-    bracket: int
     rung: int
     budget: str
     slots: int | None
@@ -55,7 +54,6 @@ class RunningTrial:
 
     trial: int
     config: str
-    bracket: int
     rung: int
     slot: int
     steps: int
@@ -122,7 +120,6 @@ class Progress:
 
     def _table(self) -> list[str]:
         heads = (
-            "bracket",
             "rung",
             "budget",
             "slots",
@@ -140,7 +137,6 @@ class Progress:
             )
             best = ("-", "-") if r.best_loss is None else (f"{r.best_loss:.5g}", str(r.best_config))
             counts = (
-                r.bracket,
                 r.rung,
                 r.budget,
                 "-" if r.slots is None else r.slots,
@@ -213,7 +209,7 @@ def _running_line(trial: RunningTrial) -> str:
         if trial.checkpoint_step is None
         else f", checkpoint at {trial.checkpoint_step} ({_duration(trial.since_checkpoint_s)} old)"
     )
-    slot = f"bracket {trial.bracket}, rung {trial.rung}, slot {trial.slot}"
+    slot = f"rung {trial.rung}, slot {trial.slot}"
     # budgets in epochs or events are counted when the training begins
     to = f"to {trial.steps} steps, " if trial.steps else ""
     return (

@@ -1,6 +1,6 @@
 """The record that all jobs of a search share: an Optuna study with a trial per slot.
 
-A slot is one of (bracket, rung, slot).
+A slot is one of (rung, slot).
 
 By default the study is an Optuna journal, an append-only file in the search's work folder. Its
 lock, and the one that makes a claim atomic, are those of :mod:`particleforge.hpo.lock`. Any other
@@ -48,7 +48,7 @@ from particleforge.preprocessing.manifest import Manifest
 from particleforge.stored import read_json
 from particleforge.training.spec import checksum_of_source
 
-_RECORD = 2  # form of a trial's record; a study of another form is left alone
+_RECORD = 3  # form of a trial's record; a study of another form is left alone
 CLAIM_LOCK = "claim.lock"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -115,9 +115,9 @@ class Study:
         frozen = self._storage.get_all_trials(self._study_id, deepcopy=False)
         return [search_trial(trial) for trial in frozen if "slot" in trial.user_attrs]
 
-    def trial_of(self, bracket: int, rung: int, slot: int) -> SearchTrial | None:
+    def trial_of(self, rung: int, slot: int) -> SearchTrial | None:
         """Return a slot's trial, if it has one."""
-        return next((t for t in self.trials() if t.slot_id == (bracket, rung, slot)), None)
+        return next((t for t in self.trials() if t.slot_id == (rung, slot)), None)
 
     @property
     def where(self) -> str:
@@ -126,39 +126,37 @@ class Study:
 
     def folder(self, trial: SearchTrial) -> Path:
         """Return where a trial's checkpoints lie."""
-        return self.work_dir / self.name / f"{trial.bracket}-{trial.rung}-{trial.slot:05d}"
+        return self.work_dir / self.name / f"{trial.rung}-{trial.slot:05d}"
 
-    def claim(
-        self, bracket: int, rung: int, slot: int, warm_start: Sequence[Params] = ()
-    ) -> SearchTrial | None:
+    def claim(self, rung: int, slot: int, warm_start: Sequence[Params] = ()) -> SearchTrial | None:
         """Return the slot's trial, created if need be: sampled in the first rung, else promoted.
 
         ``warm_start`` are configurations to try before the sampler is asked. None if nothing of the
         rung below can be promoted.
         """
         with holding(self.work_dir / CLAIM_LOCK):
-            known = self.trial_of(bracket, rung, slot)
+            known = self.trial_of(rung, slot)
             if known is not None:
                 return known
             trials = self.trials()
             hpo, seed = self.settings.hpo, self.settings.seed
             defaults = configured(hpo.space, self.settings.model, self.settings.training)
-            if rung == dag.rungs_of(hpo, bracket).start:
+            if not rung:
                 known_good = next_configuration(
-                    warm_start, trials, bracket, slot, defaults, default_first=hpo.include_default
+                    warm_start, trials, slot, defaults, default_first=hpo.include_default
                 )
                 params = (
                     known_good
                     if known_good is not None
-                    else propose(hpo, seed, bracket, slot, defaults, trials)
+                    else propose(hpo, seed, slot, defaults, trials)
                 )
                 attrs: dict[str, Any] = {
-                    "config": config_name(bracket, slot),
+                    "config": config_name(slot),
                     "parent": None,
                     "params": params,
                 }
             else:
-                parent = next(iter(contenders(trials, bracket, rung)), None)
+                parent = next(iter(contenders(trials, rung)), None)
                 if parent is None:
                     return None
                 attrs = {
@@ -168,9 +166,9 @@ class Study:
                 }
             # the trial's first job counts them
             steps = dag.budget_steps(hpo, rung) if hpo.min_steps is not None else 0
-            attrs |= {"bracket": bracket, "rung": rung, "slot": slot, "steps": steps}
+            attrs |= {"rung": rung, "slot": slot, "steps": steps}
             self._add(attrs)
-        return self.trial_of(bracket, rung, slot)
+        return self.trial_of(rung, slot)
 
     def _add(self, attrs: dict[str, Any]) -> None:
         """Create a running trial in one record.
@@ -329,7 +327,6 @@ def _search_trial(trial: FrozenTrial) -> SearchTrial:
     return SearchTrial(
         number=trial.number,
         config=attrs["config"],
-        bracket=attrs["bracket"],
         rung=attrs["rung"],
         slot=attrs["slot"],
         parent=attrs["parent"],

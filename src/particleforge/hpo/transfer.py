@@ -58,7 +58,6 @@ def configurations(files: Sequence[Path], settings: HpoSettings) -> list[Params]
 def next_configuration(
     known: Sequence[Params],
     trials: Sequence[SearchTrial],
-    bracket: int,
     slot: int,
     defaults: Mapping[str, Any],
     *,
@@ -66,14 +65,14 @@ def next_configuration(
 ) -> Params | None:
     """Return what a new slot of a first rung takes from ``known``, None to ask the sampler.
 
-    The k-th goes to the k-th slot of bracket 0 after that of the default, so that the order of jobs
+    The k-th goes to the k-th slot after that of the default, so that the order of jobs
     decides nothing. Where an older trial has that slot already, because the search has grown, the
     next new slots take what is left. ``defaults`` are the values of what trials do not record.
     """
-    if bracket or slot < int(default_first):
+    if slot < int(default_first):
         return None
     tried = [t.params for t in trials if t.parent is None]
-    taken = {t.slot for t in trials if t.parent is None and t.bracket == 0}
+    taken = {t.slot for t in trials if t.parent is None}
     for home, params in enumerate(known, start=int(default_first)):
         unrecorded = {name: defaults[name] for name in params}
         if (home == slot or home in taken) and not any(

@@ -1,6 +1,6 @@
 """One job of the search as the study records it, free of Optuna.
 
-Promotion rules, samplers and plots read it.
+Samplers and plots read it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ Status = Literal["running", "complete", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """The trial of one (bracket, rung, slot).
+    """The trial of one (rung, slot).
 
-    A configuration is named after the bracket and slot that it was new in (:func:`config_name`) and
+    A configuration is named after the slot that it was new in (:func:`config_name`) and
     keeps that name through its promotions, each of which is a trial of its own. ``value`` is the
     validation loss after ``steps`` optimiser steps, None unless ``status`` is "complete"; ``curve``
     maps steps to validation losses on the way there. ``steps`` is 0 until the first job of a trial
@@ -39,7 +39,6 @@ class SearchTrial:
     seconds: float | None = None
     checkpoint: str | None = None
     curve: Mapping[int, float] = field(default_factory=dict)
-    bracket: int = 0
     objectives: Mapping[str, float] = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
@@ -48,9 +47,9 @@ class SearchTrial:
     spent_s: float = 0.0
 
     @property
-    def slot_id(self) -> tuple[int, int, int]:
-        """The slot: bracket, rung, number."""
-        return (self.bracket, self.rung, self.slot)
+    def slot_id(self) -> tuple[int, int]:
+        """The slot: rung, number."""
+        return (self.rung, self.slot)
 
     @property
     def finished(self) -> bool:
@@ -72,13 +71,13 @@ class SearchTrial:
         return (self.loss, self.config)
 
 
-def config_name(bracket: int, slot: int) -> str:
-    """Return the name of the configuration that is new in a slot of a bracket's first rung."""
-    return f"{bracket}-{slot:05d}"
+def config_name(slot: int) -> str:
+    """Return the name of the configuration that is new in a slot of the first rung."""
+    return f"c{slot:05d}"
 
 
 # the settings as configured, where ``hpo.include_default`` asks for them
-DEFAULT_CONFIG = config_name(0, 0)
+DEFAULT_CONFIG = config_name(0)
 
 
 def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
@@ -88,16 +87,15 @@ def succeeded(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     )
 
 
-def contenders(trials: Sequence[SearchTrial], bracket: int, rung: int) -> list[SearchTrial]:
+def contenders(trials: Sequence[SearchTrial], rung: int) -> list[SearchTrial]:
     """Return the trials that a slot of a rung may promote, best first.
 
-    They ended well in the rung below, of the same bracket, and no slot has promoted them yet. While
-    nothing failed, the first lies in the top 1/eta (:mod:`particleforge.hpo.dag`); after failures
+    They ended well in the rung below, and no slot has promoted them yet. While nothing failed, the
+    first lies in the top 1/eta (:mod:`particleforge.hpo.dag`); after failures
     it may be the next best, so that a slot is left empty only if nothing is left to promote.
     """
-    own = [t for t in trials if t.bracket == bracket]
-    promoted = {t.parent for t in own if t.rung == rung}
-    return [t for t in succeeded(own, rung - 1) if t.number not in promoted]
+    promoted = {t.parent for t in trials if t.rung == rung}
+    return [t for t in succeeded(trials, rung - 1) if t.number not in promoted]
 
 
 def failed_fraction(trials: Sequence[SearchTrial]) -> float:

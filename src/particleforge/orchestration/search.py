@@ -32,7 +32,7 @@ class Search:
 
     def slot_parents(self, wildcards: Any) -> list[str]:
         """Input function: results of the slots that a slot of the search waits for."""
-        slot = int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot)
+        slot = int(wildcards.rung), int(wildcards.slot)
         parents = dag.parents_of(self._run.hpo, *slot)
         return [self._slot_file(wildcards.detector, parent) for parent in parents]
 
@@ -47,7 +47,7 @@ class Search:
         Those of this results folder are made first. A detector among them does not itself begin
         with them: nothing may wait for itself.
         """
-        if (wildcards.bracket, wildcards.rung) != ("0", "0"):
+        if wildcards.rung != "0":
             return []
         circular = wildcards.detector in self._others.values()
         files = []
@@ -77,7 +77,7 @@ class Search:
 
         Slots that may start do so in :func:`particleforge.hpo.dag.starting_order`.
         """
-        return self._priorities[int(wildcards.bracket), int(wildcards.rung), int(wildcards.slot)]
+        return self._priorities[int(wildcards.rung), int(wildcards.slot)]
 
     @cached_property
     def _priorities(self) -> dict[dag.Slot, int]:
@@ -85,9 +85,9 @@ class Search:
         return {slot: len(slots) - i for i, slot in enumerate(slots)}
 
     def _slot_file(self, detector: str, slot: dag.Slot) -> str:
-        bracket, rung, number = slot
+        rung, number = slot
         pattern = self._paths.hpo_slot
-        return pattern.format(detector=detector, bracket=bracket, rung=rung, slot=number)
+        return pattern.format(detector=detector, rung=rung, slot=number)
 
     def _searched(self, file: str) -> str | None:
         """Return the detector whose search in this results folder writes a file to begin with.

@@ -234,8 +234,6 @@ def _trials(table: pd.DataFrame) -> tuple[Rows, str]:
         _TRIALS_SHOWN
     )
     hidden = {"trial", "slot", "parent", "default_value", "ranks", "seconds"}
-    if len(set(table["bracket"])) == 1:
-        hidden.add("bracket")
     if set(counts) == {"complete"}:
         hidden.add("reason")  # the same for all: the budget was used up
     columns = [
