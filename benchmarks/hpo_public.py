@@ -12,10 +12,10 @@ events.
 The package's own graph of slots, samplers and promotions play (:func:`play`), on eight workers. A
 proposal is answered by the nearest row that no proposal has had yet, and the search is told that
 row's hyperparameters: nothing is interpolated. A search of size 1 spends about what nine full
-trainings do, in rungs of 2, 6, 17 and all 50 points; with "eta 7" in 1, 7 and 50. Rivals get the
-same number of points: random search times 1 to 20, the best three of many after their first point
-trained to the end (Egele et al., arXiv:2307.15422), and Optuna's samplers with its own pruners
-(``hpo_rivals``).
+trainings do: with eta 3 in rungs of 2, 6, 17 and all 50 points, with eta 7 of 1, 7 and 50. Rivals
+get the same number of points: random search times 1 to 20, the best three of many after their first
+point trained to the end (Egele et al., arXiv:2307.15422), and Optuna's samplers with its own
+pruners (``hpo_rivals``).
 
 A ratio is that of mean regrets over the seeds that both rows have, its interval the central 95 % of
 4,000 resamplings of these seeds. ``tasks_at_random_x5`` counts the tasks on which the default's
@@ -61,11 +61,11 @@ SPACE = {
     name: ParameterConfig(type="float", low=low, high=high, log=True)
     for name, (low, high) in RANGES.items()
 }
-FULL = {"none": 9, "asha": 81, "eta 7": 180}  # first slots that spend about nine full trainings
+SHAPES = {3: (81, 4), 7: (180, 3)}  # eta: first slots of about nine full trainings, rungs
 MULTIPLES = 1, 2, 5, 10, 20
 WORKERS = 8
-REFERENCE = "asha/random"
-DEFAULT = f"{HpoConfig().scheduler}/{HpoConfig().sampler}"
+REFERENCE = "asha/random eta 3"
+DEFAULT = f"{HpoConfig().scheduler}/{HpoConfig().sampler} eta {HpoConfig().eta}"
 RESAMPLINGS = 4000
 Params = dict[str, Any]
 
@@ -131,18 +131,19 @@ class Unused:
 
 
 def settings_of(search: str, size: int = 1) -> HpoConfig:
-    """Return the settings of ``scheduler/sampler[ eta 7]`` in the tables' space.
+    """Return the settings of ``scheduler/sampler eta ETA`` in the tables' space.
 
     Its names are none of the project's settings, so it is put in unchecked.
     """
-    name, _, shape = search.partition(" ")
+    name, _, eta = search.split(" ")
     scheduler, sampler = name.split("/")
+    first_rung_slots, n_rungs = SHAPES[int(eta)]
     hpo = HpoConfig(
         scheduler=scheduler,
         sampler=sampler,
-        first_rung_slots=size * FULL[shape or scheduler],
-        eta=7 if shape else 3,
-        n_rungs=3 if shape else 4,
+        first_rung_slots=size * first_rung_slots,
+        eta=int(eta),
+        n_rungs=n_rungs,
         min_steps=1,
         include_default=False,
     )
@@ -330,13 +331,13 @@ def judged(figures: Mapping[str, Any], name: str = DEFAULT) -> dict[str, Any]:
 FAST = (
     *(f"random x{multiple}" for multiple in MULTIPLES),
     "top after one point",
-    "asha/random",
-    "asha/qmc",
     "asha/random eta 7",
+    REFERENCE,
+    "asha/qmc eta 3",
     "optuna random/halving",
 )
 SLOW = (
-    *(f"asha/{sampler}" for sampler in ("tpe", "cmaes", "nsgaii", "gp")),
+    *(f"asha/{sampler} eta 3" for sampler in ("tpe", "cmaes", "nsgaii", "gp")),
     *(f"optuna tpe/{pruner}" for pruner in ("halving", "hyperband", "median")),
     "optuna gp/median",
 )

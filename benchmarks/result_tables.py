@@ -1,4 +1,4 @@
-"""Write the figures of README and docs/results.md from those stored beside the shipped model.
+"""Write the figures of README and pages of docs from those that are stored.
 
     python benchmarks/result_tables.py [--check]
 
@@ -7,7 +7,8 @@ examples/models/clic holds ``metrics.json`` of the run that trained the model (s
 
     python benchmarks/physics.py --model examples/models/clic --events 6000
 
-benchmarks/data/physics_demo.json is the same of three trainings of preset demo.
+benchmarks/data/physics_demo.json is the same of three trainings of preset demo,
+benchmarks/data/hpo_public.json what ``hpo_public.py --store`` writes.
 
 Each page has places between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``; what stands there
 is made here. ``--check`` writes nothing and fails if a page says something else, as a test does.
@@ -15,6 +16,7 @@ is made here. ``--check`` writes nothing and fails if a page says something else
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "models" / "clic"
 DEMO = ROOT / "benchmarks" / "data" / "physics_demo.json"
-PAGES = ("README.md", "docs/results.md")
+SEARCHES = ROOT / "benchmarks" / "data" / "hpo_public.json"
+PAGES = ("README.md", "docs/results.md", "docs/hpo.md")
 _VIEWS = ("target", "ideal", "mlpf", "baseline")
 _HEAD = "| | targets | ideal | MLPF | rules |\n|---|---|---|---|---|"
 
@@ -117,6 +120,24 @@ def fresh_table(columns: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def public_table(figures: dict[str, Any]) -> str:
+    """Return searches on public tables: ratios of regrets over all tasks, the best first."""
+    rows = {}
+    for name, found in figures["1"]["test"].items():
+        tasks = found["tasks"].values()
+        ratios = [task["to_asha_random"] for task in tasks]
+        mean = math.exp(sum(math.log(ratio) for ratio, _, _ in ratios) / len(ratios))
+        worths = [task["random_worth"] for task in tasks]
+        better, worse = sum(high < 1 for *_, high in ratios), sum(low > 1 for _, low, _ in ratios)
+        rows[name] = (
+            mean,
+            f"| {name} | {found['seeds']} | {mean:.2f} ({max(ratios)[0]:.2f})"
+            f" | {better} / {worse} | {min(worths):g} to {max(worths):g} |",
+        )
+    head = "| search | seeds | mean ratio (worst task) | better / worse | random x |"
+    return "\n".join([head, "|---|---|---|---|---|", *(line for _, line in sorted(rows.values()))])
+
+
 def rewritten(text: str, parts: dict[str, str]) -> str:
     """Return a page with the places that it has filled in."""
     for name, content in parts.items():
@@ -137,11 +158,13 @@ def main(arguments: list[str] | None = None) -> None:
         name: json.loads(file.read_text(encoding="utf-8"))
         for name, file in {"reference": MODEL / "fresh_events.json", "demo": DEMO}.items()
     }
+    searches = json.loads(SEARCHES.read_text(encoding="utf-8"))
     parts = {
         "jets": jets_table(metrics),
         "classes": classes_table(metrics),
         "gap": gap(metrics),
         "fresh": fresh_table(fresh),
+        "public": public_table(searches),
     }
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
     for part in parts:

@@ -158,7 +158,7 @@ def _write_search(folder: Path) -> dict[str, object]:
     rows = [
         {
             "trial": i,
-            "config": f"0-{i % 4:05d}",
+            "config": f"c{i % 4:05d}",
             "rung": i // 4,
             "slot": i % 4,
             "parent": None,

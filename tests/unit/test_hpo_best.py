@@ -185,7 +185,7 @@ def test_a_search_whose_top_rung_failed_falls_back(tmp_path: Path) -> None:
     search = Search(
         tmp_path,
         train=FormulaTraining(
-            fails=lambda spec: "bad" if spec.work_dir.name.startswith("0-2-") else ""
+            fails=lambda spec: "bad" if spec.work_dir.name.startswith("2-") else ""
         ),
     )
     search.run_all()

@@ -87,7 +87,7 @@ def test_workers_and_batch_grow_with_rasda_only() -> None:
         ),
         (
             {"first_rung_slots": 8},
-            "hpo.first_rung_slots = 8 leaves rung 2 without a slot; need at least .* = 9",
+            "hpo.first_rung_slots = 8 leaves rung 2 without a slot; need at least .* = 49",
         ),
         (
             {"scheduler": "rasda", "eta": 4, "first_rung_slots": 15},

@@ -33,7 +33,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trial(number: int, value: float | None, rung: int = 2, **params: Any) -> SearchTrial:
     status = "failed" if value is None else "complete"
-    return SearchTrial(number, f"0-{number:05d}", rung, number, None, 20, params, status, value)
+    return SearchTrial(number, f"c{number:05d}", rung, number, None, 20, params, status, value)
 
 
 def contender(number: int, loss: float, gflop: float | None = None, failures: int = 0) -> Contender:

@@ -50,12 +50,11 @@ def test_a_table_is_read_into_the_unit_cube_and_back(hpo_public: Any, path: Path
 
 def test_searches_spend_what_nine_full_trainings_do(hpo_public: Any, path: Path) -> None:
     table = hpo_public.Table.read(path)
-    hpo = hpo_public.settings_of("asha/random")
+    hpo = hpo_public.settings_of("asha/random eta 3")
     assert [table.points_at(hpo, rung) for rung in range(4)] == [2, 6, 17, 50]
     early = hpo_public.settings_of("asha/random eta 7", 2)
     assert [table.points_at(early, rung) for rung in range(3)] == [1, 7, 50]
     assert early.first_rung_slots == 360
-    assert table.points_at(hpo_public.settings_of("none/random"), 0) == 50
     spent = hpo_public.points_spent(table, 1)
     assert spent == 81 * 2 + 27 * 4 + 9 * 11 + 3 * 33
     assert abs(spent / 450 - 1) < 0.05
@@ -69,7 +68,13 @@ def test_a_training_that_diverged_is_as_good_as_none(hpo_public: Any, path: Path
 
 @pytest.mark.parametrize(
     "name",
-    ["asha/random", "asha/qmc", "random x20", "top after one point", "optuna random/halving"],
+    [
+        "asha/random eta 7",
+        "asha/qmc eta 3",
+        "random x20",
+        "top after one point",
+        "optuna random/halving",
+    ],
 )
 def test_searches_find_what_is_good_and_again_the_same(
     hpo_public: Any, path: Path, name: str
@@ -101,9 +106,9 @@ def test_the_last_line_judges_the_worst_task(hpo_public: Any) -> None:
         f"random x{multiple}": {"a": [1 / multiple] * 3, "b": [1.0] * 3}
         for multiple in hpo_public.MULTIPLES
     }
-    rows["asha/random"] = {"a": [0.1] * 3, "b": [0.5] * 3}
-    rows["asha/qmc"] = {"a": [0.3] * 3, "b": [0.5] * 3}
-    told = hpo_public.judged(hpo_public.summary(rows), "asha/qmc")
+    rows[hpo_public.REFERENCE] = {"a": [0.1] * 3, "b": [0.5] * 3}
+    rows["asha/qmc eta 3"] = {"a": [0.3] * 3, "b": [0.5] * 3}
+    told = hpo_public.judged(hpo_public.summary(rows), "asha/qmc eta 3")
     assert told["worst_regret_ratio_to_asha_random"] == 3
     assert told["tasks_at_random_x5"] == 1
     assert told["to_asha_random"]["b"] == (1, 1, 1)

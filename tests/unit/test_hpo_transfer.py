@@ -71,7 +71,7 @@ def test_the_best_of_the_largest_budget_come_first_and_each_once(tmp_path: Path)
 def test_files_take_turns(tmp_path: Path) -> None:
     one = table(
         tmp_path / "one.csv",
-        [(f"0-{k:05d}", 1, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)],
+        [(f"c{k:05d}", 1, "complete", 0.1 + k, 1e-3, 1 + k, 16) for k in range(3)],
     )
     best = tmp_path / "best.yaml"
     best.write_text(

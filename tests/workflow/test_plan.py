@@ -206,7 +206,7 @@ def test_the_largest_preset_plans(tmp_path):
     jobs = Chain.new(tmp_path / "new").planned(config=("preset=large",))
     assert set(jobs) == rules_of(STAGES)
     assert jobs["simulate_events"] == 10 * jobs["build_dataset"] > 1000
-    assert jobs["run_hpo_slot"] == 81 + 27 + 9 + 3
+    assert jobs["run_hpo_slot"] == 147 + 21 + 3
 
 
 def test_the_search_is_a_static_dag(tmp_path):

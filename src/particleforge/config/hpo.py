@@ -46,10 +46,10 @@ class HpoConfig(Block):
         4, ge=1, le=10_000, description="values of a continuous parameter in a grid"
     )
     first_rung_slots: int = Field(
-        9, ge=1, le=10_000, description="configurations tried at the smallest budget"
+        49, ge=1, le=10_000, description="configurations tried at the smallest budget"
     )
     eta: int = Field(
-        3, ge=2, le=100, description="reduction factor: the share of trials promoted is 1/eta"
+        7, ge=2, le=100, description="reduction factor: the share of trials promoted is 1/eta"
     )
     n_rungs: int = Field(3, ge=1, le=16)
     min_steps: int | None = Field(
