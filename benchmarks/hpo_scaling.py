@@ -3,7 +3,6 @@
 The simulation is one of discrete events.
 
     python benchmarks/hpo_scaling.py [--slots 243 972] [--workers 1 2 4 8 16 24 48 96 1000]
-        [--figure docs/figures/hpo_scaling.png]
 
 First it measures, in this process: what a slot's access to the study costs at several sizes of the
 study (a real study on a journal file in a temporary folder, filled by claims and results as slots
@@ -25,7 +24,6 @@ Figures are means over ``--seeds`` searches. Prints tables; the last line is one
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,32 +79,6 @@ def print_tables(rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw speed-up and busy share against workers, for the largest search."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    slots = max(row["slots"] for row in rows)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for name in SCHEDULERS:
-        own = [row for row in rows if (row["slots"], row["scheduler"]) == (slots, name)]
-        workers = [row["workers"] for row in own]
-        style = {"label": name, "marker": "o", "markersize": 3}
-        left.plot(
-            workers, [own[0]["hours"] * own[0]["workers"] / row["hours"] for row in own], **style
-        )
-        right.plot(workers, [100 * row["busy"] for row in own], **style)
-    left.plot(workers, workers, color="grey", linewidth=0.8, linestyle=":")
-    left.set(xscale="log", yscale="log", xlabel="workers", ylabel=f"speed-up, {slots} slots")
-    right.set(
-        xscale="log", xlabel="workers", ylabel="busy workers until the result (%)", ylim=(0, 102)
-    )
-    right.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -156,7 +128,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, default=5, help="searches over which figures are averaged"
     )
-    parser.add_argument("--figure", type=Path)
     return parser.parse_args()
 
 
@@ -192,8 +163,6 @@ def main() -> None:
     )
     rows = list(searches(options, costs))
     print_tables(rows)
-    if options.figure:
-        draw(rows, options.figure)
     asha = [row for row in rows if row["scheduler"] == "asha" and row["workers"] <= 96]
     result = {
         "asha_min_busy_before_tail_to_96": min(
