@@ -102,7 +102,7 @@ class Table:
     @property
     def n_points(self) -> int:
         """Points of a full training, the one before its first step not counted."""
-        return self.valid.shape[1] - 1
+        return int(self.valid.shape[1]) - 1
 
     def points_at(self, hpo: HpoConfig, rung: int) -> int:
         """Return how many points a training has when it leaves a rung, at least one."""
@@ -398,7 +398,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = figures_of(played(options))
     if options.store:
-        options.store.write_text(json.dumps(figures, indent=1) + "\n")
+        options.store.write_text(json.dumps(figures) + "\n")
     smallest = figures[str(min(options.sizes))]
     by_size = {size: judged(found["test"]) for size, found in figures.items()}
     print(json.dumps({"search": DEFAULT, **judged(smallest["test"]), "sizes": by_size}))
