@@ -277,7 +277,7 @@ def test_a_trial_that_takes_too_long_fails_and_keeps_its_state(
     settings = HpoSettings(seed=3, model=good.model, training=good.training, hpo=hpo)
     run_hpo_slot(
         settings,
-        (0, 0, 0),
+        (0, 0),
         manifest=manifest,
         work_dir=tmp_path / "work",
         output=tmp_path / "slot.json",
