@@ -8,10 +8,11 @@ from pathlib import Path
 import particleforge
 
 ROOT = Path(__file__).parents[2]
-OTHER_NAMES = {"pydantic_core": "pydantic", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+OTHER_NAMES = {"pydantic_core": "pydantic", "yaml": "pyyaml"}
 NOT_IMPORTED = {  # needed all the same
     "onnxscript",  # by torch's export
     "psycopg2-binary",  # by SQLAlchemy, for studies in PostgreSQL
+    "scikit-learn",  # by Optuna's fANOVA
     "snakemake-executor-plugin-slurm",  # by Snakemake
     "tensorboard",  # by torch's SummaryWriter
 }
