@@ -148,7 +148,7 @@ def measured_training(
     with tempfile.TemporaryDirectory() as folder:
         os.environ["OMP_NUM_THREADS"] = str(ranks)  # run_training divides it among the ranks
         result = run_training(
-            TrainingSpec(settings, manifest, Path(folder) / "work", settings.training.max_steps),
+            TrainingSpec(settings, manifest, Path(folder) / "work", settings.training.length),
             ranks,
         )
         if result.status != "complete" or result.metrics is None:

@@ -90,7 +90,21 @@ SPACE = {"model.width": {"type": "categorical", "choices": [32, 64]}}
             "config.yaml",
             "ends the cosine",
         ),
+        (
+            {"training": {"events_seen": 500}},
+            {"training": {"max_steps": 5}},
+            {},
+            "mine.yaml",
+            "max_steps = 5 and training.events_seen = 500 are given; keep one",
+        ),
         # of several blocks
+        (
+            {"hpo": {"min_steps": 5}},
+            {"training": {"events_seen": 500}},
+            {},
+            "mine.yaml",
+            "hpo.min_steps = 5, but training.events_seen = 500; give hpo.min_events",
+        ),
         (
             {"training": {"compile": True, "ranks": 2}},
             {"training": {"parallelism": "fsdp"}},

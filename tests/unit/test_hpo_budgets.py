@@ -2,6 +2,7 @@
 jobs ask for their rung's workers.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,13 @@ from particleforge.hpo.budgets import lengths_in_steps, lengths_of
 from particleforge.hpo.space import trial_settings
 from particleforge.model.inputs import ModelInputs
 from particleforge.orchestration.workflow import Workflow
-from particleforge.training.budget import events_after_steps, steps_until, train_loader
+from particleforge.training import train
+from particleforge.training.budget import (
+    events_after_steps,
+    steps_until,
+    train_loader,
+    with_steps,
+)
 from particleforge.training.distributed import Workers
 from particleforge.training.optimiser import learning_rate
 from particleforge.training.spec import TrainingSpec
@@ -135,16 +142,80 @@ def test_the_schedule_spans_the_top_rung_or_the_rungs_that_it_is_to_span(manifes
     three = lengths_of(settings_of(min_events=100), {}, manifest)
     assert three.schedule == three.ends[-1]
     four = lengths_of(settings_of(min_events=100, n_rungs=4, first_rung_slots=8), {}, manifest)
-    assert lengths_of(
-        settings_of(min_events=100, schedule_rungs=4), {}, manifest
-    ) == four.__class__(four.ends[:3], four.schedule)
+    assert lengths_of(settings_of(min_events=100, schedule_rungs=4), {}, manifest) == replace(
+        four, ends=four.ends[:3]
+    )
     own = trial_settings(settings_of(min_events=100), {}, 2, three).training
     assert (own.max_steps, own.warmup_steps) == (three.schedule, round(4 * three.schedule / 100))
     plain = settings_of(scheduler="none", min_events=100)
     assert lengths_of(plain, {}, manifest).ends == (three.ends[-1],)
-    assert lengths_of(settings_of(min_steps=5), {}, manifest) == lengths_in_steps(
-        settings_of(min_steps=5).hpo
-    )
+    in_steps = settings_of(min_steps=5)
+    assert lengths_of(in_steps, {}, manifest) == lengths_in_steps(in_steps.hpo, in_steps.training)
+
+
+IN_EVENTS = {"max_steps": None, "events_seen": 800, "warmup_steps": None, "warmup_events": 80}
+
+
+@pytest.mark.parametrize("batch", [128, 512])
+def test_a_training_in_events_sees_as_many_whatever_its_batches(batch: int, manifest: Path) -> None:
+    settings = _with_batch(settings_of({**IN_EVENTS, "schedule_events": 1000}), batch)
+    own = with_steps(settings, manifest).training
+    seen = events_after_steps(train_loader(settings, manifest), 1000)
+    half = max(np.diff(seen)) / 2
+    for steps, events in (
+        (own.max_steps, 800),
+        (own.warmup_steps, 80),
+        (own.schedule_steps, 1000),
+    ):
+        assert abs(seen[(steps or 0) - 1] - events) <= half
+    assert own.in_steps
+    longer = settings.training.model_copy(update={"events_seen": 900})
+    longer = with_steps(settings.model_copy(update={"training": longer}), manifest).training
+    assert longer.max_steps != own.max_steps
+    assert (longer.warmup_steps, longer.schedule_steps) == (own.warmup_steps, own.schedule_steps)
+    assert with_steps(_with_batch(settings_of(), batch), manifest).training.max_steps == 100
+
+
+def test_the_winner_is_trained_on_as_many_events_in_its_own_batches(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedError(Exception):
+        pass
+
+    def asked(spec: TrainingSpec, *_: Any) -> None:
+        raise AskedError(spec.until_step, spec.settings.training.elements_per_batch)
+
+    monkeypatch.setattr(train, "run_training", asked)
+    best = tmp_path / "best.yaml"
+    best.write_text("model: {}\ntraining: {elements_per_batch: 128}\n")
+    settings = _with_batch(settings_of(IN_EVENTS), 512)
+    outputs = {name: tmp_path / name for name in ("model", "last", "metrics", "tensorboard")}
+    with pytest.raises(AskedError) as told:
+        train.train_model(
+            settings, manifest=manifest, best_settings=best, work_dir=tmp_path, **outputs
+        )
+    steps, batch = told.value.args
+    own = with_steps(_with_batch(settings_of(IN_EVENTS), 128), manifest).training
+    assert (steps, batch) == (own.max_steps, 128)
+
+
+@pytest.mark.parametrize("batch", [128, 512])
+def test_a_trial_in_events_warms_up_for_the_same_share_of_its_schedule(
+    batch: int, manifest: Path
+) -> None:
+    params = {"training.elements_per_batch": batch}
+    settings = settings_of(IN_EVENTS, min_events=100)  # half of the final training in the top rung
+    found = lengths_of(settings, params, manifest)
+    seen = events_after_steps(train_loader(_with_batch(settings, batch), manifest), 500)
+    assert abs(seen[found.warmup - 1] - 40) <= max(np.diff(seen)) / 2
+    in_steps = {**IN_EVENTS, "warmup_events": None, "warmup_steps": 6}
+    own = lengths_of(settings_of(in_steps, min_events=100), params, manifest)
+    assert own == replace(found, warmup=3), "a warm-up in steps shrinks alike"
+    assert trial_settings(settings, params, 1, found).training.in_steps
+    full = settings_of(IN_EVENTS, min_events=200)
+    final = with_steps(_with_batch(full, batch), manifest).training
+    trial = trial_settings(full, params, 2, lengths_of(full, params, manifest)).training
+    assert (trial.max_steps, trial.warmup_steps) == (final.max_steps, final.warmup_steps)
 
 
 def test_rasda_scales_batch_and_learning_rate_with_the_workers() -> None:

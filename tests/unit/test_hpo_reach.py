@@ -20,6 +20,7 @@ from particleforge.config.model import ModelConfig
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import ParameterConfig
 from particleforge.config.training import TrainingConfig
+from particleforge.hpo.budgets import lengths_of
 from particleforge.hpo.space import trial_settings
 from particleforge.model.inputs import ModelInputs
 from particleforge.training.distributed import Workers
@@ -42,6 +43,14 @@ SETTINGS = HpoSettings(
         first_rung_slots=1,
         min_steps=STEPS,
     ),
+)
+
+# the same with lengths in events, for parameters that are
+IN_EVENTS = SETTINGS.model_copy(
+    update={
+        "training": TrainingConfig(events_seen=40_000_000, warmup_events=0, device="cpu"),
+        "hpo": HpoConfig(n_rungs=1, first_rung_slots=1, min_events=800),
+    }
 )
 
 
@@ -89,7 +98,9 @@ class Trials:
     def trainer(self, params: dict[str, Any], manifest: Path) -> Trainer:
         work_dir = self.folder / str(len(self._known))
         work_dir.mkdir(exist_ok=True)
-        spec = TrainingSpec(trial_settings(SETTINGS, params), manifest, work_dir, STEPS)
+        settings = IN_EVENTS if any(path.endswith("_events") for path in params) else SETTINGS
+        own = trial_settings(settings, params, lengths=lengths_of(settings, params, manifest))
+        spec = TrainingSpec(own, manifest, work_dir, STEPS)
         trainer = Trainer(
             spec,
             Workers(0, 1, torch.device("cpu")),

@@ -242,11 +242,12 @@ def test_a_shipped_space_lies_below_config_yaml_and_is_chosen_by_any_layer(tmp_p
 def test_a_grid_smaller_than_the_search_is_refused() -> None:
     small = {
         "model.width": None,
+        "training.elements_per_batch": None,
         "training.learning_rate": None,
         "training.weight_decay": None,
         "training.loss.momentum": None,
     }
-    # 3 * 3 * 2**3 points
+    # 4 * 3 * 3 * 2**3 points
     load_run(CONFIG, {"preset": "demo", "hpo": {"sampler": "grid", "grid_points": 2}})
     with pytest.raises(
         UserError, match=r"hpo\.first_rung_slots: 12 configurations .* has 3 points; lower the one"
@@ -362,13 +363,19 @@ def test_what_the_search_decides() -> None:
     assert changed <= DECIDED_BY_SEARCH | {"training.warmup_steps"}
 
 
+IN_STEPS = {"events_seen": None, "warmup_events": None}
+
+
 @pytest.mark.parametrize(
     ("fixed", "changed", "same"),
     [
-        ({"schedule_steps": 9000}, {"max_steps": 8000}, True),
-        ({"schedule": "constant"}, {"max_steps": 8000}, True),
+        ({"schedule_events": 900_000}, {"events_seen": 800_000}, True),
+        ({"schedule": "constant"}, {"events_seen": 800_000}, True),
         # the trials' warm-up is as large a part of their schedule
-        ({}, {"max_steps": 8000}, False),
+        ({}, {"events_seen": 800_000}, False),
+        (IN_STEPS | {"schedule_steps": 9000}, {"max_steps": 8000}, True),
+        (IN_STEPS | {"schedule": "constant"}, {"max_steps": 8000}, True),
+        (IN_STEPS, {"max_steps": 8000}, False),
         ({}, {"ranks": 3}, True),
         ({}, {"early_stopping_patience": 3}, True),
         ({}, {"learning_rate": 0.1}, False),

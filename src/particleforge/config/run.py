@@ -73,6 +73,17 @@ class RunConfig(Block):
         return self
 
     @model_validator(mode="after")
+    def _units_fit(self) -> Self:
+        hpo, training = self.hpo, self.training
+        if hpo.min_steps is not None and not training.in_steps:
+            name = "warmup_events" if training.events_seen is None else "events_seen"
+            raise ValueError(
+                f"hpo.min_steps = {hpo.min_steps}, but training.{name} ="
+                f" {getattr(training, name)}; give hpo.min_events, and null for hpo.min_steps"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parallelism_fits(self) -> Self:
         conflict = parallelism_conflict(self.model, self.training, self.training.ranks)
         if conflict:

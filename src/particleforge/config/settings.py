@@ -261,7 +261,7 @@ class TrainSettings(StageSettings):
 class HpoSettings(StageSettings):
     """What shapes the search: the settings that it starts from and the search itself.
 
-    Of ``training``, what only the final training sees is set to fixed values: ``max_steps`` is the
+    Of ``training``, what only the final training sees is set to fixed values: its length is the
     end of the schedule, whose warm-up trials share, or 1 if it has none. Of ``hpo``, what only
     chooses among finished trials.
     """
@@ -307,9 +307,10 @@ _CHOICE = (
 
 
 def _searched(training: TrainingConfig) -> TrainingConfig:
+    in_steps = training.events_seen is None
     seen = {
-        "max_steps": training.schedule_length or 1,
-        "schedule_steps": None,
+        "max_steps" if in_steps else "events_seen": training.schedule_length or 1,
+        "schedule_steps" if in_steps else "schedule_events": None,
         "ranks": 1,
         "early_stopping_patience": 0,
     }

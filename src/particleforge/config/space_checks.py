@@ -3,7 +3,8 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, count, islice, product
-from typing import Annotated, Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,8 +26,7 @@ DECIDED_BY_SEARCH = frozenset(
     f"training.{name}"
     for name in EXECUTION
     | {
-        "max_steps",
-        "schedule_steps",
+        *("max_steps", "schedule_steps", "events_seen", "schedule_events"),
         "valid_every_steps",
         "log_every_steps",
         "early_stopping_patience",
@@ -161,7 +161,7 @@ def check_paths(space: Mapping[str, ParameterConfig]) -> None:
             raise ValueError(
                 f"hpo.space: no setting '{path}' that could be searched{_nearest(path, searchable)}"
             )
-        annotation = searchable[path].annotation
+        annotation = _without_none(searchable[path].annotation)
         if annotation is int and parameter.type == "float":
             raise ValueError(
                 f"hpo.space.{path}: the setting is an int, so type must be int or categorical, not"
@@ -183,6 +183,12 @@ def check_paths(space: Mapping[str, ParameterConfig]) -> None:
             if impossible:
                 raise ValueError(f"hpo.space.{path}.when: {parent} can never be {impossible[0]!r}")
     parents_first(space)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return the type of a setting that may also be null."""
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    return kinds[0] if isinstance(annotation, UnionType) and len(kinds) == 1 else annotation
 
 
 def _can_be(

@@ -1,6 +1,7 @@
 """Optimisation of the network."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +15,13 @@ EXECUTION = frozenset(
         *("device", "compile", "activation_checkpointing", "checkpoint_every_steps"),
     }
 )
+
+# lengths in events seen, and the keys that hold them in optimiser steps
+STEPS_FOR = {
+    "events_seen": "max_steps",
+    "warmup_events": "warmup_steps",
+    "schedule_events": "schedule_steps",
+}
 
 
 class LossConfig(Block):
@@ -86,8 +94,21 @@ class TrainingConfig(Block):
     model_parallel_ranks: int = Field(
         2, ge=2, description="ranks that share one network, with parallelism tensor or pipeline"
     )
-    max_steps: int = Field(
-        2000, ge=1, description="optimiser steps of the final training; raise it to train longer"
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "optimiser steps of the final training; raise it to train longer; default is 2000"
+            " unless events_seen is given"
+        ),
+    )
+    events_seen: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "instead of max_steps: events that the final training sees, repetitions included,"
+            " whatever its batches are"
+        ),
     )
     valid_every_steps: int = Field(200, ge=1, description="steps between validations")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps between checkpoints")
@@ -134,7 +155,17 @@ class TrainingConfig(Block):
     )
     weight_decay: float = Field(0.01, ge=0)
     beta2: float = Field(0.98, gt=0, lt=1)
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "steps over which the learning rate rises to its peak; default is 100 unless"
+            " warmup_events is given"
+        ),
+    )
+    warmup_events: int | None = Field(
+        None, ge=0, description="instead of warmup_steps: events seen meanwhile"
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     schedule_steps: int | None = Field(
         None,
@@ -143,6 +174,11 @@ class TrainingConfig(Block):
             "end of a cosine schedule; default is max_steps. Fix it to continue to a larger"
             " max_steps later"
         ),
+    )
+    schedule_events: int | None = Field(
+        None,
+        ge=1,
+        description="the same where the length is in events; default is events_seen",
     )
     gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(
@@ -175,14 +211,72 @@ class TrainingConfig(Block):
 
     @property
     def schedule_length(self) -> int | None:
-        """Step at which the learning-rate schedule ends; None if it never does."""
-        return None if self.schedule == "constant" else self.schedule_steps or self.max_steps
+        """Step at which the learning-rate schedule ends; None if it never does.
+
+        Where the length is in events, the number of events seen by then.
+        """
+        if self.schedule == "constant":
+            return None
+        return self.schedule_steps or self.schedule_events or self.length
+
+    @property
+    def length(self) -> int:
+        """Length of the final training, in steps or in events seen."""
+        return self.max_steps or self.events_seen or 0
+
+    @property
+    def warmup(self) -> int:
+        """Length of the warm-up, in steps or in events seen."""
+        return self.warmup_steps or self.warmup_events or 0
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether all lengths are in steps, as a training needs them.
+
+        :func:`particleforge.training.budget.with_steps` makes them so.
+        """
+        return all(getattr(self, events) is None for events in STEPS_FOR)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_default(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        for one, other, default in (
+            ("max_steps", "events_seen", 2000),
+            ("warmup_steps", "warmup_events", 100),
+        ):
+            if filled.get(one) is None and filled.get(other) is None:
+                filled[one] = default
+        return filled
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        for one, other in (
+            ("max_steps", "events_seen"),
+            ("warmup_steps", "warmup_events"),
+            ("schedule_steps", "events_seen"),
+            ("schedule_events", "max_steps"),
+        ):
+            values = getattr(self, one), getattr(self, other)
+            if None not in values:
+                raise ValueError(
+                    f"training.{one} = {values[0]} and training.{other} = {values[1]} are given;"
+                    " keep one of them and take the other back with null"
+                )
+        return self
 
     @model_validator(mode="after")
     def _schedule_covers_the_training(self) -> Self:
-        if self.schedule_length is not None and self.schedule_length < self.max_steps:
+        if self.schedule_length is not None and self.schedule_length < self.length:
+            end, length = (
+                ("schedule_steps", "max_steps")
+                if self.events_seen is None
+                else ("schedule_events", "events_seen")
+            )
             raise ValueError(
-                f"training.schedule_steps = {self.schedule_steps} ends the cosine schedule, and"
-                f" with it the training, before training.max_steps = {self.max_steps}"
+                f"training.{end} = {self.schedule_length} ends the cosine schedule, and with it"
+                f" the training, before training.{length} = {self.length}"
             )
         return self

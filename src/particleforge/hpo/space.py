@@ -32,7 +32,7 @@ from particleforge.config.space import (
     apply_parameters,
     value_at,
 )
-from particleforge.config.training import TrainingConfig
+from particleforge.config.training import STEPS_FOR, TrainingConfig
 from particleforge.hpo import dag
 from particleforge.hpo.budgets import Lengths, lengths_in_steps
 
@@ -99,16 +99,16 @@ def trial_settings(
     """
     hpo = settings.hpo
     model, training = apply_parameters(params, settings.model, settings.training)
-    lengths = lengths or lengths_in_steps(hpo)
-    first, schedule = lengths.ends[0], lengths.schedule
+    lengths = lengths or lengths_in_steps(hpo, training)
+    first = lengths.ends[0]
     every = training.valid_every_steps if first % training.valid_every_steps == 0 else first
-    shrunk = min(1.0, schedule / training.schedule_length) if training.schedule_length else 1.0
     own = {
         "ranks": dag.ranks(hpo, rung),
         "elements_per_batch": training.elements_per_batch * dag.growth(hpo, rung),
-        "max_steps": schedule,
+        **dict.fromkeys(STEPS_FOR),
+        "max_steps": lengths.schedule,
         "schedule_steps": None,
-        "warmup_steps": round(training.warmup_steps * shrunk),
+        "warmup_steps": lengths.warmup,
         "valid_every_steps": every,
         "early_stopping_patience": 0,
     }

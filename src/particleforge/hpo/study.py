@@ -35,6 +35,7 @@ from particleforge.artefacts import settings_hash
 from particleforge.config.settings import HpoSettings
 from particleforge.config.space import ParameterConfig
 from particleforge.config.space_checks import DECIDED_BY_SEARCH
+from particleforge.config.training import STEPS_FOR
 from particleforge.errors import UserError
 from particleforge.hpo import dag
 from particleforge.hpo.budgets import Lengths
@@ -68,11 +69,11 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
     data = {key: value for key, value in data.items() if key not in ("kind", "provenance")}
     hpo = settings.hpo
     final = settings.training
-    # steps depend on the trial
+    # where they are in events, steps depend on the trial
     lengths = (
         None
         if hpo.min_steps is not None
-        else Lengths((1,), final.schedule_length or final.max_steps)
+        else Lengths((1,), final.schedule_length or final.length, final.warmup)
     )
     default = trial_settings(settings, {}, lengths=lengths)
     immaterial = {path.removeprefix("training.") for path in DECIDED_BY_SEARCH} - {
@@ -94,6 +95,7 @@ def identity(settings: HpoSettings, manifest: Path) -> dict[str, Any]:
         "schedule": dag.schedule_budget(hpo),
         "eta": hpo.eta if hpo.scheduler != "none" else None,
         "growth": dag.growth(hpo, 1),
+        "in_events": [name for name in STEPS_FOR if getattr(final, name) is not None],
     }
 
 

@@ -20,7 +20,7 @@ from particleforge.config.base import Block
 from particleforge.config.run import RunConfig
 from particleforge.config.scans import ScanConfig, ScanName
 from particleforge.config.settings import TrainSettings
-from particleforge.config.training import TrainingConfig
+from particleforge.config.training import STEPS_FOR, TrainingConfig
 
 Labels = dict[str, int | str]
 
@@ -176,6 +176,7 @@ def _with_length(
     What makes up the length is left out unless it is given.
     """
     open_length = {
+        **dict.fromkeys(STEPS_FOR),
         "max_steps": 1,
         "schedule_steps": None,
         "valid_every_steps": 1,

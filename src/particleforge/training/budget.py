@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from particleforge.config.settings import TrainSettings
+from particleforge.config.training import STEPS_FOR
 from particleforge.model.inputs import ModelInputs
 from particleforge.training.loader import ShardLoader
 
@@ -45,6 +46,28 @@ def events_after_steps(loader: ShardLoader, events_seen: int) -> npt.NDArray[np.
         epoch, total = epoch + 1, total + sum(epoch_sizes)
     seen = np.cumsum(sizes)
     return seen[: max(1, int(np.abs(seen - events_seen).argmin()) + 1)]
+
+
+def steps_for(loader: ShardLoader, events_seen: float) -> int:
+    """Return after how many steps a training comes nearest to a number of events; 0 for none."""
+    return steps_until([loader], [events_seen])[0] if events_seen else 0
+
+
+def with_steps(settings: TrainSettings, manifest: Path) -> TrainSettings:
+    """Return the settings of a training with all its lengths in optimiser steps.
+
+    Numbers of events become steps by the plan of the training's own batches.
+    """
+    training = settings.training
+    if training.in_steps:
+        return settings
+    loader = train_loader(settings, manifest)
+    own: dict[str, int | None] = {}
+    for events, steps in STEPS_FOR.items():
+        amount = getattr(training, events)
+        if amount is not None:
+            own |= {events: None, steps: steps_for(loader, amount)}
+    return settings.model_copy(update={"training": training.model_copy(update=own)})
 
 
 def steps_until(loaders: Sequence[ShardLoader], events: Sequence[float]) -> list[int]:

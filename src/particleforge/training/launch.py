@@ -74,9 +74,10 @@ def run_training(
     """
     placement = placement or Placement()
     training = spec.settings.training
-    if not 1 <= spec.until_step <= training.max_steps:
+    assert training.in_steps, "whoever asks for a training knows its batches"
+    if not 1 <= spec.until_step <= training.length:
         raise UserError(
-            f"training.max_steps: is {training.max_steps}, but {spec.until_step} steps were asked"
+            f"training.max_steps: is {training.length}, but {spec.until_step} steps were asked"
             " for; raise it"
         )
     started = time.monotonic()

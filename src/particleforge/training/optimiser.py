@@ -24,13 +24,11 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     """Return the learning rate of the optimiser's ``step``-th step, counted from 0."""
     growth = training.elements_per_batch / training.reference_elements_per_batch
     peak: float = training.learning_rate * growth ** _SCALING_POWER[training.learning_rate_scaling]
-    if step < training.warmup_steps:
-        return peak * (step + 1) / (training.warmup_steps + 1)
+    if step < training.warmup:
+        return peak * (step + 1) / (training.warmup + 1)
     if training.schedule_length is None:
         return peak
-    progress = (step - training.warmup_steps) / max(
-        1, training.schedule_length - training.warmup_steps
-    )
+    progress = (step - training.warmup) / max(1, training.schedule_length - training.warmup)
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

@@ -36,17 +36,18 @@ def train_model(
     tensorboard: Path,
     placement: Placement | None = None,
 ) -> None:
-    """Train to ``settings.training.max_steps`` and hand over the files.
+    """Train to the length that ``settings.training`` gives and hand over the files.
 
     Divergence and interruption are UserErrors.
     """
     if best_settings is not None:
         settings = with_best_settings(settings, best_settings)
+    own = _with_steps(settings, manifest)
     spec = TrainingSpec(
-        settings,
+        own,
         manifest.absolute(),
         work_dir.absolute(),
-        settings.training.max_steps,
+        own.training.length,
         tensorboard=tensorboard.absolute(),
     )
     made = Provenance.of(  # now: what is read here may be edited while the training runs
@@ -85,6 +86,15 @@ _REMEDIES = {
     ),
     "failed": "see the log above; run it again to go on from the last checkpoint",
 }
+
+
+def _with_steps(settings: TrainSettings, manifest: Path) -> TrainSettings:
+    if settings.training.in_steps:
+        return settings
+    # brings torch, which this process does without otherwise
+    from particleforge.training.budget import with_steps
+
+    return with_steps(settings, manifest)
 
 
 def with_best_settings(settings: TrainSettings, best_settings: Path) -> TrainSettings:

@@ -261,7 +261,7 @@ class Trainer:
                 self._report_shares(progress)
             self._train_step(network, micro_batches, n_events)
             self.step, self.epoch, self.batch = self.step + 1, epoch, position
-            if self.step % training.log_every_steps == 0 or self.step == training.max_steps:
+            if self.step % training.log_every_steps == 0 or self.step == training.length:
                 self._record_training(progress)
             progress.advance()
             with self._pause():
