@@ -29,11 +29,10 @@ import numpy as np
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import HpoSettings
 from particleforge.hpo import dag
+from particleforge.hpo.against_random import lowest_in_hours
 from particleforge.hpo.slot import run_hpo_slot
 from particleforge.hpo.study import open_study
 from particleforge.hpo.trials import SearchTrial
-
-REPETITIONS = 10_000
 
 
 def run_slots(
@@ -79,22 +78,12 @@ def best(trials: list[SearchTrial]) -> SearchTrial:
 
 
 def at_equal_hours(trainings: list[SearchTrial], seconds: float) -> float:
-    """Return the mean lowest loss of random search in so many core seconds.
-
-    Trainings are drawn without repetition.
-
-    NaN if not one of them always fits.
-    """
-    rng, found = np.random.default_rng(0), []
-    for _ in range(REPETITIONS):
-        left, lowest = seconds, math.nan
-        for k in rng.permutation(len(trainings)):
-            needed = trainings[k].seconds or 0.0
-            if left < rng.random() * needed:
-                break
-            lowest, left = float(np.fmin(lowest, trainings[k].value or math.nan)), left - needed
-        found.append(lowest)
-    return float(np.mean(found))
+    """Return the mean lowest loss of random search in so many core seconds."""
+    return lowest_in_hours(
+        np.array([t.seconds or 0.0 for t in trainings]),
+        np.array([math.nan if t.value is None else t.value for t in trainings]),
+        seconds,
+    )
 
 
 def arguments() -> argparse.Namespace:

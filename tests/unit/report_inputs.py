@@ -198,11 +198,18 @@ def _write_search(folder: Path) -> dict[str, object]:
         "model": {"width": 32},
         "training": {"learning_rate": 0.002},
         "against_default": {
-            "steps": 10,
+            "budget": 10.0,
+            "budget_unit": "steps",
             "default_value": 0.2,
             "best_value": 1 / 6,
             "relative_change": -1 / 6,
             "at_full_budget": True,
+        },
+        "against_random": {
+            "rank_hours": 0.02,
+            "random_value": 0.2,
+            "estimated": True,
+            "relative_change": -1 / 6,
         },
     }
     write_text(folder / "hpo/best.yaml", yaml.safe_dump(best))

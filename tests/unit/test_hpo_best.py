@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from particleforge.config.best import BestConfig
+from particleforge.config.best import BestConfig, DefaultConfig
 from particleforge.config.hpo import HpoConfig
 from particleforge.config.settings import SelectBestSettings, TrainSettings
 from particleforge.config.space import apply_parameters
@@ -66,6 +66,7 @@ def test_the_winner_its_table_and_its_plots(tmp_path: Path) -> None:
         "model",
         "training",
         "against_default",
+        "against_random",
         "search",
     }
     model, training = apply_parameters(
@@ -121,46 +122,32 @@ def trial(number: int, config: str, rung: int, value: float | None) -> SearchTri
     )
 
 
-def test_the_default_is_compared_at_equal_budget() -> None:
+def test_the_default_is_compared_at_the_largest_budget_that_both_reached() -> None:
+    hpo = HpoConfig(eta=2, n_rungs=2, first_rung_slots=2, min_events=700)
     trials = [trial(0, "c00000", 0, 0.8), trial(1, "c00001", 0, 0.4), trial(2, "c00001", 1, 0.3)]
-    found = compare_with_default(trials, trials[2])
-    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (
-        10,
-        0.8,
-        0.4,
-        False,
+    found = compare_with_default(trials, trials[2], hpo)
+    assert found == DefaultConfig(
+        budget=700,
+        budget_unit="events",
+        default_value=0.8,
+        best_value=0.4,
+        relative_change=-0.5,
+        at_full_budget=False,
     )
+    both = [*trials, trial(3, "c00000", 1, 0.6)]
+    found = compare_with_default(both, trials[2], hpo)
+    assert (found.budget, found.at_full_budget) == (1400, True)
     assert found.relative_change == pytest.approx(-0.5)
-    found = compare_with_default([*trials, trial(3, "c00000", 1, 0.6)], trials[2])
-    assert (found.steps, found.at_full_budget) == (20, True)
-    assert found.relative_change == pytest.approx(-0.5)
-    failed = compare_with_default([trial(0, "c00000", 0, None), *trials[1:]], trials[2])
-    assert (failed.steps, failed.reason) == (None, "the configured settings failed")
+    assert compare_with_default(both, both[1], hpo).budget == 700, "not beyond the chosen trial"
+    failed = compare_with_default([trial(0, "c00000", 0, None), *trials[1:]], trials[2], hpo)
+    assert (failed.budget, failed.reason) == (None, "the configured settings failed")
 
 
-def test_the_default_is_compared_after_as_many_steps_as_the_winner_was_validated_at() -> None:
-    winner = trial(1, "c00007", 1, 0.3)
-    found = compare_with_default(
-        [trial(0, "c00000", 0, 0.8), replace(winner, curve={5: 0.9, 10: 0.6})], winner
-    )
-    assert (found.steps, found.default_value, found.best_value, found.at_full_budget) == (
-        10,
-        0.8,
-        0.6,
-        False,
-    )
-    pinned = [
-        trial(0, "c00000", 0, 0.8),
-        trial(1, "c00000", 1, 0.6),
-        trial(2, "c00001", 0, 0.4),
-        trial(3, "c00001", 1, 0.3),
-    ]
-    assert compare_with_default(pinned, pinned[2]).steps == 10, "beyond the chosen trial"
-    never = compare_with_default([trial(0, "c00000", 0, 0.8), winner], winner)
-    assert (never.steps, never.reason) == (
-        None,
-        "the two were never validated after the same number of steps",
-    )
+def test_other_batches_are_compared_after_as_many_events() -> None:
+    hpo = HpoConfig(scheduler="none", n_rungs=1, first_rung_slots=2, min_events=700)
+    small = replace(trial(1, "c00001", 0, 0.4), steps=80)  # the default made 10 steps
+    found = compare_with_default([trial(0, "c00000", 0, 0.8), small], small, hpo)
+    assert (found.budget, found.default_value, found.best_value) == (700, 0.8, 0.4)
 
 
 def test_a_search_that_failed_is_an_error_with_its_reasons(tmp_path: Path) -> None:

@@ -51,17 +51,25 @@ class SearchedConfig(Block):
 
 
 class DefaultConfig(Block):
-    """The winner against the configured settings, both validated after equally many steps.
+    """The winner against the configured settings, both at the largest budget that both reached."""
 
-    These are the most steps that both have in common.
-    """
-
-    steps: int | None
+    budget: float | None = None
+    budget_unit: str | None = None
     reason: str | None = None
     default_value: float | None = None
     best_value: float | None = None
     relative_change: float | None = None
     at_full_budget: bool | None = None
+
+
+class RandomConfig(Block):
+    """The winner against random search in as many rank hours (``hpo.against_random``)."""
+
+    reason: str | None = Field(None, description="why there is no comparison")
+    rank_hours: float | None = None
+    random_value: float | None = Field(None, description="validation loss, on average")
+    estimated: bool | None = None
+    relative_change: float | None = None
 
 
 class BestConfig(Block):
@@ -76,6 +84,7 @@ class BestConfig(Block):
     inference_gflop: float | None = None
     search: SearchedConfig | None = None
     against_default: DefaultConfig | None = None
+    against_random: RandomConfig | None = None
     seeds: tuple[SeedsConfig, ...] = Field(
         (), description="the configurations that were trained from further seeds, best first"
     )

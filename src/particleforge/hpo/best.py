@@ -30,10 +30,12 @@ from particleforge.config.best import (
     SearchedConfig,
     SeedsConfig,
 )
+from particleforge.config.hpo import HpoConfig
 from particleforge.config.settings import SelectBestSettings
 from particleforge.config.space import apply_parameters
 from particleforge.errors import UserError
 from particleforge.hpo import dag
+from particleforge.hpo.against_random import compare_with_random
 from particleforge.hpo.confirm import check_confirmations, with_further_seeds
 from particleforge.hpo.objectives import (
     INFERENCE_GFLOP,
@@ -149,7 +151,10 @@ def best_config(
             trained_steps=sum(t.steps - (parent.steps if parent else 0) for t, parent in done),
             full_trainings=round(budgets / dag.budget(hpo, dag.n_rungs(hpo) - 1), 3),
         ),
-        against_default=compare_with_default(trials, winner) if hpo.include_default else None,
+        against_default=(
+            compare_with_default(trials, winner, hpo) if hpo.include_default else None
+        ),
+        against_random=compare_with_random(trials, winner, hpo),
         seeds=tuple(
             SeedsConfig(
                 config=c.trial.config,
@@ -235,34 +240,28 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return blocks
 
 
-def compare_with_default(trials: Sequence[SearchTrial], winner: SearchTrial) -> DefaultConfig:
-    """Return the winner against the default configuration after equally many steps.
-
-    The number of steps is the largest, up to the winner's own, at which both were validated.
-    """
-    default, own = _losses_by_steps(trials, DEFAULT_CONFIG), _losses_by_steps(trials, winner.config)
-    if not default:
-        return DefaultConfig(steps=None, reason="the configured settings failed")
-    if not (common := {steps for steps in default.keys() & own.keys() if steps <= winner.steps}):
-        return DefaultConfig(
-            steps=None, reason="the two were never validated after the same number of steps"
-        )
-    steps = max(common)
+def compare_with_default(
+    trials: Sequence[SearchTrial], winner: SearchTrial, hpo: HpoConfig
+) -> DefaultConfig:
+    """Return the winner against the configured settings at the largest budget that both reached."""
+    done = {(t.config, t.rung): t.loss for t in trials if t.status == "complete"}
+    common = [
+        rung
+        for config, rung in done
+        if config == DEFAULT_CONFIG and rung <= winner.rung and (winner.config, rung) in done
+    ]
+    if not common:
+        return DefaultConfig(reason="the configured settings failed")
+    rung = max(common)
+    default, own = done[DEFAULT_CONFIG, rung], done[winner.config, rung]
     return DefaultConfig(
-        steps=steps,
-        default_value=default[steps],
-        best_value=own[steps],
-        relative_change=own[steps] / default[steps] - 1 if default[steps] else None,
-        at_full_budget=steps == winner.steps,
+        budget=dag.budget(hpo, rung),
+        budget_unit=hpo.budget_unit,
+        default_value=default,
+        best_value=own,
+        relative_change=own / default - 1 if default else None,
+        at_full_budget=rung == winner.rung,
     )
-
-
-def _losses_by_steps(trials: Sequence[SearchTrial], config: str) -> dict[int, float]:
-    losses: dict[int, float] = {}
-    for trial in trials:
-        if trial.config == config and trial.status == "complete" and trial.loss is not None:
-            losses |= {**trial.curve, trial.steps: trial.loss}
-    return losses
 
 
 def _check_failures(trials: Sequence[SearchTrial], settings: SelectBestSettings) -> None:

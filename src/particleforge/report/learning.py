@@ -69,7 +69,7 @@ class Learning:
 
     best: Rows
     best_text: str
-    against_default: str
+    bought: str
     trials: Rows
     trials_text: str
     cost: Rows
@@ -110,7 +110,12 @@ def gather_learning(
             f" {number(best['value'])} after {number(best['steps'])} steps"
         )
         + (f"; {best['why']}." if best.get("why") else "."),
-        against_default=_against_default(best["against_default"]),
+        bought=" ".join(
+            (
+                _against_default(best["against_default"]),
+                _against_random(best.get("against_random")),
+            )
+        ),
         trials=trials,
         trials_text=trials_text,
         cost=cost,
@@ -136,11 +141,12 @@ def _against_default(comparison: Mapping[str, Any] | None) -> str:
             "The search did not include the configured settings (hpo.include_default), so there is"
             " nothing to compare with."
         )
-    if comparison["steps"] is None:
+    if comparison.get("budget") is None:
         return f"No comparison with the configured settings: {comparison['reason']}."
     text = (
-        f"Against the configured settings at equal budget ({number(comparison['steps'])} steps):"
-        f" validation loss {number(comparison['best_value'])} for the best,"
+        f"Against the configured settings at equal budget ({number(comparison['budget'])}"
+        f" {comparison['budget_unit']}): validation loss {number(comparison['best_value'])} for the"
+        " best,"
         f" {number(comparison['default_value'])} for the configured settings"
     )
     if comparison["relative_change"] is not None:
@@ -150,6 +156,25 @@ def _against_default(comparison: Mapping[str, Any] | None) -> str:
         if comparison["at_full_budget"]
         else "; the configured settings were not trained further."
     )
+
+
+def _against_random(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    if comparison.get("random_value") is None:
+        return f"No comparison with random search: {comparison['reason']}."
+    change = comparison["relative_change"]
+    return (
+        "Random search among the same configurations would end at"
+        f" {number(comparison['random_value'])} on average in the search's"
+        f" {number(comparison['rank_hours'])} rank hours"
+        + (", estimated from trainings that were stopped early" if comparison["estimated"] else "")
+        + ("." if change is None else f"; the search's best is {_lower(change)}.")
+    )
+
+
+def _lower(change: float) -> str:
+    return f"{abs(change):.1%} {'lower' if change < 0 else 'higher'}" if change else "the same"
 
 
 def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
