@@ -8,7 +8,8 @@ examples/models/clic holds ``metrics.json`` of the run that trained the model (s
     python benchmarks/physics.py --model examples/models/clic --events 6000
 
 benchmarks/data/physics_demo.json is the same of three trainings of preset demo,
-benchmarks/data/hpo_public.json what ``hpo_public.py --store`` writes.
+benchmarks/data/hpo_public.json what ``hpo_public.py --store`` writes, benchmarks/data/ablation.json
+what ``ablation.py --store`` writes.
 
 Each page has places between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``; what stands there
 is made here. ``--check`` writes nothing and fails if a page says something else, as a test does.
@@ -25,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "models" / "clic"
 DEMO = ROOT / "benchmarks" / "data" / "physics_demo.json"
 SEARCHES = ROOT / "benchmarks" / "data" / "hpo_public.json"
-PAGES = ("README.md", "docs/results.md", "docs/hpo.md")
+ABLATION = ROOT / "benchmarks" / "data" / "ablation.json"
+PAGES = ("README.md", "docs/results.md", "docs/hpo.md", "docs/model.md")
 _VIEWS = ("target", "ideal", "mlpf", "baseline")
 _HEAD = "| | targets | ideal | MLPF | rules |\n|---|---|---|---|---|"
 
@@ -140,6 +142,41 @@ def public_table(figures: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *(line for _, line in sorted(rows.values()))])
 
 
+def ablation_table(figures: dict[str, Any]) -> str:
+    """Return what each part is worth: change by change, jets and the event's sums."""
+    lines = [
+        "| change | seeds | jet resolution | over that as shipped | visible energy, over rules"
+        " | missing px, py, over rules |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in figures["changes"].items():
+        cells = [
+            f"{row[key]:.{digits}f} ± {row[f'{key}_error']:.{digits}f}"
+            for key, digits in (
+                ("jet_resolution", 4),
+                ("against_shipped", 3),
+                ("visible_energy_ratio", 3),
+                ("met_ratio", 3),
+            )
+        ]
+        if name == "as shipped":
+            cells[1] = ""
+        lines.append(f"| {name} | {row['n_models']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def terms_table(figures: dict[str, Any]) -> str:
+    """Return how the terms of the validation loss order the models of the ablation."""
+    ranks = sorted(figures["rank_correlations"].items(), key=lambda item: -item[1])
+    return "\n".join(
+        [
+            "| term | rank correlation |",
+            "|---|---|",
+            *(f"| {name.replace('_', ' ')} | {value:.2f} |" for name, value in ranks),
+        ]
+    )
+
+
 def rewritten(text: str, parts: dict[str, str]) -> str:
     """Return a page with the places that it has filled in."""
     for name, content in parts.items():
@@ -160,6 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         name: json.loads(file.read_text(encoding="utf-8"))
         for name, file in {"reference": MODEL / "fresh_events.json", "demo": DEMO}.items()
     }
+    ablation = json.loads(ABLATION.read_text(encoding="utf-8"))
     searches = json.loads(SEARCHES.read_text(encoding="utf-8"))
     parts = {
         "jets": jets_table(metrics),
@@ -167,6 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
         "gap": gap(metrics),
         "fresh": fresh_table(fresh),
         "public": public_table(searches),
+        "ablation": ablation_table(ablation),
+        "terms": terms_table(ablation),
     }
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
     for part in parts:
