@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-_HOME = ("Snakefile", "workflow", "config", "profiles")
+_HOME = ("Snakefile", "workflow", "config", "profiles", "LICENSE")
 
 
 class BuildWithHome(build_py):

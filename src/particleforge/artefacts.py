@@ -162,6 +162,12 @@ def check_outputs(
                 )
 
 
+def check_empty(folder: Path) -> None:
+    """Refuse a folder that holds anything already, UserError; it may be missing or empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder}: is no empty folder; give the name of a new one")
+
+
 def check_foreign(folder: Path, own: Iterable[str], what: str) -> None:
     """Refuse to replace a folder that holds other things than its ``own`` entries; UserError.
 

@@ -17,39 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from particleforge.config.detector import ElementsConfig
-from particleforge.config.load import load_detector, load_run
-from particleforge.config.settings import SelectSettings, ShardSettings
-from particleforge.preprocessing.shards import write_shards
-from particleforge.selection.select import select_events
 from particleforge.tables import parquet, schema
 
-from .synthetic import synthetic_events, write_dataset
+from .small_results import SAMPLES, make_results
 
 ROOT = Path(__file__).parents[2]
-RUN = load_run(ROOT / "config", {"preset": "smoke"})
-DETECTOR = load_detector(ROOT / "config", "clic")
-SAMPLES = ("qq", "ttbar")
 SHARD = "results/clic/shards/train/00000.parquet"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dataset, selected files and training shards as a run leaves them."""
-    folder = tmp_path_factory.mktemp("recipes")
-    selected = []
-    for number, sample in enumerate(SAMPLES):
-        source = folder / f"results/clic/dataset/{sample}/00000.parquet"
-        source.parent.mkdir(parents=True)
-        write_dataset(source, synthetic_events(60, number, mean_particles=15), sample=sample)
-        selected.append(folder / f"results/clic/select/{sample}/00000.parquet")
-        select_events(
-            SelectSettings.of(RUN, DETECTOR, sample_name=sample),
-            dataset=source,
-            output=selected[-1],
-            cutflow=selected[-1].with_suffix(".cutflow.json"),
-        )
-    write_shards(ShardSettings.of(RUN, DETECTOR), selected, folder / "results/clic/shards")
-    return folder
+    return make_results(tmp_path_factory.mktemp("recipes"))
 
 
 def recipe(folder: Path, word: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ COMMANDS = [
     "reconstruct-events",
     "validate-model",
     "show-config",
+    "publish",
     "status",
 ]
 

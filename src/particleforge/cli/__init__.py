@@ -1,6 +1,6 @@
 """Command line: every stage on files of your own, by the functions that the workflow calls."""
 
-from particleforge.cli import stages, tools  # noqa: F401  they add their commands to app
+from particleforge.cli import sharing, stages, tools  # noqa: F401  they add their commands to app
 from particleforge.cli.options import app
 from particleforge.logs import log_to_terminal, one_line_errors
 

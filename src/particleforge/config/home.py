@@ -7,7 +7,7 @@ that the package is imported from, or, in a wheel, the folder ``home`` of the pa
 import shutil
 from pathlib import Path
 
-from particleforge.artefacts import atomic_directory
+from particleforge.artefacts import atomic_directory, check_empty
 from particleforge.errors import UserError
 
 PARTS = ("Snakefile", "workflow", "config", "profiles")
@@ -31,8 +31,7 @@ def lay_out(folder: Path) -> None:
 
     UserError if the folder holds anything already.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: is no empty folder; give the name of a new one")
+    check_empty(folder)
     with atomic_directory(folder) as made:
         for name in PARTS:
             source = home() / name
