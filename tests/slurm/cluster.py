@@ -77,6 +77,10 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port_2} \
 CPUs={cpus} RealMemory=32000 Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
+# its jobs put those of the others back into the queue
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 """
 # what differs from a real site: no accounting database, two nodes, and a test does not want to wait
 SITE_OPTIONS = (

@@ -92,6 +92,17 @@ def test_node_taken_down(cluster, run, undisturbed):
     assert result(run) == undisturbed
 
 
+@pytest.mark.fault("job preempted")
+def test_preempted(cluster, run, undisturbed):
+    job = run.wait_for_work()
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
+    cluster.call("sbatch", *urgent, "--wrap", "sleep 1")
+    wait_for(lambda: cluster.jobs()[job]["Restarts"] == "1", "preemption")
+    cluster.call("scontrol", "update", f"jobid={job}", "StartTime=now")  # not two minutes later
+    assert "Trying to restart job" not in run.end()
+    assert result(run) == undisturbed
+
+
 @pytest.mark.fault("slurmctld restarted")
 def test_controller_restarted(cluster, run, undisturbed):
     run.wait_for_work()
