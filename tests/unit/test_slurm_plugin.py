@@ -6,12 +6,15 @@ nor reports is one that it never looks at again.
 
 import asyncio
 import logging
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 
+ROOT = Path(__file__).parents[2]
 JOB = SimpleNamespace(external_jobid="7", aux={"slurm_logfile": None})
 ATTEMPTS = 3
 Answer = dict[str, str] | None  # states by job, or no answer
@@ -88,3 +91,11 @@ def test_states_of_a_failed_job(look: Any, state: str) -> None:
 
 def test_a_job_that_slurm_does_not_name_is_waited_for(look: Any) -> None:
     assert look({}) == "kept"
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/sites.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(slurm/test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 5
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
