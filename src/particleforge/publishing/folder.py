@@ -9,7 +9,7 @@ file that is not what its stage wrote is refused.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def write_folder(target: Path, contents: Contents, licence: Licence) -> None:
         (made / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def markdown_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def markdown_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table."""
     lines = [heads, ("---",) * len(heads), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
