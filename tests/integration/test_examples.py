@@ -16,6 +16,8 @@ import pytest
 
 from particleforge.config.load import load_detector, load_run
 from particleforge.config.settings import ReconstructSettings, dataset_settings, simulate_settings
+from particleforge.errors import UserError
+from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.reconstruction.reconstruct import reconstruct_file
 from particleforge.simulation.simulate import simulate_events
 from particleforge.tables.parquet import read_table
@@ -112,6 +114,25 @@ def test_python_knows_events_without_elements(example: ModuleType, lengths: list
     candidates = example.candidates_of(outputs, [{}] * outputs[0].shape[-1])
     assert lengths[0] == 0 or set(candidates["event"]) <= {0}
     assert max(lengths) or not len(candidates["weight"])
+
+
+def test_a_model_of_floats_alone_says_the_same(tmp_path: Path) -> None:
+    script, changed = EXAMPLES / "python" / "float_interface.py", tmp_path / "floats.onnx"
+    subprocess.run([sys.executable, script, MODEL, changed, "9"], check=True)
+    rng = np.random.default_rng(3)
+    features = rng.lognormal(0, 1, (2, 9, 27)).astype(np.float32)
+    types = np.array([[1, 1, 1, 2, 2, 2, 2, 2, 2], [1, 2, 2, 2, 2, 0, 0, 0, 0]])
+    outputs = {}
+    for path, kind in ((MODEL, np.int64), (changed, np.float32)):
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        feed = {"features": features, "element_type": types.astype(kind)}
+        outputs[kind] = session.run(["class_scores", "charge", "p4", "weight"], feed)
+    assert {found.dtype for found in outputs[np.float32]} == {np.dtype(np.float32)}
+    assert outputs[np.int64][1].any()  # charges
+    for before, after in zip(*outputs.values(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    with pytest.raises(UserError, match=f"{changed.name}.*export"):
+        OnnxModel(changed, threads=1)
 
 
 @pytest.mark.skipif(
