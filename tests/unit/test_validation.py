@@ -176,7 +176,7 @@ def test_counts_agree_across_histograms(results: Results, settings: ValidateSett
     for kind in ("pt", "energy"):
         fine = results.hists[f"particle_{kind}_response_fine"]
         assert (
-            fine.sum(flow=True)
+            fine.values(flow=True).sum()
             == counts["truth_by_pt"][..., 2].sum()
             == counts[f"particle_{kind}_response"].sum()
         )

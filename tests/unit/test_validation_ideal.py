@@ -99,20 +99,20 @@ def _counts(width: float, n: int = 4000) -> np.ndarray:
 def test_the_share_of_the_gap_is_paired() -> None:
     """Widths that scale exactly give the share without any statistical error; else there is one."""
     counts = {"ideal": _counts(0.02), "mlpf": _counts(0.05), "baseline": _counts(0.08)}
-    found = gap_closed(counts, EDGES)
+    found = gap_closed(counts, EDGES, 400)
     assert found is not None
     assert found["value"] == pytest.approx(0.5, abs=0.01)
     assert found["error"] < 0.01
-    worse = gap_closed({**counts, "mlpf": _counts(0.11)}, EDGES)
+    worse = gap_closed({**counts, "mlpf": _counts(0.11)}, EDGES, 400)
     assert worse is not None
     assert worse["value"] == pytest.approx(-0.5, abs=0.02)
 
 
 def test_there_is_no_share_of_no_gap() -> None:
     counts = {name: _counts(0.05) for name in ("ideal", "mlpf", "baseline")}
-    assert gap_closed(counts, EDGES) is None
+    assert gap_closed(counts, EDGES, 400) is None
     few = {name: _counts(width, n=9) for name, width in (("ideal", 0.02), ("mlpf", 0.05))}
-    assert gap_closed({**few, "baseline": _counts(0.08, n=9)}, EDGES) is None
+    assert gap_closed({**few, "baseline": _counts(0.08, n=9)}, EDGES, 9) is None
 
 
 def test_the_gap_in_metrics(tmp_path: Path) -> None:

@@ -87,7 +87,10 @@ def write_pair(
 
 
 def many_events(n: int, seed: int = 0, mean_particles: float = 40.0) -> ak.Array:
-    return synthetic_events(n, seed, mean_particles=mean_particles)
+    """Return events of weight 1."""
+    return ak.with_field(
+        synthetic_events(n, seed, mean_particles=mean_particles), np.ones(n), "weight"
+    )
 
 
 def without_deposits(events: ak.Array) -> ak.Array:

@@ -351,7 +351,7 @@ class ReconstructSettings(StageSettings):
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 5
+    version: int = 6
     seed: int
     title: str
     validation: ValidationConfig

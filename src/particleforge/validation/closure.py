@@ -34,6 +34,7 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
             stage=name,
             true_class=names[flat(view.class_id)],
             pt=flat(view.pt),
+            weight=batch.weights_of(view),
         )
         if name == GENERATOR:
             continue
@@ -42,7 +43,8 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
         found = central & (partner >= 0)
         response = jets.pt[partner[found]] / generated.pt[found]
         where = {"process": batch.sample, "stage": name, "true_pt": flat(generated.pt[found])}
-        fill_response(hists, "closure_jet_response", flat(response), **where)
+        weights = batch.weights_of(response)
+        fill_response(hists, "closure_jet_response", flat(response), weights, **where)
     targets = batch.views["target"]
     counts = {
         **batch.n_elements,
@@ -50,4 +52,6 @@ def fill_closure(hists: Hists, batch: EventBatch, settings: ValidateSettings) ->
         "visible particles": ak.num(batch.views[TRUTH]),
     }
     for kind, numbers in counts.items():
-        hists["elements"].fill(process=batch.sample, kind=kind, number=ak.to_numpy(numbers))
+        hists["elements"].fill(
+            process=batch.sample, kind=kind, number=ak.to_numpy(numbers), weight=batch.weights
+        )

@@ -13,6 +13,7 @@ from particleforge.validation.histograms import CLOSURE, ELEMENTS
 from particleforge.validation.plot_parts import (
     Results,
     log_axis,
+    lowest_shown,
     make_room,
     say_empty,
     summary_text,
@@ -51,9 +52,10 @@ def closure_jets(results: Results) -> Figure:
         )
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(xlabel=r"jet $p_T$ / generator jet $p_T$", ylabel="jets per bin", xlim=(0.5, 1.5))
-    if any(histogram.sum() for histogram in counts.values()):
+    if any(histogram.values().any() for histogram in counts.values()):
         axes.set_yscale("log")
-        axes.set_ylim(0.5, 20 * axes.get_ylim()[1])  # room for the legend
+        lowest = lowest_shown(*(histogram.values() for histogram in counts.values()))
+        axes.set_ylim(lowest, 20 * axes.get_ylim()[1])  # room for the legend
     else:
         say_empty(axes)
     axes.legend(loc="upper left", title=f"generator jets above {edge:g} GeV", alignment="left")

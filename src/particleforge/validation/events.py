@@ -20,6 +20,9 @@ visible energy) take all candidates, four-momenta times weights: ``EventBatch.we
 particles take the candidates whose weight reaches ``presence_threshold`` in the file's metadata, as
 they are: ``EventBatch.views``. In all other views every particle weighs 1, and the two are one.
 
+Every event counts with its ``weight``, as the selected file has it, in all histograms. Weights may
+be negative. A file that leaves all of them at 0 counts unweighted.
+
 Invariant: rows are joined by ``event_id``; run and event numbers must agree too, and every selected
 event of a reconstructed split must have been reconstructed.
 """
@@ -59,6 +62,7 @@ class EventBatch:
 
     ``weighted`` holds the same for sums, four-momenta times weights, ``n_elements`` the numbers of
     tracks and of calorimeter elements per event, ``events`` what was asked for beside the views.
+    ``weights`` are the events' own, float64 [n_events].
     """
 
     sample: str
@@ -67,6 +71,12 @@ class EventBatch:
     weighted: dict[str, ak.Array]
     n_elements: dict[str, ak.Array]
     events: ak.Array
+    weights: NDArray[np.float64]
+
+    def weights_of(self, lists: ak.Array) -> NDArray[np.float64]:
+        """Return the weight of each entry of ``lists``, which has one list per event."""
+        found: NDArray[np.float64] = np.repeat(self.weights, ak.to_numpy(ak.num(lists)))
+        return found
 
 
 def sample_of(path: Path) -> str:
@@ -106,12 +116,13 @@ def read_pair(
     sample = sample_of(selected)
     threshold = _presence_threshold(reconstructed)
     found = parquet.read_columns(reconstructed, [*_IDENTITY, "candidates"])
-    known = parquet.read_columns(selected, [*_IDENTITY, "split"])
+    known = parquet.read_columns(selected, [*_IDENTITY, "split", "weight"])
     _check_identity(selected, reconstructed, known, found)
+    unweighted = not _event_weights(selected, known).any()
     model = parquet.from_arrow(found.select(["candidates"])).candidates
     ids = found["event_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
-    columns = ["event_id", "particles", "targets", "candidates", *_OF_TRACKS, *also]
+    columns = ["event_id", "weight", "particles", "targets", "candidates", *_OF_TRACKS, *also]
     for block in parquet.iter_tables(selected, columns):
         rows = block.filter(
             pc.is_in(block["event_id"], value_set=found["event_id"].combine_chunks())
@@ -125,7 +136,19 @@ def read_pair(
         candidates = model[where]
         views = _views(events, candidates[candidates.weight >= threshold])
         weighted = {**views, "mlpf": _view(_times_weight(candidates), "element")}
-        yield EventBatch(sample, rows.num_rows, views, weighted, n_elements, events)
+        weights = np.ones(len(events)) if unweighted else ak.to_numpy(events.weight)
+        yield EventBatch(sample, rows.num_rows, views, weighted, n_elements, events, weights)
+
+
+def _event_weights(selected: Path, known: pa.Table) -> NDArray[np.float64]:
+    """Return the weights of a file's events; UserError where one is no number."""
+    weights: NDArray[np.float64] = known["weight"].to_numpy()
+    if not np.isfinite(weights).all():
+        raise UserError(
+            f"{selected}: weight: {int(np.sum(~np.isfinite(weights)))} values are not finite; cut"
+            " these events, or mend the file that they come from"
+        )
+    return weights
 
 
 def _presence_threshold(reconstructed: Path) -> np.float32:

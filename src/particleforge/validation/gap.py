@@ -8,8 +8,8 @@ the baseline, 1 where it is as narrow as right assignments make measured energie
 resolutions come from the same events, so their errors must not be taken for independent: all of an
 event is drawn together. Each resampling counts an event as often as a Poisson number of mean 1
 says, which is the bootstrap over events without knowing their number beforehand (Chamandy et al.,
-"Estimating Uncertainty for Massive Data Streams", 2012). The numbers follow from the seed and the
-first event of a batch, not from the order of files.
+"Estimating Uncertainty for Massive Data Streams", 2012), times the event's weight. The numbers
+follow from the seed and the first event of a batch, not from the order of files.
 """
 
 from typing import Any
@@ -21,17 +21,18 @@ from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
 from particleforge.validation.events import EventBatch
 from particleforge.validation.histograms import Hists, inside_of
-from particleforge.validation.quantiles import MIN_ENTRIES, Floats, quantiles
+from particleforge.validation.quantiles import MIN_ENTRIES, Floats, quantiles, without_negative
 
 ONE_SIGMA = (0.1585, 0.8415)
-Draws = npt.NDArray[np.int64]  # [n_resamplings, n_events], how often each counts each event
+Draws = npt.NDArray[np.float64]  # [n_resamplings, n_events], what each event weighs in each
 
 
 def draw_events(batch: EventBatch, settings: ValidateSettings) -> Draws:
-    """Return how often each resampling counts each event of a batch."""
+    """Return what each event of a batch weighs in each resampling."""
     first = int(batch.events.event_id[0])
     generator = generator_of(settings.seed, "validate", "resampling", batch.sample, first)
-    return generator.poisson(1.0, (settings.validation.n_bootstrap, batch.n_events))
+    drawn = generator.poisson(1.0, (settings.validation.n_bootstrap, batch.n_events))
+    return np.asarray(drawn * batch.weights)
 
 
 def fill_resampled(
@@ -53,20 +54,24 @@ def fill_resampled(
     )
 
 
-def gap_closed(counts: dict[str, np.ndarray], edges: Floats) -> dict[str, Any] | None:
+def gap_closed(
+    counts: dict[str, np.ndarray], edges: Floats, n_effective: float
+) -> dict[str, Any] | None:
     """Return ``{"value", "error"}`` of the share that mlpf closes, or None.
 
     ``counts`` has of ideal, mlpf and baseline those of all entries, then those of each resampling,
-    [1 + n_resamplings, bins]. There is no share where one of them has too few entries, or the
-    baseline is no wider than ideal. The error is half of the central interval of 68.3 %: a ratio
-    whose denominator comes near 0 has no standard deviation.
+    [1 + n_resamplings, bins]; ``n_effective`` is the least number of entries of the three. There is
+    no share where these are too few, or the baseline is no wider than ideal. The error is half of
+    the central interval of 68.3 %: a ratio whose denominator comes near 0 has no standard
+    deviation.
     """
     three = np.stack([counts[name] for name in ("ideal", "mlpf", "baseline")])
     total = three.sum(axis=2)
-    if (total[:, 0] < MIN_ENTRIES).any():
+    if n_effective < MIN_ENTRIES or (total[:, 0] <= 0).any():
         return None
     drawn = (total > 0).all(axis=0)  # of a handful of events, a resampling may count none
-    q25, q50, q75 = np.moveaxis(quantiles(three[:, drawn], edges, (0.25, 0.5, 0.75)), -1, 0)
+    kept = without_negative(three[:, drawn])
+    q25, q50, q75 = np.moveaxis(quantiles(kept, edges, (0.25, 0.5, 0.75)), -1, 0)
     ideal, mlpf, baseline = (q75 - q25) / q50
     if baseline[0] <= ideal[0]:
         return None

@@ -1,7 +1,8 @@
 """The validation's histograms: booking, conversion to JSON.
 
-Every count behind a figure or a number of the validation is held in a ``hist.Hist``; files are
-streamed through ``fill`` calls, so memory does not grow with the number of events.
+Every count behind a figure or a number of the validation is held in a ``hist.Hist``, as the sum of
+the entries' event weights and of their squares; files are streamed through ``fill`` calls, so
+memory does not grow with the number of events. Only ``events`` counts events, whatever they weigh.
 
 Two kinds exist: the ones that plots show, written to ``histograms.json``; and fine ones (names
 ending in ``_fine``) from which medians and IQRs are taken (``quantiles``), kept in memory only. The
@@ -71,7 +72,7 @@ def book(settings: ValidateSettings, reconstructed: Sequence[str] = RECONSTRUCTI
     reco = category("reco", reconstructed, "reconstruction")
     view = category("view", (TRUTH, *reconstructed), "truth or reconstruction")
     axes: dict[str, _Axes] = {
-        "events": (sample,),
+        "sum_of_weights": (sample,),
         "class_pt": (sample, stage, classes, pt),
         "elements": (sample, category("kind", ELEMENTS, "counted"), number),
         **_axes_of_jets(settings.plots, sample, reco, view),
@@ -79,8 +80,9 @@ def book(settings: ValidateSettings, reconstructed: Sequence[str] = RECONSTRUCTI
         **_axes_of_particles(settings, sample, reco, classes, pt),
     }
     found: Hists = {
-        name: hist.Hist(*of_one, storage=hist.storage.Int64()) for name, of_one in axes.items()
+        name: hist.Hist(*of_one, storage=hist.storage.Weight()) for name, of_one in axes.items()
     }
+    found["events"] = hist.Hist(sample, storage=hist.storage.Int64())
     resampling = hist.axis.Integer(
         0, settings.validation.n_bootstrap, name="resampling", underflow=False, overflow=False
     )
@@ -165,10 +167,16 @@ def _axes_of_particles(
     }
 
 
-def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **where: Any) -> None:
+def fill_response(
+    hists: Hists,
+    name: str,
+    values: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    **where: Any,
+) -> None:
     """Fill the plotted and the fine histogram of a ratio or residual.
 
-    Values beyond the fine axis count in its last bins.
+    Values beyond the fine axis count in its last bins. ``weights`` are those of the events.
 
     ``where`` holds the other axes by name; an axis that only one of the two histograms has goes to
     that one.
@@ -178,7 +186,9 @@ def fill_response(hists: Hists, name: str, values: npt.NDArray[np.float64], **wh
         axis = histogram.axes[-1]
         inside = inside_of(axis, values) if key.endswith("_fine") else values
         histogram.fill(
-            **{k: v for k, v in where.items() if k in histogram.axes.name}, **{axis.name: inside}
+            **{k: v for k, v in where.items() if k in histogram.axes.name},
+            **{axis.name: inside},
+            weight=weights,
         )
 
 
@@ -193,8 +203,8 @@ def to_json(hists: Hists) -> dict[str, Any]:
     Flow bins are included.
 
     A numeric axis has ``edges`` and its counts start with the underflow and end with the overflow
-    bin; a category axis has ``categories``. Entries are unweighted, so the variances equal the
-    counts.
+    bin; a category axis has ``categories``. Values are sums of event weights, variances sums of
+    their squares.
     """
     return {name: _plain(h) for name, h in hists.items() if not name.endswith("_fine")}
 
@@ -210,6 +220,12 @@ def _plain(histogram: Histogram) -> Mapping[str, Any]:
         axes.append({"name": axis.name, "label": axis.label, **kind})
     return {
         "axes": axes,
-        "values": histogram.values(flow=True).astype(int).tolist(),
-        "variances": histogram.variances(flow=True).astype(int).tolist(),
+        "values": plain(histogram.values(flow=True)),
+        "variances": plain(histogram.variances(flow=True)),
     }
+
+
+def plain(sums: npt.ArrayLike) -> Any:
+    """Return sums of weights as plain values: integers if they all are."""
+    found = np.asarray(sums)
+    return (found.astype(int) if np.array_equal(found, np.rint(found)) else found).tolist()

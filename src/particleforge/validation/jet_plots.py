@@ -15,6 +15,7 @@ from particleforge.validation.plot_parts import (
     draw_distributions,
     draw_points,
     log_axis,
+    lowest_shown,
     make_room,
     say_empty,
     summary_text,
@@ -35,9 +36,10 @@ def jet_response(results: Results) -> Figure:
     draw_distributions(axes, above, "jet_response", results.reconstructions, "reco", notes)
     axes.axvline(1, color="#999999", lw=0.8, zorder=0)
     axes.set(xlabel=r"jet $p_T$ reconstructed / truth", ylabel="jets per bin")
-    if above["jet_response"].sum():
+    if above["jet_response"].values().any():
         axes.set_yscale("log")
-        axes.set_ylim(0.5, 60 * axes.get_ylim()[1])  # room for the legend
+        lowest = lowest_shown(above["jet_response"].values())
+        axes.set_ylim(lowest, 60 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper left", title=f"truth jets above {edge:g} GeV", alignment="left")
     title(axes, results)
     return figure

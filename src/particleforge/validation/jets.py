@@ -75,24 +75,41 @@ def fill_jets(hists: Hists, batch: EventBatch, settings: JetConfig, draws: Draws
     truth = cluster(batch.weighted[TRUTH], settings)
     central = abs(truth.eta) < settings.abs_eta_max
     lowest = hists["jet_response"].axes["true_pt"].edges[0]
-    hists["jet_pt"].fill(process=batch.sample, view=TRUTH, pt=flat(truth.pt[central]))
+    of_central = batch.weights_of(truth.pt[central])
+    hists["jet_pt"].fill(
+        process=batch.sample, view=TRUTH, pt=flat(truth.pt[central]), weight=of_central
+    )
     for name in reconstructions(hists):
         where = {"process": batch.sample, "reco": name}
         jets = cluster(batch.weighted[name], settings)
         partner, reverse = match(truth, jets, settings.match_radius)
         found = partner >= 0
         response, true_pt = responses(truth, jets, partner, settings)
-        fill_response(hists, "jet_response", flat(response), **where, true_pt=flat(true_pt))
+        fill_response(
+            hists,
+            "jet_response",
+            flat(response),
+            batch.weights_of(response),
+            **where,
+            true_pt=flat(true_pt),
+        )
         counted = response[true_pt >= lowest]
         events = np.repeat(np.arange(batch.n_events), ak.to_numpy(ak.num(counted)))
         fill_resampled(hists, "jet_response", flat(counted), events, draws, **where)
         hists["jet_truth"].fill(
-            **where, pt=flat(truth.pt[central]), matched=_MATCHED[flat(found[central]).astype(int)]
+            **where,
+            pt=flat(truth.pt[central]),
+            matched=_MATCHED[flat(found[central]).astype(int)],
+            weight=of_central,
         )
         inside = abs(jets.eta) < settings.abs_eta_max
+        of_inside = batch.weights_of(jets.pt[inside])
         hists["jet_reco"].fill(
             **where,
             pt=flat(jets.pt[inside]),
             matched=_MATCHED[flat(reverse[inside] >= 0).astype(int)],
+            weight=of_inside,
         )
-        hists["jet_pt"].fill(process=batch.sample, view=name, pt=flat(jets.pt[inside]))
+        hists["jet_pt"].fill(
+            process=batch.sample, view=name, pt=flat(jets.pt[inside]), weight=of_inside
+        )

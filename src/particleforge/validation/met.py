@@ -23,19 +23,24 @@ def fill_met(hists: Hists, batch: EventBatch, draws: Draws) -> None:
     sums = {name: event_sums(view) for name, view in batch.weighted.items()}
     true_x, true_y, true_energy = sums[TRUTH]
     true_met = np.hypot(true_x, true_y)
-    hists["met"].fill(process=batch.sample, view=TRUTH, met=true_met)
+    weights = batch.weights
+    hists["met"].fill(process=batch.sample, view=TRUTH, met=true_met, weight=weights)
     visible = true_energy > 0
     for name in reconstructions(hists):
         x, y, energy = sums[name]
         where = {"process": batch.sample, "reco": name}
         met = np.hypot(x, y)
-        hists["met"].fill(process=batch.sample, view=name, met=met)
-        fill_response(hists, "met_residual", met - true_met, **where, true_met=true_met)
+        hists["met"].fill(process=batch.sample, view=name, met=met, weight=weights)
+        fill_response(hists, "met_residual", met - true_met, weights, **where, true_met=true_met)
         fill_response(
-            hists, "met_component_residual", np.concatenate([x - true_x, y - true_y]), **where
+            hists,
+            "met_component_residual",
+            np.concatenate([x - true_x, y - true_y]),
+            np.tile(weights, 2),
+            **where,
         )
         response = energy[visible] / true_energy[visible]
-        fill_response(hists, "visible_energy_response", response, **where)
+        fill_response(hists, "visible_energy_response", response, weights[visible], **where)
         events = np.flatnonzero(visible)
         fill_resampled(hists, "visible_energy_response", response, events, draws, **where)
 

@@ -2,7 +2,9 @@
 
 Inputs -> outputs: filled histograms -> nested plain values, the content of ``metrics.json``:
 
-* ``n_events``, and ``reconstructions``, all names that ``<reco>`` stands for;
+* ``n_events``, their ``sum_of_weights``, and ``reconstructions``, all names that ``<reco>`` stands
+  for. Events count with their weights everywhere else (``quantiles``), so ``n``, ``passed`` and
+  ``total`` are sums of weights;
 * ``gap_closed.jets`` and ``gap_closed.visible_energy``: the share of the gap from baseline to ideal
   that mlpf closes (``gap``), with ``value`` and ``error``; there if ideal is;
 * ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``,
@@ -34,8 +36,8 @@ import numpy as np
 from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
 from particleforge.validation.gap import gap_closed
-from particleforge.validation.histograms import CLOSURE, Hists, reconstructions
-from particleforge.validation.quantiles import proportion, summary
+from particleforge.validation.histograms import CLOSURE, Hists, plain, reconstructions
+from particleforge.validation.quantiles import Sums, effective_number, proportion, summary
 
 Tree = dict[str, Any]
 
@@ -63,6 +65,7 @@ class _Figures:
     def all(self, *, binned: bool) -> Tree:
         return {
             "n_events": self.n_events,
+            "sum_of_weights": plain(self.hists["sum_of_weights"].value),
             "reconstructions": list(self.reconstructions),
             **({"gap_closed": self.gap_closed()} if "ideal" in self.reconstructions else {}),
             "jets": self.jets(),
@@ -86,7 +89,7 @@ class _Figures:
             "confusion": {
                 "classes": list(self.hists["confusion"].axes["true_class"]),
                 **{
-                    reco: self.counts("confusion", reco=reco).astype(int).tolist()
+                    reco: plain(self.counts("confusion", reco=reco)[..., 0])
                     for reco in self.reconstructions
                 },
             },
@@ -96,13 +99,12 @@ class _Figures:
     def classes(self) -> tuple[Any, ...]:
         return self.settings.particle_classes
 
-    def counts(self, name: str, **where: str) -> np.ndarray:
-        """Return the counts at the given categories; numeric axes keep their flow bins."""
-        return np.asarray(self.hists[name][where].values(flow=True), dtype=np.int64)
+    def counts(self, name: str, **where: str) -> Sums:
+        """Return the sums at the given categories; numeric axes keep their flow bins."""
+        found = self.hists[name][where]
+        return np.stack([found.values(flow=True), found.variances(flow=True)], axis=-1)
 
-    def summary(
-        self, name: str, counts: np.ndarray, *labels: object, relative: bool = True
-    ) -> Tree:
+    def summary(self, name: str, counts: Sums, *labels: object, relative: bool = True) -> Tree:
         """Return median, IQR and resolution of a fine histogram's ``counts``.
 
         Flow bins are included and empty.
@@ -124,13 +126,15 @@ class _Figures:
             "visible_energy": self.share("visible_energy_response", energy),
         }
 
-    def share(self, name: str, counts: dict[str, np.ndarray]) -> Tree | None:
+    def share(self, name: str, counts: dict[str, Sums]) -> Tree | None:
         """Return the share of the gap in a response with these fine ``counts``, or None."""
+        drawn = self.hists[f"{name}_resampled_fine"]
         resampled = {
-            reco: np.vstack([found, self.counts(f"{name}_resampled_fine", reco=reco)])[:, 1:-1]
+            reco: np.vstack([found[:, 0], drawn[{"reco": reco}].values(flow=True)])[:, 1:-1]
             for reco, found in counts.items()
         }
-        return gap_closed(resampled, self.hists[f"{name}_fine"].axes[-1].edges)
+        least = min(effective_number(found.sum(axis=0)) for found in counts.values())
+        return gap_closed(resampled, self.hists[f"{name}_fine"].axes[-1].edges, least)
 
     def jets(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev
@@ -263,14 +267,14 @@ class _Figures:
         return figures
 
     @staticmethod
-    def _bins(edges: tuple[float, ...], truth: np.ndarray, candidates: np.ndarray) -> list[Tree]:
-        """Return efficiency and fake rate per bin from counts [bins with flow, outcomes]."""
+    def _bins(edges: tuple[float, ...], truth: Sums, candidates: Sums) -> list[Tree]:
+        """Return efficiency and fake rate per bin from counts [bins with flow, outcomes, 2]."""
         return [
             {
                 "low": edges[i],
                 "high": edges[i + 1],
-                "efficiency": proportion(truth[i + 1, 2], truth[i + 1].sum()),
-                "fake_rate": proportion(candidates[i + 1, 0], candidates[i + 1].sum()),
+                "efficiency": proportion(truth[i + 1, 2], truth[i + 1].sum(axis=0)),
+                "fake_rate": proportion(candidates[i + 1, 0], candidates[i + 1].sum(axis=0)),
             }
             for i in range(len(edges) - 1)
         ]

@@ -41,10 +41,12 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     names = np.array(["none", *(c.name for c in settings.particle_classes)])
     truth = batch.views[TRUTH]
     true = {key: flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+    true["weight"] = batch.weights_of(truth)
     first_truth = _starts(truth)
     for reco in reconstructions(hists):
         view = batch.views[reco]
         found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+        found["weight"] = batch.weights_of(view)
         partner, reverse = match(truth, view, settings.validation.match_radius, LOG_PT_SCALE)
         to_found, to_true = flat(partner + _starts(view)), flat(reverse + first_truth)
         has_found, has_true = flat(partner) >= 0, flat(reverse) >= 0
@@ -57,14 +59,21 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
         ):
             outcome = _OUTCOMES[np.where(matched, 1 + (own["class_id"] == other), 0)]
             labels = {**where, class_axis: names[own["class_id"]], "outcome": outcome}
+            labels["weight"] = own["weight"]
             hists[f"{key}_by_pt"].fill(**labels, pt=own["pt"])
             hists[f"{key}_by_eta"].fill(**labels, eta=own["eta"])
         confusion = hists["confusion"]
         confusion.fill(
-            **where, true_class=names[true["class_id"]], found_class=names[class_of_match]
+            **where,
+            true_class=names[true["class_id"]],
+            found_class=names[class_of_match],
+            weight=true["weight"],
         )
         confusion.fill(
-            **where, true_class=names[0], found_class=names[found["class_id"][~has_true]]
+            **where,
+            true_class=names[0],
+            found_class=names[found["class_id"][~has_true]],
+            weight=found["weight"][~has_true],
         )
         same = has_found & (class_of_match == true["class_id"])
         _fill_pairs(
@@ -85,16 +94,17 @@ def _fill_pairs(
 ) -> None:
     """Fill response and charge of pairs of the same class."""
     labels = {**where, "true_class": names[true["class_id"]]}
-    fill_response(hists, "particle_pt_response", found["pt"] / true["pt"], **labels, pt=true["pt"])
-    fill_response(
-        hists, "particle_energy_response", found["energy"] / true["energy"], **labels, pt=true["pt"]
-    )
+    for kind in ("pt", "energy"):
+        ratio = found[kind] / true[kind]
+        name = f"particle_{kind}_response"
+        fill_response(hists, name, ratio, true["weight"], **labels, pt=true["pt"])
     charged = true["charge"] != 0
     right = np.sign(true["charge"]) == np.sign(found["charge"])
     hists["charge"].fill(
         **where,
         true_class=labels["true_class"][charged],
         charge=np.array(["wrong", "right"])[right[charged].astype(int)],
+        weight=true["weight"][charged],
     )
 
 

@@ -56,7 +56,8 @@ def _points(
     kept = [
         (row, figure)
         for row in rows
-        if (figure := pick(row[reco])) is not None and figure.get("total", MIN_SHOWN) >= MIN_SHOWN
+        if (figure := pick(row[reco])) is not None
+        and figure.get("effective", MIN_SHOWN) >= MIN_SHOWN
     ]
     if not kept:
         return False
@@ -124,7 +125,7 @@ def draw_distributions(
     total = 0.0
     for key in names:
         projected = hists[name][{axis: key}].project(hists[name].axes[-1].name)
-        total += float(projected.sum())
+        total += float(projected.values(flow=True).any())
         label = LABELS[key] + (f": {notes[key]}" if notes else "")
         mplhep.histplot(
             projected.values(),
@@ -158,6 +159,12 @@ def make_room(axes: Axes, factor: float = 1.35) -> None:
     """Leave room for a legend at the top."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, low + (high - low) * factor)
+
+
+def lowest_shown(*counts: np.ndarray) -> float:
+    """Return where a logarithmic axis of counts begins: below one entry, and below the smallest."""
+    positive = np.concatenate([found[found > 0] for found in counts])
+    return 0.5 * float(positive.min(initial=1.0))
 
 
 def log_axis(axes: Axes, edges: Sequence[float]) -> None:

@@ -10,6 +10,11 @@ times sigma / mean.
 
 Proportions carry the Wilson score interval of 68.3 % (Wilson, JASA 22 (1927) 209).
 A figure without enough entries is null, never NaN, beside the count that says why.
+
+Events have weights, so counts are pairs: the sum of the entries' weights and that of their squares
+(``Sums``). Values come from the first. Errors take the effective number of entries, (sum w)^2 / sum
+w^2, for the number of entries, as ROOT's TEfficiency does; without weights the two are equal.
+Where negative weights make a cumulative sum fall, quantiles are where it first reaches the level.
 """
 
 from typing import Any
@@ -17,31 +22,56 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from particleforge.validation.histograms import plain
+
 Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+Sums = npt.NDArray[np.float64]  # [..., 2], sums of weights and of their squares
 MIN_ENTRIES = 10  # quartiles of fewer entries say nothing
+_ROUNDING = 1e-9  # relative, of sums of weights
+
+
+def effective_number(sums: Sums) -> float:
+    """Return how many entries of equal weight are known as well as these, 0 for no entries."""
+    total, squares = (float(one) for one in sums)
+    if squares <= 0 or total <= 0:
+        return 0.0
+    n = total * (total / squares)
+    return float(round(n)) if abs(n - round(n)) < n * _ROUNDING else n
+
+
+def without_negative(sums: Floats) -> Floats:
+    """Return ``sums[..., bins]`` without negative ones, of the same total, which is positive.
+
+    Where the cumulative sum falls it stays level instead, and nowhere exceeds the total.
+    """
+    if (sums >= 0).all():
+        return sums
+    cumulative = np.maximum.accumulate(np.cumsum(sums, axis=-1), axis=-1)
+    total = sums.sum(axis=-1, keepdims=True)
+    found: Floats = np.diff(np.clip(cumulative, 0, total), axis=-1, prepend=0)
+    return found
 
 
 def quantiles(counts: npt.NDArray[Any], edges: Floats, levels: tuple[float, ...]) -> Floats:
     """Return the quantiles at ``levels`` of histograms ``counts[..., bins]``, shape [..., levels].
 
-    Counts must not be all 0.
+    Counts must not be all 0, and none negative.
     """
     flat = counts.reshape(-1, counts.shape[-1])
     cumulative = np.cumsum(flat, axis=1)
     wanted = cumulative[:, -1:] * np.asarray(levels)
-    # first bin whose cumulative count reaches the level; it is never empty because the level is
-    # positive
-    bins = (cumulative[:, None, :] < wanted[:, :, None]).sum(axis=2)
+    # first bin whose cumulative count reaches the level, but for rounding; it is never empty
+    # because the level is positive
+    bins = (cumulative[:, None, :] < (wanted * (1 - _ROUNDING))[:, :, None]).sum(axis=2)
     rows = np.arange(len(flat))[:, None]
     below = cumulative[rows, bins] - flat[rows, bins]
-    inside = (wanted - below) / flat[rows, bins]
+    inside = np.clip((wanted - below) / flat[rows, bins], 0, 1)
     found: Floats = edges[bins] + inside * (edges[bins + 1] - edges[bins])
     return found.reshape(*counts.shape[:-1], len(levels))
 
 
 def summary(
-    counts: Counts,
+    counts: Sums,
     edges: Floats,
     *,
     relative: bool,
@@ -50,17 +80,19 @@ def summary(
 ) -> dict[str, Any]:
     """Return ``{"n", "median", "iqr"}`` and, if ``relative``, ``"resolution"``.
 
-    Each ``{"value", "error"}`` or null.
+    ``counts`` [bins, 2]. ``n`` is the sum of weights; the others ``{"value", "error"}`` or null.
     """
-    n = int(counts.sum())
+    total = counts.sum(axis=0)
+    n, n_effective = plain(total[0]), effective_number(total)
     names = ("median", "iqr", "resolution") if relative else ("median", "iqr")
-    if n < MIN_ENTRIES:
+    if n_effective < MIN_ENTRIES:
         return {"n": n, **dict.fromkeys(names)}
-    filled = np.flatnonzero(counts)
+    values = without_negative(counts[:, 0])
+    filled = np.flatnonzero(values)
     first, last = filled[0], filled[-1] + 1
-    counts, edges = counts[first:last], edges[first : last + 1]
-    drawn = generator.multinomial(n, counts / n, size=n_bootstrap)
-    q25, q50, q75 = quantiles(np.concatenate([counts[None], drawn]), edges, (0.25, 0.5, 0.75)).T
+    values, edges = values[first:last], edges[first : last + 1]
+    drawn = generator.multinomial(round(n_effective), values / values.sum(), size=n_bootstrap)
+    q25, q50, q75 = quantiles(np.concatenate([values[None], drawn]), edges, (0.25, 0.5, 0.75)).T
     figures = {"median": q50, "iqr": q75 - q25}
     if relative:
         figures["resolution"] = (q75 - q25) / q50
@@ -81,8 +113,9 @@ def wilson(passed: npt.ArrayLike, total: npt.ArrayLike) -> tuple[Floats, Floats,
     k, n = np.asarray(passed, np.float64), np.asarray(total, np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
-        centre = (p + 0.5 / n) / (1 + 1 / n)
-        half = np.sqrt(p * (1 - p) / n + 0.25 / n**2) / (1 + 1 / n)
+        inside = np.clip(p, 0, 1)  # which negative weights may leave
+        centre = (inside + 0.5 / n) / (1 + 1 / n)
+        half = np.sqrt(inside * (1 - inside) / n + 0.25 / n**2) / (1 + 1 / n)
     return (
         p,
         np.minimum(p, np.maximum(centre - half, 0)),
@@ -90,13 +123,15 @@ def wilson(passed: npt.ArrayLike, total: npt.ArrayLike) -> tuple[Floats, Floats,
     )
 
 
-def proportion(passed: float, total: float) -> dict[str, Any]:
-    """Return ``{"value", "low", "high", "passed", "total"}``.
+def proportion(passed: Sums, total: Sums) -> dict[str, Any]:
+    """Return ``{"value", "low", "high", "passed", "total", "effective"}`` of two pairs of sums.
 
-    The first three are null when total is 0.
+    The last three are sums of weights, and the effective number of the total. The first three are
+    null when that is 0.
     """
-    counted = {"passed": int(passed), "total": int(total)}
-    if not total:
+    n = effective_number(total)
+    counted = {"passed": plain(passed[0]), "total": plain(total[0]), "effective": plain(n)}
+    if not n:
         return {"value": None, "low": None, "high": None, **counted}
-    value, low, high = wilson(passed, total)
+    value, low, high = wilson(passed[0] * (n / total[0]), n)
     return {"value": float(value), "low": float(low), "high": float(high), **counted}

@@ -92,7 +92,9 @@ def fill_histograms(
     for selected_file, reconstructed_file in zip(selected, reconstructed, strict=True):
         for batch in read_pair(selected_file, reconstructed_file):
             draws = draw_events(batch, settings)
-            hists["events"].fill(process=[batch.sample] * batch.n_events)
+            names = [batch.sample] * batch.n_events
+            hists["events"].fill(process=names)
+            hists["sum_of_weights"].fill(process=names, weight=batch.weights)
             fill_jets(hists, batch, settings.jets, draws)
             fill_closure(hists, batch, settings)
             fill_met(hists, batch, draws)
