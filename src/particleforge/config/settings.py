@@ -364,7 +364,7 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 5
+    version: int = 6
     title: str
     preset: str
     seed: int
