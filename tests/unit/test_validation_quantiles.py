@@ -82,7 +82,7 @@ def test_wilson_interval() -> None:
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.integers(0, 20), min_size=2, max_size=30).filter(lambda counts: sum(counts) >= 10),
-    st.floats(1e-3, 1e3),
+    st.just(0.25) | st.floats(1e-3, 1e3),
 )
 def test_a_common_weight_changes_no_figure(counts: list[int], weight: float) -> None:
     edges = np.linspace(0, 2, len(counts) + 1)
@@ -94,7 +94,9 @@ def test_a_common_weight_changes_no_figure(counts: list[int], weight: float) -> 
     ]
     assert made[1]["n"] == pytest.approx(weight * made[0]["n"])
     for name in ("median", "iqr", "resolution"):
-        assert made[1][name] == pytest.approx(made[0][name], abs=1e-9)
+        assert made[1][name]["value"] == pytest.approx(made[0][name]["value"], abs=1e-9)
+        if weight == 0.25:  # no rounding, so the same random numbers
+            assert made[1][name] == made[0][name]
     parts = known[0], known.sum(axis=0)
     share, same = proportion(*parts), proportion(*(part * (weight, weight**2) for part in parts))
     for name in ("value", "low", "high", "effective"):

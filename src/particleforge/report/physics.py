@@ -63,7 +63,7 @@ def verdict(jets: Tree, gap_closed: Tree | None) -> str:
     model, base = (jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline"))
     if model is None or base is None or base["value"] <= 0:
         counts = " and ".join(
-            f"{jets[reco]['response']['n']} for {LABELS[reco]}" for reco in ("mlpf", "baseline")
+            f"{jets[reco]['response']['n']:.4g} for {LABELS[reco]}" for reco in ("mlpf", "baseline")
         )
         return f"Too few matched jets to compare resolutions ({counts})."
     ratio = model["value"] / base["value"]

@@ -146,7 +146,7 @@ def draw_distributions(
 def summary_text(summary: Tree, unit: str = "") -> str:
     """Return median and width of a summary as text for a legend."""
     if summary["median"] is None:
-        return f"{summary['n']} entries"
+        return f"{summary['n']:.4g} entries"
     if summary.get("resolution"):
         return (
             f"median {summary['median']['value']:.3f}, IQR/median"
