@@ -65,7 +65,7 @@ def test_targets_close_on_the_generator(results: Results) -> None:
         assert response["resolution"]["value"] < 0.05
         assert sum(row[stage]["n"] for row in closure["pt_bins"]) <= response["n"]
     counted = results.hists["elements"][{"process": sum}]
-    assert [counted[{"kind": kind}].sum() for kind in ELEMENTS] == [160] * len(ELEMENTS)
+    assert [counted[{"kind": kind}].sum().value for kind in ELEMENTS] == [160] * len(ELEMENTS)
 
 
 def test_closure_shows_what_targets_lose(settings: ValidateSettings, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_closure_shows_what_targets_lose(settings: ValidateSettings, tmp_path: P
     assert closure["target"]["median"]["value"] == pytest.approx(0.8, abs=0.02)
     assert closure["truth"]["median"]["value"] == pytest.approx(1, abs=0.02)
     spectra = {
-        stage: hists["class_pt"][{"process": sum, "stage": stage}].sum(flow=True)
+        stage: hists["class_pt"][{"process": sum, "stage": stage}].sum(flow=True).value
         for stage in ("generator", "truth", "target")
     }
     kept = np.arange(120) % 3 != 0
