@@ -276,4 +276,4 @@ def test_same_seed_same_figures_and_same_bytes(
 
 def test_booking_takes_every_shipped_detector() -> None:
     for detector in ("clic", "cld", "cms_like"):
-        assert book(validate_settings(detector))["confusion"].sum() == 0
+        assert book(validate_settings(detector))["confusion"].sum().value == 0
