@@ -373,7 +373,7 @@ def main() -> None:
     ranks = correlations(resolutions)
     for name, value in ranks.items():
         print(f"| {name} | {value:.2f} |")
-    told = {"steps": options.steps, "n_models": len(resolutions)}
+    told = {"steps": options.steps, "jet_resolutions": list(resolutions.values())}
     text = json.dumps({**told, "changes": figures, "rank_correlations": ranks}, allow_nan=False)
     if options.store:
         options.store.write_text(text + "\n", encoding="utf-8")
