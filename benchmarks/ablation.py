@@ -206,7 +206,8 @@ CHANGES = {
 def settings_of(detector: Any, change: Change, steps: int, seed: int) -> tuple[Any, Any]:
     """Return the settings of training and export."""
     training = {
-        **{"max_steps": steps, "ranks": 1, "elements_per_batch": _ELEMENTS_PER_STEP},
+        **{"events_seen": None, "max_steps": steps, "warmup_events": None},
+        **{"ranks": 1, "elements_per_batch": _ELEMENTS_PER_STEP},
         **{"valid_every_steps": 500, "checkpoint_every_steps": 500},
         **change.settings.get("training", {}),
     }

@@ -37,11 +37,11 @@ CHOSEN = {
     "selection": {"train_fraction": 0.5, "valid_fraction": 0.25, "test_fraction": 0.25},
     "model": {"backbone": "windowed_attention", "width": 8, "n_layers": 1, "n_heads": 2},
     "training": {
-        "max_steps": 6,
+        **{"events_seen": None, "max_steps": 6},
         "valid_every_steps": 3,
         "checkpoint_every_steps": 3,
         "log_every_steps": 1,
-        "warmup_steps": 1,
+        **{"warmup_events": None, "warmup_steps": 1},
         "elements_per_batch": 8192,
         "learning_rate": 3e-3,
         "device": "cpu",

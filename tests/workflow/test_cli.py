@@ -148,9 +148,9 @@ def test_show_config_is_what_runs(tmp_path):
         "--detector",
         "clic",
         "--set",
-        "training.max_steps=5",
+        "training.events_seen=5",
         "--config-dir",
         ROOT / "config",
         cwd=tmp_path,
     ).stdout
-    assert "max_steps: 5" in text
+    assert "events_seen: 5" in text

@@ -37,7 +37,7 @@ def test_nested_values_have_the_type_of_their_setting(tmp_path: Path) -> None:
         "detector=clic,cld",
         "seed=7",
         "preset=demo",
-        "hpo={min_steps: null, min_epochs: 0.5, storage_url: null, schedule_rungs: 4,"
+        "hpo={min_events: null, min_epochs: 0.5, storage_url: null, schedule_rungs: 4,"
         " pin_trial: 17, include_default: false, scheduler: none,"
         " objectives: [valid_loss, inference_gflop],"
         " warm_start: [], slot_minutes_max: ~, space: {model.n_layers: null,"
@@ -56,7 +56,7 @@ def test_nested_values_have_the_type_of_their_setting(tmp_path: Path) -> None:
     assert found["detector"] == ["clic", "cld"]
     assert found["seed"] == 7
     hpo, space = found["hpo"], found["hpo"]["space"]
-    asked = ("min_steps", "storage_url", "slot_minutes_max")
+    asked = ("min_events", "storage_url", "slot_minutes_max")
     assert [hpo[name] for name in asked] == [None, None, None]
     assert (hpo["min_epochs"], hpo["schedule_rungs"], hpo["pin_trial"]) == (0.5, 4, 17)
     assert hpo["include_default"] is False

@@ -39,7 +39,7 @@ Preset = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, e.g. training.max_steps=500; can be repeated."),
+    typer.Option("--set", help="A setting, e.g. training.learning_rate=0.002; can be repeated."),
 ]
 ConfigDir = Annotated[
     Path | None,
@@ -81,7 +81,9 @@ def overrides_of(preset: str | None, assignments: list[str] | None) -> dict[str,
     for assignment in assignments or []:
         key, separator, value = assignment.partition("=")
         if not separator or not key:
-            raise UserError(f"--set {assignment}: must read key=value, e.g. training.max_steps=500")
+            raise UserError(
+                f"--set {assignment}: must read key=value, e.g. training.learning_rate=0.002"
+            )
         nested: Any = parse_yaml(value, f"--set {assignment}")
         for part in reversed(key.split(".")):
             nested = {part: nested}

@@ -30,6 +30,8 @@ def compare_with_random(
     if winner.rung < top:
         return RandomConfig(reason="no training reached the full budget")
     hours, losses = _full_trainings(trials, hpo)
+    if not len(hours):
+        return RandomConfig(reason="nothing but the configured settings was trained")
     spent = sum(_hours(trial, hpo) for trial in trials)
     expected = lowest_in_hours(hours, losses, spent)
     if np.isnan(expected):
