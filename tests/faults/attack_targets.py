@@ -173,7 +173,7 @@ TARGETS = {
     ],
     "json": [
         Target("shards", "shards/*.json", _shards),
-        Target("search", "slots/*/*/*.json", _search, told=False),
+        Target("search", "slots/*/*.json", _search, told=False),
         Target("search", "work/journal.log", _search, told=False),
         Target("training", "work/*.json*", _training, told=False),
         Target("lineage", "*.provenance.json", _lineage, told=False),

@@ -107,7 +107,7 @@ def test_preempted(cluster, run, undisturbed):
 def test_controller_restarted(cluster, run, undisturbed):
     run.wait_for_work()
     cluster.stop_controller()
-    time.sleep(8)  # longer than two queries of the queue
+    time.sleep(4)  # a query or two of the queue; the plugin gives scontrol ten seconds
     cluster.start_controller()
     run.end()
     assert result(run) == undisturbed

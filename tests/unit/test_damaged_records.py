@@ -186,7 +186,7 @@ def test_a_lost_journal_is_no_search_without_success(searched: Search, emptied: 
         with pytest.raises(UserError, match=told):
             run_hpo_slot(
                 searched.settings,
-                (0, 1, 0),
+                (1, 0),
                 manifest=searched.manifest,
                 work_dir=searched.work,
                 output=searched.folder / "out.json",
