@@ -53,14 +53,14 @@ def test_failures_cost_their_hours_and_find_nothing() -> None:
     assert found.random_value == 0.5
     assert lowest_in_hours(np.array([1.0, 2.0]), np.array([0.5, np.nan]), 1.0) == 0.5
     none = compare_with_random([trial(0, 0, 0.9, 1.0), trial(1, 0, None, 1.0)], trials[0], NONE)
-    assert none.reason == "its hours are less than those of one full training"
+    assert none.reason == "the search took less time than one full training"
     alone = [trial(0, 0, 0.9, 1.0)]
     assert compare_with_random(alone, alone[0], NONE).reason == (
         "nothing but the configured settings was trained"
     )
     below = trial(1, 1, 0.5, 1.0)
     assert compare_with_random([below], below, ASHA).reason == (
-        "no training reached the full budget"
+        "the chosen trial was not trained to the full budget"
     )
 
 

@@ -28,14 +28,14 @@ def compare_with_random(
     """Return the winner against random search in as many rank hours."""
     top = dag.n_rungs(hpo) - 1
     if winner.rung < top:
-        return RandomConfig(reason="no training reached the full budget")
+        return RandomConfig(reason="the chosen trial was not trained to the full budget")
     hours, losses = _full_trainings(trials, hpo)
     if not len(hours):
         return RandomConfig(reason="nothing but the configured settings was trained")
     spent = sum(_hours(trial, hpo) for trial in trials)
     expected = lowest_in_hours(hours, losses, spent)
     if np.isnan(expected):
-        return RandomConfig(reason="its hours are less than those of one full training")
+        return RandomConfig(reason="the search took less time than one full training")
     return RandomConfig(
         rank_hours=spent,
         random_value=expected,
