@@ -233,3 +233,18 @@ def test_torch_is_not_imported() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_provider_that_is_not_there_is_passed_over_with_one_line(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_dataset(tmp_path / "events.parquet", synthetic_events(4, 7))
+    wanted = ("TensorrtExecutionProvider", "CPUExecutionProvider")
+    there = run(tmp_path, source, model, execution_providers=wanted)
+    table = parquet.read_table(there[0])
+    told = [one for one in caplog.messages if "execution_providers" in one]
+    assert len(told) == 1
+    assert "TensorrtExecutionProvider cannot be used here" in told[0]
+    assert "going on with CPUExecutionProvider" in told[0]
+    again = parquet.read_table(run(tmp_path, source, model)[0])
+    assert table["candidates"].to_list() == again["candidates"].to_list()

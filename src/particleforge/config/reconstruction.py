@@ -63,3 +63,13 @@ class ReconstructionConfig(Block):
         ),
     )
     threads: int = Field(1, ge=1, description="threads of onnxruntime")
+    execution_providers: tuple[str, ...] = Field(
+        ("CPUExecutionProvider",),
+        min_length=1,
+        exclude_if=lambda wanted: wanted == ("CPUExecutionProvider",),
+        description=(
+            "execution providers of onnxruntime in the order of preference, for example"
+            " CUDAExecutionProvider, CPUExecutionProvider; one that the installed onnxruntime"
+            " lacks is passed over with a warning"
+        ),
+    )

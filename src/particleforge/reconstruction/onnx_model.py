@@ -12,7 +12,8 @@ model masks padding.
 """
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ from particleforge.tables import schema
 
 _OUTPUTS = ("class_scores", "charge", "p4", "weight")
 _QUIET = 3  # onnxruntime's severity "error"
+_CPU = "CPUExecutionProvider"  # in every onnxruntime, and the last resort
+
+logger = logging.getLogger(__name__)
 
 
 class ClassMetadata(BaseModel):
@@ -94,10 +98,11 @@ class OnnxModel:
     ``presence_threshold`` is the weight from which on a candidate belongs to lists of particles.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, providers: Sequence[str] = (_CPU,)) -> None:
         """Load a model.
 
-        A file that is none, or was not exported by this package, is a UserError.
+        ``providers``: onnxruntime's execution providers in the order of preference. A file that is
+        no model, or was not exported by this package, is a UserError.
         """
         self._path = path
         options = ort.SessionOptions()
@@ -107,9 +112,7 @@ class OnnxModel:
         check_regular(path)
         try:
             with redirect_stdout(None):  # where it would tell that it tries again
-                self._session = ort.InferenceSession(
-                    str(path), options, providers=["CPUExecutionProvider"]
-                )
+                self._session = _session(path, options, providers)
             metadata = self._session.get_modelmeta().custom_metadata_map  # text, if it is whole
         except Exception as error:
             # onnxruntime has one exception type per status, without a common base
@@ -247,6 +250,26 @@ def padded_batches(
         place = np.arange(longest)
         yield np.where(place < n_elements[events, None], first[events, None] + place, -1)
         start += len(events)
+
+
+def _session(
+    path: Path, options: ort.SessionOptions, providers: Sequence[str]
+) -> ort.InferenceSession:
+    """Return a session on those of the providers that can be used here, else on the CPU."""
+    has = ort.get_available_providers()
+    usable = list(dict.fromkeys([*(name for name in providers if name in has), _CPU]))
+    session = ort.InferenceSession(str(path), options, providers=usable)
+    used = session.get_providers()  # less those that do not start, as without their device
+    for name in providers:
+        if name not in used:
+            logger.warning(
+                "reconstruction.execution_providers: %s cannot be used here, where onnxruntime has"
+                " %s; going on with %s",
+                name,
+                ", ".join(has),
+                ", ".join(used),
+            )
+    return session
 
 
 def _features(described: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -78,7 +78,9 @@ def reconstruct_events(
     made = Provenance.of(
         "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
     )
-    network = OnnxModel(model, settings.reconstruction.threads)
+    network = OnnxModel(
+        model, settings.reconstruction.threads, settings.reconstruction.execution_providers
+    )
     _check_minimum(settings.reconstruction.presence_min, network.presence_threshold, model)
     copied_from = _copied_from(settings, built_from, events, source)
     _check_classes(settings, network.classes, model)
