@@ -29,6 +29,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def against_torch(backbone: str, lengths: Sequence[int], seconds: float) -> list
                 with torch.inference_mode():
                     own, torchs = take_turns(
                         seconds,
-                        lambda session=session, feed=feed: session.run(None, feed),
-                        lambda decoder=decoder, tensors=tensors: decoder(*tensors),
+                        partial(session.run, None, feed),
+                        partial(decoder, *tensors),
                     )
                 row = {
                     "backbone": backbone,
@@ -151,9 +152,9 @@ def against_torch(backbone: str, lengths: Sequence[int], seconds: float) -> list
     return rows
 
 
-def exported(model: torch.nn.Module) -> bytes:
+def exported(model: torch.nn.Module, n_features: int) -> bytes:
     """Return particleflow's network as an ONNX model with dynamic batch and elements."""
-    example = (torch.rand(2, 8, model.input_dim), torch.ones(2, 8))
+    example = (torch.rand(2, 8, n_features), torch.ones(2, 8))
     batch, elements = torch.export.Dim("batch"), torch.export.Dim("elements")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -180,7 +181,7 @@ def against_incumbent(package: Path, seconds: float) -> list[dict[str, Any]]:
     """Print and return times of both exported models by threads and length."""
     decoder = decoder_of(ModelConfig(**MODEL))
     theirs = Incumbent(package, np.array([8]), torch.float32).model.eval()
-    contents = convert(decoder, ExportConfig().opset, 0.5, {}), exported(theirs)
+    contents = convert(decoder, ExportConfig().opset, 0.5, {}), exported(theirs, theirs.input_dim)
     parameters = [sum(p.numel() for p in one.parameters()) for one in (decoder, theirs)]
     print(f"parameters: {parameters[0]}, particleflow {parameters[1]}")
     rows = []
@@ -197,8 +198,8 @@ def against_incumbent(package: Path, seconds: float) -> list[dict[str, Any]]:
             fed["Xfeat_normed"][..., 0] = 1 + feed["element_type"] % 2
             own, others = take_turns(
                 seconds,
-                lambda session=session, feed=feed: session.run(None, feed),
-                lambda other=other, fed=fed: other.run(None, fed),
+                partial(session.run, None, feed),
+                partial(other.run, None, fed),
             )
             row = {
                 "threads": threads,
