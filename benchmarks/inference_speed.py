@@ -130,7 +130,7 @@ def against_torch(backbone: str, lengths: Sequence[int], seconds: float) -> list
                         partial(session.run, None, feed),
                         partial(decoder, *tensors),
                     )
-                row = {
+                row: dict[str, Any] = {
                     "backbone": backbone,
                     "threads": threads,
                     "batch": batch,
