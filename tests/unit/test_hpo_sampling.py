@@ -115,6 +115,10 @@ def hash_of(params: dict[str, Any]) -> float:
     return float(np.random.default_rng([ord(c) for c in repr(sorted(params.items()))]).random())
 
 
+def test_registry_and_configuration_name_the_same_samplers() -> None:
+    assert set(SAMPLERS) == set(HpoConfig.model_fields["sampler"].annotation.__args__)
+
+
 @pytest.mark.parametrize("sampler", ALL)
 def test_points_of_a_mixed_space_with_conditions_are_valid_new_and_the_same_again(
     sampler: str,

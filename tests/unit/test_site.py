@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-WORDS_MAX = 21_500  # to be lowered, never raised
+WORDS_MAX = 20_000  # to be lowered, never raised
 _MADE = re.compile(
     r"<!-- (\w+): begin -->.*?<!-- \1: end -->|^ *```.*?^ *```", re.DOTALL | re.MULTILINE
 )

@@ -233,8 +233,8 @@ def with_origin(table: Table, collection: Array, index: Array) -> Table:
 class RawEvents:
     """A chunk of events as the file has it, invalid rows included.
 
-    ``counts`` tells what the reader itself had to leave out. The columns are those of
-    ``reader.EventFile``.
+    ``counts`` tells what the reader itself had to leave out. The module ``reader`` gives the
+    columns' units.
     """
 
     run_number: Array
