@@ -93,34 +93,41 @@ class Fresh:
 
     def judged(self) -> list[Judged]:
         """Return all events, as each model reconstructs them; no file is left."""
-        run, detector = self.run, self.detector
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            simulated, built, selected, reconstructed = (
-                folder / part for part in ("sim.root", "built", "selected", "reconstructed")
-            )
-            simulate_events(
-                simulate_settings(run, detector, self.sample),
-                SHARD_FORMAT.format(self.number),
-                simulated,
-            )
-            build_dataset(dataset_settings(run, detector, self.sample), [simulated], built)
-            select_events(
-                SelectSettings.of(run, detector, sample_name=self.sample),
-                dataset=built,
-                output=selected,
-                cutflow=folder / "cutflow.json",
-            )
-            found = []
-            for model in self.models:
-                reconstruct_events(
-                    ReconstructSettings.of(run, detector),
-                    events=selected,
-                    model=model,
-                    output=reconstructed,
-                    edm4hep=folder / "reconstructed.root",
-                )
-                found.append(judge(selected, reconstructed, detector, SPLITS))
+            selected = self.selected(Path(name))
+            return [
+                judge(selected, self.reconstructed(selected, model), self.detector, SPLITS)
+                for model in self.models
+            ]
+
+    def selected(self, folder: Path) -> Path:
+        """Simulate the events into an empty folder; return the file of the selected ones."""
+        run, detector = self.run, self.detector
+        simulated, built, selected = folder / "sim.root", folder / "built", folder / "selected"
+        simulate_events(
+            simulate_settings(run, detector, self.sample),
+            SHARD_FORMAT.format(self.number),
+            simulated,
+        )
+        build_dataset(dataset_settings(run, detector, self.sample), [simulated], built)
+        select_events(
+            SelectSettings.of(run, detector, sample_name=self.sample),
+            dataset=built,
+            output=selected,
+            cutflow=folder / "cutflow.json",
+        )
+        return selected
+
+    def reconstructed(self, selected: Path, model: Path) -> Path:
+        """Return the events as a model reconstructs them, a file beside theirs."""
+        found = selected.with_name("reconstructed")
+        reconstruct_events(
+            ReconstructSettings.of(self.run, self.detector),
+            events=selected,
+            model=model,
+            output=found,
+            edm4hep=selected.with_name("reconstructed.root"),
+        )
         return found
 
 

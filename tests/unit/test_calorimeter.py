@@ -154,6 +154,22 @@ def test_noise_cells_come_at_the_configured_rate_without_contributions():
     assert np.all(hits.energy >= noisy.threshold_mev / 1e3)
 
 
+def test_dead_cells_are_the_same_in_all_events_and_as_many_as_configured():
+    dead = {"dead_cells_fraction": 0.2}
+    parts = {
+        name: getattr(CLIC.calorimeter, name).model_copy(update=dead) for name in ("ecal", "hcal")
+    }
+    settings = CLIC.model_copy(update={"calorimeter": CLIC.calorimeter.model_copy(update=parts)})
+    (_, whole), (_, found) = (response(211, 10.0, 100, one) for one in (CLIC, settings))
+    keys = [list(zip(one.event, one.cell_id, strict=True)) for one in (whole, found)]
+    assert set(keys[1]) < set(keys[0])
+    lost = set(whole.cell_id.tolist()) - set(found.cell_id.tolist())
+    assert not lost & set(found.cell_id.tolist())
+    n = len(set(whole.cell_id.tolist()))
+    assert len(lost) / n == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / n))
+    assert found.contribution_hit.max() < len(found)
+
+
 def test_no_particles_no_events():
     nothing = beam(CLIC, 22, 1.0, 1).take(np.zeros(0, np.int64))
     for n_events in (0, 3):

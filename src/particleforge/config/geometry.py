@@ -186,6 +186,13 @@ class SamplingConfig(Block):
     noise_cells_per_event: float = Field(
         0.0, ge=0, le=1e4, description="mean number of cells that noise alone lifts over threshold"
     )
+    dead_cells_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        exclude_if=lambda fraction: fraction == 0,
+        description="cells that never answer, the same in all events",
+    )
     threshold_mev: DepositCutMev = Field(
         description="calibrated cell energy below which a hit is dropped"
     )

@@ -320,7 +320,8 @@ def _digitised(
     # noise^2 / threshold.
     tail = noise**2 / np.maximum(threshold, noise + 1e-12) * rng.standard_exponential(energy.size)
     measured = np.where(pure_noise, threshold + tail, measured)
-    kept = (measured >= threshold) & (measured > 0)
+    dead = np.array([*(part.dead_cells_fraction for part in parts), 0.0])[collection]
+    kept = (measured >= threshold) & (measured > 0) & (_uniform_of(cell) >= dead)
     place = np.cumsum(kept) - 1
     c_hit, c_particle, c_energy = contributions
     c_kept = kept[c_hit]
@@ -340,6 +341,18 @@ def _digitised(
         contribution_particle=np.asarray(c_particle)[c_kept][order],
         contribution_energy=c_energy[c_kept][order],
     )
+
+
+def _uniform_of(cell: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return a number from 0 to 1 for each cell, always the same for the same cell.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, figure 17).
+    """
+    mixed = cell * np.uint64(0x9E3779B97F4A7C15)  # neighbouring cells have neighbouring numbers
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _joined(parts: list[Hits]) -> Hits:
