@@ -71,6 +71,7 @@ def random_shard(settings: ShardSettings, n_events: int, rng: np.random.Generato
     columns = {
         "event_id": pa.array(rng.integers(0, 2**63, n_events).astype(np.uint64)),
         "sample": pa.array(["random"] * n_events),
+        "weight": pa.array(np.ones(n_events)),
         "n_elements": pa.array(lengths.astype(np.int32)),
         "element_type": _lists(element_type, lengths),
         "features": _lists(features, lengths),

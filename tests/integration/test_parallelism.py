@@ -19,7 +19,7 @@ from particleforge.training.checkpoint import latest_state
 from particleforge.training.launch import run_training
 from particleforge.training.spec import CHECKPOINTS, TrainingResult, TrainingSpec
 
-from ..unit.synthetic_shards import write_synthetic
+from ..unit.synthetic_shards import uneven, write_synthetic
 from .training_jobs import losses
 
 pytestmark = pytest.mark.integration
@@ -152,6 +152,10 @@ def on_two_ranks(
     for name in ("ddp", "tensor", "pipeline"):
         half = settings_of(parallelism=name, precision="bf16", accumulation_steps=2)
         specs.append(TrainingSpec(half, manifest, folder / f"bf16 {name}", 10))
+    weighted = write_synthetic(folder / "shards", weight_of=uneven)
+    for name in ("ddp", "pipeline of micro-batches"):
+        own = settings_of(**FORMS[name])
+        specs.append(TrainingSpec(own, weighted, folder / f"weighted {name}", 10))
     return train_on(2, specs, folder)
 
 
@@ -205,6 +209,15 @@ def test_parallelisms_agree_in_bf16_to_its_rounding(
     )
     assert found == pytest.approx(expected, rel=0.01)
     assert found != losses(on_two_ranks["ddp"].metrics)
+
+
+def test_weights_of_events_go_down_the_pipeline(on_two_ranks: dict[str, TrainingResult]) -> None:
+    found, expected = (
+        losses(on_two_ranks[f"weighted {name}"].metrics)
+        for name in ("pipeline of micro-batches", "ddp")
+    )
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert found != pytest.approx(losses(on_two_ranks["ddp"].metrics), abs=TOLERANCE)
 
 
 def test_ranks_hold_their_part_only(on_two_ranks: dict[str, TrainingResult]) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,7 @@ from particleforge.training.launch import run_training
 from particleforge.training.spec import CHECKPOINTS, TrainingSpec
 from particleforge.training.train import train_model
 
-from ..unit.synthetic_shards import write_synthetic
+from ..unit.synthetic_shards import uneven, write_synthetic
 from .training_jobs import LONG, losses, outcome, settings_of, start, wait_for, workers_of
 
 pytestmark = pytest.mark.integration
@@ -43,9 +45,11 @@ def test_two_ranks_train_like_one(manifest: Path, tmp_path: Path) -> None:
     assert again.valid_curve == results[2].valid_curve
 
 
+@pytest.mark.parametrize("weight_of", [None, uneven], ids=["unweighted", "weighted"])
 def test_any_ranks_and_accumulation_have_the_loss_and_gradient_of_one(
-    manifest: Path, tmp_path: Path
+    tmp_path: Path, weight_of: Callable[[np.ndarray], np.ndarray] | None
 ) -> None:
+    manifest = write_synthetic(tmp_path / "shards", weight_of=weight_of)
     gradients, first_losses = [], []
     for ranks, parts in ((1, 1), (2, 1), (4, 1), (2, 3)):
         settings = settings_of(weight_decay=0.0, accumulation_steps=parts)

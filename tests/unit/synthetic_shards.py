@@ -7,7 +7,7 @@ others to none.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,11 @@ CLASSES = [
     {"name": "photon", "label": "photon", "pdg": 22, "charged": False, "mass_gev": 0.0},
 ]
 N_FEATURES = len(TRACK)
+
+
+def uneven(numbers: np.ndarray) -> np.ndarray:
+    """Return event weights over three orders of magnitude, 0 for every fifth event."""
+    return np.where(numbers % 5 == 0, 0.0, 10.0 ** (numbers % 7 / 2 - 12))
 
 
 def random_elements(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
@@ -137,9 +142,15 @@ def random_network(inputs: ModelInputs, config: ModelConfig, seed: int = 0) -> P
     return network
 
 
-def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) -> dict[str, object]:
+def write_shard(
+    path: Path,
+    lengths: Sequence[int],
+    rng: np.random.Generator,
+    weights: np.ndarray | None = None,
+) -> dict[str, object]:
     """Write one shard and return its entry in the manifest."""
     lengths = np.asarray(lengths)
+    weights = np.ones(len(lengths)) if weights is None else weights
     types, features, classes, charges, p4 = random_elements(rng, int(lengths.sum()))
     hosts, shares = random_shares(rng, types, lengths)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
@@ -153,6 +164,7 @@ def write_shard(path: Path, lengths: Sequence[int], rng: np.random.Generator) ->
         [
             pa.array(rng.integers(0, 2**63, len(lengths)).astype(np.uint64)),
             pa.array(["synthetic"] * len(lengths)),
+            pa.array(weights),
             pa.array(lengths.astype(np.int32)),
             lists(types, "int8"),
             lists(features, "float32", N_FEATURES),
@@ -180,15 +192,25 @@ def write_synthetic(
     valid: int = 30,
     test: int = 30,
     longest: int = 24,
+    weight_of: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Path:
-    """Write shards with the given numbers of events and return the manifest's path."""
+    """Write shards with the given numbers of events and return the manifest's path.
+
+    ``weight_of`` gives the weights of events by their numbers, which go through all splits.
+    """
     rng = np.random.default_rng(7)
     splits = {}
+    first, mean_weight = 0, None
     for split, sizes in (("train", train), ("valid", (valid,)), ("test", (test,))):
-        shards = [
-            write_shard(folder / split / f"{i:05d}.parquet", rng.integers(0, longest + 1, n), rng)
-            for i, n in enumerate(sizes)
-        ]
+        shards, weights = [], []
+        for i, n in enumerate(sizes):
+            path, lengths = folder / split / f"{i:05d}.parquet", rng.integers(0, longest + 1, n)
+            numbers = np.arange(first, first + n)
+            weights.append(weight_of(numbers) if weight_of else np.ones(n))
+            first += n
+            shards.append(write_shard(path, lengths, rng, weights[-1]))
+        if split == "train" and weight_of:
+            mean_weight = float(np.concatenate(weights).mean())
         splits[split] = {
             "n_events": sum(sizes),
             "n_elements": sum(s["n_elements"] for s in shards),
@@ -206,6 +228,7 @@ def write_synthetic(
         "elements": elements,
         "n_features": N_FEATURES,
         "classes": CLASSES,
+        "mean_weight": mean_weight,
     }
     manifest |= {"samples": ["synthetic"], "splits": splits}
     normalisation = {

@@ -58,7 +58,7 @@ def make_batch(lengths: list[int], seed: int = 0, padding: int = 0) -> Batch:
         event = random_elements(own, n)
         types[row, :n], features[row, :n], classes[row, :n], charges[row, :n], p4[row, :n] = event
         hosts[row, :n], shares[row, :n] = random_shares(own, event[0], np.array([n]))
-    columns = (features, types, classes, charges, p4, hosts, shares)
+    columns = (features, types, classes, charges, p4, hosts, shares, features[..., :0])
     return Batch(*(torch.from_numpy(a) for a in columns))
 
 

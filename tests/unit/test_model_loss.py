@@ -131,6 +131,24 @@ def test_forms_of_regression(network: ParticleFlowNetwork) -> None:
     assert found.item() == pytest.approx(1e-3 * expected, rel=0.02)
 
 
+def with_weights(batch: Batch, weights: list[float]) -> Batch:
+    """Return the batch with the weights of its events; padding has them, too, and must not."""
+    of_events = torch.tensor(weights)[:, None, None]
+    return batch._replace(weight=of_events.expand(*batch.element_type.shape, 1))
+
+
+def gradients(
+    network: ParticleFlowNetwork, batch: Batch, config: LossConfig
+) -> tuple[float, torch.Tensor]:
+    """Return loss and gradient of a global batch."""
+    network.zero_grad()
+    divisor = denominators(counts(batch, network.host_columns)).float()
+    sums = loss_sums(network(*batch[:2]), batch, network.host_columns, config)
+    loss = sums / divisor @ term_weights(config)
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
 def batch_of(
     features: torch.Tensor, types: torch.Tensor, classes: torch.Tensor, p4: torch.Tensor
 ) -> Batch:
@@ -139,7 +157,10 @@ def batch_of(
         torch.full((*types.shape, N_SHARES), -1),
         torch.zeros(*types.shape, N_SHARES + 1),
     )
-    return Batch(features, types, classes, torch.zeros_like(classes), p4, hosts, shares)
+    return Batch(
+        *(features, types, classes, torch.zeros_like(classes), p4, hosts, shares),
+        weight=torch.zeros(*types.shape, 0),
+    )
 
 
 def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
@@ -301,11 +322,14 @@ def test_what_is_judged_has_the_default_weights_and_forms() -> None:
 
 
 @pytest.mark.parametrize("config", [LossConfig(), EVERYTHING], ids=["default", "every option"])
+@pytest.mark.parametrize("weights_of_events", [None, [2.0, 1.0, 1e-3, 0.0, 30.0]])
 def test_loss_and_gradient_do_not_depend_on_packing(
-    network: ParticleFlowNetwork, config: LossConfig
+    network: ParticleFlowNetwork, config: LossConfig, weights_of_events: list[float] | None
 ) -> None:
     lengths = [7, 0, 19, 1, 12]
     whole = make_batch(lengths)
+    if weights_of_events:
+        whole = with_weights(whole, weights_of_events)
     divisor = denominators(counts(whole, network.host_columns)).float()
     weights = term_weights(config)
 
@@ -348,3 +372,44 @@ def test_every_weight_and_form_changes_the_gradient(network: ParticleFlowNetwork
         assert not torch.allclose(
             before, gradient(LossConfig(**{name: changes.get(name, 3.0)})), rtol=1e-3
         ), name
+
+
+SAME = [
+    ("one unit is as good as another", [3e-10, 1e-9, 0.0, 7e-12], [3e5, 1e6, 0.0, 7e3]),
+    ("equal weights are none", [0.3, 0.3, 0.3, 0.3], None),
+]
+
+
+@pytest.mark.parametrize("config", [LossConfig(), EVERYTHING], ids=["default", "every option"])
+@pytest.mark.parametrize(("one", "other"), [row[1:] for row in SAME], ids=[row[0] for row in SAME])
+def test_only_ratios_of_event_weights_matter(
+    network: ParticleFlowNetwork, config: LossConfig, one: list[float], other: list[float] | None
+) -> None:
+    batch = make_batch([7, 19, 0, 12], padding=2)
+    second = with_weights(batch, other) if other else batch
+    loss, gradient = gradients(network, with_weights(batch, one), config)
+    expected_loss, expected = gradients(network, second, config)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("config", [LossConfig(), EVERYTHING], ids=["default", "every option"])
+def test_a_weight_is_how_often_an_event_is_there(
+    network: ParticleFlowNetwork, config: LossConfig
+) -> None:
+    batch = make_batch([7, 19, 4, 12], padding=2)
+    repeated = Batch(*(column[[0, 0, 2, 3, 3, 3]] for column in batch))
+    loss, gradient = gradients(network, with_weights(batch, [2.0, 0.0, 1.0, 3.0]), config)
+    expected_loss, expected = gradients(network, repeated, config)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+    unweighted_loss, unweighted = gradients(network, batch, config)
+    assert unweighted_loss != pytest.approx(expected_loss, rel=1e-3)
+    assert (gradient - unweighted).norm() > 0.01 * unweighted.norm()
+
+
+def test_a_batch_of_events_without_weight_teaches_nothing(network: ParticleFlowNetwork) -> None:
+    batch = with_weights(make_batch([7, 19]), [0.0, 0.0])
+    loss, gradient = gradients(network, batch, EVERYTHING)
+    assert loss == 0
+    assert not gradient.any()

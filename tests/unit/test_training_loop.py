@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from particleforge.training.spec import TrainingSpec
 from particleforge.training.timing import Shares, StepClock
 from particleforge.training.trainer import Trainer
 
-from .synthetic_shards import CLUSTER, TRACK, write_synthetic
+from .synthetic_shards import CLUSTER, TRACK, uneven, write_synthetic
 
 TRAINING = {
     "max_steps": 12,
@@ -136,10 +137,12 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert last[0].read_bytes() == last[1].read_bytes()
 
 
+@pytest.mark.parametrize("weight_of", [None, uneven], ids=["unweighted", "weighted"])
 def test_accumulation_has_the_gradient_and_the_loss_of_the_whole_batch(
-    manifest: Path, tmp_path: Path
+    tmp_path: Path, weight_of: Callable[[np.ndarray], np.ndarray] | None
 ) -> None:
     """In one process; ``test_training`` of the integration tests has the same over ranks."""
+    manifest = write_synthetic(tmp_path / "shards", weight_of=weight_of)
     found = {}
     for parts in (1, 2, 3, 40):  # 40 are more than a batch has events
         trainer = trainer_of(

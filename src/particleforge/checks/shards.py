@@ -3,8 +3,9 @@
 ``manifest.json``, ``normalisation.json`` and the folders of the splits -> verdict as JSON. The
 checks: files against the manifest (names, checksums, schema, numbers of events and elements),
 lengths of the lists, values that are not finite, types, classes, charges, momenta of what has no
-class, events that occur twice or in two splits, the normalisation against the train split, drift of
-a shard against all others (events were shuffled, so every shard is a random sample of all).
+class, events that occur twice or in two splits, event weights and their mean, the normalisation
+against the train split, drift of a shard against all others (events were shuffled, so every shard
+is a random sample of all).
 
 Shards are read one at a time. A failure is a UserError with one line.
 """
@@ -28,6 +29,7 @@ from particleforge.config.settings import CheckShardsSettings
 from particleforge.errors import UserError
 from particleforge.preprocessing.manifest import Manifest, Normalisation
 from particleforge.preprocessing.normalisation import STD_FLOOR, Running, transform
+from particleforge.preprocessing.weights import WeightStatistics, unusable
 from particleforge.provenance.record import Provenance
 from particleforge.stored import Stored, held_to, read_json
 from particleforge.tables import parquet, schema
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _AGAIN = "write the shards again (delete the manifest, then run again)"
 _WHOLE_TOLERANCE = 1e-3  # of the sum of a cluster's shares
+_MEAN_TOLERANCE = 1e-9  # of the mean weight, relative: sums differ by rounding
 _P4 = 4
 
 
@@ -46,6 +49,7 @@ class _Found:
     ids: dict[str, NDArray[np.uint64]] = field(default_factory=dict)
     quantities: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     train: dict[str, Running] = field(default_factory=dict)
+    weights: WeightStatistics = field(default_factory=WeightStatistics)
 
 
 def check_shards(
@@ -72,10 +76,11 @@ def check_shards(
         _judge_split(verdict, manifest.parent, split, index)
         for entry in index["shards"]:
             path = manifest.parent / entry["file"]
-            if path.is_file() and _judge_file(verdict, path, entry):
+            if path.is_file() and _judge_file(verdict, path, entry, described):
                 _judge_content(verdict, path, split, described, found, entry)
     if verdict.passed:
         _judge_repeats(verdict, found.ids)
+        _judge_mean_weight(verdict, described.get("mean_weight"), found.weights.mean())
         _judge_normalisation(verdict, settings, described, stored, found.train)
         limits = settings.checks
         drifts = compare_with_rest(
@@ -137,13 +142,16 @@ def _judge_split(verdict: Verdict, folder: Path, split: str, index: Mapping[str,
         )
 
 
-def _judge_file(verdict: Verdict, path: Path, entry: Mapping[str, Any]) -> bool:
+def _judge_file(
+    verdict: Verdict, path: Path, entry: Mapping[str, Any], described: Mapping[str, Any]
+) -> bool:
     """Judge bytes and schema, and return whether the schema is right."""
     parquet.read_metadata(
         path, parquet.SHARD, judged=False
     )  # a file that cannot be read is a UserError
     changed = sha256(path) != entry["sha256"]
-    unlike = schema_differences(path, parquet.SHARD_SCHEMA)
+    may_lack = schema.MAY_LACK if described.get("mean_weight") is None else ()
+    unlike = schema_differences(path, parquet.SHARD_SCHEMA, may_lack)
     passed = verdict.at_most(
         "columns unlike the schema:",
         entry["file"],
@@ -180,6 +188,10 @@ def _judge_content(
         counts = block["n_elements"].to_numpy()
         events, elements = events + len(counts), elements + int(counts.sum())
         ids.append(block["event_id"].to_numpy())
+        if "weight" in block.column_names:
+            weights = block["weight"].to_numpy()
+            _count(wrong, "values out of range:", {"weight": unusable(weights)})
+            found.weights.add(split, weights)
         short = _lengths(block, counts, width)
         _count(wrong, "lists not as long as n_elements says:", short)
         if any(short.values()):
@@ -357,6 +369,22 @@ def _judge_repeats(verdict: Verdict, ids: Mapping[str, NDArray[np.uint64]]) -> N
             0,
             _AGAIN,
         )
+
+
+def _judge_mean_weight(verdict: Verdict, stored: float | None, actual: float | None) -> None:
+    """Compare the mean that trainings divide weights by with that of the train split."""
+    if stored is None or actual is None:
+        difference = float(stored is not actual)
+    else:
+        difference = abs(stored / actual - 1)
+    verdict.at_most(
+        "relative difference of the mean weight from the train split's:",
+        "manifest.json",
+        "mean_weight",
+        difference,
+        _MEAN_TOLERANCE,
+        _AGAIN,
+    )
 
 
 def _judge_normalisation(

@@ -197,7 +197,7 @@ class CompareSamplesSettings(StageSettings):
 class CheckShardsSettings(StageSettings):
     """What shapes the verdict on the training shards."""
 
-    version: int = 2
+    version: int = 3
     checks: ChecksConfig
 
 
@@ -232,7 +232,7 @@ class CutflowSettings(StageSettings):
 class ShardSettings(StageSettings):
     """What shapes the training shards."""
 
-    version: int = 6
+    version: int = 7
     seed: int
     preprocessing: PreprocessingConfig
     elements: ElementsConfig

@@ -22,8 +22,11 @@ Terms, with their forms of ``training.loss``:
 
 ``JUDGED`` are weights and forms by which trainings are compared, whatever they minimise.
 
+Event weights multiply an event's part of every sum and of every count: an event of weight 2 is the
+event twice, one of weight 0 is none.
+
 Invariant: sums divided by the counts of the *global* batch give the same loss and gradients however
-the events are packed into batches and spread over ranks.
+the events are packed into batches and spread over ranks, and whatever the unit of the weights.
 """
 
 from typing import NamedTuple, Self
@@ -64,6 +67,8 @@ class Batch(NamedTuple):
     target_p4: Tensor  # float32 [B, N, 4] in GeV
     share_host: Tensor  # int64 [B, N, H], elements that a cluster's energy belongs to, -1 for none
     share: Tensor  # float32 [B, N, H + 1], of these, and of no host; all 0 where it is not known
+    # float32 [B, N, 1], the event's weight at each of its elements; [B, N, 0] where all weigh 1
+    weight: Tensor
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device."""
@@ -74,14 +79,30 @@ def counts(batch: Batch, host_columns: Tensor) -> Tensor:
     """Return the sums over the batch that terms are divided by, the ``COUNTS``, float64 [5].
 
     Real elements, particles, events that have elements, and the weights of particles and of
-    clusters whose shares are known.
+    clusters whose shares are known; each times the weight of its event.
     """
     real = batch.element_type != PADDING
     particles = real & (batch.target_class != NONE_CLASS)
     energy = _energy(batch, host_columns)
-    weights = _weights(batch.target_p4[..., 3], particles), _weights(energy, _known(batch))
-    sums = real.sum(), particles.sum(), real.any(-1).sum(), *(w.double().sum() for w in weights)
-    return torch.stack([value.double() for value in sums])
+    of_element, of_event = _event_weights(batch)
+    values = (
+        real * of_element,
+        particles * of_element,
+        real.any(-1) * of_event,
+        _weights(batch.target_p4[..., 3], particles) * of_element,
+        _weights(energy, _known(batch)) * of_element,
+    )
+    return torch.stack([value.double().sum() for value in values])
+
+
+def _event_weights(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the event's weight at each element [B, N] and of each event [B], or 1 [] for both."""
+    if not batch.weight.shape[-1]:
+        one = batch.features.new_ones(())
+        return one, one
+    weight = batch.weight.squeeze(-1)
+    # of an event's first element; padding follows
+    return weight, weight[:, :1].sum(-1)
 
 
 def _energy(batch: Batch, host_columns: Tensor) -> Tensor:
@@ -111,37 +132,48 @@ def loss_sums(
     host = host_momentum(batch.features, host_columns[batch.element_type])
     target = torch.where(particle.unsqueeze(-1), to_corrections(batch.target_p4, host), 0.0)
     corrections, log_sigma = outputs.momentum.float().tensor_split([N_CORRECTIONS], -1)
-    weight = _weights(batch.target_p4[..., 3], particle)
+    of_element, of_event = _event_weights(batch)
+    weight = _weights(batch.target_p4[..., 3], particle) * of_element
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.event + config.regions > 0):
         # tracks keep their momentum from sums: these would give them the energy of what they hide
         is_track = (batch.element_type == _TRACK).unsqueeze(-1)
         p4 = to_p4(torch.where(is_track, corrections.detach(), corrections), host, outputs.mass)
         found = torch.where(real.unsqueeze(-1), p4, 0.0) * weights(outputs).unsqueeze(-1)
         expected = torch.where(particle.unsqueeze(-1), batch.target_p4, 0.0)
-        event = _missed(found.sum(1), expected.sum(1)).sum()
+        event = (_missed(found.sum(1), expected.sum(1)) * of_event).sum()
         regions = _regions(found, expected, torch.stack(host[2:], -1))
+        regions = (regions * of_event.unsqueeze(-1)).sum()
     terms = (
-        _presence(outputs.presence.float(), particle, real, config.presence_focal_gamma),
-        _cross_entropy(
-            outputs.classes, batch.target_class - 1, particle, config.classification_focal_gamma
+        _presence(
+            outputs.presence.float(), particle, real * of_element, config.presence_focal_gamma
         ),
-        _cross_entropy(outputs.charge, batch.target_charge.clamp(-1, 1) + 1, particle),
+        _cross_entropy(
+            outputs.classes,
+            batch.target_class - 1,
+            particle,
+            of_element,
+            config.classification_focal_gamma,
+        ),
+        _cross_entropy(outputs.charge, batch.target_charge.clamp(-1, 1) + 1, particle, of_element),
         (_regression(corrections, target, config) @ corrections.new_tensor(_PARTS) * weight).sum(),
         event,
         regions,
-        (_likelihood(corrections, log_sigma, target, config.uncertainty_beta) * particle).sum(),
-        (_divergence(outputs, batch) * _weights(host[1], _known(batch))).sum(),
+        (
+            _likelihood(corrections, log_sigma, target, config.uncertainty_beta)
+            * (particle * of_element)
+        ).sum(),
+        (_divergence(outputs, batch) * (_weights(host[1], _known(batch)) * of_element)).sum(),
     )
     return torch.stack(terms)
 
 
-def _presence(logit: Tensor, particle: Tensor, real: Tensor, gamma: float) -> Tensor:
+def _presence(logit: Tensor, particle: Tensor, weight: Tensor, gamma: float) -> Tensor:
     if not gamma:
         return functional.binary_cross_entropy_with_logits(
-            logit, particle.float(), weight=real.float(), reduction="sum"
+            logit, particle.float(), weight=weight, reduction="sum"
         )
     each = functional.binary_cross_entropy_with_logits(logit, particle.float(), reduction="none")
-    return (_miss(each, gamma) * each * real).sum()
+    return (_miss(each, gamma) * each * weight).sum()
 
 
 def _miss(cross_entropy: Tensor, gamma: float) -> Tensor:
@@ -152,13 +184,15 @@ def _miss(cross_entropy: Tensor, gamma: float) -> Tensor:
     return (-torch.expm1(-cross_entropy)).clamp(min=1e-6).pow(gamma)
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, particle: Tensor, gamma: float = 0.0) -> Tensor:
+def _cross_entropy(
+    logits: Tensor, target: Tensor, particle: Tensor, weight: Tensor, gamma: float = 0.0
+) -> Tensor:
     target = torch.where(particle, target, _IGNORED).flatten()
     logits = logits.float().flatten(0, 1)
-    if not gamma:
+    if not gamma and not weight.ndim:  # all are 1: torch sums by itself
         return functional.cross_entropy(logits, target, reduction="sum")
     each = functional.cross_entropy(logits, target, reduction="none")
-    return (_miss(each, gamma) * each).sum()
+    return ((_miss(each, gamma) * each if gamma else each) * weight.flatten()).sum()
 
 
 def _regression(found: Tensor, target: Tensor, config: LossConfig) -> Tensor:
@@ -175,7 +209,7 @@ def _missed(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def _regions(found: Tensor, expected: Tensor, position: Tensor) -> Tensor:
-    """Return the sum over events of what their regions miss, each event of weight 1.
+    """Return what the regions of events miss [B, R], weighted so that each event's weight is 1.
 
     ``found``, ``expected``: four-momenta [B, N, 4]; ``position``: eta, sin and cos of phi of the
     elements [B, N, 3]. An element's candidate and its particle are in a region alike.
@@ -186,7 +220,7 @@ def _regions(found: Tensor, expected: Tensor, position: Tensor) -> Tensor:
     inside = gaussian(distances(centres, position).square(), _REGION_WIDTH)
     missed = _missed(inside @ found, inside @ expected)
     weight = of_centre / of_centre.sum(-1, keepdim=True).clamp(min=_WEIGHED_GEV_MIN)
-    return (missed * weight).sum()
+    return missed * weight
 
 
 def _divergence(outputs: Outputs, batch: Batch) -> Tensor:
@@ -217,8 +251,12 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what divides each of ``TERMS``, at least 1, from global ``counts``: float64 [8]."""
-    elements, particles, events, by_particle, by_cluster = global_counts.clamp(min=1).unbind()
+    """Return what divides each of ``TERMS``, from global ``counts``: float64 [8].
+
+    Counts of 0 divide by 1. Others may be as small as the events' weights.
+    """
+    global_counts = torch.where(global_counts > 0, global_counts, 1.0)
+    elements, particles, events, by_particle, by_cluster = global_counts.unbind()
     of_elements = elements, particles, particles, by_particle
     return torch.stack((*of_elements, events, events, particles, by_cluster))
 

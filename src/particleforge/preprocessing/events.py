@@ -44,6 +44,7 @@ def shard_events(events: ak.Array, settings: ShardSettings, sample: str, source:
     columns = {
         "event_id": pa.array(ak.to_numpy(events.event_id)),
         "sample": pa.array([sample] * len(events), pa.string()),
+        "weight": pa.array(ak.to_numpy(events.weight)),
         "n_elements": pa.array(elements.n_elements),
         "element_type": _lists(elements.element_type, counts),
         "features": _lists(elements.features, counts),

@@ -61,6 +61,8 @@ class Manifest(Stored):
     elements: dict[str, list[FeatureEntry]]
     n_features: int
     classes: list[ClassEntry] = Field(min_length=2)
+    # of the events of the train split; None where all events weigh the same
+    mean_weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     splits: dict[str, SplitEntry]
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from particleforge.preprocessing.events import shard_events
 from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
+from particleforge.preprocessing.weights import WeightStatistics, refuse_unusable, unusable
 from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.selection.select import SelectedMetadata
@@ -45,13 +46,16 @@ log = logging.getLogger(__name__)
 
 ENTRIES = (*SPLITS, "shuffle", "manifest", "normalisation")  # of the folder, without suffixes
 BUFFER_BYTES = 64 * 2**20
-_COLUMNS = ("event_id", "split", "tracks", "clusters", "targets", "particles", "cluster_links")
+_COLUMNS = (
+    *("event_id", "weight", "split"),
+    *("tracks", "clusters", "targets", "particles", "cluster_links"),
+)
 
 
 def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: Path) -> None:
     """Write shards, normalisation and manifest.
 
-    An empty split or values that are not finite are a UserError.
+    An empty split, negative weights or values that are not finite are a UserError.
     """
     made = Provenance.of("write_shards", settings.plain(), selected)
     made.refuse_repeats(selected)
@@ -60,10 +64,16 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
     manifest_file = output_dir / "manifest.json"
     with atomic_directory(output_dir) as folder:
         buckets = _shuffled(settings, selected, samples, totals, folder / "shuffle")
-        statistics = FeatureStatistics(settings.elements)
+        statistics, weights = FeatureStatistics(settings.elements), WeightStatistics()
         splits = {
             split: _write_split(
-                settings, split, totals[split], buckets.in_key_order(number), folder, statistics
+                settings,
+                split,
+                totals[split],
+                buckets.in_key_order(number),
+                folder,
+                statistics,
+                weights,
             )
             for number, split in enumerate(SPLITS)
         }
@@ -82,6 +92,7 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
             {
                 "kind": "manifest",
                 **_description(settings, samples),
+                "mean_weight": weights.mean(),
                 "splits": splits,
                 "provenance": made.plain(),
             },
@@ -102,13 +113,20 @@ def _sample_of(path: Path) -> str:
 
 
 def _count(selected: Sequence[Path]) -> dict[str, int]:
-    """Return the number of events per split over all files; an empty split is a UserError."""
+    """Return the number of events per split over all files.
+
+    An empty split is a UserError, and weights that a training cannot take are.
+    """
     totals = dict.fromkeys(SPLITS, 0)
     for path in selected:
-        for block in iter_events(path, ["split"]):
+        n_events = n_unusable = 0
+        for block in iter_events(path, ["split", "weight"]):
             split = ak.to_numpy(block.split)
+            n_events += len(split)
+            n_unusable += unusable(ak.to_numpy(block.weight))
             for name in SPLITS:
                 totals[name] += int(np.sum(split == name))
+        refuse_unusable(path, n_unusable, n_events)
     for name, total in totals.items():
         if not total:
             raise UserError(
@@ -157,6 +175,7 @@ def _write_split(
     events: Iterator[pa.Table],
     folder: Path,
     statistics: FeatureStatistics,
+    weights: WeightStatistics,
 ) -> dict[str, Any]:
     """Write the shards of one split and return their index for the manifest."""
     n_shards = _n_shards(total, settings)
@@ -168,6 +187,7 @@ def _write_split(
     for number, shard in enumerate(cut(events, sizes)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
         write_shard(folder / name, shard, described)
+        weights.add(split, shard["weight"].to_numpy())
         if split == "train":
             _add(statistics, shard, n_features(settings.elements))
         n_elements = int(np.sum(shard["n_elements"].to_numpy()))

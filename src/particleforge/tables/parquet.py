@@ -256,12 +256,15 @@ def described(path: Path, model: type[_Model], *, judged: bool = True) -> _Model
 def _unlike(types: pa.Schema, kind: str) -> str | None:
     """Return what of a table's columns is not as those of its kind, None if all are.
 
-    Selected events may lack collections and members of them (``selection.drop_columns``).
+    Selected events may lack collections and members of them (``selection.drop_columns``), shards
+    ``schema.MAY_LACK``.
     """
     for field in _SCHEMAS[kind]:
         position = types.get_field_index(field.name)
         if position < 0:
             if kind == SELECTED and pa.types.is_list(field.type):
+                continue
+            if kind == SHARD and field.name in schema.MAY_LACK:
                 continue
             return f"column {field.name} is missing"
         found = types.field(position)

@@ -49,12 +49,14 @@ from particleforge.training.plan import (
 )
 
 _COLUMNS = Batch._fields  # a batch holds columns of the shards
+_WEIGHT = "weight"  # the only one of them with one value per event
 # all others are stored as int8; integers become int64 in a batch
 _TYPES = {
     "features": torch.float32,
     "target_p4": torch.float32,
     "share": torch.float32,
     "share_host": torch.int32,
+    _WEIGHT: torch.float32,
 }
 _Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
@@ -66,8 +68,9 @@ class Window:
     The batches lie in the same shards.
 
     ``batches``: per global batch the events of each micro-batch, as indices into the events of the
-    window's shards. ``memory`` is that of a window which is no longer needed: to use it again saves
-    the system from providing fresh pages.
+    window's shards. ``mean_weight`` is what event weights are divided by; None: there are none.
+    ``memory`` is that of a window which is no longer needed: to use it again saves the system from
+    providing fresh pages.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Window:
         batches: Sequence[Sequence[Indices]],
         lengths: Indices,
         inputs: ModelInputs,
+        mean_weight: float | None = None,
         memory: dict[str, Tensor] | None = None,
     ) -> None:
         self._parts = [len(micro_batches) for micro_batches in batches]
@@ -83,8 +87,10 @@ class Window:
             "target_p4": 4,
             "share_host": N_SHARES,
             "share": N_SHARES + 1,
+            _WEIGHT: int(mean_weight is not None),
         }
-        self._inputs = inputs
+        self._inputs, self._mean_weight = inputs, mean_weight
+        self._read_columns = [name for name in _COLUMNS if self._width.get(name, 1)]
         flat = [events for micro_batches in batches for events in micro_batches]
         self._events = [len(events) for events in flat]
         longest = np.array([lengths[events].max(initial=1) for events in flat], dtype=np.int64)
@@ -129,10 +135,15 @@ class Window:
 
         One that does not fit the manifest is a UserError.
         """
-        for table in iter_tables(path, _COLUMNS):
+        for table in iter_tables(path, self._read_columns):
             events = slice(self._read, self._read + table.num_rows)
             lengths, places = self._lengths[events], self._places[events]
-            values = {name: _values_of(table[name]) for name in _COLUMNS}
+            values = {
+                name: _values_of(table[name]) for name in self._read_columns if name != _WEIGHT
+            }
+            if self._mean_weight is not None:
+                weights = table[_WEIGHT].to_numpy() / self._mean_weight
+                values[_WEIGHT] = np.repeat(weights, lengths).astype(np.float32)
             self._check(path, values, int(lengths.sum()))
             starts = np.cumsum(lengths) - lengths
             target = np.repeat(places - starts, lengths) + np.arange(int(lengths.sum()))
@@ -170,8 +181,9 @@ class Window:
         for name, low, high in (
             ("element_type", 1, len(ELEMENT_TYPES)),
             ("target_class", 0, self._inputs.n_classes),
+            (_WEIGHT, 0, np.inf),
         ):
-            if n_elements and not low <= values[name].min() <= values[name].max() <= high:
+            if n_elements and name in values and not low <= values[name].min() <= values[name].max() <= high:
                 raise UserError(
                     f"{path}: {name} holds values outside {low} ... {high}: no shard of this"
                     " manifest; rerun write_shards"
@@ -224,8 +236,8 @@ class ShardLoader:
         read_ahead: int = 0,
         pin: bool = False,
     ) -> None:
-        described = read_manifest(manifest)["splits"][split]
-        shards = described["shards"]
+        content = read_manifest(manifest)
+        shards = content["splits"][split]["shards"]
         self._chosen: list[Indices] | None = None
         if max_events is not None:
             found = choose_events(
@@ -242,6 +254,7 @@ class ShardLoader:
                 f" selection.{split}_fraction"
             )
         self.inputs, self.seed, self.split = inputs, seed, split
+        self._mean_weight: float | None = content.get("mean_weight")
         taking_part = (
             self.lengths
             if self._chosen is None
@@ -320,7 +333,9 @@ class ShardLoader:
         self, shards: tuple[int, ...], batches: list[list[Indices]], spare: list[dict[str, Tensor]]
     ) -> Window:
         lengths = np.concatenate([self.lengths[shard] for shard in shards]).astype(np.int64)
-        window = Window(batches, lengths, self.inputs, spare.pop() if spare else None)
+        window = Window(
+            batches, lengths, self.inputs, self._mean_weight, spare.pop() if spare else None
+        )
         for shard in shards:
             window.fill(self.paths[shard])
         window.finish()

@@ -63,6 +63,7 @@ log = logging.getLogger(__name__)
 _TALLY = (
     *COUNTS,
     "events",
+    "real_elements",
     "padded_elements",
     "interrupted",
     "loading_s",
@@ -278,9 +279,10 @@ class Trainer:
         workers = self.workers
         if self.settings.model.dropout:
             torch.manual_seed(seed_of(self.settings.seed, "dropout", workers.rank, self.step))
+        real = sum(int(batch.element_type.count_nonzero()) for batch in micro_batches)
         padded = sum(batch.element_type.numel() for batch in micro_batches)
         extra = torch.tensor(
-            [n_events, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64
+            [n_events, real, padded, self.interrupted(), *self._clock.taken()], dtype=torch.float64
         )
         tally = torch.cat(
             (
@@ -318,7 +320,7 @@ class Trainer:
         self.optimiser.step()
         self._average()
         self.sums += torch.cat(
-            (values, tally[[_TALLY.index("elements"), _TALLY.index("padded_elements")]])
+            (values, tally[[_TALLY.index("real_elements"), _TALLY.index("padded_elements")]])
         )
         self._seen += tally
         seconds = tally[-2:] / workers.world_size
@@ -369,7 +371,9 @@ class Trainer:
             self.sums = torch.zeros_like(self.sums)
         seconds = self._row_shares.seconds
         loading, communication = self._row_shares.taken()
-        elements, events = self._seen[[_TALLY.index("elements"), _TALLY.index("events")]].tolist()
+        elements, events = self._seen[
+            [_TALLY.index("real_elements"), _TALLY.index("events")]
+        ].tolist()
         values = dict(zip((*TERMS, "loss", "gradient_norm"), means[:-2], strict=True)) | {
             "learning_rate": learning_rate(self.training, self.step - 1),
             "events_per_s": events / seconds,
