@@ -91,14 +91,10 @@ class Extremes:
         }
 
 
-def schema_differences(
-    path: Path, expected: pa.Schema, may_lack: Container[str] = ()
-) -> list[str]:
+def schema_differences(path: Path, expected: pa.Schema, may_lack: Container[str] = ()) -> list[str]:
     """Return what of a file's columns is not as expected, one text a column or member."""
     found, wanted = _types(pq.read_schema(path)), _types(expected)
-    missing = [
-        f"{name} (missing)" for name in wanted if name not in found and name not in may_lack
-    ]
+    missing = [f"{name} (missing)" for name in wanted if name not in found and name not in may_lack]
     other = [
         f"{name} ({found[name]} instead of {dtype})"
         for name, dtype in wanted.items()

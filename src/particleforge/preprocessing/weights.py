@@ -22,8 +22,8 @@ def refuse_unusable(path: Path, n_unusable: int, n_events: int) -> None:
     """Raise a UserError if events of a selected file have weights that ``unusable`` counts."""
     if n_unusable:
         raise UserError(
-            f"{path}: weight is negative or not finite in {n_unusable} of {n_events} events, which a"
-            " training cannot take; select them away (cuts.events, expression 'weight >= 0'), or"
+            f"{path}: weight is negative or not finite in {n_unusable} of {n_events} events, which"
+            " a training cannot take; select them away (cuts.events, expression 'weight >= 0'), or"
             " build the dataset of files with absolute values"
         )
 

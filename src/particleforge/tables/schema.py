@@ -347,7 +347,9 @@ MAY_LACK = ("weight",)  # shards of unweighted events from before it was a colum
 SHARD = (
     Field("event_id", "uint64", "", "the event's identity"),
     Field("sample", "string", "", "sample that the event comes from"),
-    Field("weight", "float64", "", "the event's weight, not negative; 1 where the column is missing"),
+    Field(
+        "weight", "float64", "", "the event's weight, not negative; 1 where the column is missing"
+    ),
     Field("n_elements", "int32", "", "tracks + clusters"),
     Field("element_type", "list<int8>", "", "1 + index in ELEMENT_TYPES"),
     Field(

@@ -183,7 +183,11 @@ class Window:
             ("target_class", 0, self._inputs.n_classes),
             (_WEIGHT, 0, np.inf),
         ):
-            if n_elements and name in values and not low <= values[name].min() <= values[name].max() <= high:
+            if (
+                n_elements
+                and name in values
+                and not low <= values[name].min() <= values[name].max() <= high
+            ):
                 raise UserError(
                     f"{path}: {name} holds values outside {low} ... {high}: no shard of this"
                     " manifest; rerun write_shards"
