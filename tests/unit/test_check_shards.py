@@ -123,7 +123,7 @@ def test_momentum_without_a_class_is_refused(manifest: Path) -> None:
         ),
         (
             lambda table: table.set_column(
-                2,
+                table.schema.get_field_index("n_elements"),
                 pa.field("n_elements", pa.int64(), nullable=False),
                 table["n_elements"].cast(pa.int64()),
             ),

@@ -26,6 +26,7 @@ def test_round_trip_with_empty_lists(tmp_path):
         {
             "event_id": [1, 2, 3],
             "sample": ["a", "b", "a"],
+            "weight": [1.0, 0.5, 2.0],
             "n_elements": [1, 0, 2],
             "element_type": [[1], [], [1, 2]],
             "features": [[0.5], [], [1.0, 2.0]],
