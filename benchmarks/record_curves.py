@@ -52,7 +52,6 @@ SPACE: dict[str, dict[str, Any]] = {
     "model.n_layers": {"type": "int", "low": 2, "high": 4},
     "training.loss.momentum": {"type": "float", "low": 0.5, "high": 8.0, "log": True},
     "training.loss.event": {"type": "float", "low": 0.2, "high": 5.0, "log": True},
-    "training.loss.regions": {"type": "float", "low": 0.2, "high": 5.0, "log": True},
     "training.loss.shares": {"type": "float", "low": 0.2, "high": 5.0, "log": True},
 }
 EVENTS_SEEN, N_VALIDATIONS = 5000, 5

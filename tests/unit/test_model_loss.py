@@ -27,7 +27,6 @@ from .test_model import make_batch
 SMALL = {"width": 16, "n_layers": 1, "n_heads": 2}
 EVERYTHING = LossConfig(
     event=0.7,
-    regions=0.4,
     uncertainty=0.5,
     presence_focal_gamma=2.0,
     classification_focal_gamma=0.5,
@@ -189,8 +188,8 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
     weight = 2 * 10**0.5
     numbers = counts(batch, network.host_columns)
     assert numbers.tolist() == pytest.approx([2, 2, 1, weight, 0])
-    assert denominators(numbers).tolist() == pytest.approx([2, 2, 2, weight, 1, 1, 2, 1])
-    unused = LossConfig(event=0.0, regions=0.0)
+    assert denominators(numbers).tolist() == pytest.approx([2, 2, 2, weight, 1, 2, 1])
+    unused = LossConfig(event=0.0)
     value = term("event", outputs, batch, network, unused)
     assert not torch.autograd.grad(value, presence)[0].any(), "nothing is computed without weight"
     halfway = outputs._replace(presence=torch.zeros(2, 3, requires_grad=True))
@@ -201,47 +200,14 @@ def test_event_term_is_the_visible_momentum_in_units_of_its_resolution(
     assert not gradient[1].any()
 
 
-def test_regions_see_what_is_missing_in_them_only(network: ParticleFlowNetwork) -> None:
-    """Three particles: two together, of 30 and 10 GeV, and one opposite of 40 GeV, not found.
-
-    Regions around the first two miss nothing, the third one misses half of the energy's weight.
-    """
-    types = torch.tensor([[1, 1, 1, 0]])
-    features = torch.zeros(1, 4, network.inputs.n_features)
-    features[0, 0, :5] = torch.tensor([30.0, 0, 0, 1, 30])  # pt, eta, sin phi, cos phi, p
-    features[0, 1, :5] = torch.tensor([10.0, 0, 0, 1, 10])
-    features[0, 2, :5] = torch.tensor([40.0, 0, 0, -1, 40])
-    p4 = torch.zeros(1, 4, 4)
-    p4[0, :3, 0] = torch.tensor([30.0, 10, -40])
-    p4[0, :3, 3] = torch.tensor([30.0, 10, 40])
-    batch = batch_of(features, types, torch.tensor([[1, 1, 1, 0]]), p4)
-    presence = torch.tensor([[50.0, 50, -50, 50]], requires_grad=True)
-    outputs = network(features, types)._replace(
-        presence=presence,
-        momentum=torch.zeros(1, 4, N_CORRECTIONS),
-        mass=torch.zeros(1, 4),
-        log_hidden=torch.zeros(1, 4),
-    )
-    value = term("regions", outputs, batch, network)
-    missing = 40 / 41**0.5  # of px and of E
-    assert value.item() == pytest.approx(0.5 * 2 * (missing - 0.5) / 4, rel=1e-4)
-    halfway = outputs._replace(presence=torch.zeros(1, 4, requires_grad=True))
-    term("regions", halfway, batch, network, LossConfig(regions=1.0)).backward()
-    gradient = halfway.presence.grad[0]
-    assert (gradient[:3] < 0).all(), "all are to be found"
-    assert not gradient[3]
-
-
-@pytest.mark.parametrize("name", ["event", "regions"])
-def test_sums_leave_the_momenta_of_tracks_alone(network: ParticleFlowNetwork, name: str) -> None:
+def test_sums_leave_the_momenta_of_tracks_alone(network: ParticleFlowNetwork) -> None:
     """What a track hides is a factor in sums, which they train in place of its momentum."""
     batch = make_batch([20])
     outputs = network(*batch[:2])
     momentum = outputs.momentum.detach().requires_grad_()
     hidden = torch.zeros_like(outputs.log_hidden, requires_grad=True)
-    config = LossConfig(event=1.0, regions=1.0)
     outputs = outputs._replace(momentum=momentum, log_hidden=hidden)
-    term(name, outputs, batch, network, config).backward()
+    term("event", outputs, batch, network, LossConfig(event=1.0)).backward()
     is_track = batch.element_type == 1
     assert not momentum.grad[is_track].any()
     assert momentum.grad[batch.element_type == 2].any()

@@ -44,9 +44,6 @@ class LossConfig(Block):
         ge=0,
         description="Huber loss of each event's visible px, py, pz, E in units of sqrt(E GeV)",
     )
-    regions: float = Field(
-        1.0, ge=0, description="the same of jet-sized regions around the most energetic particles"
-    )
     uncertainty: float = Field(
         1.0,
         ge=0,

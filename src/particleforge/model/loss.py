@@ -1,6 +1,6 @@
 """The loss: what the outputs miss of the targets, summed so that all ranks can normalise it.
 
-Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of eight terms and, from the
+Inputs -> outputs: ``network.Outputs`` and a ``Batch`` -> the sums of seven terms and, from the
 batch alone, the counts they are divided by.
 
 Terms, with their forms of ``training.loss``:
@@ -14,8 +14,6 @@ Terms, with their forms of ``training.loss``:
 * event: Huber loss (delta 1) of the event's visible px, py, pz, E, averaged: candidates times
   their weights, less the particles, in units of sqrt(E GeV), as calorimeters resolve a sum;
   px and py are the missing transverse momentum;
-* regions: the same of regions the size of a jet, around the event's most energetic particles:
-  elements count with a Gaussian of their angular distance, regions with the energy of their centre;
 * uncertainty: the Gaussian's negative log likelihood of the four corrections, averaged, with the
   beta of Seitzer et al. (arXiv:2203.09168), which gives badly predicted particles their pull on the
   mean back; 0 for networks that predict no uncertainty.
@@ -38,12 +36,11 @@ from torch import Tensor
 from particleforge.config.training import LossConfig
 from particleforge.model.momentum import N_CORRECTIONS, host_momentum, to_corrections, to_p4
 from particleforge.model.network import Outputs, weights
-from particleforge.model.windows import distances, gaussian
 from particleforge.tables.schema import ELEMENT_TYPES, NONE_CLASS, PADDING
 
 TERMS = (
     *("presence", "classification", "charge", "momentum"),
-    *("event", "regions", "uncertainty", "shares"),
+    *("event", "uncertainty", "shares"),
 )
 COUNTS = ("elements", "particles", "filled_events", "particle_weight", "cluster_weight")
 JUDGED = LossConfig(uncertainty=0.0, uncertainty_beta=0.0, shares=0.0)
@@ -52,9 +49,7 @@ _LOG_SIGMA_MAX = 7.0
 _WEIGHED_GEV_MIN = 0.1
 _PARTS = (0.4, 0.2, 0.2, 0.2)  # energies are what is hard: pT counts twice
 _SMALLEST_SHARE = 1e-9
-_N_REGIONS = 16
 _TRACK = 1 + ELEMENT_TYPES.index("track")
-_REGION_WIDTH = 0.3  # standard deviation of the angular distance
 
 
 class Batch(NamedTuple):
@@ -121,7 +116,7 @@ def _weights(energy: Tensor, where: Tensor) -> Tensor:
 def loss_sums(
     outputs: Outputs, batch: Batch, host_columns: Tensor, config: LossConfig = JUDGED
 ) -> Tensor:
-    """Return the sums of the ``TERMS`` over the batch, float32 [8].
+    """Return the sums of the ``TERMS`` over the batch, float32 [7].
 
     ``host_columns`` as in the network.
 
@@ -134,15 +129,13 @@ def loss_sums(
     corrections, log_sigma = outputs.momentum.float().tensor_split([N_CORRECTIONS], -1)
     of_element, of_event = _event_weights(batch)
     weight = _weights(batch.target_p4[..., 3], particle) * of_element
-    with torch.set_grad_enabled(torch.is_grad_enabled() and config.event + config.regions > 0):
+    with torch.set_grad_enabled(torch.is_grad_enabled() and config.event > 0):
         # tracks keep their momentum from sums: these would give them the energy of what they hide
         is_track = (batch.element_type == _TRACK).unsqueeze(-1)
         p4 = to_p4(torch.where(is_track, corrections.detach(), corrections), host, outputs.mass)
         found = torch.where(real.unsqueeze(-1), p4, 0.0) * weights(outputs).unsqueeze(-1)
         expected = torch.where(particle.unsqueeze(-1), batch.target_p4, 0.0)
         event = (_missed(found.sum(1), expected.sum(1)) * of_event).sum()
-        regions = _regions(found, expected, torch.stack(host[2:], -1))
-        regions = (regions * of_event.unsqueeze(-1)).sum()
     terms = (
         _presence(
             outputs.presence.float(), particle, real * of_element, config.presence_focal_gamma
@@ -157,7 +150,6 @@ def loss_sums(
         _cross_entropy(outputs.charge, batch.target_charge.clamp(-1, 1) + 1, particle, of_element),
         (_regression(corrections, target, config) @ corrections.new_tensor(_PARTS) * weight).sum(),
         event,
-        regions,
         (
             _likelihood(corrections, log_sigma, target, config.uncertainty_beta)
             * (particle * of_element)
@@ -208,21 +200,6 @@ def _missed(found: Tensor, expected: Tensor) -> Tensor:
     return each.mean(-1)
 
 
-def _regions(found: Tensor, expected: Tensor, position: Tensor) -> Tensor:
-    """Return what the regions of events miss [B, R], weighted so that each event's weight is 1.
-
-    ``found``, ``expected``: four-momenta [B, N, 4]; ``position``: eta, sin and cos of phi of the
-    elements [B, N, 3]. An element's candidate and its particle are in a region alike.
-    """
-    energy = expected[..., 3].clamp(min=0)
-    of_centre, centre = energy.topk(min(_N_REGIONS, energy.shape[1]))
-    centres = position.gather(1, centre.unsqueeze(-1).expand(-1, -1, 3))
-    inside = gaussian(distances(centres, position).square(), _REGION_WIDTH)
-    missed = _missed(inside @ found, inside @ expected)
-    weight = of_centre / of_centre.sum(-1, keepdim=True).clamp(min=_WEIGHED_GEV_MIN)
-    return missed * weight
-
-
 def _divergence(outputs: Outputs, batch: Batch) -> Tensor:
     """Return the Kullback-Leibler divergence of the shares from the true ones [B, N].
 
@@ -251,18 +228,18 @@ def _likelihood(found: Tensor, log_sigma: Tensor, target: Tensor, beta: float) -
 
 
 def denominators(global_counts: Tensor) -> Tensor:
-    """Return what divides each of ``TERMS``, from global ``counts``: float64 [8].
+    """Return what divides each of ``TERMS``, from global ``counts``: float64 [7].
 
     Counts of 0 divide by 1. Others may be as small as the events' weights.
     """
     global_counts = torch.where(global_counts > 0, global_counts, 1.0)
     elements, particles, events, by_particle, by_cluster = global_counts.unbind()
     of_elements = elements, particles, particles, by_particle
-    return torch.stack((*of_elements, events, events, particles, by_cluster))
+    return torch.stack((*of_elements, events, particles, by_cluster))
 
 
 def term_weights(config: LossConfig, device: torch.device | None = None) -> Tensor:
-    """Return the configured weights of the ``TERMS``, float32 [8]."""
+    """Return the configured weights of the ``TERMS``, float32 [7]."""
     return torch.tensor(
         [getattr(config, name) for name in TERMS], dtype=torch.float32, device=device
     )
