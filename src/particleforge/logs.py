@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from particleforge.addresses import masked
 from particleforge.errors import UserError, explained
+from particleforge.progress import hidden, write_beside_bars
 from particleforge.provenance.started import check_code
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -17,7 +19,7 @@ _DONE = "done"  # the last line of a finished job's log
 
 def log_to_terminal(level: int = logging.INFO) -> None:
     """Send the package's log to standard error."""
-    _log_to(logging.StreamHandler(sys.stderr))
+    _log_to(_Terminal(sys.stderr))
     logging.getLogger("particleforge").setLevel(level)
 
 
@@ -53,7 +55,7 @@ def job_log(path: str | Path) -> Iterator[None]:
     What the user can mend ends the process with one line in the log and on standard error; so does
     code that changed since the run of this job was started.
     """
-    with one_line_errors():
+    with one_line_errors(), hidden():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         _log_to(_LogFile(path, mode="w", encoding="utf-8"))
         logging.captureWarnings(True)
@@ -118,6 +120,15 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return what is written of a record."""
         return masked(super().format(record))
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Standard error, on which lines stand above the bars of ``progress``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        with write_beside_bars():
+            super().emit(record)
 
 
 class _LogFile(logging.FileHandler):

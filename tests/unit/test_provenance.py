@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import os
 import re
 import subprocess
@@ -195,11 +196,31 @@ def test_stages_are_called_as_their_rules():
     assert stages == {rule.partition(":")[0] for rule in rules} - {"apply_model"}
 
 
+@pytest.mark.parametrize(
+    ("events", "taken_s", "end"),
+    [
+        (1500, 31.4, r": 1,500 events, 12\.1 MB in 31 s$"),
+        (None, 1500.0, r": 12\.1 MB in 25 min$"),
+    ],
+)
+def test_one_line_says_what_was_made(source, caplog, monkeypatch, events, taken_s, end):
+    caplog.set_level(logging.INFO, "particleforge")
+    circumstances = {**provenance._circumstances(), "wall_time_s": taken_s}
+    monkeypatch.setattr(provenance, "_circumstances", lambda: circumstances)
+    folder = source.parent / "plots"
+    folder.mkdir()
+    source.write_bytes(bytes(12_000_000))
+    (folder / "one.png").write_bytes(bytes(100_000))
+    Provenance.of("first", {}).record(source, folder, n_events=events)
+    (line,) = caplog.messages
+    assert re.search(rf"^made {re.escape(str(source))}, plots{end}", line)
+
+
 @pytest.mark.fault("input that its stage did not write so")
 def test_an_input_that_is_not_what_its_record_says_is_told(source, caplog):
     Provenance.of("first", {}).record(source)
     Provenance.of("second", {}, [source])
-    assert caplog.text == ""
+    assert not [line for line in caplog.records if line.levelno > logging.INFO]
     source.write_text("Data")
     Provenance.of("second", {}, [source])
     assert f"{source}: is not what its stage wrote: its sha256 is {sha256(source)}" in caplog.text

@@ -62,6 +62,7 @@ def test_identity_does_not_know_how_steps_are_computed(manifest: Path, tmp_path:
         "device": "auto",
         "compile": True,
         "activation_checkpointing": True,
+        "tracker": "mlflow",
     }
     changed |= {"checkpoint_every_steps": 3}
     assert set(changed) <= EXECUTION

@@ -30,6 +30,7 @@ from particleforge.checks.verdict import SampleVerdict, Verdict, conclude
 from particleforge.config.checks import ChecksConfig
 from particleforge.config.settings import CheckDatasetSettings, CompareSamplesSettings
 from particleforge.errors import UserError
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.stored import Stored, read_stored
 from particleforge.tables import parquet, schema
@@ -79,7 +80,7 @@ def check_dataset(
     )
     folder = work_dir / settings.sample_name
     statistics = {}
-    for path, digest in zip(shards, made.inputs.values(), strict=True):
+    for path, digest in shown(zip(shards, made.inputs.values(), strict=True), "shard", len(shards)):
         statistics[_name(path)] = _kept(folder / f"{path.stem}.json", digest, path, expected)
     verdict = Verdict()
     whole = {}

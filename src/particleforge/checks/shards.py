@@ -30,6 +30,7 @@ from particleforge.errors import UserError
 from particleforge.preprocessing.manifest import Manifest, Normalisation
 from particleforge.preprocessing.normalisation import STD_FLOOR, Running, transform
 from particleforge.preprocessing.weights import WeightStatistics, unusable
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.stored import Stored, held_to, read_json
 from particleforge.tables import parquet, schema
@@ -74,7 +75,7 @@ def check_shards(
     found.train = {name: Running(len(features)) for name, features in described["elements"].items()}
     for split, index in described["splits"].items():
         _judge_split(verdict, manifest.parent, split, index)
-        for entry in index["shards"]:
+        for entry in shown(index["shards"], "shard", len(index["shards"])):
             path = manifest.parent / entry["file"]
             if path.is_file() and _judge_file(verdict, path, entry, described):
                 _judge_content(verdict, path, split, described, found, entry)

@@ -313,6 +313,7 @@ def _searched(training: TrainingConfig) -> TrainingConfig:
         "schedule_steps" if in_steps else "schedule_events": None,
         "ranks": 1,
         "early_stopping_patience": 0,
+        "tracker": "tensorboard",
     }
     return training.model_copy(update=seen)
 

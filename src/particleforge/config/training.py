@@ -8,11 +8,12 @@ from pydantic import Field, model_validator
 from particleforge.config.base import Block, PathText
 
 # keys of `training` that shape no result beyond rounding: where and how steps are computed, and how
-# often they are saved
+# often they are saved or shown
 EXECUTION = frozenset(
     {
         *("ranks", "parallelism", "model_parallel_ranks", "accumulation_steps", "prefetch_windows"),
         *("device", "compile", "activation_checkpointing", "checkpoint_every_steps"),
+        "tracker",
     }
 )
 
@@ -196,6 +197,13 @@ class TrainingConfig(Block):
     )
     activation_checkpointing: bool = Field(
         False, description="compute each layer again in the backward pass, to save memory"
+    )
+    tracker: Literal["tensorboard", "mlflow"] = Field(
+        "tensorboard",
+        description=(
+            "where the final training can be watched: event files, or a run of MLflow besides, at"
+            " MLFLOW_TRACKING_URI or in train/work/mlflow.db"
+        ),
     )
     init_from: PathText | None = Field(
         None,

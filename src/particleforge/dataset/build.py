@@ -42,6 +42,7 @@ from particleforge.edm4hep.raw_events import Array, RawEvents, Table
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.formats import read_chunks
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.stored import check_regular
 from particleforge.tables import parquet
@@ -74,7 +75,7 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
         good = [Path(path) for path in inputs if Path(path) not in quarantined]
         try:
             _verify(settings, inputs, good, verified)
-            made = _write(settings, good, quarantined, output)
+            made, n_events = _write(settings, good, quarantined, output)
         except BadFileError as bad:
             if settings.dataset.on_bad_file == "fail":
                 raise UserError(bad.reason) from bad
@@ -82,7 +83,7 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
             quarantined[bad.path] = bad.reason
             continue
         break
-    made.record(output)
+    made.record(output, n_events=n_events)
 
 
 def refusal(settings: DatasetSettings, path: Path, n_events_max: int | None) -> str | None:
@@ -157,8 +158,8 @@ def _verify(
 
 def _write(
     settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path
-) -> Provenance:
-    """Stream all inputs into ``output`` and return its provenance."""
+) -> tuple[Provenance, int]:
+    """Stream all inputs into ``output``; return its provenance and number of events."""
     made = Provenance.of("build_dataset", settings.plain(), inputs)
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
@@ -173,7 +174,7 @@ def _write(
         output, _batches(settings, inputs, metadata), _schema(settings), metadata
     )
     log.info("dataset: %d events, %s", rows, metadata.get("energy_balance_gev", "no truth"))
-    return made
+    return made, rows
 
 
 def _batches(
@@ -185,7 +186,7 @@ def _batches(
     seen: list[Array] = []
     for path in inputs:
         tally = FileTally(path, settings)
-        for raw in _chunks(settings, path):
+        for raw in shown(_chunks(settings, path), "event", size=lambda raw: raw.n_events):
             try:
                 table = _table(settings, raw, tally)
             except _NotFiniteError as error:

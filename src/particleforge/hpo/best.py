@@ -101,15 +101,15 @@ def select_best_trial(
         [*index_files(manifest), *slots, *confirmations],
         glanced_at=split_folders(manifest, "train", "valid"),
     )
-    made.record(
-        best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values())
-    )
     log.info(
         "best: configuration %s, validation loss %.6g after %d steps: %s",
         winner.config,
         winner.loss,
         winner.steps,
         why,
+    )
+    made.record(
+        best, trials, *plots.values(), *(plot.with_suffix(".pdf") for plot in plots.values())
     )
 
 

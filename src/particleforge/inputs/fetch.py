@@ -38,6 +38,7 @@ from particleforge.config.settings import FetchSettings
 from particleforge.errors import UserError
 from particleforge.inputs.checksums import verify_checksum
 from particleforge.inputs.web import BLOCK, BrokenOffError, asking, in_time, length_of, reason_of
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,6 @@ def fetch_file(
         part.replace(temporary)
     _remove(part)
     made.record(output)
-    log.info("%s: %.1f MB", settings.url, _size(output) / 1e6)
 
 
 def _check(settings: FetchSettings, part: Path) -> None:
@@ -159,7 +159,7 @@ def _fetch_http(
         if not begun:
             _remove(part)
         _write_state(part, {"validator": _validator(answer), "length": total})
-        _append(settings.url, part, begun, blocks, bytes_max)
+        _append(settings.url, part, begun, shown(blocks, "B", total, len, begun), bytes_max)
     return total
 
 
@@ -214,7 +214,7 @@ def _fetch_other(
         begun = _size(part)
         _write_state(part, {"size": total})
         with closing(in_time(_blocks(system, path, begun), timeout_s)) as blocks:
-            _append(url, part, begun, blocks, bytes_max)
+            _append(url, part, begun, shown(blocks, "B", total, len, begun), bytes_max)
     return total
 
 

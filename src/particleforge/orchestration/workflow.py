@@ -31,6 +31,7 @@ from particleforge.orchestration.scans import Scans
 from particleforge.orchestration.search import Search
 from particleforge.paths import Paths
 from particleforge.provenance.started import Started
+from particleforge.training.mlflow_run import check_tracker
 
 
 class Workflow:
@@ -55,6 +56,7 @@ class Workflow:
             self.detectors = self._read_detectors(config_dir)
             self._check_detectors(config_dir)
             self._check_initial_weights()
+            check_tracker(self.run.training)
         files_are_given = self.run.simulation.backend == "files"
         source = GivenFiles(self.run, self.detectors, self.paths) if files_are_given else None
         self.apply = Apply(self.run, self.detectors, self.paths)

@@ -30,6 +30,7 @@ from particleforge.preprocessing.features import feature_units, n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shuffle import GROUP, KEY, Buckets, cut
 from particleforge.preprocessing.weights import WeightStatistics, refuse_unusable, unusable
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance, list_checksum
 from particleforge.seeds import hash_of
 from particleforge.selection.select import SelectedMetadata
@@ -104,7 +105,12 @@ def write_shards(settings: ShardSettings, selected: Sequence[Path], output_dir: 
         for split, index in splits.items()
     }
     folders = {output_dir / split: list_checksum(found) for split, found in checksums.items()}
-    made.record(manifest_file, output_dir / "normalisation.json", known=folders)
+    made.record(
+        manifest_file,
+        output_dir / "normalisation.json",
+        known=folders,
+        n_events=sum(totals.values()),
+    )
 
 
 def _sample_of(path: Path) -> str:
@@ -154,7 +160,8 @@ def _shuffled(
     buckets = Buckets(folder, [_n_shards(totals[split], settings) for split in SPLITS])
 
     def blocks() -> Iterator[pa.Table]:
-        for number, (path, sample) in enumerate(zip(selected, samples, strict=True), start=1):
+        files = shown(zip(selected, samples, strict=True), "file", len(selected))
+        for number, (path, sample) in enumerate(files, start=1):
             for events in iter_events(path, _COLUMNS):
                 rows = shard_events(events, settings, sample, path)
                 key = hash_of(ak.to_numpy(events.event_id), settings.seed, "shuffle")
@@ -184,7 +191,7 @@ def _write_split(
     made = Provenance.of("write_shards", settings.plain()).plain()
     described = {**_contents(settings), "split": split, "provenance": made}
     shards = []
-    for number, shard in enumerate(cut(events, sizes)):
+    for number, shard in enumerate(shown(cut(events, sizes), "shard", n_shards)):
         name = f"{split}/{SHARD_FORMAT.format(number)}.parquet"
         write_shard(folder / name, shard, described)
         weights.add(split, shard["weight"].to_numpy())

@@ -90,6 +90,7 @@ _SLURM_VARIABLES = {
 }
 _SLURM_FIELDS = {"node_list": "NodeList", "restart_count": "Restarts"}
 _TIMEOUT_S = 20
+_LONG_S = 600  # from here on minutes tell enough
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,16 @@ class Provenance:
                 )
             seen[digest] = path
 
-    def record(self, *outputs: str | Path, known: Mapping[Path, str] | None = None) -> None:
-        """Write the record beside each output.
+    def record(
+        self,
+        *outputs: str | Path,
+        known: Mapping[Path, str] | None = None,
+        n_events: int | None = None,
+    ) -> None:
+        """Write the record beside each output, and say in the log what was made.
 
-        ``known`` are outputs too, whose checksums need not be computed.
+        ``known`` are outputs too, whose checksums need not be computed; all together hold
+        ``n_events``.
         """
         reproducible, circumstances = self.plain(), _circumstances()
         for output, digest in [*((path, None) for path in outputs), *(known or {}).items()]:
@@ -178,6 +185,8 @@ class Provenance:
                 "circumstances": circumstances,
             }
             write_json(record_of(output), content)
+        made = [Path(output) for output in (*outputs, *(known or {}))]
+        log.info("%s", _summary(made, n_events, circumstances["wall_time_s"]))
 
 
 class InputEntry(BaseModel):
@@ -300,6 +309,20 @@ def _short_names(paths: list[Path]) -> list[str]:
         if len(set(names)) == len(paths):
             return names
     raise AssertionError("paths differ")
+
+
+def _summary(made: Sequence[Path], n_events: int | None, seconds: float) -> str:
+    """Return one line: which files, how many events in how many bytes, after how long a time."""
+    names = [str(made[0]), *(path.name for path in made[1:])]
+    size = sum(
+        file.stat().st_size
+        for path in made
+        for file in (path.rglob("*") if path.is_dir() else (path,))
+        if file.is_file()
+    )
+    events = "" if n_events is None else f"{n_events:,} events, "
+    taken = f"{seconds:.0f} s" if seconds < _LONG_S else f"{seconds / 60:.0f} min"
+    return f"made {', '.join(names)}: {events}{size / 1e6:,.1f} MB in {taken}"
 
 
 def _circumstances() -> dict[str, Any]:

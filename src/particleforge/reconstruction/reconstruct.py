@@ -29,6 +29,7 @@ from particleforge.edm4hep.copies import Copies
 from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes
 from particleforge.preprocessing.features import check_elements, check_finite, element_features
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.candidates import candidates_of
 from particleforge.reconstruction.edm4hep_output import referred_to, write_particles
@@ -42,6 +43,7 @@ from particleforge.tables.parquet import (
     RECONSTRUCTED_SCHEMA,
     SELECTED,
     iter_events,
+    n_events_in,
     read_metadata,
     to_arrow,
     with_origins,
@@ -95,7 +97,7 @@ def reconstruct_events(
         types = with_origins(types)
         metadata |= {name: source[name] for name in ("collections", "quarantined")}
     batches = _reconstructed(settings, events, network, types, built_from or events)
-    write_table(output, batches, types, metadata)
+    n_events = write_table(output, batches, types, metadata)
     write_particles(
         edm4hep,
         settings.reconstruction.collection,
@@ -104,7 +106,7 @@ def reconstruct_events(
         made.plain(),
         copied_from,
     )
-    made.record(output, edm4hep)
+    made.record(output, edm4hep, n_events=n_events)
 
 
 def reconstruct_file(
@@ -175,9 +177,8 @@ def _reconstructed(
     has_split = schema.SPLIT.name in pq.read_schema(path).names
     has_origins = schema.ORIGINS.name in types.names
     header = [name for name in types.names if name != schema.CANDIDATES.name]
-    for block in iter_events(
-        path, [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
-    ):
+    read = [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
+    for block in shown(iter_events(path, read), "event", n_events_in(path), len):
         events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
         check_elements(events, network.elements, named)
         elements = element_features(events, network.elements)

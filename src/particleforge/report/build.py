@@ -7,7 +7,6 @@ plots, scans if asked for, event displays, origin.
 Invariants: no script and no external resource; the same inputs give the same page.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from particleforge.report.learning import gather_learning
 from particleforge.report.origin import gather_origin
 from particleforge.report.physics import gather_physics
 from particleforge.report.scans import gather_scans
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,6 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
         "build_report", settings.plain(), inputs.others(), glanced_at=inputs.tables()
     )
     made.record(output)
-    logger.info("%s: %.1f MB", output, len(page) / 1e6)
 
 
 def _files(inputs: ReportInputs, output: Path) -> Rows:

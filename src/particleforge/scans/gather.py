@@ -65,5 +65,5 @@ def gather_scan(
             "provenance": made.plain(),
         },
     )
-    made.record(summary, table, plots)
     log.info("%s: %d trainings, %d diverged", scan, len(results), n_diverged)
+    made.record(summary, table, plots)

@@ -149,6 +149,7 @@ def _point(
         "ranks": run.scans.ranks,
         "early_stopping_patience": 0,
         "init_from": None,
+        "tracker": "tensorboard",
         **(training or {}),
     }
     settings = TrainSettings(

@@ -25,6 +25,7 @@ from particleforge.config.settings import SelectSettings
 from particleforge.config.skim import kept_collections
 from particleforge.errors import UserError
 from particleforge.paths import SPLITS
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import cut_objects, hand_over, remove_objects
@@ -36,6 +37,7 @@ from particleforge.tables.parquet import (
     SELECTED,
     arrow_schema,
     iter_events,
+    n_events_in,
     require_truth,
     to_arrow,
     write_table,
@@ -72,12 +74,12 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
     metadata: dict[str, Any] = {"sample": settings.sample_name, "provenance": made.plain()}
 
     def batches() -> Iterator[pa.Table]:
-        for events in iter_events(dataset):
+        for events in shown(iter_events(dataset), "event", n_events_in(dataset), len):
             yield to_arrow(_select(events, settings, counts, dataset), types)
         metadata["energy_gev"] = counts.energy_gev
         _check_balance(counts.energy_gev, dataset)
 
-    write_table(output, batches(), types, metadata)
+    n_events = write_table(output, batches(), types, metadata)
     write_json(
         cutflow,
         {
@@ -88,7 +90,7 @@ def select_events(settings: SelectSettings, *, dataset: Path, output: Path, cutf
             "provenance": made.plain(),
         },
     )
-    made.record(output, cutflow)
+    made.record(output, cutflow, n_events=n_events)
 
 
 class _Counts:

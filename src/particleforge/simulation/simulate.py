@@ -19,6 +19,7 @@ import numpy as np
 from particleforge.config.settings import SimulateSettings
 from particleforge.edm4hep.writer import Chunk, write_edm4hep
 from particleforge.errors import UserError
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.seeds import generator_of, pythia_seed_of
 from particleforge.simulation import (
@@ -51,7 +52,7 @@ def simulate_events(settings: SimulateSettings, shard: str, output: Path) -> Non
     write_edm4hep(
         output, types_of(settings.collections), simulate_chunks(settings, shard), made.plain()
     )
-    made.record(output)
+    made.record(output, n_events=settings.events_per_shard)
 
 
 def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
@@ -66,9 +67,12 @@ def simulate_chunks(settings: SimulateSettings, shard: str) -> Iterator[Chunk]:
         seed = pythia_seed_of(*names, "pile-up")
         overlaid = pile_up.PileUp(settings.beams, settings.pile_up, seed, "pile_up.processes")
     size = batch_size(settings)
-    for first in range(0, settings.events_per_shard, size):
-        event_numbers = np.arange(first, min(first + size, settings.events_per_shard))
-        rng = generator_of(*names, "detector", first)
+    batches = (
+        np.arange(first, min(first + size, settings.events_per_shard))
+        for first in range(0, settings.events_per_shard, size)
+    )
+    for event_numbers in shown(batches, "event", settings.events_per_shard, len):
+        rng = generator_of(*names, "detector", int(event_numbers[0]))
         events = generator.next_events(pythia, len(event_numbers), source)
         particles = generator.to_particles(events, settings.beams, rng)
         if overlaid is not None:

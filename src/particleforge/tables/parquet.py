@@ -308,6 +308,12 @@ def check_columns(path: str | Path, columns: Iterable[str]) -> None:
         )
 
 
+def n_events_in(path: str | Path) -> int:
+    """Return the number of a table's rows; bytes that cannot be decoded are a UserError."""
+    with _decoding(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def iter_events(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[ak.Array]:
     """Yield an event table block by block, so that memory does not grow with the file.
 

@@ -11,6 +11,7 @@ of torch knows one of them besides the CPU.
 
 import os
 import shutil
+from contextlib import suppress
 
 import torch
 
@@ -71,6 +72,22 @@ def backend_of(device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context of a forward pass at ``training.precision``."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def usage(device: torch.device) -> dict[str, float]:
+    """Return an accelerator's utilisation (share) and peak memory [GB], as far as it tells them.
+
+    A CPU tells nothing. Utilisation needs NVIDIA's or AMD's management library for Python.
+    """
+    found: dict[str, float] = {}
+    if device.type == "cpu":
+        return found
+    module = torch.get_device_module(device)
+    with suppress(Exception):  # each driver and library has errors of its own; it is only told
+        found["gpu_memory_gb"] = module.max_memory_allocated(device) / 1e9
+    with suppress(Exception):
+        found["gpu_utilisation"] = module.utilization(device) / 100
+    return found
 
 
 def check_precision(device: torch.device, precision: str) -> None:

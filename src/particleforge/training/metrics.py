@@ -1,8 +1,8 @@
-"""The metrics of a training: rows on disk while it runs, TensorBoard, a Parquet table at the end.
+"""The metrics of a training: rows on disk while it runs, trackers, a Parquet table at the end.
 
 Inputs -> outputs: named values per (step, epoch, split) -> ``metrics.jsonl`` in the work folder,
-event files, and a Parquet table with one row per value: ``step``, ``epoch``, ``split`` (train or
-valid), ``name``, ``value``.
+trackers to watch the training in (TensorBoard's event files, ``mlflow_run``), and a Parquet table
+with one row per value: ``step``, ``epoch``, ``split`` (train or valid), ``name``, ``value``.
 
 Invariant: after a restart from step s they hold what was told up to s and nothing later;
 TensorBoard's folder holds one run.
@@ -12,12 +12,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from particleforge.artefacts import write_text
+from particleforge.training.mlflow_run import MlflowRun
+from particleforge.training.spec import Status, TrainingSpec
 
 log = logging.getLogger(__name__)
 ROWS_FILE = "metrics.jsonl"
@@ -41,6 +43,45 @@ class MetricsRow(BaseModel):
     values: dict[str, float]
 
 
+class Tracker(Protocol):
+    """Where a training can be watched; it is told all rows again after a restart."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Show the values of a row."""
+
+    def close(self, status: Status) -> None:
+        """Show how the training ended."""
+
+
+class EventFiles:
+    """TensorBoard's event files, in place of those that the folder holds."""
+
+    def __init__(self, folder: Path) -> None:
+        # takes 1.5 s to import, which trials of a search do without
+        from torch.utils.tensorboard import SummaryWriter
+
+        for stale in folder.glob("events.out.tfevents.*"):
+            stale.unlink()
+        self._writer = SummaryWriter(str(folder))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write the values of a row as scalars."""
+        for name, value in row["values"].items():
+            self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def close(self, status: Status) -> None:  # noqa: ARG002
+        """Flush and close the files, which hold no status."""
+        self._writer.close()
+
+
+def trackers_of(spec: TrainingSpec) -> list[Tracker]:
+    """Return where a training is to be watched; trials and scans are not."""
+    if spec.tensorboard is None:
+        return []
+    chosen = spec.settings.training.tracker
+    return [EventFiles(spec.tensorboard), *([MlflowRun(spec)] if chosen == "mlflow" else [])]
+
+
 class MetricsLog:
     """Appends rows; ``step`` is where the training (re)starts.
 
@@ -51,7 +92,7 @@ class MetricsLog:
         self,
         work_dir: Path,
         step: int,
-        tensorboard: Path | None,
+        trackers: Sequence[Tracker] | None,
         valid_curve: Sequence[Sequence[float]] = (),
     ) -> None:
         path = work_dir / ROWS_FILE
@@ -59,27 +100,26 @@ class MetricsLog:
         kept = _with_lost(kept, valid_curve, path)
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a", encoding="utf-8")
-        self._writer = _event_writer(tensorboard) if tensorboard else None
+        self._trackers = trackers or ()
         for row in kept:
-            self._write_event(row)
+            self._track(row)
 
     def add(self, step: int, epoch: int, split: str, values: dict[str, float]) -> None:
         """Note values of one step of one split."""
         row = {"step": step, "epoch": epoch, "split": split, "values": values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        self._write_event(row)
+        self._track(row)
 
-    def close(self) -> None:
-        """Flush and close the files."""
+    def close(self, status: Status = "complete") -> None:
+        """Flush and close the files, and tell the trackers how the training ended."""
         self._file.close()
-        if self._writer:
-            self._writer.close()
+        for tracker in self._trackers:
+            tracker.close(status)
 
-    def _write_event(self, row: dict[str, Any]) -> None:
-        if self._writer:
-            for name, value in row["values"].items():
-                self._writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+    def _track(self, row: dict[str, Any]) -> None:
+        for tracker in self._trackers:
+            tracker.add(row)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -136,17 +176,7 @@ def metrics_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 def replay(rows: list[dict[str, Any]], tensorboard: Path) -> None:
     """Write recorded rows as TensorBoard scalars, in place of event files that the folder holds."""
-    writer = _event_writer(tensorboard)
+    files = EventFiles(tensorboard)
     for row in rows:
-        for name, value in row["values"].items():
-            writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
-    writer.close()
-
-
-def _event_writer(folder: Path) -> Any:
-    # takes 1.5 s to import, which trials of a search do without
-    from torch.utils.tensorboard import SummaryWriter
-
-    for stale in folder.glob("events.out.tfevents.*"):
-        stale.unlink()
-    return SummaryWriter(str(folder))
+        files.add(row)
+    files.close("complete")

@@ -2,8 +2,8 @@
 
 Inputs -> outputs: training shards (manifest) and, optionally, ``best.yaml`` of the search ->
 ``best.pt`` (``model.saved``), the last checkpoint, metrics as Parquet (``training.metrics``) and a
-folder of TensorBoard event files. Checkpoints live in the work folder, which outlives retries: a
-killed job goes on where it was.
+folder of TensorBoard event files; a run of MLflow, if asked for. Checkpoints live in the work
+folder, which outlives retries: a killed job goes on where it was.
 """
 
 import logging
@@ -19,6 +19,7 @@ from particleforge.errors import UserError
 from particleforge.model.inputs import index_files, split_folders
 from particleforge.provenance.record import Provenance
 from particleforge.training.launch import Placement, TrainingSpec, run_training
+from particleforge.training.mlflow_run import check_tracker
 from particleforge.training.spec import OUT_OF_MEMORY, sources_of
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def train_model(
 
     Divergence and interruption are UserErrors.
     """
+    check_tracker(settings.training)
     if best_settings is not None:
         settings = with_best_settings(settings, best_settings)
     own = _with_steps(settings, manifest)
@@ -74,8 +76,8 @@ def train_model(
         from particleforge.training.metrics import ROWS_FILE, read_rows, replay
 
         replay(read_rows(work_dir / ROWS_FILE), tensorboard)
-    made.record(model, last, metrics, tensorboard)
     log.info("trained %d steps, best validation loss %s", result.step, result.best_valid_loss)
+    made.record(model, last, metrics, tensorboard)
 
 
 _REMEDIES = {

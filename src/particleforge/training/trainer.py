@@ -46,7 +46,7 @@ from particleforge.model.loss import (
 from particleforge.model.network import Outputs, ParticleFlowNetwork
 from particleforge.seeds import seed_of
 from particleforge.training.checkpoint import State, write_checkpoint
-from particleforge.training.devices import check_compiler, check_precision
+from particleforge.training.devices import check_compiler, check_precision, usage
 from particleforge.training.distributed import Workers
 from particleforge.training.init_from import start_from
 from particleforge.training.loader import ShardLoader
@@ -381,6 +381,7 @@ class Trainer:
             "padding_efficiency": means[-2] / max(1.0, means[-1]),
             "loading_share": loading,
             "communication_share": communication,
+            **usage(self.workers.device),
         }
         if self.metrics:
             self.metrics.add(self.step, self.epoch, "train", values)

@@ -36,7 +36,13 @@ from particleforge.training.distributed import (
     joined_workers,
     rank_environment,
 )
-from particleforge.training.metrics import ROWS_FILE, MetricsLog, metrics_table, read_rows
+from particleforge.training.metrics import (
+    ROWS_FILE,
+    MetricsLog,
+    metrics_table,
+    read_rows,
+    trackers_of,
+)
 from particleforge.training.spec import (
     CHECKPOINTS,
     FAILURE_PATTERN,
@@ -110,12 +116,15 @@ def train(spec: TrainingSpec, workers: Workers, interrupted: Interruption) -> No
             log.info("going on after step %d", trainer.step)
     if workers.is_main:
         trainer.metrics = MetricsLog(
-            spec.work_dir, trainer.step, spec.tensorboard, trainer.valid_curve
+            spec.work_dir, trainer.step, trackers_of(spec), trainer.valid_curve
         )
-    status, reason = trainer.run()
+    status: Status = "failed"
+    try:
+        status, reason = trainer.run()
+    finally:
+        if trainer.metrics:
+            trainer.metrics.close(status)
     if workers.is_main:
-        assert trainer.metrics is not None
-        trainer.metrics.close()
         _write_results(spec, trainer, inputs, status, reason, time.monotonic() - started)
 
 

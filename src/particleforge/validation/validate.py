@@ -13,6 +13,7 @@ from typing import Any
 from particleforge.artefacts import atomic_directory, write_json
 from particleforge.config.settings import ValidateSettings
 from particleforge.errors import UserError
+from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.reconstruction.reconstruct import ReconstructedMetadata
 from particleforge.stored import Stored
@@ -80,7 +81,7 @@ def validate_model(
         histograms, {"kind": "histograms", "provenance": made.plain(), "histograms": to_json(hists)}
     )
     write_json(metrics, {"kind": MetricsFile.KIND, "provenance": made.plain(), **figures})
-    made.record(metrics, histograms, plots)
+    made.record(metrics, histograms, plots, n_events=figures["n_events"])
 
 
 def fill_histograms(
@@ -89,7 +90,8 @@ def fill_histograms(
     """Return the histograms of all pairs of files, without ideal if no event has a deposit."""
     without = () if has_deposits(selected) else ("ideal",)
     hists = book(settings, [name for name in RECONSTRUCTIONS if name not in without])
-    for selected_file, reconstructed_file in zip(selected, reconstructed, strict=True):
+    files = zip(selected, reconstructed, strict=True)
+    for selected_file, reconstructed_file in shown(files, "file", len(selected)):
         for batch in read_pair(selected_file, reconstructed_file):
             draws = draw_events(batch, settings)
             names = [batch.sample] * batch.n_events
