@@ -45,8 +45,8 @@ def check_tracker(training: TrainingConfig) -> None:
     """Raise a UserError if ``training.tracker`` is MLflow, and that is not installed."""
     if training.tracker == "mlflow" and find_spec("mlflow") is None:
         raise UserError(
-            "training.tracker: mlflow is not installed; run pip install 'particleforge[mlflow]', or"
-            " set it to tensorboard"
+            "training.tracker: mlflow is not installed; run pip install mlflow-skinny cryptography,"
+            " or set it to tensorboard"
         )
 
 
