@@ -26,8 +26,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make standard error a terminal; no fixture, as pytest sets it anew before the test."""
     found = Terminal()
     monkeypatch.setattr(sys, "stderr", found)
     eager = partial(tqdm, mininterval=0, miniters=1)  # draws every count, however fast they come
@@ -36,7 +36,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return found
 
 
-def test_parts_are_counted_on_a_terminal(terminal: Terminal) -> None:
+def test_parts_are_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
     assert list(shown([[1, 2], [3]], "event", 3, len)) == [[1, 2], [3]]
     counts = re.findall(r"(\d)/3 ", terminal.getvalue())
     assert list(dict.fromkeys(counts)) == ["0", "2", "3"]
@@ -50,7 +51,8 @@ def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch: pytest.MonkeyP
     assert pipe.getvalue() == ""
 
 
-def test_lines_stand_above_the_bar(terminal: Terminal) -> None:
+def test_lines_stand_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
     handler = logs._Terminal(terminal)
     for _ in shown(range(1), "file", 1):
         handler.emit(logging.LogRecord("a", logging.INFO, "a.py", 1, "a word", (), None))
@@ -72,14 +74,18 @@ def select(dataset: Path, folder: Path) -> Path:
     return output
 
 
-def test_a_stage_shows_how_far_it_is(dataset: Path, tmp_path: Path, terminal: Terminal) -> None:
+def test_a_stage_shows_how_far_it_is(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = on_terminal(monkeypatch)
     select(dataset, tmp_path)
     assert "40/40" in terminal.getvalue()
 
 
 def test_a_job_shows_no_bar_and_its_log_says_what_it_made(
-    dataset: Path, tmp_path: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    terminal = on_terminal(monkeypatch)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
     monkeypatch.setattr("particleforge.logs.check_code", lambda: None)
     monkeypatch.setattr(logging.getLogger("particleforge"), "level", logging.INFO)
