@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from particleforge.errors import UserError
+from particleforge.orchestration.workflow import Workflow
 from particleforge.training import mlflow_run, worker
 from particleforge.training.devices import usage
 from particleforge.training.distributed import Workers
@@ -20,6 +21,7 @@ from particleforge.training.train import train_model
 from .synthetic_shards import write_synthetic
 from .test_training_loop import settings_of
 
+ROOT = Path(__file__).parents[2]
 OWN = {"log_every_steps": 1, "valid_every_steps": 2, "checkpoint_every_steps": 2, "max_steps": 6}
 
 
@@ -167,7 +169,9 @@ def test_a_missing_package_is_told_before_any_work(
             **files,
         )
     assert not list(tmp_path.iterdir())
-    mlflow_run.check_tracker(settings_of().training)
+    with pytest.raises(UserError, match="tracker"):  # before the jobs of the search, too
+        Workflow([ROOT / "config"], {"training": {"tracker": "mlflow"}})
+    Workflow([ROOT / "config"], {})
 
 
 def test_an_accelerator_tells_utilisation_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
