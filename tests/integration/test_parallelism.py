@@ -189,7 +189,7 @@ def test_every_parallelism_has_the_curve_of_ddp(
         for key, value in expected[part].items():
             # single weights whose gradient is rounding alone go where Adam takes them
             difference = (state[part][key].double() - value.double()).norm()
-            assert difference <= 0.01 * value.double().norm() + 1e-3, key
+            assert difference <= 0.02 * value.double().norm() + 1e-3, key
     assert state["optimiser"]["param_groups"] == expected["optimiser"]["param_groups"]
     assert list(state["optimiser"]["state"]) == list(expected["optimiser"]["state"])
     for index, moments in expected["optimiser"]["state"].items():
