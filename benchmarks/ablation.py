@@ -8,8 +8,8 @@ equally far whenever it ends. Run it again to go on: what is in DIR is not made 
 then reconstruct the same fresh events, which no training saw, as ``physics.py`` judges them.
 
 The validation loss that trainings are compared by must order models as jets do: of each of its
-terms the rank correlation with the jet resolution over all models is printed (Spearman, Am. J.
-Psychol. 15 (1904) 72).
+terms the rank correlation with the jet resolution is printed (Spearman, Am. J. Psychol. 15 (1904)
+72), over all models but those whose change gives that loss another meaning.
 
 Changes of settings are settings; changes of the network take a part out of it in the training's own
 processes. Prints a table; the last line is one JSON object: figures by change.
@@ -365,6 +365,10 @@ def main() -> None:
         for name in options.only
     }
     found = {name: folders for name, folders in done.items() if folders}
+    seeds = [folder.name for folder in found.get("as shipped", ())]
+    for name, folders in found.items():
+        if (own := [folder.name for folder in folders]) != seeds[: len(own)]:
+            sys.exit(f"{name}: has seeds {', '.join(own)}, as shipped {', '.join(seeds)}: no pairs")
     figures, resolutions = judged(found, options)
     for name, ratio in against_shipped(
         {name: [resolutions[str(one)] for one in found[name]] for name in found}

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from backbone_cost import random_events
 from numpy.typing import NDArray
 from training_speed import MODEL, Incumbent, fetched
 
@@ -68,16 +69,8 @@ def decoder_of(model: ModelConfig) -> Decoder:
 
 def events_of(decoder: Decoder, lengths: Sequence[int]) -> Feed:
     """Return random events padded to the longest, even in eta (-3 to 3) and phi."""
-    network = decoder.network
-    generator = torch.Generator().manual_seed(sum(lengths))
-    shape = (len(lengths), max(lengths))
-    element_type = torch.randint(1, 3, shape, generator=generator)
-    features = torch.rand(*shape, network.inputs.n_features, generator=generator)
-    eta = 6 * torch.rand(shape, generator=generator) - 3
-    phi = 6.2832 * torch.rand(shape, generator=generator)
-    position = torch.stack((eta, phi.sin(), phi.cos()), -1)
-    features = features.scatter(-1, network.position_columns[element_type], position)
-    padding = torch.arange(shape[1]) >= torch.tensor(lengths)[:, None]
+    features, element_type = random_events(decoder.network, len(lengths), max(lengths))
+    padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
     return {
         "features": features.masked_fill(padding[..., None], 0.0).numpy(),
         "element_type": element_type.masked_fill(padding, 0).numpy(),

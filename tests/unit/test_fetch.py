@@ -408,7 +408,6 @@ class Silent(fsspec.AbstractFileSystem):
     """A server of XRootD that says nothing when it is asked, or once a file is open."""
 
     protocol = "root"
-    answers = frozenset[str]()
     asked: ClassVar[list[str]] = []
     over = threading.Event()  # never, while a test waits
 
@@ -426,8 +425,7 @@ class Silent(fsspec.AbstractFileSystem):
         self._answer("open")
         return nullcontext(self)
 
-    def seek(self, place):
-        pass
+    def seek(self, place): ...
 
     def read(self, length):
         self._answer("read")
@@ -439,15 +437,14 @@ class Silent(fsspec.AbstractFileSystem):
 def test_a_server_of_another_protocol_that_says_nothing_ends_a_try(
     tmp_path, monkeypatch, caplog, answers
 ):
-    monkeypatch.setattr(Silent, "answers", frozenset(answers))
-    monkeypatch.setattr(Silent, "asked", [])
-    monkeypatch.setattr(Silent, "over", threading.Event())
+    state = {"answers": frozenset(answers), "asked": [], "over": threading.Event()}
+    for name, value in state.items():
+        monkeypatch.setattr(Silent, name, value, raising=False)
     monkeypatch.setitem(_registry, "root", Silent)
     address = "root://host.example//store/a.root"
     said = refused("run again", address, tmp_path, attempts=2, timeout_s=0.05)
     Silent.over.set()
     assert said.startswith(f"{address}: the connection failed (less than 64 KiB came in 0.05 s)")
     assert caplog.text.count("; try 2 of 2") == 1
-    question = ["size", "open", "read"][len(answers)]
-    assert Silent.asked.count(question) == 2
+    assert Silent.asked.count(["size", "open", "read"][len(answers)]) == 2
     assert not (tmp_path / "a.root").exists()
