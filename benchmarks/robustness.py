@@ -6,8 +6,8 @@
 Simulates the same collisions in the detector as configured and in detectors that differ from it by
 one thing, reconstructs them with DIR's model.onnx and the rules, neither of which is told, and
 validates (docs/validation.md). A change that draws other random numbers than the detector as
-configured gives other fluctuations too; errors are of the bootstrap over events. Prints a table; the
-last line is one JSON object: figures by change and reconstruction.
+configured gives other fluctuations too; errors are of the bootstrap over events. Prints a table;
+the last line is one JSON object: figures by change and reconstruction.
 """
 
 import argparse
