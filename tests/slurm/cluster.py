@@ -328,6 +328,11 @@ class Cluster:
         ]
         return {record["JobId"]: record for record in records if "JobId" in record}
 
+    def jobs_of(self, chain: Chain) -> list[dict[str, str]]:
+        """Return the jobs of a chain's folder, oldest first."""
+        own = [job for job in self.jobs().values() if job["WorkDir"] == str(chain.folder)]
+        return sorted(own, key=lambda job: int(job["JobId"]))
+
     def _write_configuration(self) -> None:
         host, etc = socket.gethostname().partition(".")[0], self.folder / "etc"
         for path in (etc, self.folder / "state"):

@@ -15,12 +15,6 @@ def chain(tmp_path):
     return Chain.new(tmp_path / "run")
 
 
-def jobs_of(cluster, chain):
-    """Return the jobs of a chain's folder, oldest first."""
-    own = [job for job in cluster.jobs().values() if job["WorkDir"] == str(chain.folder)]
-    return sorted(own, key=lambda job: int(job["JobId"]))
-
-
 def test_partitions_and_second_attempt(cluster, chain):
     """A job that ends badly is submitted again with more of everything.
 
@@ -31,13 +25,13 @@ def test_partitions_and_second_attempt(cluster, chain):
     )
     run = cluster.popen(command, chain.folder)
     try:
-        wait_for(lambda: jobs_of(cluster, chain), "submission")
-        cluster.call("scancel", jobs_of(cluster, chain)[0]["JobId"])
+        wait_for(lambda: cluster.jobs_of(chain), "submission")
+        cluster.call("scancel", cluster.jobs_of(chain)[0]["JobId"])
         assert run.wait(PATIENCE_S) == 0
     finally:
         run.kill()
         run.wait()
-    first, second, build, select = jobs_of(cluster, chain)
+    first, second, build, select = cluster.jobs_of(chain)
     assert first["JobState"] == "CANCELLED"
     assert (first["MinMemoryNode"], first["TimeLimit"]) == ("2000M", "01:00:00")
     assert (second["MinMemoryNode"], second["TimeLimit"]) == ("4000M", "02:00:00")

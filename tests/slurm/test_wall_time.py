@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from chain import PATIENCE_S, environment, same_training
-from cluster import SMALL
+from cluster import SMALL, wait_for
 
 # one minute is the shortest job; half of it is the margin, so the training has some 20 s of it
 LONG = (
@@ -29,17 +29,34 @@ def test_a_training_outlives_its_job(cluster, finished, tmp_path):
     on_slurm, here = chain.copy(tmp_path / "slurm"), chain.copy(tmp_path / "here")
     for each in (on_slurm, here):
         shutil.rmtree(each.results / "train")
-    with (tmp_path / "here.log").open("w") as log:
+    with (tmp_path / "here.log").open("w") as log, (tmp_path / "slurm.log").open("w") as text:
         command = here.command(*TRAIN_ONLY, config=LONG)
         process = subprocess.Popen(
             command, cwd=here.folder, stdout=log, stderr=subprocess.STDOUT, env=environment()
         )
+        command = cluster.snakemake_command(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG)
+        run = cluster.popen(
+            command,
+            on_slurm.folder,
+            stdout=text,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
         try:
-            text = cluster.snakemake(on_slurm, *TRAIN_ONLY, "--retries", "0", config=LONG)
+            wait_for(lambda: restarts(cluster, on_slurm) or run.poll() is not None, "requeue")
+            # once is enough: minutes are saved where each job's start takes most of its own
+            (job,) = cluster.jobs_of(on_slurm)
+            cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=30", check=False)
+            assert run.wait(PATIENCE_S) == 0, (tmp_path / "slurm.log").read_text()[-6000:]
             assert process.wait(PATIENCE_S) == 0, (tmp_path / "here.log").read_text()[-6000:]
         finally:
-            process.kill()
-            process.wait()
-    (job,) = [job for job in cluster.jobs().values() if job["WorkDir"] == str(on_slurm.folder)]
-    assert int(job["Restarts"]) >= 1, text[-6000:]
+            for each in (run, process):
+                each.kill()
+                each.wait()
+    assert restarts(cluster, on_slurm) >= 1, (tmp_path / "slurm.log").read_text()[-6000:]
     assert same_training(on_slurm.results, here.results)
+
+
+def restarts(cluster, chain):
+    """Return how often Slurm put the chain's jobs back into the queue."""
+    return sum(int(job["Restarts"]) for job in cluster.jobs_of(chain))
