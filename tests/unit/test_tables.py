@@ -50,6 +50,23 @@ def test_round_trip_with_empty_lists(tmp_path):
     assert pq.read_schema(path).equals(parquet.SHARD_SCHEMA)
 
 
+def test_large_events_make_smaller_row_groups(tmp_path, monkeypatch):
+    events = parquet.to_arrow(synthetic_events(40, 2), parquet.DATASET_SCHEMA)
+    path = tmp_path / "events.parquet"
+
+    def rows_of_groups():
+        parquet.write_table(path, [events], parquet.DATASET_SCHEMA, {})
+        assert parquet.read_columns(path).equals(events)
+        read = pq.read_metadata(path)
+        return [read.row_group(number).num_rows for number in range(read.num_row_groups)]
+
+    assert rows_of_groups() == [40]
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", events.nbytes // 4 + 1)
+    assert rows_of_groups() == [10, 10, 10, 10]
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
+    assert rows_of_groups() == [1] * 40
+
+
 def test_integers_and_text_are_stored_by_dictionary_and_measured_values_are_not(tmp_path):
     path = tmp_path / "events.parquet"
     write_dataset(path, synthetic_events(40, 1))

@@ -27,6 +27,7 @@ _SCALARS = {
     for name in ("int8", "int16", "int32", "uint32", "uint64", "float32", "float64", "string")
 }
 METADATA_KEY = b"particleforge"
+ROW_GROUP_BYTES = 64 * 2**20  # decoded, about; 500 events of 30 000 hits would be 1.2 GB
 NO_TRUTH = "none"  # value of the metadata's ``truth`` where the columns of truth are empty
 DATASET, SELECTED, RECONSTRUCTED, SHARD = "dataset", "selected", "reconstructed", "shard"
 _OTHER = "table"  # of values that no stage reads
@@ -156,7 +157,8 @@ def write_table(
     last batch, so that a generator of batches can fill in what it found (sums over the file).
     ``encoding`` goes to ``pyarrow.parquet.ParquetWriter``. Integers and text are stored by
     dictionary; measured values hardly repeat, so that theirs would cost space and time
-    (benchmarks/shard_format.py).
+    (benchmarks/shard_format.py). A row group, which readers decode as one piece, has at most
+    ``row_group_size`` events, and fewer where these take more than ``ROW_GROUP_BYTES``.
     """
     dictionaries = [
         path for path, kind in column_types(types).items() if not pa.types.is_floating(kind)
@@ -170,7 +172,9 @@ def write_table(
     rows = 0
     with atomic_output(path) as temporary, pq.ParquetWriter(temporary, types, **encoding) as writer:
         for batch in batches:
-            writer.write_table(batch.cast(types), row_group_size=row_group_size)
+            fitting = ROW_GROUP_BYTES * batch.num_rows // max(batch.nbytes, 1)
+            size = min(max(fitting, 1), row_group_size)
+            writer.write_table(batch.cast(types), row_group_size=size)
             rows += batch.num_rows
         stored = {
             "schema_version": schema.SCHEMA_VERSION,
