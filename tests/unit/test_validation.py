@@ -14,6 +14,7 @@ from particleforge.validation.events import RECONSTRUCTIONS, read_pair
 from particleforge.validation.histograms import ELEMENTS, book, count_edges, to_json
 from particleforge.validation.jet_plots import jet_resolution
 from particleforge.validation.metrics import compute_metrics
+from particleforge.validation.particles import angle_mrad
 from particleforge.validation.plot_parts import Results
 
 from .validation_inputs import many_events, smeared, validate_settings, visible, write_pair
@@ -50,7 +51,24 @@ def test_perfect_reconstruction(results: Results) -> None:
         assert found["mlpf"]["efficiency"]["value"] == 1, name
         assert found["mlpf"]["fake_rate"]["value"] == 0, name
         assert found["mlpf"]["energy_response"]["resolution"]["value"] < 2e-5
+        assert found["mlpf"]["angle_mrad"]["n"] == found["mlpf"]["efficiency"]["passed"]
+        assert found["mlpf"]["angle_mrad"]["median"]["value"] < 1e-3
     assert results.figures["particles"]["muon"]["mlpf"]["wrong_charge"]["value"] == 0
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.3, 500.0, 3000.0])
+@pytest.mark.parametrize("eta", [-3.0, 0.0, 1.2])
+def test_angles_are_those_of_a_turned_direction(angle: float, eta: float) -> None:
+    """Turned in the polar angle, and about the beam at eta 0, over the seam of phi."""
+    theta = 2 * np.arctan(np.exp(-eta))
+    to_pole = abs(theta + angle / 1e3) < np.pi
+    turned = theta + angle / 1e3 if to_pole else theta - angle / 1e3
+    one = {"eta": np.array([eta, 0.0]), "phi": np.array([0.4, 3.1])}
+    other = {
+        "eta": np.array([-np.log(abs(np.tan(turned / 2))), 0.0]),
+        "phi": np.array([0.4 if turned > 0 else 0.4 + np.pi, 3.1 + angle / 1e3]),
+    }
+    np.testing.assert_allclose(angle_mrad(one, other), angle, rtol=1e-6, atol=1e-9)
 
 
 def test_targets_close_on_the_generator(results: Results) -> None:

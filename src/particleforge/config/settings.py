@@ -352,7 +352,7 @@ class ReconstructSettings(StageSettings):
 class ValidateSettings(StageSettings):
     """What shapes the physics validation."""
 
-    version: int = 6
+    version: int = 7
     seed: int
     title: str
     validation: ValidationConfig

@@ -165,6 +165,7 @@ def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
                     wrong,
                     measured(response["median"]),
                     measured(response["resolution"]),
+                    measured(of_one["angle_mrad"]["median"]),
                 )
             )
     heads = (
@@ -176,5 +177,6 @@ def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
         "wrong charge",
         "energy response",
         "energy IQR/median",
+        "angle, median (mrad)",
     )
     return Rows(heads, rows)

@@ -30,6 +30,7 @@ CLOSURE = (TRUTH, "target")  # what is compared with all generated particles
 ELEMENTS = ("tracks", "clusters", "elements with a target", "visible particles")
 RESAMPLED = ("jet_response", "visible_energy_response")  # what the gap is closed in
 _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
+_ANGLES_MRAD = np.concatenate([[0.0], np.geomspace(1e-3, 1e3 * np.pi, _FINE_BINS)])
 
 
 def fine_edges(centre: float, core: float, reach: float) -> npt.NDArray[np.float64]:
@@ -153,6 +154,9 @@ def _axes_of_particles(
     eta = hist.axis.Variable(settings.plots.eta_edges, name="eta", label=r"$\eta$")
     outcome = category("outcome", OUTCOMES, "match")
     sign = category("charge", ("wrong", "right"), "sign of the charge")
+    label = "angle to truth [mrad]"
+    angle = hist.axis.Regular(100, 0, 50, name="angle", label=label)
+    angle_fine = hist.axis.Variable(_ANGLES_MRAD, name="angle", label=label)
     return {
         "truth_by_pt": (sample, reco, true_class, pt, outcome),
         "truth_by_eta": (sample, reco, true_class, eta, outcome),
@@ -160,6 +164,8 @@ def _axes_of_particles(
         "candidates_by_eta": (sample, reco, found_class, eta, outcome),
         "confusion": (sample, reco, true_class, found_class),
         "charge": (sample, reco, true_class, sign),
+        "particle_angle": (sample, reco, true_class, angle),
+        "particle_angle_fine": (sample, reco, true_class, pt, angle_fine),
         "particle_pt_response": (sample, reco, true_class, response),
         "particle_pt_response_fine": (sample, reco, true_class, pt, ratio_fine),
         "particle_energy_response": (sample, reco, true_class, response),

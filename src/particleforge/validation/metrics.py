@@ -17,8 +17,8 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
   momentum, the last one open-ended;
 * ``visible_energy.<reco>``: ``n``, ``median``, ``iqr``, ``resolution`` of the ratio to truth;
 * ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``,
-  ``wrong_charge`` (charged classes), ``pt_response``, ``energy_response``, and lists ``by_pt`` and
-  ``by_eta``;
+  ``wrong_charge`` (charged classes), ``pt_response``, ``energy_response``, ``angle_mrad`` (``n``,
+  ``median``, ``iqr``), and lists ``by_pt`` and ``by_eta``;
 * ``closure.inclusive.<stage>``: ``n``, ``median``, ``iqr``, ``resolution`` of jet pT over that of
   the generator's jet, for the stages ``truth`` (visible particles) and ``target``;
   ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
@@ -245,6 +245,8 @@ class _Figures:
         }
         for kind, counts in responses.items():
             figures[kind] = self.summary(f"particle_{kind}", counts.sum(axis=0), name, reco)
+        angles = self.counts("particle_angle_fine", reco=reco, true_class=name).sum(axis=0)
+        figures["angle_mrad"] = self.summary("particle_angle", angles, name, reco, relative=False)
         if charged:
             wrong, right = self.counts("charge", reco=reco, true_class=name)
             figures["wrong_charge"] = proportion(wrong, wrong + right)

@@ -17,6 +17,7 @@ Definitions:
   of class c;
 * confusion: rows are truth classes ("none": fakes), columns are candidates ("none": missed);
 * response: candidate / truth of pT and energy, for pairs of the same class;
+* angle: between the directions of candidate and truth, for pairs of the same class;
 * wrong charge: sign differs, for pairs of the same charged class.
 
 Limits: in a dense jet a missed particle may match an unrelated fake nearby, which raises efficiency
@@ -33,6 +34,7 @@ from particleforge.validation.histograms import OUTCOMES, Hists, fill_response, 
 from particleforge.validation.matching import match
 
 _OUTCOMES = np.array(OUTCOMES)
+_READ = ("pt", "eta", "phi", "energy", "charge", "class_id")
 LOG_PT_SCALE = 0.01  # a factor e of pT is as far as the typical error of a direction
 
 
@@ -40,12 +42,12 @@ def fill_particles(hists: Hists, batch: EventBatch, settings: ValidateSettings) 
     """Match and count the particles of a batch."""
     names = np.array(["none", *(c.name for c in settings.particle_classes)])
     truth = batch.views[TRUTH]
-    true = {key: flat(truth[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+    true = {key: flat(truth[key]) for key in _READ}
     true["weight"] = batch.weights_of(truth)
     first_truth = _starts(truth)
     for reco in reconstructions(hists):
         view = batch.views[reco]
-        found = {key: flat(view[key]) for key in ("pt", "eta", "energy", "charge", "class_id")}
+        found = {key: flat(view[key]) for key in _READ}
         found["weight"] = batch.weights_of(view)
         partner, reverse = match(truth, view, settings.validation.match_radius, LOG_PT_SCALE)
         to_found, to_true = flat(partner + _starts(view)), flat(reverse + first_truth)
@@ -92,12 +94,14 @@ def _fill_pairs(
     names: np.ndarray,
     where: dict[str, str],
 ) -> None:
-    """Fill response and charge of pairs of the same class."""
+    """Fill response, angle and charge of pairs of the same class."""
     labels = {**where, "true_class": names[true["class_id"]]}
     for kind in ("pt", "energy"):
         ratio = found[kind] / true[kind]
         name = f"particle_{kind}_response"
         fill_response(hists, name, ratio, true["weight"], **labels, pt=true["pt"])
+    angle = angle_mrad(true, found)
+    fill_response(hists, "particle_angle", angle, true["weight"], **labels, pt=true["pt"])
     charged = true["charge"] != 0
     right = np.sign(true["charge"]) == np.sign(found["charge"])
     hists["charge"].fill(
@@ -106,6 +110,23 @@ def _fill_pairs(
         charge=np.array(["wrong", "right"])[right[charged].astype(int)],
         weight=true["weight"][charged],
     )
+
+
+def angle_mrad(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the angles between directions given as eta and phi, in mrad.
+
+    From the chord, which is exact where angles are small and their cosine is 1.
+    """
+    first, second = (
+        np.stack(
+            [np.cos(v["phi"]) / np.cosh(v["eta"]), np.sin(v["phi"]) / np.cosh(v["eta"])]
+            + [np.tanh(v["eta"])]
+        )
+        for v in (one, other)
+    )
+    chord = np.linalg.norm(first - second, axis=0)
+    found: np.ndarray = 2e3 * np.arcsin(np.minimum(chord / 2, 1))
+    return found
 
 
 def _starts(view: ak.Array) -> np.ndarray:
