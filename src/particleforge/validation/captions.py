@@ -47,6 +47,11 @@ _EVENTS = {
         to one. Column none: missed; row none: what candidates without a truth particle are called.
         Matching is by direction alone."""
     ),
+    "reliability": (
+        """Share of the model's candidates whose element hosts a particle, against their weight, and
+        how many candidates there are. On the diagonal weights are the probabilities that they claim
+        to be, so that sums of candidates times weights are right on average."""
+    ),
     "closure_jets": (
         """What the model learns from, without any model: pT of jets of visible particles, and of
         targets, over jets of all generated particles but neutrinos. Both should peak narrowly at

@@ -1,8 +1,9 @@
-"""Plots of whole events: missing transverse momentum and visible energy."""
+"""Plots of whole events: missing momentum, visible energy, and the weights of candidates."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from particleforge.pages.figures import annotate, new_figure
+from particleforge.pages.figures import COLOURS, LABELS, MARKERS, annotate, new_figure
 from particleforge.validation.events import TRUTH
 from particleforge.validation.plot_parts import (
     Results,
@@ -10,6 +11,7 @@ from particleforge.validation.plot_parts import (
     draw_distributions,
     draw_points,
     make_room,
+    say_empty,
     summary_text,
     title,
 )
@@ -69,4 +71,36 @@ def visible_energy(results: Results) -> Figure:
     make_room(axes)
     axes.legend(loc="upper left")
     title(axes, results)
+    return figure
+
+
+def reliability(results: Results) -> Figure:
+    """Share of candidates whose element hosts a particle, against their weight."""
+    figure = new_figure(6.4, 5.6)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    bins = results.figures["reliability"]["bins"]
+    filled = [row for row in bins if row["hosts"]["value"] is not None]
+    colour = COLOURS["mlpf"]
+    top.plot([0, 1], [0, 1], color="#999999", lw=0.8, zorder=0)
+    if filled:
+        value, low, high = (
+            np.array([row["hosts"][key] for row in filled]) for key in ("value", "low", "high")
+        )
+        top.errorbar(
+            [row["mean_weight"] for row in filled],
+            value,
+            [value - low, high - value],
+            fmt=MARKERS["mlpf"],
+            color=colour,
+            label=LABELS["mlpf"],
+        )
+        edges = [*(row["low"] for row in bins), bins[-1]["high"]]
+        bottom.stairs([row["hosts"]["total"] for row in bins], edges, color=colour)
+        bottom.set_yscale("log")
+    else:
+        say_empty(top)
+    top.set(ylabel="hosts a particle", xlim=(0, 1), ylim=(0, 1.05))
+    bottom.set(xlabel="weight of candidate", ylabel="candidates")
+    add_legend(top, loc="upper left")
+    title(top, results)
     return figure

@@ -61,7 +61,8 @@ class EventBatch:
     Their members are px, py, pz, energy, charge, class_id, pt, eta, phi, and element of mlpf's.
 
     ``weighted`` holds the same for sums, four-momenta times weights, ``n_elements`` the numbers of
-    tracks and of calorimeter elements per event, ``events`` what was asked for beside the views.
+    tracks and of calorimeter elements per event, ``candidates`` all of the model's as they are
+    stored, ``events`` what was asked for beside the views.
     ``weights`` are the events' own, float64 [n_events].
     """
 
@@ -70,6 +71,7 @@ class EventBatch:
     views: dict[str, ak.Array]
     weighted: dict[str, ak.Array]
     n_elements: dict[str, ak.Array]
+    candidates: ak.Array
     events: ak.Array
     weights: NDArray[np.float64]
 
@@ -137,7 +139,9 @@ def read_pair(
         views = _views(events, candidates[candidates.weight >= threshold])
         weighted = {**views, "mlpf": _view(_times_weight(candidates), "element")}
         weights = np.ones(len(events)) if unweighted else ak.to_numpy(events.weight)
-        yield EventBatch(sample, rows.num_rows, views, weighted, n_elements, events, weights)
+        yield EventBatch(
+            sample, rows.num_rows, views, weighted, n_elements, candidates, events, weights
+        )
 
 
 def _event_weights(selected: Path, known: pa.Table) -> NDArray[np.float64]:

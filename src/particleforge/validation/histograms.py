@@ -72,8 +72,12 @@ def book(settings: ValidateSettings, reconstructed: Sequence[str] = RECONSTRUCTI
     stage = category("stage", (GENERATOR, *CLOSURE), "stage")
     reco = category("reco", reconstructed, "reconstruction")
     view = category("view", (TRUTH, *reconstructed), "truth or reconstruction")
+    # 1 and above fall into the last bin
+    weight = hist.axis.Regular(20, 0, 1, name="weight_of_candidate", label="weight of candidate")
     axes: dict[str, _Axes] = {
         "sum_of_weights": (sample,),
+        "reliability": (sample, weight, category("hosts", ("no", "yes"), "hosts a particle")),
+        "reliability_weight": (sample, weight),
         "class_pt": (sample, stage, classes, pt),
         "elements": (sample, category("kind", ELEMENTS, "counted"), number),
         **_axes_of_jets(settings.plots, sample, reco, view),

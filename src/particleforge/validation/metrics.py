@@ -23,6 +23,8 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
   the generator's jet, for the stages ``truth`` (visible particles) and ``target``;
   ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
 * ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
+* ``reliability``: ``bins`` of the weights of the model's candidates, and the
+  ``expected_calibration_error`` (``scores``);
 * ``by_sample.<sample>``: the same without the particles' bins.
 
 ``<reco>`` is target, ideal (where events have deposits), mlpf or baseline. Definitions: ``events``,
@@ -38,6 +40,7 @@ from particleforge.seeds import generator_of
 from particleforge.validation.gap import gap_closed
 from particleforge.validation.histograms import CLOSURE, Hists, plain, reconstructions
 from particleforge.validation.quantiles import Sums, effective_number, proportion, summary
+from particleforge.validation.scores import reliability
 
 Tree = dict[str, Any]
 
@@ -86,6 +89,7 @@ class _Figures:
                 }
                 for c in self.classes
             },
+            "reliability": self.reliability(),
             "confusion": {
                 "classes": list(self.hists["confusion"].axes["true_class"]),
                 **{
@@ -267,6 +271,11 @@ class _Figures:
             )
             figures["by_eta"] = self._bins(self.settings.plots.eta_edges, *by_eta)
         return figures
+
+    def reliability(self) -> Tree:
+        edges = self.hists["reliability"].axes["weight_of_candidate"].edges
+        counts, claimed = self.counts("reliability"), self.counts("reliability_weight")
+        return reliability(counts[1:-1], claimed[1:-1], edges)
 
     @staticmethod
     def _bins(edges: tuple[float, ...], truth: Sums, candidates: Sums) -> list[Tree]:

@@ -10,7 +10,12 @@ from pathlib import Path
 from particleforge.pages.figures import save_figure, styled
 from particleforge.validation.captions import captions
 from particleforge.validation.closure_plots import class_spectra, closure_jets, elements_per_event
-from particleforge.validation.event_plots import met, met_resolution, visible_energy
+from particleforge.validation.event_plots import (
+    met,
+    met_resolution,
+    reliability,
+    visible_energy,
+)
 from particleforge.validation.jet_plots import (
     jet_efficiency,
     jet_pt,
@@ -32,7 +37,7 @@ def draw_plots(results: Results, folder: Path) -> None:
         draw.__name__: draw
         for draw in (
             *(jet_response, jet_resolution, jet_resolution_by_sample, jet_efficiency, jet_pt),
-            *(met, met_resolution, visible_energy, confusion),
+            *(met, met_resolution, visible_energy, confusion, reliability),
             *(closure_jets, class_spectra, elements_per_event),
         )
     }

@@ -34,6 +34,7 @@ from particleforge.validation.metrics import compute_metrics
 from particleforge.validation.particles import fill_particles
 from particleforge.validation.plot_parts import Results
 from particleforge.validation.plots import draw_plots
+from particleforge.validation.scores import fill_scores
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def fill_histograms(
             fill_closure(hists, batch, settings)
             fill_met(hists, batch, draws)
             fill_particles(hists, batch, settings)
+            fill_scores(hists, batch)
         logger.info("%s: %d events so far", reconstructed_file, hists["events"].sum())
     return hists
 
