@@ -181,28 +181,26 @@ def test_numbers_as_text() -> None:
     assert number(float("nan")) == number(None) == "-"
 
 
-def _jets(model: float, base: float, error: float) -> dict[str, object]:
-    values = {"mlpf": model, "baseline": base}
-    return {
-        k: {"response": {"n": 1000, "resolution": {"value": v, "error": error}}}
-        for k, v in values.items()
-    }
+JETS = {reco: {"response": {"n": 1000}} for reco in ("mlpf", "baseline")}
+
+
+def told(value: float, error: float, gap: dict[str, float] | None = None) -> str:
+    return verdict(JETS, {"value": value, "error": error}, gap)
 
 
 def test_verdict_follows_the_figures() -> None:
-    assert verdict(_jets(0.10, 0.15, 0.001), None) == (
-        "The jet resolution of MLPF is 33% better than that of the baseline (35.4 standard"
-        " deviations apart)."
+    assert told(0.667, 0.01) == (
+        "The jet resolution of MLPF is 33% ± 1% better than that of the baseline, on the same"
+        " events."
     )
-    assert verdict(_jets(0.10, 0.15, 0.001), {"value": 0.5, "error": 0.03}).endswith(
+    assert told(0.667, 0.01, {"value": 0.5, "error": 0.03}).endswith(
         " That closes 50% ± 3% of the gap between baseline and ideal particle flow."
     )
-    assert "20% worse" in verdict(_jets(0.18, 0.15, 0.001), None)
-    assert "is 2.5 times as wide as that of the baseline" in verdict(
-        _jets(0.375, 0.15, 0.001), None
-    )
-    assert "closes" not in verdict(_jets(0.18, 0.15, 0.001), {"value": -0.3, "error": 0.03})
-    assert "cannot be told apart" in verdict(_jets(0.149, 0.15, 0.01), None)
+    assert "20% ± 1% worse" in told(1.2, 0.01)
+    assert "is 2.5 ± 0.1 times as wide as that of the baseline" in told(2.5, 0.1)
+    assert "closes" not in told(1.2, 0.01, {"value": -0.3, "error": 0.03})
+    assert "cannot be told apart" in told(0.99, 0.01)
+    assert verdict(JETS, None, None).startswith("Too few matched jets")
 
 
 def test_page_without_deposits_has_no_ideal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from particleforge.config.settings import ValidateSettings
 from particleforge.tables import parquet
 from particleforge.tables.schema import Fate
 from particleforge.validation import validate
-from particleforge.validation.gap import gap_closed
+from particleforge.validation.gap import gap_closed, over_baseline
 from particleforge.validation.histograms import fine_edges, to_json
 from particleforge.validation.ideal import has_deposits, ideal_particles
 from particleforge.validation.metrics import compute_metrics
@@ -103,6 +103,10 @@ def test_the_share_of_the_gap_is_paired() -> None:
     assert found is not None
     assert found["value"] == pytest.approx(0.5, abs=0.01)
     assert found["error"] < 0.01
+    ratio = over_baseline(counts, EDGES, 400)
+    assert ratio is not None
+    assert ratio["value"] == pytest.approx(5 / 8, abs=0.01)
+    assert ratio["error"] < 0.01
     worse = gap_closed({**counts, "mlpf": _counts(0.11)}, EDGES, 400)
     assert worse is not None
     assert worse["value"] == pytest.approx(-0.5, abs=0.02)
@@ -111,8 +115,10 @@ def test_the_share_of_the_gap_is_paired() -> None:
 def test_there_is_no_share_of_no_gap() -> None:
     counts = {name: _counts(0.05) for name in ("ideal", "mlpf", "baseline")}
     assert gap_closed(counts, EDGES, 400) is None
+    assert over_baseline(counts, EDGES, 400) == {"value": 1, "error": 0}
     few = {name: _counts(width, n=9) for name, width in (("ideal", 0.02), ("mlpf", 0.05))}
-    assert gap_closed({**few, "baseline": _counts(0.08, n=9)}, EDGES, 9) is None
+    few["baseline"] = _counts(0.08, n=9)
+    assert gap_closed(few, EDGES, 9) is over_baseline(few, EDGES, 9) is None
 
 
 def test_the_gap_in_metrics(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ Inputs -> outputs: ``metrics.json`` of the validation and its folder of plots ->
 pictures.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from particleforge.config.detector import ParticleClassConfig
+from particleforge.errors import UserError
 from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import NOTHING, Picture, Rows, measured, number, picture
 from particleforge.stored import read_stored
@@ -38,6 +38,8 @@ class Physics:
 def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassConfig]) -> Physics:
     """Read the validation's results."""
     found = read_stored(metrics, MetricsFile).model_dump()
+    if "over_baseline" not in found:
+        raise UserError(f"{metrics}: is of an older version; {MetricsFile.REMEDY}")
     jets = found["jets"]["inclusive"]
     texts = captions(classes, ideal="ideal" in found["reconstructions"])
     return Physics(
@@ -46,7 +48,9 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
             (reco, LABELS[reco], measured(jets[reco]["response"]["resolution"]))
             for reco in found["reconstructions"]
         ],
-        verdict=verdict(jets, found.get("gap_closed", {}).get("jets")),
+        verdict=verdict(
+            jets, found["over_baseline"]["jets"], found.get("gap_closed", {}).get("jets")
+        ),
         gap=_gap(found),
         summary=_summary(found),
         by_sample=_by_sample(found),
@@ -55,30 +59,25 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
     )
 
 
-def verdict(jets: Tree, gap_closed: Tree | None) -> str:
+def verdict(jets: Tree, over_baseline: Tree | None, gap_closed: Tree | None) -> str:
     """Say how the model's jet resolution compares with the baseline's, and how far one could go.
 
-    The sentence says, too, whether the statistics allow it.
+    The sentence says, too, whether the statistics allow it. ``over_baseline`` is the ratio of the
+    resolutions, of the same events.
     """
-    model, base = (jets[reco]["response"]["resolution"] for reco in ("mlpf", "baseline"))
-    if model is None or base is None or base["value"] <= 0:
+    if over_baseline is None:
         counts = " and ".join(
             f"{jets[reco]['response']['n']:.4g} for {LABELS[reco]}" for reco in ("mlpf", "baseline")
         )
         return f"Too few matched jets to compare resolutions ({counts})."
-    ratio = model["value"] / base["value"]
-    sigma = abs(model["value"] - base["value"]) / max(
-        math.hypot(model["error"], base["error"]), 1e-12
-    )
+    ratio, error = over_baseline["value"], over_baseline["error"]
+    sigma = abs(ratio - 1) / max(error, 1e-12)
     change = (
-        f"{abs(ratio - 1):.0%} {'better' if ratio < 1 else 'worse'} than that"
+        f"{abs(ratio - 1):.0%} ± {error:.0%} {'better' if ratio < 1 else 'worse'} than that"
         if ratio < 2
-        else f"{ratio:.1f} times as wide as that"
+        else f"{ratio:.1f} ± {error:.1f} times as wide as that"
     )
-    text = (
-        f"The jet resolution of MLPF is {change} of the baseline ({sigma:.1f} standard deviations"
-        " apart)"
-    )
+    text = f"The jet resolution of MLPF is {change} of the baseline, on the same events"
     text += "." if sigma >= _SIGNIFICANT else ": with these statistics they cannot be told apart."
     if gap_closed is not None and gap_closed["value"] > 0:
         text += (

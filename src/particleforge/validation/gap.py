@@ -1,15 +1,16 @@
-"""The share of the gap from baseline to ideal particle flow that the model closes.
+"""The model against the baseline on the same events, and the share of the gap to ideal it closes.
 
-Inputs -> outputs: responses of a batch -> counts in the resampled histograms; these -> a share with
-its statistical error.
+Inputs -> outputs: responses of a batch -> counts in the resampled histograms; these -> a ratio, or
+a share, with its statistical error.
 
-The share is (baseline - mlpf) / (baseline - ideal) of a resolution: 0 where the model is as wide as
-the baseline, 1 where it is as narrow as right assignments make measured energies. The three
-resolutions come from the same events, so their errors must not be taken for independent: all of an
-event is drawn together. Each resampling counts an event as often as a Poisson number of mean 1
-says, which is the bootstrap over events without knowing their number beforehand (Chamandy et al.,
-"Estimating Uncertainty for Massive Data Streams", 2012), times the event's weight. The numbers
-follow from the seed and the first event of a batch, not from the order of files.
+The ratio is that of resolutions, mlpf / baseline. The share is (baseline - mlpf) / (baseline -
+ideal): 0 where the model is as wide as the baseline, 1 where it is as narrow as right assignments
+make measured energies. The resolutions come from the same events, so their errors must not be taken
+for independent: all of an event is drawn together. Each resampling counts an event as often as a
+Poisson number of mean 1 says, which is the bootstrap over events without knowing their number
+beforehand (Chamandy et al., "Estimating Uncertainty for Massive Data Streams", 2012), times the
+event's weight. The numbers follow from the seed and the first event of a batch, not from the order
+of files.
 """
 
 from typing import Any
@@ -54,6 +55,20 @@ def fill_resampled(
     )
 
 
+def over_baseline(
+    counts: dict[str, np.ndarray], edges: Floats, n_effective: float
+) -> dict[str, Any] | None:
+    """Return ``{"value", "error"}`` of the resolution of mlpf over that of the baseline, or None.
+
+    Arguments as for ``gap_closed``; the error is the standard deviation over resamplings.
+    """
+    found = _resolutions([counts[name] for name in ("mlpf", "baseline")], edges, n_effective)
+    if found is None or not (found[1] > 0).all():
+        return None
+    ratio = found[0] / found[1]
+    return {"value": float(ratio[0]), "error": float(np.std(ratio[1:], ddof=1))}
+
+
 def gap_closed(
     counts: dict[str, np.ndarray], edges: Floats, n_effective: float
 ) -> dict[str, Any] | None:
@@ -65,17 +80,32 @@ def gap_closed(
     the central interval of 68.3 %: a ratio whose denominator comes near 0 has no standard
     deviation.
     """
-    three = np.stack([counts[name] for name in ("ideal", "mlpf", "baseline")])
-    total = three.sum(axis=2)
-    if n_effective < MIN_ENTRIES or (total[:, 0] <= 0).any():
+    found = _resolutions(
+        [counts[name] for name in ("ideal", "mlpf", "baseline")], edges, n_effective
+    )
+    if found is None:
         return None
-    drawn = (total > 0).all(axis=0)  # of a handful of events, a resampling may count none
-    kept = without_negative(three[:, drawn])
-    q25, q50, q75 = np.moveaxis(quantiles(kept, edges, (0.25, 0.5, 0.75)), -1, 0)
-    ideal, mlpf, baseline = (q75 - q25) / q50
+    ideal, mlpf, baseline = found
     if baseline[0] <= ideal[0]:
         return None
     known = baseline > ideal
     share = (baseline[known] - mlpf[known]) / (baseline[known] - ideal[known])
     low, high = np.quantile(share, ONE_SIGMA)
     return {"value": float(share[0]), "error": float(high - low) / 2}
+
+
+def _resolutions(
+    counts: list[np.ndarray], edges: Floats, n_effective: float
+) -> npt.NDArray[np.float64] | None:
+    """Return IQR / median of reconstructions [n, 1 + resamplings], None of too few entries.
+
+    Of a handful of events a resampling may count none; it is left out.
+    """
+    stacked = np.stack(counts)
+    total = stacked.sum(axis=2)
+    if n_effective < MIN_ENTRIES or (total[:, 0] <= 0).any():
+        return None
+    kept = without_negative(stacked[:, (total > 0).all(axis=0)])
+    q25, q50, q75 = np.moveaxis(quantiles(kept, edges, (0.25, 0.5, 0.75)), -1, 0)
+    found: npt.NDArray[np.float64] = (q75 - q25) / q50
+    return found

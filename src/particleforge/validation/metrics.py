@@ -7,6 +7,8 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
   ``total`` are sums of weights;
 * ``gap_closed.jets`` and ``gap_closed.visible_energy``: the share of the gap from baseline to ideal
   that mlpf closes (``gap``), with ``value`` and ``error``; there if ideal is;
+* ``over_baseline.jets``, ``over_baseline.visible_energy``: the resolution of mlpf over that of the
+  baseline, ``value`` and ``error``, of the same events;
 * ``jets.inclusive.<reco>``: ``efficiency``, ``fake_rate`` (proportions), ``response`` (``n``,
   ``median``, ``iqr``, ``resolution`` = IQR/median of pT reconstructed / truth), above the first
   edge of ``plots.jet_pt_edges_gev``;
@@ -31,13 +33,14 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
 ``jets``, ``closure``, ``met``, ``particles``, ``quantiles``, ``gap``.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
-from particleforge.validation.gap import gap_closed
+from particleforge.validation.gap import gap_closed, over_baseline
 from particleforge.validation.histograms import CLOSURE, Hists, plain, reconstructions
 from particleforge.validation.quantiles import Sums, effective_number, proportion, summary
 from particleforge.validation.scores import reliability
@@ -70,7 +73,12 @@ class _Figures:
             "n_events": self.n_events,
             "sum_of_weights": plain(self.hists["sum_of_weights"].value),
             "reconstructions": list(self.reconstructions),
-            **({"gap_closed": self.gap_closed()} if "ideal" in self.reconstructions else {}),
+            "over_baseline": self.compared(over_baseline, ("mlpf", "baseline")),
+            **(
+                {"gap_closed": self.compared(gap_closed, ("ideal", "mlpf", "baseline"))}
+                if "ideal" in self.reconstructions
+                else {}
+            ),
             "jets": self.jets(),
             "closure": self.closure(),
             "met": self.met(),
@@ -120,25 +128,24 @@ class _Figures:
             counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator
         )
 
-    def gap_closed(self) -> Tree:
-        three = ("ideal", "mlpf", "baseline")
+    def compared(self, figure: Callable[..., Tree | None], names: Sequence[str]) -> Tree:
+        """Return a figure of ``gap`` of the responses of some reconstructions."""
         # above the first edge
-        jets = {reco: self.counts("jet_response_fine", reco=reco)[1:].sum(axis=0) for reco in three}
-        energy = {reco: self.counts("visible_energy_response_fine", reco=reco) for reco in three}
-        return {
-            "jets": self.share("jet_response", jets),
-            "visible_energy": self.share("visible_energy_response", energy),
-        }
-
-    def share(self, name: str, counts: dict[str, Sums]) -> Tree | None:
-        """Return the share of the gap in a response with these fine ``counts``, or None."""
-        drawn = self.hists[f"{name}_resampled_fine"]
-        resampled = {
-            reco: np.vstack([found[:, 0], drawn[{"reco": reco}].values(flow=True)])[:, 1:-1]
-            for reco, found in counts.items()
-        }
-        least = min(effective_number(found.sum(axis=0)) for found in counts.values())
-        return gap_closed(resampled, self.hists[f"{name}_fine"].axes[-1].edges, least)
+        jets = {reco: self.counts("jet_response_fine", reco=reco)[1:].sum(axis=0) for reco in names}
+        energy = {reco: self.counts("visible_energy_response_fine", reco=reco) for reco in names}
+        found = {}
+        for key, name, counts in (
+            ("jets", "jet_response", jets),
+            ("visible_energy", "visible_energy_response", energy),
+        ):
+            drawn = self.hists[f"{name}_resampled_fine"]
+            resampled = {
+                reco: np.vstack([one[:, 0], drawn[{"reco": reco}].values(flow=True)])[:, 1:-1]
+                for reco, one in counts.items()
+            }
+            least = min(effective_number(one.sum(axis=0)) for one in counts.values())
+            found[key] = figure(resampled, self.hists[f"{name}_fine"].axes[-1].edges, least)
+        return found
 
     def jets(self) -> Tree:
         edges = self.settings.plots.jet_pt_edges_gev

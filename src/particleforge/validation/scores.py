@@ -12,6 +12,7 @@ candidates (Naeini, Cooper and Hauskrecht, AAAI 2015, eq. 3). Candidates below
 
 from typing import Any
 
+import awkward as ak
 import numpy as np
 
 from particleforge.tables.schema import NONE_CLASS
@@ -24,7 +25,10 @@ _HOSTS = np.array(["no", "yes"])
 
 def fill_scores(hists: Hists, batch: EventBatch) -> None:
     """Count a batch's candidates by weight, and those whose element hosts a particle."""
-    candidates = batch.candidates[batch.candidates.element >= 0]
+    n_elements = ak.num(batch.events.targets)
+    candidates = batch.candidates
+    of_element = (candidates.element >= 0) & (candidates.element < n_elements)
+    candidates = candidates[of_element]
     hosts = batch.events.targets.class_id[candidates.element] != NONE_CLASS
     weight = flat(candidates.weight).astype(np.float64)
     inside = inside_of(hists["reliability"].axes["weight_of_candidate"], weight)
