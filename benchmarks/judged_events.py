@@ -61,7 +61,7 @@ def judge(
 ) -> Judged:
     """Return the entries of a pair of files, of the events of some splits."""
     batches = read_pair(selected, reconstructed, also=_ALSO)
-    return joined([judge_batch(batch, detector, splits) for batch in batches])
+    return joined([_judge_batch(batch, detector, splits) for batch in batches])
 
 
 def joined(parts: Iterable[Judged]) -> Judged:
@@ -82,8 +82,7 @@ def joined(parts: Iterable[Judged]) -> Judged:
     return Judged(int(first[-1]), any(part.deposits for part in parts), entries)
 
 
-def judge_batch(batch: EventBatch, detector: DetectorConfig, splits: Sequence[str]) -> Judged:
-    """Return the entries of a batch, of the events of some splits."""
+def _judge_batch(batch: EventBatch, detector: DetectorConfig, splits: Sequence[str]) -> Judged:
     found: dict[tuple[str, str], Entries] = {}
     truth = cluster(batch.weighted[TRUTH], detector.jets)
     true_x, true_y, true_energy = event_sums(batch.weighted[TRUTH])
@@ -156,10 +155,10 @@ class Figures:
     def all(self) -> dict[str, np.ndarray]:
         """Return every figure by its name; those of bins have an axis of bins in front."""
         nothing = np.full(1 + N_RESAMPLINGS, np.nan)
-        quartiles = {name: self.quartiles(e) for name, e in self._judged.entries.items()}
+        quartiles = {name: self._quartiles(e) for name, e in self._judged.entries.items()}
         width = {name: q[2] - q[0] for name, q in quartiles.items()}
         jets, energy = (
-            {reco: resolution(quartiles[quantity, reco]) for reco in RECONSTRUCTIONS}
+            {reco: _resolution(quartiles[quantity, reco]) for reco in RECONSTRUCTIONS}
             for quantity in ("jets", "energy")
         )
         if not self._judged.deposits:
@@ -185,12 +184,12 @@ class Figures:
             for reco in ("mlpf", "baseline"):
                 entries = self._judged.entries["jets", reco]
                 inside = (entries.true_pt >= low) & (entries.true_pt < high)
-                quartiles[reco] = self.quartiles(entries.where(inside))
+                quartiles[reco] = self._quartiles(entries.where(inside))
             medians.append(quartiles["mlpf"][1])
-            ratios.append(_over(*(resolution(found) for found in quartiles.values())))
+            ratios.append(_over(*(_resolution(found) for found in quartiles.values())))
         return {"bin_ratio": np.stack(ratios), "bin_median": np.stack(medians)}
 
-    def quartiles(self, entries: Entries) -> np.ndarray:
+    def _quartiles(self, entries: Entries) -> np.ndarray:
         """Return the quartiles in all resamplings, [3, 1 + n]."""
         found = np.full((3, 1 + N_RESAMPLINGS), np.nan)
         if len(entries.values) < MIN_ENTRIES:
@@ -212,7 +211,7 @@ def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def resolution(quartiles: np.ndarray) -> np.ndarray:
+def _resolution(quartiles: np.ndarray) -> np.ndarray:
     """Return IQR / median."""
     return _over(quartiles[2] - quartiles[0], quartiles[1])
 
