@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from particleforge.config.model import ModelConfig
 from particleforge.config.settings import ExportSettings
 from particleforge.errors import UserError
 from particleforge.export.onnx_model import export_onnx
 from particleforge.export.threshold import GRID
+from particleforge.model.decode import Decoder
 from particleforge.model.inputs import ModelInputs
-from particleforge.model.saved import save_model
+from particleforge.model.saved import load_model, save_model
 
 from ..unit.synthetic_shards import N_FEATURES, random_network, write_synthetic
+from ..unit.test_model import make_batch
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +106,32 @@ def test_exported_model_keeps_its_contract(folder: Path, opset: int) -> None:
         }
         found = session.run(None, feed)
         assert [output.shape for output in found] == [(*shape, 4), shape, (*shape, 4), shape]
+
+
+def test_latents_are_one_more_output_and_equal_torch_at_any_length(folder: Path) -> None:
+    model = export(folder, "latents", latents=True)
+    report = json.loads((model.parent / "parity.json").read_text())
+    assert 0 < report["latent_difference"] <= 1e-5
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    last = session.get_outputs()[-1]
+    assert (last.name, last.type, last.shape) == (
+        "latents",
+        "tensor(float)",
+        ["batch", "elements", 16],
+    )
+    assert len(session.get_outputs()) == 5
+    decoder = Decoder(load_model(folder / "best.pt")[0], latents=True)
+    for lengths in ([0], [1], [9, 0, 40]):
+        batch = make_batch(lengths, seed=3, padding=2)
+        feed = {"features": batch.features.numpy(), "element_type": batch.element_type.numpy()}
+        (found,) = session.run(["latents"], feed)
+        with torch.no_grad():
+            for row, n in enumerate(lengths):  # each event alone and unpadded
+                alone = decoder(
+                    batch.features[row : row + 1, :n], batch.element_type[row : row + 1, :n]
+                )
+                np.testing.assert_allclose(found[row, :n], alone[-1][0], atol=1e-4)
+                assert not found[row, n:].any()
 
 
 def test_bytes_do_not_depend_on_folder_or_machine(folder: Path) -> None:

@@ -14,9 +14,9 @@ from particleforge.config.simulation import SimulationConfig
 from particleforge.errors import UserError
 from particleforge.export.model_card import render_card
 from particleforge.export.onnx_model import check
-from particleforge.export.parity import OUTPUT_NAMES, Event, Parity, compare, parity_events
+from particleforge.export.parity import Event, Parity, compare, parity_events
 from particleforge.export.threshold import GRID, NOT_CHOSEN, f1_scores, presence_threshold
-from particleforge.model.decode import Decoder
+from particleforge.model.decode import OUTPUT_NAMES, Decoder
 from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.training.loader import ShardLoader
 
@@ -55,6 +55,11 @@ def decoder(manifest: Path) -> Decoder:
             ModelInputs.from_manifest(manifest), ModelConfig(width=8, n_layers=1, n_heads=1)
         )
     )
+
+
+@pytest.fixture(scope="module")
+def with_latents(decoder: Decoder) -> Decoder:
+    return Decoder(decoder.network, latents=True)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,7 @@ def flip_charges(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None
 
 def leak_into_padding(output: str) -> Change:
     def change(outputs: list[np.ndarray], feed: dict[str, np.ndarray]) -> None:
-        outputs[OUTPUT_NAMES.index(output)][feed["element_type"] == 0] = 1e-3
+        outputs[(*OUTPUT_NAMES, "latents").index(output)][feed["element_type"] == 0] = 1e-3
 
     return change
 
@@ -131,6 +136,44 @@ def test_differences_are_caught(
 ) -> None:
     with pytest.raises(UserError, match=message):
         gate(decoder, events, change)
+
+
+def test_latents_are_what_the_heads_are_given(with_latents: Decoder, events: list[Event]) -> None:
+    given: list[torch.Tensor] = []
+    hook = with_latents.network.identity_head.register_forward_pre_hook(
+        lambda _, inputs: given.append(inputs[0])
+    )
+    longest = max(events, key=lambda event: len(event.element_type))
+    with torch.no_grad():
+        *_, latents = with_latents(
+            torch.from_numpy(longest.features[None]), torch.from_numpy(longest.element_type[None])
+        )
+    hook.remove()
+    assert latents.shape == (1, len(longest.element_type), 8)
+    assert torch.equal(latents, given[0][:, :-1])  # less the element of padding
+
+
+def test_equal_latents_pass_and_only_they_are_compared(
+    decoder: Decoder, with_latents: Decoder, events: list[Event]
+) -> None:
+    found = gate(with_latents, events, lambda outputs, feed: None)
+    assert found.latent_difference is not None
+    assert found.latent_difference < 1e-5
+    assert gate(decoder, events, lambda outputs, feed: None).latent_difference is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_batch_only(shift(4, 0.1)), r"latents differ .* padded to .* raise export.score_tol"),
+        (leak_into_padding("latents"), "class scores differ from torch by nan"),
+    ],
+)
+def test_differences_of_latents_are_caught(
+    with_latents: Decoder, events: list[Event], change: Change, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        gate(with_latents, events, change)
 
 
 def test_card_states_interface_data_and_quality(
@@ -164,6 +207,12 @@ def test_card_states_interface_data_and_quality(
         "with a weight of at least 0.37, chosen",
     ):
         assert text in card
+    assert "`latents`" not in card
+    asked = ExportSettings(export={"latents": True}, origin="")
+    card = render_card(
+        asked, "clic", saved, decoder.network.inputs, read_manifest(manifest), found, 0.37, 1234
+    )
+    assert "| `latents` | float32 | [batch, elements, 8] |" in card
 
 
 def test_f1_is_that_of_counting() -> None:
@@ -198,7 +247,8 @@ class Scripted(torch.nn.Module):
         )
 
     def forward(self, _: torch.Tensor, element_type: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.weight * (element_type > 0),)
+        weight = self.weight * (element_type > 0)
+        return weight, weight, weight, weight
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particleforge.config.detector import ElementsConfig
-from particleforge.config.reconstruction import ReconstructionConfig
+from particleforge.config.reconstruction import ExportConfig, ReconstructionConfig
 from particleforge.config.settings import ReconstructSettings
 from particleforge.edm4hep.identities import collection_id
 from particleforge.edm4hep.rootfile import TreeFile
@@ -145,6 +145,60 @@ def test_weights_lie_beside_the_particles(tmp_path: Path, model: Path) -> None:
         counts, values = back.jagged("Found_weight", 0, back.n_events)
         assert counts.tolist() == ak.num(found.candidates).to_list()
         assert values.tolist() == ak.flatten(found.candidates.weight).to_list()
+
+
+def test_latents_lie_beside_the_candidates_where_they_are_asked_for(tmp_path: Path) -> None:
+    events = synthetic_events(90, 17)
+    source = write_dataset(tmp_path / "events.parquet", events, row_group_size=40)
+    model = write_model(tmp_path / "model.onnx", latents=3)
+    output, edm4hep = run(tmp_path, source, model, latents=True, elements_per_batch=64)
+    found = parquet.read_table(output)
+    of_event = element_features(events, FEATURES)
+    first = np.cumsum(of_event.n_elements) - of_event.n_elements
+    places = ak.flatten(found.candidates.element + first).to_numpy()
+    assert len(places) > 100
+    assert ak.num(found.latents).to_list() == ak.num(found.candidates).to_list()
+    assert str(found.latents.type) == "90 * var * 3 * float16"
+    np.testing.assert_array_equal(
+        ak.flatten(found.latents).to_numpy(), of_event.features[places, :3].astype(np.float16)
+    )
+    with uproot.open(edm4hep) as file:
+        assert "latents" not in " ".join(file["events"].keys())
+    plain = parquet.read_table(run(tmp_path / "plain", source, model, elements_per_batch=64)[0])
+    assert plain.fields == [name for name in found.fields if name != "latents"]
+    assert plain.candidates.to_list() == found.candidates.to_list()
+
+
+def test_settings_without_latents_are_what_they_were() -> None:
+    assert "latents" not in stage_settings().plain()["reconstruction"]
+    assert "latents" not in ExportConfig().model_dump()
+
+
+@pytest.mark.parametrize("n_events", [0, 1])
+def test_events_without_elements_have_no_latents(tmp_path: Path, n_events: int) -> None:
+    source = write_dataset(tmp_path / "events.parquet", synthetic_events(29, 14)[28:][:n_events])
+    model = write_model(tmp_path / "model.onnx", latents=2)
+    found = parquet.read_table(run(tmp_path, source, model, latents=True)[0])
+    assert found.latents.to_list() == [[]] * n_events
+
+
+def test_latents_that_a_model_lacks_are_refused(tmp_path: Path, model: Path) -> None:
+    source = write_dataset(tmp_path / "events.parquet", synthetic_events(4, 7))
+    with pytest.raises(
+        UserError,
+        match=r"model.onnx: has no output latents, which .*; export .* with export.latents: true$",
+    ):
+        run(tmp_path, source, model, latents=True)
+
+
+def test_latents_beyond_what_the_column_holds_are_refused(tmp_path: Path) -> None:
+    events = synthetic_events(4, 7)
+    pt = events.tracks.pt * 0 + 1e5
+    events = ak.with_field(events, ak.with_field(events.tracks, pt, "pt"), "tracks")
+    source = write_dataset(tmp_path / "events.parquet", events)
+    model = write_model(tmp_path / "model.onnx", latents=2)
+    with pytest.raises(UserError, match=r"model.onnx: \d+ values of output latents are not finite"):
+        run(tmp_path, source, model, latents=True)
 
 
 def test_batches_do_not_matter_and_bytes_repeat(tmp_path: Path, model: Path) -> None:

@@ -60,9 +60,11 @@ def expected(
     return scores, charge, p4 + 1e-3 * features[:, 4].sum()
 
 
-def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bool = False) -> Path:
+def write_model(
+    path: Path, *, metadata: dict[str, Any] | None = None, older: bool = False, latents: int = 0
+) -> Path:
     """Write the model; ``metadata`` replaces what it says about itself, an older one gives no
-    weight.
+    weight. Its latents are the first so many features.
     """
     constants = {
         "zero": np.float32(0),
@@ -126,6 +128,18 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bo
         add("Mul", [f"{name}_sum", "real_float"], f"{name}_real2")
         add("Unsqueeze", [f"{name}_real2", "last"], f"{name}_column")
     add("Concat", [f"{name}_column" for name in ("px", "py", "pz", "energy")], "p4", axis=2)
+    outputs = [
+        ("class_scores", TensorProto.FLOAT, [len(CLASSES)]),
+        ("charge", TensorProto.INT64, []),
+        ("p4", TensorProto.FLOAT, [4]),
+        ("weight", TensorProto.FLOAT, []),
+    ][: 3 if older else 4]
+    if latents:
+        constants["first"] = np.arange(latents)
+        add("Gather", ["features", "first"], "first_features", axis=2)
+        add("Unsqueeze", ["real_float", "last"], "real_column")
+        add("Mul", ["first_features", "real_column"], "latents")
+        outputs.append(("latents", TensorProto.FLOAT, [latents]))
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -136,13 +150,9 @@ def write_model(path: Path, *, metadata: dict[str, Any] | None = None, older: bo
             helper.make_tensor_value_info("element_type", TensorProto.INT64, ["batch", "elements"]),
         ],
         [
-            helper.make_tensor_value_info(
-                "class_scores", TensorProto.FLOAT, ["batch", "elements", len(CLASSES)]
-            ),
-            helper.make_tensor_value_info("charge", TensorProto.INT64, ["batch", "elements"]),
-            helper.make_tensor_value_info("p4", TensorProto.FLOAT, ["batch", "elements", 4]),
-            helper.make_tensor_value_info("weight", TensorProto.FLOAT, ["batch", "elements"]),
-        ][: 3 if older else 4],
+            helper.make_tensor_value_info(name, kind, ["batch", "elements", *columns])
+            for name, kind, columns in outputs
+        ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -148,7 +148,11 @@ def _columns_of_all_tables() -> str:
             (*columns.EVENT, columns.SPLIT),
         )
     ]
-    model_adds = f"; `{columns.WEIGHT.name}` of the model's candidates only"
+    model_adds = (
+        f"; `{columns.WEIGHT.name}` of the model's candidates only. With `reconstruction.latents`"
+        f" these have a column `{columns.LATENTS.name}` beside them, for each a list of"
+        f" {columns.LATENTS.dtype}: {columns.LATENTS.description}"
+    )
     for collection in columns.DATASET:
         sections.append(
             (

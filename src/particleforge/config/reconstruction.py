@@ -25,6 +25,11 @@ class ExportConfig(Block):
             "events of the valid split that the presence threshold of particle lists is chosen on"
         ),
     )
+    latents: bool = Field(
+        False,
+        exclude_if=lambda wanted: not wanted,
+        description="one more output of the model: each element's last embedding, before the heads",
+    )
 
 
 class ReconstructionConfig(Block):
@@ -60,6 +65,14 @@ class ReconstructionConfig(Block):
         description=(
             "a candidate is kept where its weight (docs/model.md) is above this; at"
             " most the model's presence threshold"
+        ),
+    )
+    latents: bool = Field(
+        False,
+        exclude_if=lambda wanted: not wanted,
+        description=(
+            "write the latents of each candidate's element, as float16, beside the candidates in"
+            " Parquet; of a model that was exported with export.latents"
         ),
     )
     threads: int = Field(1, ge=1, description="threads of onnxruntime")

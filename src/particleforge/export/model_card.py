@@ -25,7 +25,7 @@ def render_card(
     """Return the card as Markdown."""
     sections = (
         _summary(detector, saved, inputs.element_types[1], n_parameters),
-        _interface(inputs, threshold),
+        _interface(inputs, threshold, saved["model"]["width"] if settings.export.latents else 0),
         _data(settings.origin, manifest),
         _quality(saved, parity),
         _limits(manifest),
@@ -50,7 +50,13 @@ of elements.
 """
 
 
-def _interface(inputs: ModelInputs, threshold: float) -> str:
+def _interface(inputs: ModelInputs, threshold: float, n_latents: int) -> str:
+    latents = (
+        f"\n| `latents` | float32 | [batch, elements, {n_latents}] | what the heads are given of"
+        " the element: its last embedding; 0 for padding |"
+        if n_latents
+        else ""
+    )
     rows = []
     for code, name in enumerate(inputs.element_types, start=1):
         for column, feature in enumerate(inputs.elements[name]):
@@ -75,7 +81,7 @@ is "no particle" |
 | `charge` | int64 | [batch, elements] | -1, 0 or 1; 0 where the most probable class is neutral |
 | `p4` | float32 | [batch, elements, 4] | px, py, pz, energy in GeV |
 | `weight` | float32 | [batch, elements] | factor of `p4` in sums: probability that there is a \
-particle, on tracks times the energy that they hide |
+particle, on tracks times the energy that they hide |{latents}
 
 Batch and elements are dynamic; an event may have no elements. Padding rows give scores (1, 0, \
 ...), charge 0, momentum 0, weight 0.

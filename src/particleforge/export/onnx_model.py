@@ -1,8 +1,8 @@
 """Stage ``export_onnx``: the network as an ONNX model, from raw features to physical particles.
 
 Inputs -> outputs: ``best.pt``, the valid and the test split of the shards -> ``model.onnx`` (inputs
-``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``, ``weight``; see
-``model.decode``), ``parity.json``, a model card.
+``features``, ``element_type``; outputs ``class_scores``, ``charge``, ``p4``, ``weight``, with
+``export.latents`` also ``latents``; see ``model.decode``), ``parity.json``, a model card.
 
 The model carries, as JSON strings in its ``metadata_props``: ``elements`` and ``classes`` as in the
 manifest, ``units``, ``normalisation``, ``presence_threshold`` (see ``threshold``), ``provenance``,
@@ -34,7 +34,6 @@ from particleforge.errors import UserError
 from particleforge.export.files import ParityFile
 from particleforge.export.model_card import render_card
 from particleforge.export.parity import (
-    OUTPUT_NAMES,
     Parity,
     compare,
     events_per_second,
@@ -48,7 +47,7 @@ from particleforge.provenance.record import Provenance
 from particleforge.stored import NO_SEAL, SEAL, sealed
 
 log = logging.getLogger(__name__)
-_UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV", "weight": ""}
+_UNITS = {"class_scores": "probability", "charge": "e", "p4": "GeV", "weight": "", "latents": ""}
 
 
 def export_onnx(
@@ -67,7 +66,7 @@ def export_onnx(
     """
     network, saved = load_model(checkpoint)
     network.inputs.check_same(manifest, checkpoint)
-    decoder = Decoder(network).eval()
+    decoder = Decoder(network, settings.export.latents).eval()
     made = Provenance.of(
         "export_onnx",
         settings.plain(),
@@ -89,7 +88,9 @@ def export_onnx(
     )
     with atomic_output(onnx) as temporary:
         temporary.write_bytes(content)
-    report: dict[str, Any] = dataclasses.asdict(found)
+    report: dict[str, Any] = {
+        name: value for name, value in dataclasses.asdict(found).items() if value is not None
+    }
     report |= {
         "kind": ParityFile.KIND,
         "presence_threshold": threshold,
@@ -132,7 +133,7 @@ def convert(decoder: Decoder, opset: int, threshold: float, made: dict[str, Any]
             dynamo=True,
             opset_version=opset,
             input_names=["features", "element_type"],
-            output_names=list(OUTPUT_NAMES),
+            output_names=list(decoder.output_names),
             dynamic_shapes=({0: batch, 1: elements}, {0: batch, 1: elements}),
             external_data=False,
             verbose=False,
@@ -147,7 +148,7 @@ def convert(decoder: Decoder, opset: int, threshold: float, made: dict[str, Any]
     described = {
         "elements": inputs.elements,
         "classes": inputs.classes,
-        "units": {**units, **_UNITS},
+        "units": {**units, **{name: _UNITS[name] for name in decoder.output_names}},
         "normalisation": inputs.normalisation,
         "presence_threshold": threshold,
         "provenance": made,
@@ -185,7 +186,7 @@ def make_session(content: bytes) -> onnxruntime.InferenceSession:
 
 def check(found: Parity, config: ExportConfig) -> None:
     """Raise a UserError that names the worst event if a difference exceeds its tolerance."""
-    gates = (
+    gates: list[tuple[str, float, float, str | None, str]] = [
         (
             "class scores",
             found.score_difference,
@@ -208,7 +209,17 @@ def check(found: Parity, config: ExportConfig) -> None:
             "export.score_tolerance",
         ),
         ("charges", found.charges_that_differ, 0, found.charge_worst, "export.score_tolerance"),
-    )
+    ]
+    if found.latent_difference is not None:
+        gates.append(
+            (
+                "latents",
+                found.latent_difference,
+                config.score_tolerance,
+                found.latent_worst,
+                "export.score_tolerance",
+            )
+        )
     for what, difference, tolerance, where, key in gates:
         if math.isnan(difference) or difference > tolerance:
             raise UserError(

@@ -8,8 +8,9 @@ tolerances.
 
 Cases: every event alone and unpadded; all events in one padded batch of mixed lengths; one event
 cut to a single element; an event without elements, alone and in a batch. Scores and weights are
-compared absolutely, momenta relative to the energy of the particle. A charge may differ only where
-the network itself is undecided to within the score tolerance.
+compared absolutely, momenta relative to the energy of the particle, latents to the root mean square
+of the element's. A charge may differ only where the network itself is undecided to within the score
+tolerance.
 
 Invariant: torch is always fed the event alone and unpadded, so the padded cases also test that
 padding does not matter.
@@ -26,12 +27,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from particleforge.model.decode import Decoder
+from particleforge.model.decode import OUTPUT_NAMES, Decoder
 from particleforge.model.inputs import ModelInputs
+from particleforge.tables.schema import LATENTS
 from particleforge.training.loader import ShardLoader
 
 Array = npt.NDArray[Any]
-OUTPUT_NAMES = ("class_scores", "charge", "p4", "weight")
+_LATENTS = len(OUTPUT_NAMES)  # their place among the outputs, where there are any
+_SMALLEST_RMS = 1e-3
 
 
 class Session(Protocol):
@@ -64,6 +67,8 @@ class Parity:
     charge_worst: str
     weight_difference: float
     weight_worst: str
+    latent_difference: float | None = None  # of a model without latents
+    latent_worst: str | None = None
 
 
 def parity_events(manifest: Path, inputs: ModelInputs, n_events: int) -> list[Event]:
@@ -105,10 +110,11 @@ def compare(
     """Compare the session with the network on all cases; see the module's docstring."""
     expected = [_torch_outputs(decoder, event) for event in events]
     cases = [[i] for i in range(len(events))] + [list(range(len(events)))]
-    worst: dict[str, tuple[float, str]] = dict.fromkeys(OUTPUT_NAMES, (0.0, ""))
+    names = decoder.output_names
+    worst: dict[str, tuple[float, str]] = dict.fromkeys(names, (0.0, ""))
     for case in cases:
         batch = pad([events[i] for i in case])
-        found = session.run(list(OUTPUT_NAMES), batch)
+        found = session.run(list(names), batch)
         for row, i in enumerate(case):
             where = (
                 events[i].name + f" ({len(events[i].element_type)} elements, padded to"
@@ -117,11 +123,12 @@ def compare(
             differences = _differences(
                 expected[i], [output[row] for output in found], score_tolerance
             )
-            for name, difference in zip(OUTPUT_NAMES, differences, strict=True):
+            for name, difference in zip(names, differences, strict=True):
                 # nothing is greater than NaN, so that stays
                 if math.isnan(difference) or difference > worst[name][0]:
                     worst[name] = (difference, where)
     lengths = [len(event.element_type) for event in events]
+    of_latents = worst.get(LATENTS.name, (None, None))
     return Parity(
         n_events=len(events),
         n_cases=len(cases),
@@ -134,6 +141,8 @@ def compare(
         charge_worst=worst["charge"][1],
         weight_difference=worst["weight"][0],
         weight_worst=worst["weight"][1],
+        latent_difference=of_latents[0],
+        latent_worst=of_latents[1],
     )
 
 
@@ -150,37 +159,45 @@ def pad(events: list[Event]) -> dict[str, Array]:
 
 @torch.no_grad()
 def _torch_outputs(decoder: Decoder, event: Event) -> list[Array]:
-    """Return scores, charge, momentum and weight of the elements, and each charge's margin.
+    """Return the outputs for the elements, and behind them the margin of each charge.
 
     The margin is that by which the charge was decided.
     """
     features = torch.from_numpy(event.features[None])
     element_type = torch.from_numpy(event.element_type[None])
-    scores, charge, p4, weight = (output[0] for output in decoder(features, element_type))
+    found = [output[0] for output in decoder(features, element_type)]
     outputs = decoder.network(features, element_type)
-    top = scores[:, 1:].topk(2, -1).values
+    top = found[0][:, 1:].topk(2, -1).values
     signs = outputs.charge[0].softmax(-1)
     margin = torch.minimum((top[:, 0] - top[:, 1]).abs(), (signs[:, 0] - signs[:, 2]).abs())
-    return [output.numpy() for output in (scores, charge, p4, weight, margin)]
+    return [output.numpy() for output in (*found, margin)]
 
 
 def _differences(
     expected: list[Array], found: list[Array], score_tolerance: float
 ) -> tuple[float, ...]:
-    """Return the largest difference of each of the ``OUTPUT_NAMES``."""
-    scores, charge, p4, weight, margin = expected
+    """Return the largest difference of each output."""
+    scores, charge, p4, weight, *latents, margin = expected
     n = len(charge)
     score = _largest(np.abs(found[0][:n] - scores))
     momentum = _largest(np.abs(found[2][:n] - p4) / np.maximum(p4[:, 3:], 1e-3))
     weights = _largest(np.abs(found[3][:n] - weight))
     charges = int(((found[1][:n] != charge) & (margin > score_tolerance)).sum())
-    padding_is_right = (
-        (found[0][n:] == np.eye(1, scores.shape[1])).all()
-        and not found[1][n:].any()
-        and not found[2][n:].any()
-        and not found[3][n:].any()
+    of_latents = (
+        _largest(np.abs(found[_LATENTS][:n] - one) / np.maximum(_rms(one), _SMALLEST_RMS))
+        for one in latents
     )
-    return (score if padding_is_right else float("nan")), charges, momentum, weights
+    padding_is_right = (found[0][n:] == np.eye(1, scores.shape[1])).all() and not any(
+        output[n:].any() for output in found[1:]
+    )
+    score = score if padding_is_right else float("nan")
+    return score, charges, momentum, weights, *of_latents
+
+
+def _rms(values: Array) -> Array:
+    """Return the root mean square of each row, [n, 1]."""
+    found: Array = np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+    return found
 
 
 def _largest(values: Array) -> float:
@@ -205,7 +222,7 @@ def events_per_second(
     torch.set_num_threads(1)
     speeds = {}
     for name, apply in (
-        ("onnxruntime", lambda batch: session.run(list(OUTPUT_NAMES), batch)),
+        ("onnxruntime", lambda batch: session.run(list(decoder.output_names), batch)),
         ("torch", with_torch),
     ):
         times = []

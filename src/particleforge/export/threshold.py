@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from particleforge.model.decode import Decoder
+from particleforge.model.decode import OUTPUT_NAMES, Decoder
 from particleforge.model.inputs import read_manifest
 from particleforge.tables.schema import NONE_CLASS, PADDING
 from particleforge.training.loader import ShardLoader
@@ -90,7 +90,8 @@ def _weights(
         )
         for batch in loader.once():
             real = batch.element_type != PADDING
-            weight = decoder(batch.features, batch.element_type)[-1]
+            outputs = decoder(batch.features, batch.element_type)
+            weight = outputs[OUTPUT_NAMES.index("weight")]
             weights.append(weight[real].numpy())
             hosts.append((batch.target_class[real] != NONE_CLASS).numpy())
     return np.concatenate(weights), np.concatenate(hosts)

@@ -62,6 +62,7 @@ class Outputs(NamedTuple):
     log_share: Tensor  # of clusters, over what they reach, and the sink [B, N, M + 1]
     place: Tensor  # where each element stands in the order of what is reached, int64 [B, N]
     first: Tensor  # the place of the first element that each reaches, int64 [B, N]
+    embedding: Tensor  # what the heads are given [B, N, width]
 
 
 def weights(outputs: Outputs) -> Tensor:
@@ -236,7 +237,8 @@ class ParticleFlowNetwork(nn.Module):
         corrections = torch.where(is_cluster.unsqueeze(-1), corrections + start, of_track)
         momentum = torch.cat((corrections, log_sigma), -1)
         outputs = presence.squeeze(-1), classes, charge, momentum, mass
-        return Outputs(*outputs, log_hidden, dealt.log_share, seen.reach.place, seen.reach.first)
+        reach = seen.reach.place, seen.reach.first
+        return Outputs(*outputs, log_hidden, dealt.log_share, *reach, x)
 
 
 def _columns(inputs: ModelInputs, names: Mapping[str, Sequence[str]]) -> Tensor:

@@ -72,12 +72,14 @@ def write_particles(
         weights_of(collection): USER_FLOATS,
     }
     # makes the collections of an empty file
-    empty = from_arrow(pq.read_schema(reconstructed).empty_table())
+    types_there = pq.read_schema(reconstructed)
+    empty = from_arrow(types_there.empty_table())
+    read = [name for name in types_there.names if name != schema.LATENTS.name]
     with Copies(copied_from, referred) if copied_from else nullcontext() as copies:
 
         def chunks() -> Iterator[Chunk]:
             start = 0
-            for events in itertools.chain([empty], iter_events(reconstructed)):
+            for events in itertools.chain([empty], iter_events(reconstructed, read)):
                 chunk = _chunk(events, collection, masses, collections)
                 stop = start + len(events)
                 yield chunk if copies is None else _with_copies(chunk, copies, start, stop)

@@ -2,7 +2,7 @@
 
 Raw features and types of the elements of a block of events, flat -> class scores, charges,
 four-momenta and weights of the same elements, flat (export's interface: column 0 of the scores is
-"none"; GeV).
+"none"; GeV), and latents if they are asked for.
 Events are sorted by length and cut into padded batches of at most a given number of elements, so
 padding stays small; results return to the order of the events. What the model must be fed comes
 from its own metadata.
@@ -90,19 +90,24 @@ class Predictions:
     charge: NDArray[np.int64]  # [n_total]
     p4: NDArray[np.float32]  # [n_total, 4], px, py, pz, energy in GeV
     weight: NDArray[np.float32]  # [n_total], factor of p4 in sums
+    latents: NDArray[np.float16] | None = None  # [n_total, latent_width]
 
 
 class OnnxModel:
     """An exported model with its description: ``elements`` and ``classes`` (class 0 is none).
 
-    ``presence_threshold`` is the weight from which on a candidate belongs to lists of particles.
+    ``presence_threshold`` is the weight from which on a candidate belongs to lists of particles,
+    ``latent_width`` how many latents an element has, 0 where they are not asked for.
     """
 
-    def __init__(self, path: Path, threads: int, providers: Sequence[str] = (_CPU,)) -> None:
+    def __init__(
+        self, path: Path, threads: int, providers: Sequence[str] = (_CPU,), latents: bool = False
+    ) -> None:
         """Load a model.
 
-        ``providers``: onnxruntime's execution providers in the order of preference. A file that is
-        no model, or was not exported by this package, is a UserError.
+        ``providers``: onnxruntime's execution providers in the order of preference; ``latents``:
+        whether these are wanted. A file that is no model, was not exported by this package or lacks
+        wanted latents is a UserError.
         """
         self._path = path
         options = ort.SessionOptions()
@@ -126,6 +131,7 @@ class OnnxModel:
                 f"{path}: lacks output {', '.join(sorted(missing))}, as one of an older version"
                 " does; export the model again"
             )
+        self.latent_width = self._width_of_latents() if latents else 0
         check_seal(path, metadata.get(SEAL))
         try:
             told = OnnxMetadata.model_validate(
@@ -148,6 +154,16 @@ class OnnxModel:
         self.n_features = n_features(self.elements)
         self._check_interface()
 
+    def _width_of_latents(self) -> int:
+        """Return how many latents the model gives an element; UserError if it gives none."""
+        for output in self._session.get_outputs():
+            if output.name == schema.LATENTS.name and isinstance(output.shape[-1], int):
+                return int(output.shape[-1])
+        raise UserError(
+            f"{self._path}: has no output {schema.LATENTS.name}, which reconstruction.latents asks"
+            " for; export the model with export.latents: true"
+        )
+
     def _check_interface(self) -> None:
         """Raise a UserError where the network's inputs or outputs are not as the metadata say."""
         wanted: dict[str, tuple[str, int | None]] = {
@@ -158,6 +174,8 @@ class OnnxModel:
             "p4": ("tensor(float)", 4),
             "weight": ("tensor(float)", None),
         }
+        if self.latent_width:
+            wanted[schema.LATENTS.name] = ("tensor(float)", self.latent_width)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if {one.name for one in inputs} != {"features", "element_type"}:
             raise UserError(
@@ -185,6 +203,7 @@ class OnnxModel:
             np.zeros(total, np.int64),
             np.zeros((total, 4), np.float32),
             np.zeros(total, np.float32),
+            np.zeros((total, self.latent_width), np.float16) if self.latent_width else None,
         )
         for rows in padded_batches(elements.n_elements.astype(np.int64), elements_per_batch):
             real = rows >= 0
@@ -192,7 +211,7 @@ class OnnxModel:
             element_type = np.where(real, elements.element_type[rows], schema.PADDING).astype(
                 np.int64
             )
-            scores, charge, p4, weight = self._run(
+            scores, charge, p4, weight, *latents = self._run(
                 {"features": features, "element_type": element_type}
             )
             places = rows[real]
@@ -200,8 +219,12 @@ class OnnxModel:
             found.charge[places] = charge[real]
             found.p4[places] = p4[real]
             found.weight[places] = weight[real]
-        for name in ("class_scores", "p4", "weight"):
-            bad = int(np.sum(~np.isfinite(getattr(found, name))))
+            if found.latents is not None:
+                with np.errstate(over="ignore"):  # infinite, and refused below
+                    found.latents[places] = latents[0][real]
+        for name in ("class_scores", "p4", "weight", schema.LATENTS.name):
+            values = getattr(found, name)
+            bad = 0 if values is None else int(np.sum(~np.isfinite(values)))
             if bad:
                 raise UserError(
                     f"{self._path}: {bad} values of output {name} are not finite; train and export"
@@ -211,21 +234,22 @@ class OnnxModel:
 
     def _run(self, batch: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the outputs of a batch; a network that fails or gives other shapes: UserError."""
+        columns = dict(zip(_OUTPUTS, ((len(self.classes),), (), (4,), ()), strict=True))
+        if self.latent_width:
+            columns[schema.LATENTS.name] = (self.latent_width,)
         try:
-            outputs: list[NDArray[Any]] = self._session.run(_OUTPUTS, batch)
+            outputs: list[NDArray[Any]] = self._session.run(list(columns), batch)
         except Exception as error:  # as above
             reason = str(error).splitlines()[0][:200]
             raise UserError(
                 f"{self._path}: the model fails on a batch ({reason}); export it again"
             ) from error
         shape = batch["element_type"].shape
-        for name, found, columns in zip(
-            _OUTPUTS, outputs, ((len(self.classes),), (), (4,), ()), strict=True
-        ):
-            if found.shape != (*shape, *columns):
+        for (name, width), found in zip(columns.items(), outputs, strict=True):
+            if found.shape != (*shape, *width):
                 raise UserError(
                     f"{self._path}: output {name} has shape {found.shape}, its metadata tell"
-                    f" {(*shape, *columns)}; export the model again"
+                    f" {(*shape, *width)}; export the model again"
                 )
         return outputs
 

@@ -4,7 +4,8 @@ Dataset or selected file (Parquet) and ``model.onnx`` -> candidates per event in
 (tables.RECONSTRUCTED_SCHEMA) and the same as a ReconstructedParticle collection in an EDM4hep ROOT
 file. Of a selected file, events of the configured splits are reconstructed, of a dataset all. Files
 are streamed block by block. The metadata of the Parquet file say from which weight on a candidate
-belongs to lists of particles (``presence_threshold``, as the model has it).
+belongs to lists of particles (``presence_threshold``, as the model has it). With
+``reconstruction.latents`` it has the latents of each candidate's element besides.
 
 Of truth nothing is read. What was built without it (``dataset.truth: none``) says where its
 elements lie in the file that was read, so its candidates name the tracks and clusters there.
@@ -46,6 +47,7 @@ from particleforge.tables.parquet import (
     n_events_in,
     read_metadata,
     to_arrow,
+    with_latents,
     with_origins,
     write_table,
 )
@@ -80,10 +82,9 @@ def reconstruct_events(
     made = Provenance.of(
         "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
     )
-    network = OnnxModel(
-        model, settings.reconstruction.threads, settings.reconstruction.execution_providers
-    )
-    _check_minimum(settings.reconstruction.presence_min, network.presence_threshold, model)
+    config = settings.reconstruction
+    network = OnnxModel(model, config.threads, config.execution_providers, config.latents)
+    _check_minimum(config.presence_min, network.presence_threshold, model)
     copied_from = _copied_from(settings, built_from, events, source)
     _check_classes(settings, network.classes, model)
     metadata: dict[str, Any] = {
@@ -96,11 +97,13 @@ def reconstruct_events(
     if source.get("truth") == NO_TRUTH:
         types = with_origins(types)
         metadata |= {name: source[name] for name in ("collections", "quarantined")}
+    if network.latent_width:
+        types = with_latents(types, network.latent_width)
     batches = _reconstructed(settings, events, network, types, built_from or events)
     n_events = write_table(output, batches, types, metadata)
     write_particles(
         edm4hep,
-        settings.reconstruction.collection,
+        config.collection,
         output,
         network.classes,
         made.plain(),
@@ -176,7 +179,8 @@ def _reconstructed(
     config = settings.reconstruction
     has_split = schema.SPLIT.name in pq.read_schema(path).names
     has_origins = schema.ORIGINS.name in types.names
-    header = [name for name in types.names if name != schema.CANDIDATES.name]
+    made_here = (schema.CANDIDATES.name, schema.LATENTS.name)
+    header = [name for name in types.names if name not in made_here]
     read = [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
     for block in shown(iter_events(path, read), "event", n_events_in(path), len):
         events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
@@ -188,4 +192,7 @@ def _reconstructed(
         columns = {name: events[name] for name in header} | {schema.CANDIDATES.name: candidates}
         if has_origins:  # of the elements that became candidates
             columns[schema.ORIGINS.name] = events[schema.ORIGINS.name][candidates.element]
+        if found.latents is not None:
+            of_elements = ak.unflatten(found.latents, elements.n_elements)
+            columns[schema.LATENTS.name] = of_elements[candidates.element]
         yield to_arrow(ak.zip(columns, depth_limit=1), types)

@@ -82,6 +82,14 @@ def with_origins(types: pa.Schema) -> pa.Schema:
     return pa.schema([*types, *added])
 
 
+def with_latents(types: pa.Schema, width: int) -> pa.Schema:
+    """Return the schema of reconstructed events with ``width`` latents of each candidate."""
+    latents = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
+    described = {"description": schema.LATENTS.description}
+    column = pa.list_(pa.field("element", latents, nullable=False))
+    return types.append(pa.field(schema.LATENTS.name, column, nullable=False, metadata=described))
+
+
 SHARD_SCHEMA = arrow_schema(schema.SHARD)
 _SCHEMAS = {
     DATASET: DATASET_SCHEMA,
@@ -117,6 +125,8 @@ def column_types(types: pa.Schema) -> dict[str, pa.DataType]:
             if is_list
             else (field.name, field.type)
         )
+        if pa.types.is_fixed_size_list(kind):
+            path, kind = f"{path}.list.element", kind.value_type
         found |= (
             {f"{path}.{member.name}": member.type for member in kind}
             if pa.types.is_struct(kind)

@@ -315,6 +315,13 @@ WEIGHTED_CANDIDATES = Collection(
     CANDIDATES.name, "particles that the model found", (*CANDIDATES.fields, WEIGHT)
 )
 
+LATENTS = Field(
+    "latents",
+    "float16",
+    "",
+    "the last embedding of the candidate's element, which the model's heads are given",
+)
+
 SPLIT = Field("split", "string", "", "train, valid or test, by hash of the event's identity")
 
 # A built dataset; a selected one adds SPLIT to EVENT; ``candidates`` are the baseline's.

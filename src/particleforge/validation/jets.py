@@ -34,13 +34,7 @@ def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
     """Return jets (pt, eta, phi, energy) per event above ``pt_min_gev``, of px, py, pz, energy."""
     if len(particles) == 0:
         return ak.zip(dict.fromkeys(("pt", "eta", "phi", "energy"), particles.px))
-    momenta = ak.zip(
-        {"px": particles.px, "py": particles.py, "pz": particles.pz, "E": particles.energy},
-        with_name="Momentum4D",
-    )
-    jets = fastjet.ClusterSequence(momenta, _definition(settings)).inclusive_jets(
-        min_pt=settings.pt_min_gev
-    )
+    jets = _sequence(particles, settings).inclusive_jets(min_pt=settings.pt_min_gev)
     pt = np.hypot(jets.px, jets.py)
     return ak.zip(
         {
@@ -50,6 +44,19 @@ def cluster(particles: ak.Array, settings: JetConfig) -> ak.Array:
             "energy": jets.E,
         }
     )
+
+
+def constituents(particles: ak.Array, settings: JetConfig) -> ak.Array:
+    """Return for each jet of ``cluster`` the indices of its particles within the event."""
+    return _sequence(particles, settings).constituent_index(min_pt=settings.pt_min_gev)
+
+
+def _sequence(particles: ak.Array, settings: JetConfig) -> fastjet.ClusterSequence:
+    momenta = ak.zip(
+        {"px": particles.px, "py": particles.py, "pz": particles.pz, "E": particles.energy},
+        with_name="Momentum4D",
+    )
+    return fastjet.ClusterSequence(momenta, _definition(settings))
 
 
 def _definition(settings: JetConfig) -> fastjet.JetDefinition:
