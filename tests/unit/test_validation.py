@@ -13,6 +13,7 @@ from particleforge.validation import validate
 from particleforge.validation.events import RECONSTRUCTIONS, read_pair
 from particleforge.validation.histograms import ELEMENTS, book, count_edges, to_json
 from particleforge.validation.jet_plots import jet_resolution
+from particleforge.validation.jets import cluster, constituents
 from particleforge.validation.metrics import compute_metrics
 from particleforge.validation.particles import angle_mrad
 from particleforge.validation.plot_parts import Results
@@ -295,3 +296,18 @@ def test_same_seed_same_figures_and_same_bytes(
 def test_booking_takes_every_shipped_detector() -> None:
     for detector in ("clic", "cld", "cms_like"):
         assert book(validate_settings(detector))["confusion"].sum().value == 0
+
+
+def test_a_jet_is_the_sum_of_its_constituents() -> None:
+    particles, settings = (
+        visible(many_events(6, seed=3, mean_particles=30)),
+        validate_settings().jets,
+    )
+    jets, members = cluster(particles, settings), constituents(particles, settings)
+    assert ak.num(members).to_list() == ak.num(jets).to_list()
+    assert ak.sum(ak.num(jets)) > 6
+    for event in range(6):
+        for jet, inside in zip(jets[event], members[event], strict=True):
+            own = particles[event][inside]
+            assert np.isclose(jet.energy, ak.sum(own.energy), rtol=1e-5)
+            assert np.isclose(jet.pt, np.hypot(ak.sum(own.px), ak.sum(own.py)), rtol=1e-5)
