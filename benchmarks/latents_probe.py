@@ -167,10 +167,10 @@ def main() -> None:
         "latents": jets.latents.shape[1],
     }
     for name, (value, *drawn) in every.items():
-        error = float(np.std(drawn, ddof=1))
-        print(f"{name:24s} {value:.4f} +- {error:.4f}")
+        spread = float(np.std(drawn, ddof=1))
+        print(f"{name:24s} {value:.4f} +- {spread:.4f}")
         key = name.replace(" ", "_")
-        result |= {key: float(value), f"{key}_error": error}
+        result |= {key: float(value), f"{key}_error": spread}
     print(json.dumps(result))
 
 
