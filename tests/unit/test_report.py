@@ -100,6 +100,8 @@ def test_page_has_every_section_and_picture(built: tuple[ReportInputs, str]) -> 
     for label in LABELS.values():
         assert label in text
     assert "share of the gap closed" in text
+    for head in ("splitting", "merging", "energy above 1"):
+        assert f">{head}</th>" in text, head
     assert all(
         reference[1:] in page.ids for reference in page.references if reference.startswith("#")
     )

@@ -6,7 +6,7 @@ rule preprocess:
 rule write_shards:
     """Features, targets, normalisation and shuffled shards for training."""
     input:
-        selected=RUN.files.shards(PATHS.selected),
+        selected=RUN.files.trained_shards(PATHS.selected),
         checked=PATHS.dataset_verdict,
     output:
         manifest=PATHS.manifest,

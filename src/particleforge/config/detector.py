@@ -114,6 +114,15 @@ class SampleConfig(Block):
         description="events that are read of each file, from its first on; none: all",
     )
 
+    held_out: bool = Field(
+        False,
+        exclude_if=lambda held_out: not held_out,
+        description=(
+            "keep the sample out of search and training: all of its events are test events, and"
+            " figures over all samples leave it out"
+        ),
+    )
+
     @field_validator("files", mode="before")
     @classmethod
     def _one_file_is_a_list(cls, files: object) -> object:
@@ -122,6 +131,15 @@ class SampleConfig(Block):
     def without_files(self) -> Self:
         """Return what a stage may know of the sample: not where its data lie."""
         return self.model_copy(update={"files": (), "checksums": {}, "events_per_file_max": None})
+
+
+def _some_trained_on(samples: dict[str, SampleConfig]) -> dict[str, SampleConfig]:
+    if samples and all(sample.held_out for sample in samples.values()):
+        raise ValueError(f"all are held_out ({', '.join(samples)}); leave one to train on")
+    return samples
+
+
+Samples = Annotated[dict[Name, SampleConfig], AfterValidator(_some_trained_on)]
 
 
 class FeatureConfig(Block):
@@ -269,6 +287,16 @@ class JetConfig(Block):
     )
 
 
+class DijetMassConfig(Block):
+    """Events with two bosons of one mass, each of which can decay to two jets."""
+
+    samples: tuple[Name, ...] = Field(min_length=1, description="samples that have such events")
+    mass_gev: Energy = Field(description="mass of the boson")
+    window_gev: Energy = Field(
+        20.0, description="largest distance of the two true dijet masses from it"
+    )
+
+
 class PlotConfig(Block):
     """Ranges of validation plots."""
 
@@ -276,6 +304,11 @@ class PlotConfig(Block):
     particle_pt_edges_gev: tuple[Energy, ...] = Field(min_length=2)
     eta_edges: tuple[Annotated[float, Field(ge=-20, le=20)], ...] = Field(min_length=2)
     met_max_gev: Energy
+    dijet_mass: DijetMassConfig | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="where to look for the mass of two jets; none: nowhere",
+    )
 
     @model_validator(mode="after")
     def _edges_rise(self) -> Self:
@@ -302,7 +335,7 @@ class DetectorConfig(Block):
     cluster_shape: ClusterShapeConfig = ClusterShapeConfig()
     elements: ElementsConfig
     particle_classes: tuple[ParticleClassConfig, ...] = Field(min_length=1)
-    samples: dict[Name, SampleConfig] = Field(min_length=1)
+    samples: Samples = Field(min_length=1)
     cuts: DetectorCutsConfig = DetectorCutsConfig()
     jets: JetConfig
     plots: PlotConfig
@@ -365,6 +398,17 @@ class DetectorConfig(Block):
         if beams := info.data.get("beams"):
             below(("pt_min_gev", jets.pt_min_gev), _beam_energy(beams))
         return jets
+
+    @field_validator("plots")
+    @classmethod
+    def _plots_name_samples(cls, plots: PlotConfig, info: ValidationInfo) -> PlotConfig:
+        known = list(info.data.get("samples", ()))
+        for name in plots.dijet_mass.samples if plots.dijet_mass and known else ():
+            if name not in known:
+                raise ValueError(
+                    f"dijet_mass.samples: '{name}' is none of the samples ({', '.join(known)})"
+                )
+        return plots
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

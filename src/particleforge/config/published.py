@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from particleforge.config.base import Block, Name
-from particleforge.config.detector import SampleConfig
+from particleforge.config.detector import Samples
 
 
 class PublishedConfig(Block):
@@ -22,4 +22,4 @@ class PublishedConfig(Block):
             " published in another"
         )
     )
-    samples: dict[Name, SampleConfig] = Field(min_length=1)
+    samples: Samples = Field(min_length=1)

@@ -207,6 +207,7 @@ class SelectSettings(StageSettings):
     version: int = 3
     seed: int
     sample_name: str
+    held_out: bool = Field(False, exclude_if=lambda held_out: not held_out)
     selection: SelectionConfig
     cuts: DetectorCutsConfig
 
@@ -219,7 +220,10 @@ class SelectSettings(StageSettings):
             run.dataset.calorimeter_elements,
             "the detector's file",
         )
-        return super().of(run, detector, **own)
+        # the command line may call a sample as it likes
+        sample = detector.samples.get(own["sample_name"])
+        held_out = sample is not None and sample.held_out
+        return super().of(run, detector, **{"held_out": held_out, **own})
 
 
 class CutflowSettings(StageSettings):

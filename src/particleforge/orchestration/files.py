@@ -46,6 +46,15 @@ class Files:
         """Return an input function: ``pattern`` for every shard of a job's detector, in order."""
         return lambda wildcards: self._of_detector(pattern, wildcards.detector)
 
+    def trained_shards(self, pattern: str) -> Callable[..., list[str]]:
+        """Return an input function: likewise, without the samples that are held out of training."""
+        return lambda wildcards: [
+            file
+            for name, sample in self._detectors[wildcards.detector].samples.items()
+            if not sample.held_out
+            for file in self._of_sample(pattern, wildcards.detector, name)
+        ]
+
     def shards_of_sample(self, pattern: str) -> Callable[..., list[str]]:
         """Return an input function: ``pattern`` for every shard of a job's sample, in order."""
 

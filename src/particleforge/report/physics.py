@@ -18,6 +18,7 @@ from particleforge.validation.captions import captions
 from particleforge.validation.validate import MetricsFile
 
 Tree = Mapping[str, Any]
+_SHARES = ("efficiency", "fake_rate", "mislabelled", "splitting", "merging")
 _SIGNIFICANT = 2.0  # standard deviations from which a difference is called one
 
 
@@ -32,16 +33,19 @@ class Physics:
     summary: Rows
     by_sample: Rows
     particles: Rows
+    one_sided: list[str]
     plots: list[Picture]
 
 
 def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassConfig]) -> Physics:
     """Read the validation's results."""
     found = read_stored(metrics, MetricsFile).model_dump()
-    if "over_baseline" not in found:
+    if "one_sided" not in found:
         raise UserError(f"{metrics}: is of an older version; {MetricsFile.REMEDY}")
     jets = found["jets"]["inclusive"]
-    texts = captions(classes, ideal="ideal" in found["reconstructions"])
+    texts = captions(
+        classes, ideal="ideal" in found["reconstructions"], dijets="dijet_mass" in found
+    )
     return Physics(
         n_events=found["n_events"],
         headline=[
@@ -55,6 +59,7 @@ def gather_physics(metrics: Path, plots: Path, classes: Sequence[ParticleClassCo
         summary=_summary(found),
         by_sample=_by_sample(found),
         particles=_particles(found, classes),
+        one_sided=found["one_sided"],
         plots=[picture(plots / f"{name}.png", text) for name, text in texts.items()],
     )
 
@@ -144,7 +149,8 @@ def _by_sample(found: Tree) -> Rows:
     for name, of_sample in found["by_sample"].items():
         jets = of_sample["jets"]["inclusive"]
         cells = [measured(jets[r]["response"]["resolution"]) for r in names]
-        rows.append((name, number(of_sample["n_events"]), *cells))
+        held_out = " (never trained on)" * (name in found["held_out"])
+        rows.append((name + held_out, number(of_sample["n_events"]), *cells))
     return Rows(("jet resolution of sample", "events", *(LABELS[r] for r in names)), rows)
 
 
@@ -153,7 +159,7 @@ def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
     for c in classes:
         for reco in found["reconstructions"]:
             of_one = found["particles"][c.name][reco]
-            cells = [measured(of_one[key]) for key in ("efficiency", "fake_rate", "mislabelled")]
+            cells = [measured(of_one[key]) for key in _SHARES]
             wrong = measured(of_one["wrong_charge"]) if "wrong_charge" in of_one else NOTHING
             response = of_one["energy_response"]
             rows.append(
@@ -164,6 +170,7 @@ def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
                     wrong,
                     measured(response["median"]),
                     measured(response["resolution"]),
+                    measured(response["above_one"]),
                     measured(of_one["angle_mrad"]["median"]),
                 )
             )
@@ -173,9 +180,12 @@ def _particles(found: Tree, classes: Sequence[ParticleClassConfig]) -> Rows:
         "efficiency",
         "fake rate",
         "mislabelled",
+        "splitting",
+        "merging",
         "wrong charge",
         "energy response",
         "energy IQR/median",
+        "energy above 1",
         "angle, median (mrad)",
     )
     return Rows(heads, rows)

@@ -29,7 +29,7 @@ from particleforge.progress import shown
 from particleforge.provenance.record import Provenance
 from particleforge.selection.expressions import passes
 from particleforge.selection.objects import cut_objects, hand_over, remove_objects
-from particleforge.selection.split import split_of
+from particleforge.selection.split import HELD_OUT_SPLIT, split_of
 from particleforge.stored import Stored
 from particleforge.tables import schema
 from particleforge.tables.parquet import (
@@ -175,7 +175,11 @@ def _select(events: ak.Array, settings: SelectSettings, counts: _Counts, source:
         selected, dropped_before = selected[keep], dropped_before[keep]
         counts.add_events(number, selected)
     counts.add_energy(selected, dropped_before)
-    splits = split_of(ak.to_numpy(selected.event_id), settings.selection, settings.seed)
+    splits = (
+        np.full(len(selected), HELD_OUT_SPLIT)
+        if settings.held_out
+        else split_of(ak.to_numpy(selected.event_id), settings.selection, settings.seed)
+    )
     for name in SPLITS:
         counts.splits[name] += int(np.sum(splits == name))
     return ak.with_field(selected, ak.from_numpy(splits), "split")

@@ -3,7 +3,8 @@
 ``event_id`` (uint64) and the run's seed -> split name per event. A keyed hash of the identity, as a
 fraction of 2^64, falls into one of three consecutive intervals of the configured lengths. So a
 split does not depend on the file, the order or the number of events, and the same event can never
-be in two splits.
+be in two splits. Only samples that are held out of training have no split of their own: their
+events are all test events (``select``).
 """
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from particleforge.config.selection import SelectionConfig
 from particleforge.paths import SPLITS
 from particleforge.seeds import hash_of
+
+HELD_OUT_SPLIT = "test"
 
 
 def split_of(

@@ -28,6 +28,11 @@ _EVENTS = {
         "Spectrum of jets in density per GeV, and its ratio to truth. Jets beyond the last edge are"
         " not shown."
     ),
+    "dijet_mass": (
+        """Mass of two jets in events that hold two bosons decaying to two jets each: every view is
+        clustered to four jets and paired by itself. The width of truth comes from the boson, the
+        fragmentation and wrong pairs; what a view has beyond it is its own."""
+    ),
     "met": (
         """Missing transverse momentum (left) and its residual against truth (right). Truth sums
         visible generator particles, so the targets show what the elements lose, not the
@@ -46,6 +51,16 @@ _EVENTS = {
         """Truth class (rows) against class of the matched candidate (columns), each row normalised
         to one. Column none: missed; row none: what candidates without a truth particle are called.
         Matching is by direction alone."""
+    ),
+    "splitting_merging": (
+        """Share of truth particles whose energy two or more candidates share (left), and of
+        candidates that have the energy of two or more truth particles (right), per class; lower is
+        better. Targets show what elements cannot separate."""
+    ),
+    "above_one": (
+        """Share of the energy response above 1, per class: to truth, of matched pairs (left), and
+        of the model's candidates to the targets of their elements (right). Near one half, gains and
+        losses balance. A share near 0 or 1 says that energy is lost, or added, by rule."""
     ),
     "reliability": (
         """Share of the model's candidates whose element hosts a particle, against their weight, and
@@ -84,13 +99,14 @@ _IDEAL = {
 
 
 def captions(
-    particle_classes: Sequence[ParticleClassConfig], *, ideal: bool = True
+    particle_classes: Sequence[ParticleClassConfig], *, ideal: bool = True, dijets: bool = True
 ) -> dict[str, str]:
     """Return the caption of every plot by file name, in the order in which to read them.
 
-    Without ``ideal`` they do not speak of ideal particle flow.
+    Without ``ideal`` they do not speak of ideal particle flow, without ``dijets`` there is no plot
+    of dijet masses.
     """
-    found = dict(_EVENTS)
+    found = {name: text for name, text in _EVENTS.items() if dijets or name != "dijet_mass"}
     for c in particle_classes:
         label = c.label[:1].upper() + c.label[1:]
         found |= {

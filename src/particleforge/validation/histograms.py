@@ -28,6 +28,7 @@ _Axes = tuple[Any, ...]
 OUTCOMES = ("none", "other", "same")  # no match; match of another class; match of the same class
 CLOSURE = (TRUTH, "target")  # what is compared with all generated particles
 ELEMENTS = ("tracks", "clusters", "elements with a target", "visible particles")
+SHARED = ("no", "yes")
 RESAMPLED = ("jet_response", "visible_energy_response")  # what the gap is closed in
 _FINE_BINS = 1201  # odd: one bin is centred on the perfect value
 _ANGLES_MRAD = np.concatenate([[0.0], np.geomspace(1e-3, 1e3 * np.pi, _FINE_BINS)])
@@ -83,6 +84,7 @@ def book(settings: ValidateSettings, reconstructed: Sequence[str] = RECONSTRUCTI
         **_axes_of_jets(settings.plots, sample, reco, view),
         **_axes_of_events(settings.plots, sample, reco, view),
         **_axes_of_particles(settings, sample, reco, classes, pt),
+        **_axes_of_dijets(settings, sample, view),
     }
     found: Hists = {
         name: hist.Hist(*of_one, storage=hist.storage.Weight()) for name, of_one in axes.items()
@@ -157,6 +159,7 @@ def _axes_of_particles(
     found_class = category("found_class", list(true_class), "candidate class")
     eta = hist.axis.Variable(settings.plots.eta_edges, name="eta", label=r"$\eta$")
     outcome = category("outcome", OUTCOMES, "match")
+    is_shared = category("shared", SHARED, "shared by two or more")
     sign = category("charge", ("wrong", "right"), "sign of the charge")
     label = "angle to truth [mrad]"
     angle = hist.axis.Regular(100, 0, 50, name="angle", label=label)
@@ -168,6 +171,12 @@ def _axes_of_particles(
         "candidates_by_eta": (sample, reco, found_class, eta, outcome),
         "confusion": (sample, reco, true_class, found_class),
         "charge": (sample, reco, true_class, sign),
+        "splitting": (sample, reco, true_class, is_shared),
+        "merging": (sample, reco, found_class, is_shared),
+        "target_pt_response": (sample, true_class, response),
+        "target_pt_response_fine": (sample, true_class, ratio_fine),
+        "target_energy_response": (sample, true_class, response),
+        "target_energy_response_fine": (sample, true_class, ratio_fine),
         "particle_angle": (sample, reco, true_class, angle),
         "particle_angle_fine": (sample, reco, true_class, pt, angle_fine),
         "particle_pt_response": (sample, reco, true_class, response),
@@ -175,6 +184,30 @@ def _axes_of_particles(
         "particle_energy_response": (sample, reco, true_class, response),
         "particle_energy_response_fine": (sample, reco, true_class, pt, ratio_fine),
     }
+
+
+def _axes_of_dijets(settings: ValidateSettings, sample: Any, view: Any) -> dict[str, _Axes]:
+    """Return the axes of dijet masses, if there is a sample that has them."""
+    dijets = settings.plots.dijet_mass
+    if dijets is None or not set(dijets.samples) & set(settings.samples):
+        return {}
+    label = "dijet mass [GeV]"
+    low, high = dijets.mass_gev - 2 * dijets.window_gev, dijets.mass_gev + 2 * dijets.window_gev
+    mass = hist.axis.Regular(60, max(low, 0), high, name="mass", label=label)
+    fine = hist.axis.Variable(fine_edges(dijets.mass_gev, 0.1, 1e4), name="mass", label=label)
+    return {"dijet_mass": (sample, view, mass), "dijet_mass_fine": (sample, view, fine)}
+
+
+def without_held_out(hists: Hists, settings: ValidateSettings) -> Hists:
+    """Return the histograms without the samples that are held out of training."""
+    held_out = [name for name, sample in settings.samples.items() if sample.held_out]
+    if not held_out:
+        return hists
+    left = {name: h.copy() for name, h in hists.items()}
+    for h in left.values():
+        for name in held_out:  # the first axis is that of samples
+            np.asarray(h.view(flow=True))[h.axes[0].index(name)] = 0
+    return left
 
 
 def fill_response(

@@ -1,4 +1,4 @@
-"""Plots of jets: response, resolution, efficiency, fakes and spectrum."""
+"""Plots of jets: response, resolution, efficiency, fakes, spectrum and masses of pairs."""
 
 from collections.abc import Sequence
 
@@ -96,7 +96,7 @@ def jet_resolution_by_sample(results: Results) -> Figure:
         np.arange(len(names)) + 0.5,
         [
             f"{results.settings.samples[n].label}\n{results.figures['by_sample'][n]['n_events']}"
-            " events"
+            f" events{', held out' * results.settings.samples[n].held_out}"
             for n in names
         ],
     )
@@ -161,4 +161,23 @@ def jet_pt(results: Results) -> Figure:
     log_axis(bottom, results.settings.plots.jet_pt_edges_gev)
     top.legend(loc="best")
     title(top, results)
+    return figure
+
+
+def dijet_mass(results: Results) -> Figure:
+    """Mass of two jets, where samples hold bosons that decay to two jets."""
+    figure = new_figure()
+    axes = figure.add_subplot()
+    views = (TRUTH, *results.reconstructions)
+    notes = {view: summary_text(results.figures["dijet_mass"][view]) for view in views}
+    draw_distributions(axes, results.hists, "dijet_mass", views, "view", notes)
+    axes.set_ylabel("dijets per bin")
+    make_room(axes, 1.5)
+    axes.legend(loc="upper left", fontsize=9)
+    labels = [
+        results.settings.samples[name].label
+        for name in results.hists["dijet_mass"].axes["process"]
+        if results.hists["dijet_mass"][{"process": name}].values(flow=True).any()
+    ]
+    annotate(axes, results.settings.title, ", ".join(labels))
     return figure

@@ -1,7 +1,7 @@
-"""One-to-one matching of two lists of objects per event, nearest pairs first.
+"""Matching of two lists of objects per event: one-to-one, nearest pairs first, or the nearest.
 
 Inputs -> outputs: (eta, phi), and with a scale pt, of a and b per event -> for each a the index of
-its b within the event, or -1, and the reverse.
+its b within the event, or -1, and the reverse. ``nearest`` lets several have the same b.
 
 Algorithm: all pairs with dR = sqrt(deta^2 + dphi^2) <= radius are taken in ascending distance
 (ties: lower index of a, then of b) and accepted when both are still free. The distance is
@@ -46,6 +46,29 @@ def match(
         radius,
     )
     return ak.unflatten(partner_a, counts_a), ak.unflatten(partner_b, counts_b)
+
+
+def nearest(a: ak.Array, b: ak.Array, radius: float) -> ak.Array:
+    """Return for each a the local index of the nearest b within ``radius``, or -1.
+
+    Of equally near ones, the first.
+    """
+    counts_a, counts_b = ak.to_numpy(ak.num(a)), ak.to_numpy(ak.num(b))
+    found = _nearest_of_all(
+        _offsets(counts_a),
+        _doubles(a.eta),
+        _doubles(a.phi),
+        _offsets(counts_b),
+        _doubles(b.eta),
+        _doubles(b.phi),
+        radius,
+    )
+    return ak.unflatten(found, counts_a)
+
+
+def starts(objects: ak.Array) -> Indices:
+    """Return where each event's objects start in one array of all."""
+    return _offsets(ak.to_numpy(ak.num(objects)))[:-1]
 
 
 def _offsets(counts: Any) -> Indices:
@@ -110,4 +133,23 @@ def _match_kernel(
     return partner_a, partner_b
 
 
+def _nearest_kernel(
+    offsets_a: Any, eta_a: Any, phi_a: Any, offsets_b: Any, eta_b: Any, phi_b: Any, radius: float
+) -> Indices:  # compiled by numba
+    found = np.full(eta_a.size, -1, np.int64)
+    for event in range(offsets_a.size - 1):
+        first_b, last_b = offsets_b[event], offsets_b[event + 1]
+        for i in range(offsets_a[event], offsets_a[event + 1]):
+            least = radius**2
+            for j in range(first_b, last_b):
+                dphi = abs(phi_a[i] - phi_b[j]) % (2 * np.pi)
+                dphi = min(dphi, 2 * np.pi - dphi)
+                squared = (eta_a[i] - eta_b[j]) ** 2 + dphi**2
+                if squared < least or (squared == least and found[i] < 0):
+                    least = squared
+                    found[i] = j - first_b
+    return found
+
+
+_nearest_of_all = numba.njit(cache=True)(_nearest_kernel)
 _match_all = numba.njit(cache=True)(_match_kernel)

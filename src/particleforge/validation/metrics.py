@@ -19,18 +19,24 @@ Inputs -> outputs: filled histograms -> nested plain values, the content of ``me
   momentum, the last one open-ended;
 * ``visible_energy.<reco>``: ``n``, ``median``, ``iqr``, ``resolution`` of the ratio to truth;
 * ``particles.<class>.<reco>``: ``efficiency``, ``found``, ``fake_rate``, ``mislabelled``,
-  ``wrong_charge`` (charged classes), ``pt_response``, ``energy_response``, ``angle_mrad`` (``n``,
-  ``median``, ``iqr``), and lists ``by_pt`` and ``by_eta``;
+  ``splitting``, ``merging``, ``wrong_charge`` (charged classes), ``pt_response``,
+  ``energy_response``, ``angle_mrad`` (``n``, ``median``, ``iqr``), and lists ``by_pt`` and
+  ``by_eta``; of mlpf ``target_pt_response`` and ``target_energy_response``, too. Responses have
+  ``above_one``, the proportion above 1;
+* ``one_sided``: names of those responses of mlpf that are above 1, or below, in less than 5 %;
+* ``dijet_mass.<view>``: ``n``, ``median``, ``iqr``, ``resolution`` of the mass in GeV, for truth
+  and each ``<reco>``; there if a sample has such events;
 * ``closure.inclusive.<stage>``: ``n``, ``median``, ``iqr``, ``resolution`` of jet pT over that of
   the generator's jet, for the stages ``truth`` (visible particles) and ``target``;
   ``closure.pt_bins``: a list of ``{"low", "high", <stage>: likewise}``;
 * ``confusion.<reco>``: counts ``[truth class][candidate class]`` and ``classes``;
 * ``reliability``: ``bins`` of the weights of the model's candidates, and the
   ``expected_calibration_error`` (``scores``);
-* ``by_sample.<sample>``: the same without the particles' bins.
+* ``by_sample.<sample>``: the same without the particles' bins;
+* ``held_out``: samples that training never saw. Only ``by_sample`` has their events.
 
 ``<reco>`` is target, ideal (where events have deposits), mlpf or baseline. Definitions: ``events``,
-``jets``, ``closure``, ``met``, ``particles``, ``quantiles``, ``gap``.
+``jets``, ``closure``, ``met``, ``particles``, ``sharing``, ``dijets``, ``quantiles``, ``gap``.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,21 +46,51 @@ import numpy as np
 
 from particleforge.config.settings import ValidateSettings
 from particleforge.seeds import generator_of
+from particleforge.validation.events import TRUTH
 from particleforge.validation.gap import gap_closed, over_baseline
-from particleforge.validation.histograms import CLOSURE, Hists, plain, reconstructions
-from particleforge.validation.quantiles import Sums, effective_number, proportion, summary
+from particleforge.validation.histograms import (
+    CLOSURE,
+    Hists,
+    plain,
+    reconstructions,
+    without_held_out,
+)
+from particleforge.validation.quantiles import (
+    Sums,
+    above_one,
+    effective_number,
+    proportion,
+    summary,
+)
 from particleforge.validation.scores import reliability
 
 Tree = dict[str, Any]
+_BOTH_SIDES_MIN = 0.05  # share of a response on either side of 1, below which it is one-sided
 
 
 def compute_metrics(hists: Hists, settings: ValidateSettings) -> Tree:
     """Return all figures over all samples, and per sample below ``by_sample``."""
-    everything = _Figures(hists, settings, None).all(binned=True)
+    everything = _Figures(without_held_out(hists, settings), settings, None).all(binned=True)
+    everything["held_out"] = sorted(n for n, one in settings.samples.items() if one.held_out)
     everything["by_sample"] = {
         name: _Figures(hists, settings, name).all(binned=False) for name in sorted(settings.samples)
     }
     return everything
+
+
+def one_sided(particles: Tree) -> list[str]:
+    """Return which responses of the model's candidates do not straddle 1: ``<class>.mlpf.<key>``.
+
+    With 68.3 % confidence less than 5 % of such a response is above 1, or less than 5 % below.
+    """
+    return [
+        f"{name}.mlpf.{key}"
+        for name, of_class in particles.items()
+        for key, figure in of_class["mlpf"].items()
+        if isinstance(figure, dict) and "above_one" in figure
+        if (share := figure["above_one"])["value"] is not None
+        if share["high"] < _BOTH_SIDES_MIN or share["low"] > 1 - _BOTH_SIDES_MIN
+    ]
 
 
 class _Figures:
@@ -69,6 +105,13 @@ class _Figures:
         self.hists = {name: h[{"process": which}] for name, h in hists.items()}
 
     def all(self, *, binned: bool) -> Tree:
+        particles = {
+            c.name: {
+                reco: self.particle(c.name, c.charged, reco, binned)
+                for reco in self.reconstructions
+            }
+            for c in self.classes
+        }
         return {
             "n_events": self.n_events,
             "sum_of_weights": plain(self.hists["sum_of_weights"].value),
@@ -90,13 +133,9 @@ class _Figures:
                 )
                 for reco in self.reconstructions
             },
-            "particles": {
-                c.name: {
-                    reco: self.particle(c.name, c.charged, reco, binned)
-                    for reco in self.reconstructions
-                }
-                for c in self.classes
-            },
+            "particles": particles,
+            "one_sided": one_sided(particles),
+            **({"dijet_mass": self.dijet_mass()} if self.has_dijets else {}),
             "reliability": self.reliability(),
             "confusion": {
                 "classes": list(self.hists["confusion"].axes["true_class"]),
@@ -127,6 +166,10 @@ class _Figures:
         return summary(
             counts[1:-1], edges, relative=relative, n_bootstrap=n_bootstrap, generator=generator
         )
+
+    def response(self, name: str, counts: Sums, *labels: object) -> Tree:
+        """Return the summary of a response to 1, and the share of it that is above 1."""
+        return {**self.summary(name, counts, *labels), "above_one": above_one(counts[1:-1])}
 
     def compared(self, figure: Callable[..., Tree | None], names: Sequence[str]) -> Tree:
         """Return a figure of ``gap`` of the responses of some reconstructions."""
@@ -255,7 +298,14 @@ class _Figures:
             for kind in ("pt_response", "energy_response")
         }
         for kind, counts in responses.items():
-            figures[kind] = self.summary(f"particle_{kind}", counts.sum(axis=0), name, reco)
+            figures[kind] = self.response(f"particle_{kind}", counts.sum(axis=0), name, reco)
+        if reco == "mlpf":
+            for kind in ("target_pt_response", "target_energy_response"):
+                counts = self.counts(f"{kind}_fine", true_class=name)
+                figures[kind] = self.response(kind, counts, name)
+        for kind, axis in (("splitting", "true_class"), ("merging", "found_class")):
+            alone, shared = self.counts(kind, **{"reco": reco, axis: name})
+            figures[kind] = proportion(shared, alone + shared)
         angles = self.counts("particle_angle_fine", reco=reco, true_class=name).sum(axis=0)
         figures["angle_mrad"] = self.summary("particle_angle", angles, name, reco, relative=False)
         if charged:
@@ -278,6 +328,18 @@ class _Figures:
             )
             figures["by_eta"] = self._bins(self.settings.plots.eta_edges, *by_eta)
         return figures
+
+    @property
+    def has_dijets(self) -> bool:
+        dijets = self.settings.plots.dijet_mass
+        named = dijets is not None and self.sample in (None, *dijets.samples)
+        return named and "dijet_mass" in self.hists
+
+    def dijet_mass(self) -> Tree:
+        return {
+            view: self.summary("dijet_mass", self.counts("dijet_mass_fine", view=view), view)
+            for view in (TRUTH, *self.reconstructions)
+        }
 
     def reliability(self) -> Tree:
         edges = self.hists["reliability"].axes["weight_of_candidate"].edges

@@ -1,11 +1,17 @@
-"""Plots of single particles: confusion, efficiency, fakes and response per class."""
+"""Plots of single particles: confusion, efficiency, fakes and response per class.
+
+Of all classes side by side: splitting, merging, and the share of the response above 1.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from particleforge.config.detector import ParticleClassConfig
 from particleforge.pages.figures import COLOURS, LABELS, annotate, new_figure
-from particleforge.validation.plot_parts import Results, Tree, draw_points, log_axis
+from particleforge.validation.plot_parts import Results, Tree, add_legend, draw_points, log_axis
 
 
 def confusion(results: Results) -> Figure:
@@ -104,3 +110,53 @@ def particle_response(results: Results, particle_class: ParticleClassConfig) -> 
         panels[0, 1], f"{particle_class.label}, {results.figures['n_events']} events", "energy"
     )
     return figure
+
+
+def splitting_merging(results: Results) -> Figure:
+    """Shares of truth particles that are split and of candidates that are merged, per class."""
+    figure = new_figure(9, 4.4)
+    panels = figure.subplots(1, 2)
+    for axes, key in zip(panels, ("splitting", "merging"), strict=True):
+        _draw_classes(axes, results, results.reconstructions, key)
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("truth particles that are split")
+    panels[1].set_ylabel("candidates that are merged")
+    add_legend(panels[0], loc="best")
+    annotate(panels[0], results.settings.title, "")
+    annotate(panels[1], "", f"{results.figures['n_events']} events")
+    return figure
+
+
+def above_one(results: Results) -> Figure:
+    """Share of the energy response above 1 per class, to truth and to targets."""
+    figure = new_figure(9, 4.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    _draw_classes(panels[0], results, results.reconstructions, "energy_response", "above_one")
+    _draw_classes(panels[1], results, ("mlpf",), "target_energy_response", "above_one")
+    for axes, to in zip(panels, ("truth", "target"), strict=True):
+        axes.axhline(0.5, color="#999999", lw=0.8, zorder=0)
+        axes.set_xlabel(f"candidate over {to}")
+    panels[0].set(ylabel="share of response above 1", ylim=(0, 1))
+    add_legend(panels[0], loc="best")
+    annotate(panels[0], results.settings.title, "")
+    annotate(panels[1], "", f"{results.figures['n_events']} events")
+    return figure
+
+
+def _draw_classes(axes: Axes, results: Results, names: Sequence[str], *keys: str) -> None:
+    """Draw a figure of every class beside each other, for some reconstructions."""
+    classes = results.settings.particle_classes
+    rows: list[Tree] = []
+    for i, c in enumerate(classes):
+        found = results.figures["particles"][c.name]
+        row: Tree = {"low": i, "high": i + 1}
+        for name in names:
+            row[name] = found[name]
+            for key in keys:
+                row[name] = row[name][key]
+        rows.append(row)
+    draw_points(axes, rows, lambda r: r if r["value"] is not None else None)
+    axes.set_xlim(0, len(classes))
+    axes.set_xticks(np.arange(len(classes)) + 0.5, [c.label for c in classes], rotation=30)
+    axes.tick_params(axis="x", which="both", length=0)
+    axes.minorticks_off()

@@ -33,7 +33,7 @@ class Results:
 
 def title(axes: Axes, results: Results) -> None:
     """Name detector, samples and number of events above the axes."""
-    samples = len(results.settings.samples)
+    samples = len(results.settings.samples) - len(results.figures["held_out"])
     annotate(
         axes,
         results.settings.title,

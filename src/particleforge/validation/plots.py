@@ -17,6 +17,7 @@ from particleforge.validation.event_plots import (
     visible_energy,
 )
 from particleforge.validation.jet_plots import (
+    dijet_mass,
     jet_efficiency,
     jet_pt,
     jet_resolution,
@@ -24,9 +25,11 @@ from particleforge.validation.jet_plots import (
     jet_response,
 )
 from particleforge.validation.particle_plots import (
+    above_one,
     confusion,
     particle_efficiency,
     particle_response,
+    splitting_merging,
 )
 from particleforge.validation.plot_parts import Results
 
@@ -37,13 +40,15 @@ def draw_plots(results: Results, folder: Path) -> None:
         draw.__name__: draw
         for draw in (
             *(jet_response, jet_resolution, jet_resolution_by_sample, jet_efficiency, jet_pt),
+            *(dijet_mass, splitting_merging, above_one),
             *(met, met_resolution, visible_energy, confusion, reliability),
             *(closure_jets, class_spectra, elements_per_event),
         )
     }
     classes = {c.name: c for c in results.settings.particle_classes}
     with styled():
-        for name in captions(results.settings.particle_classes):
+        has_dijets = "dijet_mass" in results.figures
+        for name in captions(results.settings.particle_classes, dijets=has_dijets):
             if name in plots:
                 figure = plots[name](results)
             else:

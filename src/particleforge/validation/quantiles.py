@@ -105,6 +105,15 @@ def summary(
     }
 
 
+def above_one(counts: Sums) -> dict[str, Any]:
+    """Return the proportion of a response above 1, from ``counts`` [bins, 2] of a fine histogram.
+
+    Its middle bin is centred on 1; entries in it count half, so that a perfect response has 0.5.
+    """
+    middle = len(counts) // 2
+    return proportion(counts[middle + 1 :].sum(axis=0) + counts[middle] / 2, counts.sum(axis=0))
+
+
 def wilson(passed: npt.ArrayLike, total: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Return proportion, lower and upper bound (68.3 %) of ``passed`` out of ``total``.
 

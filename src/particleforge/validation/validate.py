@@ -19,6 +19,7 @@ from particleforge.reconstruction.reconstruct import ReconstructedMetadata
 from particleforge.stored import Stored
 from particleforge.tables.parquet import described
 from particleforge.validation.closure import fill_closure
+from particleforge.validation.dijets import fill_dijets
 from particleforge.validation.events import (
     RECONSTRUCTIONS,
     check_repeats,
@@ -26,12 +27,12 @@ from particleforge.validation.events import (
     sample_of,
 )
 from particleforge.validation.gap import draw_events
-from particleforge.validation.histograms import Hists, book, to_json
+from particleforge.validation.histograms import Hists, book, to_json, without_held_out
 from particleforge.validation.ideal import has_deposits
 from particleforge.validation.jets import fill_jets
 from particleforge.validation.met import fill_met
 from particleforge.validation.metrics import compute_metrics
-from particleforge.validation.particles import fill_particles
+from particleforge.validation.particles import fill_against_targets, fill_particles
 from particleforge.validation.plot_parts import Results
 from particleforge.validation.plots import draw_plots
 from particleforge.validation.scores import fill_scores
@@ -75,9 +76,11 @@ def validate_model(
     check_repeats(reconstructed)
     hists = fill_histograms(settings, selected, reconstructed)
     figures = compute_metrics(hists, settings)
+    for name in figures["one_sided"]:
+        logger.warning("%s: hardly ever on both sides of 1", name)
     made = Provenance.of("validate_model", settings.plain(), [*selected, *reconstructed])
     with atomic_directory(plots) as temporary:
-        draw_plots(Results(figures, hists, settings), temporary)
+        draw_plots(Results(figures, without_held_out(hists, settings), settings), temporary)
     write_json(
         histograms, {"kind": "histograms", "provenance": made.plain(), "histograms": to_json(hists)}
     )
@@ -102,6 +105,8 @@ def fill_histograms(
             fill_closure(hists, batch, settings)
             fill_met(hists, batch, draws)
             fill_particles(hists, batch, settings)
+            fill_against_targets(hists, batch, settings)
+            fill_dijets(hists, batch, settings.plots.dijet_mass)
             fill_scores(hists, batch)
         logger.info("%s: %d events so far", reconstructed_file, hists["events"].sum())
     return hists
