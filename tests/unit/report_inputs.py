@@ -23,6 +23,10 @@ from particleforge.selection.cutflow import gather_cutflows
 from particleforge.selection.select import select_events
 from particleforge.tables import parquet, schema
 from particleforge.training.metrics import metrics_table
+from particleforge.validation.captions import captions
+from particleforge.validation.histograms import to_json
+from particleforge.validation.metrics import compute_metrics
+from particleforge.validation.validate import fill_histograms
 
 from .checked_data import (
     judge_sample,
@@ -32,7 +36,7 @@ from .checked_data import (
     write_training_shards,
 )
 from .synthetic import synthetic_events
-from .validation_inputs import CONFIG, PRESENCE_THRESHOLD, smeared
+from .validation_inputs import CONFIG, PRESENCE_THRESHOLD, smeared, validate_settings
 
 SAMPLES = ("qq", "ttbar", "ww")
 
@@ -87,7 +91,23 @@ def write_report_inputs(
         physics_metrics=folder / "validate/metrics.json",
         histograms=folder / "validate/histograms.json",
         validation_plots=folder / "validate/plots",
+        benchmarks=_write_benchmarks(folder / "benchmarks"),
     )
+
+
+def _write_benchmarks(folder: Path) -> Path:
+    """Write what Snakemake measures: of two jobs, of one too short for it, of the report's own."""
+    heads = "s h:m:s max_rss max_vms max_uss max_pss io_in io_out mean_load cpu_time"
+    jobs = {
+        "simulate_events/qq/00000": "3600.0 1:00:00 1024.0 1 1 1 512.00 256.00 50.00 1800.00",
+        "simulate_events/qq/00001": "1800.0 0:30:00 2048.0 1 1 1 512.00 256.00 200.00 3600.00",
+        "gather_cutflows": "0.1 0:00:00 NA NA NA NA NA NA NA NA",
+        "build_report": "7200.0 2:00:00 9999.0 1 1 1 1 1 100.00 7200.00",
+    }
+    for name, figures in jobs.items():
+        text = "\n".join("\t".join(line.split()) for line in (heads, figures))
+        write_text(folder / f"{name}.tsv", f"{text}\n")
+    return folder
 
 
 def _write_shard(
@@ -267,3 +287,15 @@ def draw_stand_ins(folder: Path, names: tuple[str, ...]) -> None:
         save_figure(figure, folder / names[0])
     for name in names[1:]:
         (folder / f"{name}.png").write_bytes((folder / f"{names[0]}.png").read_bytes())
+
+
+def finish(inputs: ReportInputs) -> None:
+    """Write the validation's results, with stand-ins for its plots."""
+    settings = validate_settings()
+    hists = fill_histograms(settings, inputs.selected, inputs.reconstructed)
+    write_json(
+        inputs.physics_metrics,
+        {"kind": "validation_metrics", **compute_metrics(hists, settings)},
+    )
+    write_json(inputs.histograms, to_json(hists))
+    draw_stand_ins(inputs.validation_plots, tuple(captions(settings.particle_classes)))

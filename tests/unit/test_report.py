@@ -2,32 +2,34 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from particleforge.artefacts import write_json
+from particleforge.artefacts import write_text
 from particleforge.pages.figures import LABELS
 from particleforge.pages.rendering import measured, number
+from particleforge.report.bought import bought
 from particleforge.report.build import ReportInputs, build_report
 from particleforge.report.physics import verdict
+from particleforge.report.usage import gather_usage
 from particleforge.tables import parquet
+from particleforge.training.metrics import metrics_table
 from particleforge.validation.captions import captions
-from particleforge.validation.histograms import to_json
-from particleforge.validation.metrics import compute_metrics
-from particleforge.validation.validate import fill_histograms
 
-from .report_inputs import SAMPLES, draw_stand_ins, report_settings, write_report_inputs
-from .validation_inputs import rewrite, validate_settings, without_deposits
+from .report_inputs import SAMPLES, finish, report_settings, write_report_inputs
+from .validation_inputs import rewrite, without_deposits
 
 SECTIONS = (
     "headline",
-    "data",
-    "checks",
-    "cutflow",
+    "physics",
+    "displays",
     "search",
     "training",
     "export",
-    "physics",
-    "displays",
+    "data",
+    "checks",
+    "cutflow",
+    "cost",
     "origin",
 )
 
@@ -43,6 +45,7 @@ class Page(HTMLParser):
         self.references: list[str] = []
         self.tags: list[str] = []
         self.open: list[str] = []
+        self.alternatives: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -54,28 +57,18 @@ class Page(HTMLParser):
                 self.ids.append(value)
             if name in ("src", "href", "srcset", "action", "data"):
                 self.references.append(value or "")
+        if tag == "img":
+            self.alternatives.append(dict(attrs).get("alt") or "")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
-
-
-def _finish(inputs: ReportInputs) -> None:
-    """Write the validation's results, with stand-ins for its plots."""
-    settings = validate_settings()
-    hists = fill_histograms(settings, inputs.selected, inputs.reconstructed)
-    write_json(
-        inputs.physics_metrics,
-        {"kind": "validation_metrics", **compute_metrics(hists, settings)},
-    )
-    write_json(inputs.histograms, to_json(hists))
-    draw_stand_ins(inputs.validation_plots, tuple(captions(settings.particle_classes)))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportInputs, str]:
     folder = tmp_path_factory.mktemp("report")
     inputs = write_report_inputs(folder, 90)
-    _finish(inputs)
+    finish(inputs)
     build_report(report_settings(), inputs, folder / "report.html")
     return inputs, (folder / "report.html").read_text(encoding="utf-8")
 
@@ -136,10 +129,43 @@ def test_page_needs_nothing_else(built: tuple[ReportInputs, str]) -> None:
     assert all(
         reference.startswith(("#", "data:image/png;base64,")) for reference in page.references
     )
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not {"link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"@import|url\(", built[1])
     assert len(built[1]) < 5e6
     assert "Reads &lt;features&gt;" in built[1]  # what other stages wrote is text, not markup
+
+
+def test_every_picture_has_an_alternative_text_of_its_own(built: tuple[ReportInputs, str]) -> None:
+    found = Page(built[1]).alternatives
+    assert all(found) and len(set(found)) == len(found)
+    (event,) = [text for text in found if text.startswith("Event display of qq")]
+    assert re.search(r"\d+ tracks and \d+ clusters; truth \d+ particles, [\d.]+ GeV; MLPF", event)
+
+
+def test_page_opens_with_the_answer_and_folds_what_is_of_single_files(
+    built: tuple[ReportInputs, str],
+) -> None:
+    text = built[1]
+    first = text[text.index("<h2>") : text.index("<table")]
+    for sentence in (
+        "The jet resolution of MLPF is",
+        "Search: Against the configured settings at equal budget (10 steps) the search lowered",
+        "values that were compared keep to their limits.",
+        "The run took 1.50 core hours",
+    ):
+        assert sentence in first
+    folded = "".join(re.findall("<details>.*?</details>", text, re.S))
+    unfolded = re.sub("<details>.*?</details>", "", text, flags=re.S)
+    for name in ("qq-0.root", "loss is nan"):
+        assert name in folded and name not in unfolded
+
+
+def test_cost_by_stage(built: tuple[ReportInputs, str]) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", built[1]))
+    assert "simulate events 2 1.500 1.500 1.00 2.00 1.00 0.50" in text
+    assert "gather cutflows 1 0.000 0.000 0.00 0.00 0.00 0.00" in text
+    assert "all 3 1.500 1.500 1.00 2.00 1.00 0.50" in text
+    assert " build report " not in text
 
 
 def test_same_inputs_same_page(built: tuple[ReportInputs, str], tmp_path: Path) -> None:
@@ -151,7 +177,7 @@ def test_same_inputs_same_page(built: tuple[ReportInputs, str], tmp_path: Path) 
 
 def test_page_of_nothing(tmp_path: Path) -> None:
     inputs = write_report_inputs(tmp_path, 0)
-    _finish(inputs)
+    finish(inputs)
     build_report(report_settings(), inputs, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Too few matched jets to compare resolutions (0 for MLPF and 0 for baseline PF)." in text
@@ -170,6 +196,41 @@ def test_the_search_tells_its_cost(built: tuple[ReportInputs, str]) -> None:
     assert "0 5 4 1 0.004444 66.67 % 0.001111" in text
     assert "c00001 0.16 0.0141 0.15, 0.17 0" in text
     assert "5 c00001 0.16 0.031" in text
+
+
+DEFAULT = {"budget": 10.0, "budget_unit": "steps"}
+RANDOM = {"rank_hours": 0.5, "estimated": False}
+
+
+def test_one_sentence_says_what_the_search_bought() -> None:
+    assert bought(DEFAULT | {"relative_change": -0.142}, RANDOM | {"relative_change": 0.021}) == (
+        "Against the configured settings at equal budget (10 steps) the search lowered the"
+        " validation loss by 14.2%; against random search in equal hours (0.5 rank hours) the"
+        " search bought nothing: its validation loss is 2.1% higher."
+    )
+    assert "bought nothing: its validation loss is the same;" in bought(
+        DEFAULT | {"relative_change": 0.0}, RANDOM | {"relative_change": -0.1}
+    )
+    assert bought(None, {"reason": "too short"}) == (
+        "There is no comparison with the configured settings (hpo.include_default is off); there is"
+        " no comparison with random search (too short)."
+    )
+
+
+def test_cost_of_a_gpu_and_of_no_benchmarks(tmp_path: Path) -> None:
+    rows = [
+        {"step": step, "epoch": 0, "split": "train", "values": values}
+        for step, values in enumerate(
+            ({"gpu_utilisation": 0.5, "gpu_memory_gb": 1.0}, {"gpu_utilisation": 0.9})
+        )
+    ]
+    pq.write_table(metrics_table(rows), tmp_path / "metrics.parquet")
+    nothing = gather_usage(tmp_path / "absent", tmp_path / "metrics.parquet")
+    assert nothing.text == "There are no benchmark files of this run."
+    assert not nothing.rows.rows
+    write_text(tmp_path / "found/train_model.tsv", "s\tmax_rss\n60\t1024\n")
+    (row,) = gather_usage(tmp_path / "found", tmp_path / "metrics.parquet").rows.rows
+    assert row[0] == "train model" and row[-2:] == ("70%", "1.00")
 
 
 def test_numbers_as_text() -> None:
@@ -209,7 +270,7 @@ def test_page_without_deposits_has_no_ideal(tmp_path: Path) -> None:
     inputs = write_report_inputs(tmp_path, 20)
     for path in inputs.selected:
         rewrite(path, without_deposits(parquet.read_table(path)))
-    _finish(inputs)
+    finish(inputs)
     build_report(report_settings(), inputs, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert LABELS["target"] in text

@@ -369,13 +369,21 @@ class ValidateSettings(StageSettings):
 class ReportSettings(StageSettings):
     """What shapes the report."""
 
-    version: int = 6
+    version: int = 7
     title: str
     preset: str
     seed: int
     report: ReportConfig
     particle_classes: tuple[ParticleClassConfig, ...]
     samples: dict[str, SampleConfig]
+    calorimeter_face_mm: tuple[float, float]
+
+    @classmethod
+    def of(cls, run: RunConfig, detector: DetectorConfig, **own: Any) -> Self:
+        """Pick this stage's blocks, and inner radius and half length of the calorimeter."""
+        ecal = detector.calorimeter.ecal
+        face = (ecal.barrel_inner_radius_mm, ecal.endcap_z_min_mm)
+        return super().of(run, detector, calorimeter_face_mm=face, **own)
 
 
 def simulate_settings(run: RunConfig, detector: DetectorConfig, sample: str) -> SimulateSettings:

@@ -22,13 +22,15 @@ _DIGITS_MAX = 4  # no figure of the validation is known better
 class Picture:
     """An image with the sentence that tells how to read it.
 
-    A wide one takes the width of the page.
+    A wide one takes the width of the page. ``alternative`` says in words what the image shows; the
+    caption tells how to read it.
     """
 
     name: str
     data_uri: str
     caption: str
     wide: bool = False
+    alternative: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def yes_or_no(passed: bool) -> str:
     return "yes" if passed else "no"
 
 
+def package_text(package: str, name: str) -> str:
+    """Return the text of a file of a package."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
 def render_page(package: str, template: str, context: Mapping[str, Any]) -> str:
     """Return the page of a package's template.
 
@@ -110,5 +117,5 @@ def render_page(package: str, template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css = resources.files("particleforge.pages").joinpath("page.css").read_text(encoding="utf-8")
+    css = package_text("particleforge.pages", "page.css")
     return environment.get_template(template).render(**context, css=css) + "\n"

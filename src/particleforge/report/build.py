@@ -1,10 +1,11 @@
 """Stage ``report``: one self-contained HTML page that a physicist reads from top to bottom.
 
-Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style and
-images inside: headline figures, data and their checks, cutflow, search, training, export, physics
-plots, scans if asked for, event displays, origin.
+Inputs -> outputs: the results of every stage (``ReportInputs``) -> ``report.html``, with style,
+images and the script of the event display inside: the answer, physics plots, event displays,
+search, training, export, scans if asked for, data and their checks, cutflow, cost, origin.
 
-Invariants: no script and no external resource; the same inputs give the same page.
+Invariants: no external resource; only the event display needs its script; the same inputs give the
+same page.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from particleforge.artefacts import write_text
 from particleforge.config.settings import ReportSettings
-from particleforge.pages.rendering import Rows, render_page
+from particleforge.pages.rendering import Rows, package_text, render_page
 from particleforge.provenance.record import Provenance
 from particleforge.report.checks import gather_checks
 from particleforge.report.dataset import gather_data
@@ -23,6 +24,8 @@ from particleforge.report.learning import gather_learning
 from particleforge.report.origin import gather_origin
 from particleforge.report.physics import gather_physics
 from particleforge.report.scans import gather_scans
+from particleforge.report.scene import MARKS_MAX
+from particleforge.report.usage import gather_usage
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class ReportInputs:
     """Files that the report is made of.
 
     ``selected`` and ``reconstructed``, ``scans`` and ``scan_plots`` are pairs in one order.
+    ``benchmarks`` is a folder, which may be missing.
     """
 
     dataset: Sequence[Path]
@@ -49,6 +53,7 @@ class ReportInputs:
     physics_metrics: Path
     histograms: Path
     validation_plots: Path
+    benchmarks: Path
     scans: Sequence[Path] = ()
     scan_plots: Sequence[Path] = ()
 
@@ -121,12 +126,10 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
                 model_card=inputs.model_card,
             ),
             "scans": gather_scans(inputs.scans, inputs.scan_plots),
-            "displays": draw_displays(
-                inputs.selected,
-                inputs.reconstructed,
-                settings.report.n_event_displays,
-                settings.particle_classes,
-            ),
+            "displays": draw_displays(inputs.selected, inputs.reconstructed, settings),
+            "marks_max": MARKS_MAX,
+            "script": package_text("particleforge.report", "display.js"),
+            "usage": gather_usage(inputs.benchmarks, inputs.metrics),
             "origin": gather_origin(results),
             "files": _files(inputs, output),
         },

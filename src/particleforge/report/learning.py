@@ -16,6 +16,11 @@ from particleforge.config.reader import read_yaml
 from particleforge.export.files import ParityFile
 from particleforge.pages.figures import new_figure, png_bytes, styled
 from particleforge.pages.rendering import Picture, Rows, data_uri, number, percent, picture
+from particleforge.report.bought import (
+    against_default_in_full,
+    against_random_in_full,
+    bought,
+)
 from particleforge.stored import read_stored
 
 _TRIALS_SHOWN = 40
@@ -70,6 +75,7 @@ class Learning:
     best: Rows
     best_text: str
     bought: str
+    bought_in_full: str
     trials: Rows
     trials_text: str
     cost: Rows
@@ -110,10 +116,11 @@ def gather_learning(
             f" {number(best['value'])} after {number(best['steps'])} steps"
         )
         + (f"; {best['why']}." if best.get("why") else "."),
-        bought=" ".join(
+        bought=bought(best["against_default"], best.get("against_random")),
+        bought_in_full=" ".join(
             (
-                _against_default(best["against_default"]),
-                _against_random(best.get("against_random")),
+                against_default_in_full(best["against_default"]),
+                against_random_in_full(best.get("against_random")),
             )
         ),
         trials=trials,
@@ -133,48 +140,6 @@ def gather_learning(
         parity=_parity(read_stored(parity, ParityFile).model_dump()),
         model_card=model_card.read_text(encoding="utf-8"),
     )
-
-
-def _against_default(comparison: Mapping[str, Any] | None) -> str:
-    if comparison is None:
-        return (
-            "The search did not include the configured settings (hpo.include_default), so there is"
-            " nothing to compare with."
-        )
-    if comparison.get("budget") is None:
-        return f"No comparison with the configured settings: {comparison['reason']}."
-    text = (
-        f"Against the configured settings at equal budget ({number(comparison['budget'])}"
-        f" {comparison['budget_unit']}): validation loss {number(comparison['best_value'])} for the"
-        " best,"
-        f" {number(comparison['default_value'])} for the configured settings"
-    )
-    if comparison["relative_change"] is not None:
-        text += f" ({comparison['relative_change']:+.1%})"
-    return text + (
-        "."
-        if comparison["at_full_budget"]
-        else "; the configured settings were not trained further."
-    )
-
-
-def _against_random(comparison: Mapping[str, Any] | None) -> str:
-    if comparison is None:
-        return ""
-    if comparison.get("random_value") is None:
-        return f"No comparison with random search: {comparison['reason']}."
-    change = comparison["relative_change"]
-    return (
-        "Random search among the same configurations would end at"
-        f" {number(comparison['random_value'])} on average in the search's"
-        f" {number(comparison['rank_hours'])} rank hours"
-        + (", estimated from trainings that were stopped early" if comparison["estimated"] else "")
-        + ("." if change is None else f"; the search's best is {_lower(change)}.")
-    )
-
-
-def _lower(change: float) -> str:
-    return f"{abs(change):.1%} {'lower' if change < 0 else 'higher'}" if change else "the same"
 
 
 def _cost(table: pd.DataFrame, best: str) -> tuple[Rows, str]:
