@@ -264,6 +264,7 @@ def test_verdict_follows_the_figures() -> None:
     assert "closes" not in told(1.2, 0.01, {"value": -0.3, "error": 0.03})
     assert "cannot be told apart" in told(0.99, 0.01)
     assert verdict(JETS, None, None).startswith("Too few matched jets")
+    assert told(1.5, 74.0) == verdict(JETS, None, None)
 
 
 def test_page_without_deposits_has_no_ideal(tmp_path: Path) -> None:

@@ -20,16 +20,12 @@ from .report_inputs import finish, report_settings, write_report_inputs
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 READER = """
 <script>
-(async () => {
+(() => {
   const canvas = document.getElementById("display-canvas");
-  const next = () => new Promise((done) => requestAnimationFrame(done));
-  const frame = async () => { await next(); await next(); };
   const seen = {};
-  const changed = async (name, act) => {
-    await frame();
+  const changed = (name, act) => {
     const before = canvas.toDataURL();
     const result = act();
-    await frame();
     seen[name] = canvas.toDataURL() !== before;
     return result;
   };
@@ -43,19 +39,19 @@ READER = """
   const wheel = () => canvas.dispatchEvent(new WheelEvent("wheel", away));
   const drag = { buttons: 1, movementX: 30, movementY: 10 };
   for (const key of ["ArrowLeft", "ArrowUp", "+", "-", "b", "s", "0"]) {
-    await changed(key, () => press(key));
+    changed(key, () => press(key));
   }
-  seen.taken = await changed("Tab", () => press("Tab"));
-  await changed("hover", () => pointer("pointermove", { movementX: 30 }));
+  seen.taken = changed("Tab", () => press("Tab"));
+  changed("hover", () => pointer("pointermove", { movementX: 30 }));
   canvas.blur();
-  await changed("wheel of the page", wheel);
-  await changed("drag", () => { pointer("pointerdown"); pointer("pointermove", drag); });
+  changed("wheel of the page", wheel);
+  changed("drag", () => { pointer("pointerdown"); pointer("pointermove", drag); });
   seen.focused = document.activeElement === canvas;
-  await changed("wheel", wheel);
-  await changed("button", () => document.querySelector("[data-key='b']").click());
+  changed("wheel", wheel);
+  changed("button", () => document.querySelector("[data-key='b']").click());
   const choice = document.getElementById("display-event");
   seen.events = choice.length;
-  await changed("event", () => {
+  changed("event", () => {
     choice.selectedIndex = 1;
     choice.dispatchEvent(new Event("change"));
   });
@@ -108,7 +104,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     build_report(report_settings(), inputs, page)
     text = page.read_text(encoding="utf-8").replace("</body>", f"{READER}</body>")
     page.write_text(text, encoding="utf-8")
-    done = browse(page, "--window-size=1200,900", "--virtual-time-budget=20000", "--dump-dom")
+    done = browse(page, "--window-size=1200,900", "--dump-dom")
     (found,) = re.findall(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
     told = json.loads(found.replace("&gt;", ">").replace("&amp;", "&"))
     return told, done.stderr

@@ -15,7 +15,7 @@
     "*": [5, -90, 0.45],
   };
   let view = { ...START };
-  let width = 0, height = 0, waiting = false;
+  let width = 0;
 
   // Camera: z points right and y up at turn 0; the third value grows towards the reader.
   function turned(x, y, z) {
@@ -99,7 +99,7 @@
     pen.beginPath();
     pen.rect(left, top, w, h);
     pen.clip();
-    const scale = view.zoom * Math.min(w, h - 24) / (2.5 * Math.hypot(1, face));
+    const scale = view.zoom * Math.min(w, h - 24) / (2.2 * Math.hypot(1, face));
     const at = ([x, y, z]) => {
       const [right, up] = turned(x, y, z);
       return [left + w / 2 + scale * right, top + 24 + (h - 24) / 2 - scale * up];
@@ -138,12 +138,11 @@
   }
 
   function draw() {
-    waiting = false;
     const { name, panels } = events[choice.selectedIndex];
     const columns = width >= 560 ? 2 : 1;
     const w = width / columns, h = Math.min(0.72 * w, 430), rows = Math.ceil(panels.length / columns);
     const sharp = Math.max(window.devicePixelRatio || 1, 2);  // of a screen, or of paper
-    height = rows * h + drawLegend(0, true);
+    const height = rows * h + drawLegend(0, true);
     canvas.width = Math.round(width * sharp);
     canvas.height = Math.round(height * sharp);
     pen.scale(sharp, sharp);
@@ -153,10 +152,6 @@
     drawLegend(rows * h, false);
     canvas.setAttribute("aria-label", `Event display of ${name}: `
       + panels.map((panel) => `${panel.title} ${panel.note}`).join("; "));
-  }
-
-  function redraw() {
-    if (!waiting && width) { waiting = true; window.requestAnimationFrame(draw); }
   }
 
   function zoom(factor) {
@@ -183,7 +178,7 @@
 
   function act(key) {
     ACTIONS[key]();
-    redraw();
+    draw();
   }
 
   canvas.addEventListener("keydown", (event) => {
@@ -193,7 +188,7 @@
   });
   document.querySelectorAll("#display button").forEach((button) =>
     button.addEventListener("click", () => act(button.dataset.key)));
-  choice.addEventListener("change", redraw);
+  choice.addEventListener("change", draw);
   canvas.addEventListener("pointerdown", (event) => {
     canvas.focus({ preventScroll: true });
     if (event.isTrusted) canvas.setPointerCapture(event.pointerId);
@@ -201,21 +196,21 @@
   canvas.addEventListener("pointermove", (event) => {
     if (!(event.buttons & 1)) return;
     turn(-event.movementX * 0.008, event.movementY * 0.008);
-    redraw();
+    draw();
   });
   canvas.addEventListener("wheel", (event) => {
     if (document.activeElement !== canvas) return;  // the page scrolls on
     event.preventDefault();
     zoom(event.deltaY < 0 ? 1.1 : 1 / 1.1);
-    redraw();
+    draw();
   }, { passive: false });
 
   events.forEach(({ name }) => choice.add(new Option(name)));
   document.getElementById("display").hidden = false;
-  new ResizeObserver(([entry]) => {
-    const found = Math.floor(entry.contentRect.width);
-    if (found === width) return;
-    width = found;
-    redraw();
-  }).observe(document.getElementById("display"));
+  function fit() {
+    width = document.getElementById("display").clientWidth;
+    draw();
+  }
+  window.addEventListener("resize", fit);
+  fit();
 })();

@@ -25,7 +25,6 @@ from particleforge.report import scene
 from particleforge.tables import schema
 from particleforge.validation.events import EventBatch, read_pair, sample_of
 
-_COLUMNS = ("run_number", "event_number", "tracks", "clusters")
 _CAPTION = """Event {event} of run {run} ({sample}, {split}). Top left: tracks (+, at the
     interaction point) and clusters (squares, at the calorimeter). A track and its cluster lie apart
     in azimuth because of the magnetic field."""
@@ -66,7 +65,7 @@ def _first_events(pair: tuple[Path, Path], wanted: int) -> Iterator[tuple[EventB
     """Yield the first ``wanted`` events with visible particles of a pair of files."""
     if wanted <= 0:
         return
-    for batch in read_pair(*pair, also=(*_COLUMNS, "split")):
+    for batch in read_pair(*pair, also=(*scene.COLUMNS, "split")):
         visible = np.flatnonzero(ak.to_numpy(ak.num(batch.views["truth"])) > 0)[:wanted]
         yield from ((batch, int(event)) for event in visible)
         wanted -= len(visible)

@@ -70,7 +70,7 @@ def verdict(jets: Tree, over_baseline: Tree | None, gap_closed: Tree | None) -> 
     The sentence says, too, whether the statistics allow it. ``over_baseline`` is the ratio of the
     resolutions, of the same events.
     """
-    if over_baseline is None:
+    if over_baseline is None or over_baseline["error"] > 1:
         counts = " and ".join(
             f"{jets[reco]['response']['n']:.4g} for {LABELS[reco]}" for reco in ("mlpf", "baseline")
         )

@@ -20,6 +20,7 @@ from particleforge.tables import schema
 from particleforge.validation.events import EventBatch
 
 MARKS_MAX = 4000
+COLUMNS = ("run_number", "event_number", "tracks", "clusters")  # read beside the views
 VIEWS = ("truth", "mlpf", "baseline")
 # Okabe & Ito's colours, and a shape for those who cannot tell them apart, by class
 STYLES = (
