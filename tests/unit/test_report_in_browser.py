@@ -55,6 +55,8 @@ READER = """
     choice.selectedIndex = 1;
     choice.dispatchEvent(new Event("change"));
   });
+  changed("print", () => window.dispatchEvent(new Event("beforeprint")));
+  changed("printed", () => window.dispatchEvent(new Event("afterprint")));
   seen.label = canvas.getAttribute("aria-label");
   seen.silent = [...document.querySelectorAll("img")].filter((image) => !image.alt).length;
   seen.nameless = [...document.querySelectorAll("button, select")].filter(
@@ -117,19 +119,8 @@ def test_nothing_is_wrong_on_the_console(seen: tuple[dict[str, Any], str]) -> No
 def test_display_answers_to_keys_drags_and_buttons(seen: tuple[dict[str, Any], str]) -> None:
     told = seen[0]
     assert told["events"] == 3
-    for act in (
-        "ArrowLeft",
-        "ArrowUp",
-        "+",
-        "-",
-        "b",
-        "s",
-        "0",
-        "drag",
-        "wheel",
-        "button",
-        "event",
-    ):
+    acts = ("ArrowLeft", "ArrowUp", "+", "-", "b", "s", "0", "drag", "wheel", "button", "event")
+    for act in (*acts, "print", "printed"):
         assert told[act], act
     assert told["focused"]
 

@@ -55,7 +55,7 @@
     pen.stroke();
   }
 
-  const sizeOf = (energy) => Math.sqrt(Math.min(Math.max(9 * Math.sqrt(Math.max(energy, 0)), 5), 200));
+  const sizeOf = (energy) => Math.sqrt(Math.min(Math.max(13 * Math.sqrt(Math.max(energy, 0)), 9), 260));
 
   function drawFace(at) {
     const circle = (z) => Array.from({ length: 61 }, (_, i) =>
@@ -207,10 +207,13 @@
 
   events.forEach(({ name }) => choice.add(new Option(name)));
   document.getElementById("display").hidden = false;
-  function fit() {
-    width = document.getElementById("display").clientWidth;
+  function fit(onPaper) {
+    width = onPaper ? 760 : document.getElementById("display").clientWidth;
     draw();
   }
-  window.addEventListener("resize", fit);
-  fit();
+  let printing = false;
+  window.addEventListener("beforeprint", () => { printing = true; fit(true); });
+  window.addEventListener("afterprint", () => { printing = false; fit(false); });
+  window.addEventListener("resize", () => fit(printing));
+  fit(false);
 })();
