@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from particleforge.config.load import load_detector, load_run
-from particleforge.config.settings import SelectSettings, ShardSettings
+from particleforge.config.settings import ReportSettings, SelectSettings, ShardSettings
 from particleforge.config.skim import check_skim, kept_collections
 from particleforge.errors import UserError
 from particleforge.orchestration.workflow import Workflow
@@ -91,8 +91,8 @@ def test_later_stages_do_not_miss_what_may_be_dropped(tmp_path: Path) -> None:
             [
                 picture.data_uri
                 for picture in draw_displays(
-                    [selected], [reconstructed], 1, DETECTOR.particle_classes
-                )
+                    [selected], [reconstructed], ReportSettings.of(run, DETECTOR)
+                ).flat
             ]
         )
         views.append(

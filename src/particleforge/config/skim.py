@@ -22,7 +22,10 @@ _VALIDATED = {
     "candidates": _PARTICLE,
 }
 _SHARED = {"particles": ("fate", "element"), "cluster_links": ("cluster", "particle", "energy")}
-_DRAWN = {"tracks": ("eta", "phi", "p"), "clusters": ("eta", "phi", "energy")}
+_DRAWN = {
+    "tracks": ("eta", "phi", "p", "eta_calo", "phi_calo"),
+    "clusters": ("eta", "phi", "energy"),
+}
 
 
 def check_patterns(patterns: Iterable[str]) -> None:

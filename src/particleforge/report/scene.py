@@ -59,7 +59,7 @@ def scene(batch: EventBatch, event: int, face_mm: tuple[float, float]) -> dict[s
         "title": f"tracks and {schema.calorimeter_type(ak.fields(where.clusters))}s",
         "note": f"{len(where.tracks)} + {len(where.clusters)}",
         "tracks": _tracks(where.tracks, half_length / radius),
-        "clusters": _clusters(where.clusters, radius),
+        "clusters": _clusters(where.clusters, face_mm),
     }
     return {
         "name": event_name(batch, event),
@@ -98,24 +98,32 @@ def _tracks(tracks: ak.Record, face: float) -> list[list[float]]:
     return _strongest(p, phi, turn, radius, z)
 
 
-def _clusters(clusters: ak.Record, radius_mm: float) -> list[list[float]]:
-    position = [ak.to_numpy(clusters[axis]) / radius_mm for axis in "xyz"]
+def _clusters(clusters: ak.Record, face_mm: tuple[float, float]) -> list[list[float]]:
+    """Return x, y, z and energy; where the file has no positions they lie on the face."""
+    radius_mm, half_length_mm = face_mm
+    if {"x", "y", "z"} <= set(ak.fields(clusters)):
+        position = [ak.to_numpy(clusters[axis]) / radius_mm for axis in "xyz"]
+    else:
+        eta, phi = ak.to_numpy(clusters.eta), ak.to_numpy(clusters.phi)
+        position = [*_pointing(eta, phi, half_length_mm / radius_mm)]
     return _strongest(ak.to_numpy(clusters.energy), *position)
 
 
 def _view(batch: EventBatch, event: int, name: str, face: float) -> dict[str, Any]:
     particles = batch.views[name][event]
-    radius, z = _on_face(ak.to_numpy(particles.eta), face)
-    phi = ak.to_numpy(particles.phi)
     marks = _strongest(
         ak.to_numpy(particles.energy),
-        radius * np.cos(phi),
-        radius * np.sin(phi),
-        z,
+        *_pointing(ak.to_numpy(particles.eta), ak.to_numpy(particles.phi), face),
         ak.to_numpy(particles.class_id) - 1,
         ak.to_numpy(particles.charge) != 0,
     )
     return {"title": LABELS[name], "note": note(batch, event, name), "particles": marks}
+
+
+def _pointing(eta: Array, phi: Array, face: float) -> tuple[Array, Array, Array]:
+    """Return x, y and z of the points of the face in directions."""
+    radius, z = _on_face(eta, face)
+    return radius * np.cos(phi), radius * np.sin(phi), z
 
 
 def _on_face(eta: Array, face: float) -> tuple[Array, Array]:

@@ -19,9 +19,9 @@ from particleforge.pages.rendering import NOTHING, Rows, number
 
 _OWN = "build_report"  # still running
 _MIB_PER_GIB = 1024
-_GPU = {
-    "gpu_utilisation": ("GPU in use, mean", lambda values: f"{values.mean():.0%}"),
-    "gpu_memory_gb": ("GPU memory, peak [GB]", lambda values: f"{values.max():.2f}"),
+_GPU_HEADS = {
+    "gpu_utilisation": "GPU in use, mean",
+    "gpu_memory_gb": "GPU memory, peak [GB]",
 }
 
 Job = Mapping[str, float]
@@ -40,17 +40,15 @@ def gather_usage(benchmarks: Path, metrics: Path) -> Usage:
     """Read the benchmark files below a folder, and what the final training says of its GPU."""
     jobs = _jobs(benchmarks)
     gpu = _gpu(metrics)
-    order = [*ResourcesConfig.model_fields]
+    rules = [rule for rule in ResourcesConfig.model_fields if rule in jobs]
     rows = [
         (
             *_row(rule, jobs[rule]),
-            *(gpu[name] if rule == "train_model" else NOTHING for name in gpu),
+            *(text if rule == "train_model" else NOTHING for text in gpu.values()),
         )
-        for rule in sorted(
-            jobs, key=lambda rule: (order.index(rule) if rule in order else 99, rule)
-        )
+        for rule in rules
     ]
-    every = [job for of_rule in jobs.values() for job in of_rule]
+    every = [job for rule in rules for job in jobs[rule]]
     if len(rows) > 1:
         rows.append((*_row("all", every), *(NOTHING for _ in gpu)))
     heads = (
@@ -63,7 +61,7 @@ def gather_usage(benchmarks: Path, metrics: Path) -> Usage:
         "read [GiB]",
         "written [GiB]",
     )
-    return Usage(_text(every), Rows((*heads, *(_GPU[name][0] for name in gpu)), rows), bool(gpu))
+    return Usage(_text(every), Rows((*heads, *gpu), rows), bool(gpu))
 
 
 def _jobs(benchmarks: Path) -> dict[str, list[Job]]:
@@ -124,7 +122,12 @@ def _text(jobs: Sequence[Job]) -> str:
 
 
 def _gpu(metrics: Path) -> dict[str, str]:
-    """Return the final training's use of its accelerator, by name of ``_GPU``; none on a CPU."""
+    """Return the final training's use of its accelerator by head of column; none on a CPU."""
     table = pd.read_parquet(metrics)
-    values = {name: table.loc[table["name"] == name, "value"] for name in _GPU}
-    return {name: _GPU[name][1](found) for name, found in values.items() if len(found)}
+    values = {name: table.loc[table["name"] == name, "value"] for name in _GPU_HEADS}
+    use, memory = values.values()
+    texts = (
+        f"{use.mean():.0%}" if len(use) else NOTHING,
+        f"{memory.max():.2f}" if len(memory) else NOTHING,
+    )
+    return dict(zip(_GPU_HEADS.values(), texts, strict=True)) if len(use) + len(memory) else {}
