@@ -249,7 +249,4 @@ class Paths:
 
     def benchmark(self, rule: str, *wildcards: str) -> str:
         """Resource use of a rule's job, as Snakemake measures it."""
-        return (
-            "/".join([self.benchmarks, rule, *(f"{{{name}}}" for name in wildcards)])
-            + ".tsv"
-        )
+        return "/".join([self.benchmarks, rule, *(f"{{{name}}}" for name in wildcards)]) + ".tsv"
