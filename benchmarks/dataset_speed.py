@@ -83,8 +83,8 @@ def branches_read(settings: DatasetSettings, path: Path, output: Path) -> list[s
     return sorted(names)
 
 
-def raw_read_s(path: Path, names: list[str]) -> float:
-    """Return the CPU time that uproot needs for these leaves of all events.
+def reads_with_uproot(path: Path, names: list[str]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return two ways in which uproot reads these leaves of all events: at once, and one by one.
 
     Opening the file is included.
     """
@@ -105,7 +105,17 @@ def raw_read_s(path: Path, names: list[str]) -> float:
             for name in names:
                 branches[name].array()
 
-    return min(cpu_s(at_once), cpu_s(one_by_one))
+    return at_once, one_by_one
+
+
+def own_peak_mb() -> float:
+    """Return the peak memory of this process (Linux).
+
+    ``getrusage`` would include that of the process which started this one.
+    """
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert peak, "the system does not say how much memory was used"
+    return int(peak[1]) / 1024
 
 
 def peak_mb(path: Path, detector: str, chunk_events: int | None = None) -> float:
@@ -165,11 +175,7 @@ def main() -> None:
             build_dataset(
                 settings_of(options.detector, chunk), [options.build], folder / "out.parquet"
             )
-            # not getrusage, whose maximum includes that of the process which started this one
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-            assert peak, "the system does not say how much memory was used"
-            print(int(peak[1]) / 1024)
+            print(own_peak_mb())
             return
         measure(options, folder)
 
@@ -185,7 +191,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     for layout, path in files.items():
         names = branches_read(settings, path, output)  # compiles, too
         build = cpu_s(lambda path=path: build_dataset(settings, [path], output))  # type: ignore[misc]
-        read = raw_read_s(path, names)
+        read = min(map(cpu_s, reads_with_uproot(path, names)))
         found[layout] = {
             "ms_per_event": 1000 * build / options.events,
             "raw_read_ms": 1000 * read / options.events,

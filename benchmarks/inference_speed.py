@@ -1,17 +1,18 @@
 """Speed of exported models: against torch, and against jpata/particleflow at equal parameters.
 
     python benchmarks/inference_speed.py [--incumbent FOLDER] [--lengths 16 32 ... 2048]
-        [--backbones attention ...] [--seconds 1] [--profile LENGTH]
+        [--backbones attention ...] [--seconds 1] [--alone] [--profile LENGTH]
 
 First: the decoder of a network of the default size with each backbone, random weights and the
 shipped model's inputs, in torch and in onnxruntime, on one thread and on two: single events of each
 length, and padded batches of 16 events of half the length to the whole. Both take turns, and ratios
-are those of the medians of their times; p50 and p99 are of single events in onnxruntime.
+are those of the medians of their times; p50 and p99 are of single events in onnxruntime. Its
+memory is how far the process grows from opening a session to the end of its second run.
 
 Then: a network with as many parameters as particleflow's CLIC model, and that model as
 ``torch.onnx`` exports it, both in onnxruntime, on single events. What that model leaves to its
 caller (standardised features, decoding) is not counted for it. ``FOLDER`` is as for
-``training_speed.py``.
+``training_speed.py``; ``--alone`` leaves this part out.
 
 ``--profile`` prints where the exported model's time goes at that length, by operator, instead.
 
@@ -21,6 +22,7 @@ batches on one thread, ``speedup_vs_incumbent`` the lowest over lengths and thre
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
 import statistics
@@ -37,6 +39,7 @@ import numpy as np
 import onnxruntime
 import torch
 from backbone_cost import random_events
+from dataset_speed import own_peak_mb
 from numpy.typing import NDArray
 from training_speed import MODEL, Incumbent, fetched
 
@@ -87,6 +90,17 @@ def session_of(content: bytes, threads: int, **more: Any) -> onnxruntime.Inferen
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+def grown_mb(content: bytes, threads: int, feed: Feed) -> float:
+    """Return the most memory in MB that a session and two runs add to this process (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier sessions left behind
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is the present
+    before = own_peak_mb()
+    session = session_of(content, threads)
+    for _ in range(2):
+        session.run(None, feed)
+    return own_peak_mb() - before
+
+
 def take_turns(seconds: float, *calls: Callable[[], Any]) -> list[list[float]]:
     """Return the times of each call in ms, after one that does not count."""
     times: list[list[float]] = [[] for _ in calls]
@@ -131,6 +145,7 @@ def against_torch(backbone: str, lengths: Sequence[int], seconds: float) -> list
                     "ort_ms": statistics.median(own),
                     "torch_ms": statistics.median(torchs),
                     "p99_ms": float(np.quantile(own, 0.99)),
+                    "mb": grown_mb(content, threads, feed),
                 }
                 row["events_per_s"] = 1e3 * batch / row["ort_ms"]
                 row["ort_over_torch"] = row["torch_ms"] / row["ort_ms"]
@@ -139,7 +154,7 @@ def against_torch(backbone: str, lengths: Sequence[int], seconds: float) -> list
                     f"{backbone:18s} {threads} threads, {batch:2d} x {length:4d}:"
                     f" onnxruntime {row['ort_ms']:8.2f} ms (p99 {row['p99_ms']:8.2f}),"
                     f" torch {row['torch_ms']:8.2f} ms, ratio {row['ort_over_torch']:.2f},"
-                    f" {row['events_per_s']:.0f} events/s",
+                    f" {row['events_per_s']:.0f} events/s, {row['mb']:.0f} MB",
                     flush=True,
                 )
     return rows
@@ -244,6 +259,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--seconds", type=float, default=1.0, help="for each comparison")
+    parser.add_argument("--alone", action="store_true", help="no comparison with particleflow")
     parser.add_argument("--profile", type=int, metavar="LENGTH")
     options = parser.parse_args()
     if options.profile:
@@ -262,7 +278,7 @@ def main() -> None:
         "speedup_vs_incumbent": None,
     }
     with tempfile.TemporaryDirectory() as folder:
-        package = options.incumbent or fetched(Path(folder) / "package")
+        package = options.incumbent or (not options.alone and fetched(Path(folder) / "package"))
         if package:
             compared = against_incumbent(package, options.seconds)
             result["speedup_vs_incumbent"] = min(row["speedup"] for row in compared)
