@@ -56,7 +56,11 @@ class ReconstructionConfig(Block):
         ),
     )
     elements_per_batch: int = Field(
-        16384, ge=64, description="elements of one inference batch, padding included"
+        1024,
+        ge=64,
+        description=(
+            "elements of one inference batch, padding included; CPUs are fastest with few"
+        ),
     )
     presence_min: float = Field(
         0.02,

@@ -18,8 +18,8 @@ the same settings and inputs give the same bytes.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,16 @@ _REPEATED_CONTENT = (
 )
 
 
+@dataclass(frozen=True)
+class Built:
+    """A dataset that is made while its ``tables`` are taken; ``metadata`` is whole after these."""
+
+    made: Provenance
+    types: pa.Schema
+    metadata: dict[str, Any]
+    tables: Iterator[pa.Table]
+
+
 class _NotFiniteError(Exception):
     """A value that cannot be stored; carries what it is."""
 
@@ -67,6 +77,24 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
     Raises UserError if an input cannot be used or holds too many values that are no numbers (unless
     quarantined), or if too much visible energy finds no element.
     """
+
+    def write(built: Built) -> None:
+        rows = parquet.write_table(output, built.tables, built.types, built.metadata)
+        balance = built.metadata.get("energy_balance_gev", "no truth")
+        log.info("dataset: %d events, %s", rows, balance)
+        built.made.record(output, n_events=rows)
+
+    build_into(write, settings, inputs)
+
+
+def build_into(
+    consume: Callable[[Built], None], settings: DatasetSettings, inputs: Sequence[Path]
+) -> None:
+    """Give the dataset of ``inputs`` to ``consume``, table by table.
+
+    It is given again, from the beginning, without a file that has to be quarantined meanwhile.
+    Raises what ``build_dataset`` does.
+    """
     if not inputs:
         raise UserError("build-dataset: no input file; give at least one EDM4hep ROOT file")
     quarantined: dict[Path, str] = {}
@@ -75,7 +103,7 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
         good = [Path(path) for path in inputs if Path(path) not in quarantined]
         try:
             _verify(settings, inputs, good, verified)
-            made, n_events = _write(settings, good, quarantined, output)
+            consume(_built(settings, good, quarantined))
         except BadFileError as bad:
             if settings.dataset.on_bad_file == "fail":
                 raise UserError(bad.reason) from bad
@@ -83,7 +111,6 @@ def build_dataset(settings: DatasetSettings, inputs: Sequence[Path], output: Pat
             quarantined[bad.path] = bad.reason
             continue
         break
-    made.record(output, n_events=n_events)
 
 
 def refusal(settings: DatasetSettings, path: Path, n_events_max: int | None) -> str | None:
@@ -156,10 +183,10 @@ def _verify(
         verified.add(path)
 
 
-def _write(
-    settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str], output: Path
-) -> tuple[Provenance, int]:
-    """Stream all inputs into ``output``; return its provenance and number of events."""
+def _built(
+    settings: DatasetSettings, inputs: Sequence[Path], quarantined: dict[Path, str]
+) -> Built:
+    """Return the dataset of ``inputs``, not yet read."""
     made = Provenance.of("build_dataset", settings.plain(), inputs)
     metadata: dict[str, Any] = {
         "provenance": made.plain(),
@@ -170,11 +197,7 @@ def _write(
     }
     if not settings.dataset.reads_truth:
         metadata |= {"truth": parquet.NO_TRUTH, "collections": {}}
-    rows = parquet.write_table(
-        output, _batches(settings, inputs, metadata), _schema(settings), metadata
-    )
-    log.info("dataset: %d events, %s", rows, metadata.get("energy_balance_gev", "no truth"))
-    return made, rows
+    return Built(made, _schema(settings), metadata, _batches(settings, inputs, metadata))
 
 
 def _batches(

@@ -114,18 +114,23 @@ class Provenance:
         inputs: Iterable[str | Path] = (),
         *,
         glanced_at: Iterable[str | Path] = (),
+        known: Mapping[Path, str] | None = None,
         part: Mapping[str, str | int] | None = None,
     ) -> Self:
         """Take down stage, settings and inputs.
 
-        The checksum of ``inputs`` is computed, and another than that of their record is told in the
-        log; that of inputs ``glanced_at``, of which the stage
+        The checksum of ``inputs`` is computed where it is not ``known``, and another than that of
+        their record is told in the log; that of inputs ``glanced_at``, of which the stage
         reads little or which it reads through another input that has their checksums, is taken from
         their record, where there is one.
         """
-        checksums = {path: checksum(path) for path in dict.fromkeys(map(_absolute, inputs))}
+        told = {_absolute(path): digest for path, digest in (known or {}).items()}
+        checksums = {
+            path: told.get(path) or checksum(path) for path in dict.fromkeys(map(_absolute, inputs))
+        }
         for path, found in checksums.items():
-            _tell_change(path, found)
+            if path not in told:
+                _tell_change(path, found)
         checksums |= {
             path: _recorded_checksum(path) for path in dict.fromkeys(map(_absolute, glanced_at))
         }

@@ -14,8 +14,10 @@ elements lie in the file that was read, so its candidates name the tracks and cl
 Invariants: events keep their order; the features and their order are those in the model's metadata.
 """
 
-import tempfile
+import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from particleforge.config.settings import DatasetSettings, ReconstructSettings
-from particleforge.dataset.build import build_dataset
+from particleforge.dataset.build import Built, build_into
 from particleforge.edm4hep.copies import Copies
 from particleforge.errors import UserError
 from particleforge.inputs.formats import is_delphes
@@ -43,6 +45,7 @@ from particleforge.tables.parquet import (
     RECONSTRUCTED,
     RECONSTRUCTED_SCHEMA,
     SELECTED,
+    from_arrow,
     iter_events,
     n_events_in,
     read_metadata,
@@ -63,53 +66,32 @@ class ReconstructedMetadata(Stored):
     presence_threshold: float
 
 
-def reconstruct_events(
-    settings: ReconstructSettings,
-    *,
-    events: Path,
-    model: Path,
-    output: Path,
-    edm4hep: Path,
-    built_from: Path | None = None,
-) -> None:
-    """Write the candidates of a file's events as Parquet (``output``) and ROOT (``edm4hep``).
+@dataclass(frozen=True)
+class _Source:
+    """Events to reconstruct, block by block.
 
-    ``built_from`` is the file that ``events`` was built from, if that will not be kept: provenance
-    names it, and the settings of the dataset, instead.
+    ``metadata`` are those of a dataset or selected file, and whole after the last block; ``path``
+    is the file that messages name.
     """
-    source = read_metadata(events, DATASET, SELECTED)
-    dataset = {"dataset": source["provenance"]["settings"]} if built_from else {}
-    made = Provenance.of(
-        "reconstruct_events", {**settings.plain(), **dataset}, [built_from or events, model]
-    )
-    config = settings.reconstruction
-    network = OnnxModel(model, config.threads, config.execution_providers, config.latents)
-    _check_minimum(config.presence_min, network.presence_threshold, model)
-    copied_from = _copied_from(settings, built_from, events, source)
-    _check_classes(settings, network.classes, model)
-    metadata: dict[str, Any] = {
-        "sample": source.get("sample"),
-        "classes": network.classes,
-        "presence_threshold": network.presence_threshold,
-        "provenance": made.plain(),
-    }
-    types = RECONSTRUCTED_SCHEMA
-    if source.get("truth") == NO_TRUTH:
-        types = with_origins(types)
-        metadata |= {name: source[name] for name in ("collections", "quarantined")}
-    if network.latent_width:
-        types = with_latents(types, network.latent_width)
-    batches = _reconstructed(settings, events, network, types, built_from or events)
-    n_events = write_table(output, batches, types, metadata)
-    write_particles(
-        edm4hep,
-        config.collection,
-        output,
-        network.classes,
-        made.plain(),
-        copied_from,
-    )
-    made.record(output, edm4hep, n_events=n_events)
+
+    path: Path
+    made: Provenance
+    metadata: Mapping[str, Any]
+    has_split: bool
+    blocks: Iterator[ak.Array]
+
+
+def reconstruct_events(
+    settings: ReconstructSettings, *, events: Path, model: Path, output: Path, edm4hep: Path
+) -> None:
+    """Write the candidates of a table's events as Parquet (``output``) and ROOT (``edm4hep``)."""
+    metadata = read_metadata(events, DATASET, SELECTED)
+    made = Provenance.of("reconstruct_events", settings.plain(), [events, model])
+    has_split = schema.SPLIT.name in pq.read_schema(events).names
+    read = _columns_read(metadata, has_split)
+    blocks = shown(iter_events(events, read), "event", n_events_in(events), len)
+    source = _Source(events, made, metadata, has_split, blocks)
+    _reconstruct(settings, source, None, model, output, edm4hep)
 
 
 def reconstruct_file(
@@ -123,26 +105,83 @@ def reconstruct_file(
 ) -> None:
     """Write the candidates of an EDM4hep or Delphes file's events, of which no truth is read."""
     untold = dataset.dataset.model_copy(update={"truth": "none"})
-    with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / f"{file.stem}.parquet"
-        build_dataset(dataset.model_copy(update={"dataset": untold}), [file], table)
-        reconstruct_events(
-            settings, events=table, model=model, output=output, edm4hep=edm4hep, built_from=file
+
+    def reconstruct(built: Built) -> None:
+        made = Provenance.of(
+            "reconstruct_events",
+            {**settings.plain(), "dataset": dict(built.made.settings)},
+            [file, model],
+            known=built.made.inputs,
         )
+        read = _columns_read(built.metadata, has_split=False)
+        blocks = (from_arrow(table.select(read)) for table in built.tables)
+        source = _Source(file, made, built.metadata, False, blocks)
+        _reconstruct(settings, source, file, model, output, edm4hep)
+
+    build_into(reconstruct, dataset.model_copy(update={"dataset": untold}), [file])
 
 
-def _copied_from(
-    settings: ReconstructSettings, file: Path | None, events: Path, source: Mapping[str, Any]
-) -> Path | None:
+def _reconstruct(
+    settings: ReconstructSettings,
+    source: _Source,
+    file: Path | None,
+    model: Path,
+    output: Path,
+    edm4hep: Path,
+) -> None:
+    """Write the candidates of events, which come from ``file`` if they are in no table."""
+    config = settings.reconstruction
+    network = OnnxModel(model, config.threads, config.execution_providers, config.latents)
+    _check_minimum(config.presence_min, network.presence_threshold, model)
+    first = list(itertools.islice(source.blocks, 1))  # after which the metadata name collections
+    copied_from = _copied_from(settings, file, source)
+    _check_classes(settings, network.classes, model)
+    metadata: dict[str, Any] = {
+        "sample": source.metadata.get("sample"),
+        "classes": network.classes,
+        "presence_threshold": network.presence_threshold,
+        "provenance": source.made.plain(),
+    }
+    if source.metadata.get("truth") == NO_TRUTH:
+        metadata |= {name: source.metadata[name] for name in ("collections", "quarantined")}
+    types = _types(source.metadata)
+    if network.latent_width:
+        types = with_latents(types, network.latent_width)
+    whole = dataclasses.replace(source, blocks=itertools.chain(first, source.blocks))
+    n_events = write_table(output, _reconstructed(settings, whole, network, types), types, metadata)
+    write_particles(
+        edm4hep,
+        config.collection,
+        output,
+        network.classes,
+        source.made.plain(),
+        copied_from,
+    )
+    source.made.record(output, edm4hep, n_events=n_events)
+
+
+def _types(source: Mapping[str, Any]) -> pa.Schema:
+    """Return the columns to write, given the metadata of what is read."""
+    without_truth = source.get("truth") == NO_TRUTH
+    return with_origins(RECONSTRUCTED_SCHEMA) if without_truth else RECONSTRUCTED_SCHEMA
+
+
+def _columns_read(source: Mapping[str, Any], has_split: bool) -> list[str]:
+    """Return the columns to read, given the metadata of the table that has them."""
+    header = [name for name in _types(source).names if name != schema.CANDIDATES.name]
+    return [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
+
+
+def _copied_from(settings: ReconstructSettings, file: Path | None, source: _Source) -> Path | None:
     """Return the file whose collections are copied, None if none are; UserError if none can be."""
-    if not settings.reconstruction.copy_collections or source.get("quarantined"):
+    if not settings.reconstruction.copy_collections or source.metadata.get("quarantined"):
         return None
     if file is None or is_delphes(file):
         raise UserError(
-            f"{file or events}: is no EDM4hep file, whose collections could be copied; set"
+            f"{source.path}: is no EDM4hep file, whose collections could be copied; set"
             " reconstruction.copy_collections: false"
         )
-    with Copies(file, referred_to(source)):
+    with Copies(file, sorted(referred_to(source.metadata))):
         return file
 
 
@@ -173,20 +212,19 @@ def _shown(classes: Sequence[tuple[str, int | None, bool | None]]) -> str:
 
 
 def _reconstructed(
-    settings: ReconstructSettings, path: Path, network: OnnxModel, types: pa.Schema, named: Path
+    settings: ReconstructSettings, source: _Source, network: OnnxModel, types: pa.Schema
 ) -> Iterator[pa.Table]:
-    """Yield the candidates of the file's blocks, as ``types`` has them; errors say ``named``."""
+    """Yield the candidates of the source's blocks, as ``types`` has them."""
     config = settings.reconstruction
-    has_split = schema.SPLIT.name in pq.read_schema(path).names
     has_origins = schema.ORIGINS.name in types.names
     made_here = (schema.CANDIDATES.name, schema.LATENTS.name)
     header = [name for name in types.names if name not in made_here]
-    read = [*header, "tracks", "clusters", *([schema.SPLIT.name] if has_split else [])]
-    for block in shown(iter_events(path, read), "event", n_events_in(path), len):
-        events = block[np.isin(ak.to_numpy(block.split), config.splits)] if has_split else block
-        check_elements(events, network.elements, named)
+    for block in source.blocks:
+        chosen = np.isin(ak.to_numpy(block.split), config.splits) if source.has_split else None
+        events = block if chosen is None else block[chosen]
+        check_elements(events, network.elements, source.path)
         elements = element_features(events, network.elements)
-        check_finite(elements, network.elements, named)
+        check_finite(elements, network.elements, source.path)
         found = network.predict(elements, config.elements_per_batch)
         candidates = candidates_of(found, elements.n_elements, network.classes, config.presence_min)
         columns = {name: events[name] for name in header} | {schema.CANDIDATES.name: candidates}
