@@ -3,6 +3,9 @@ alone, as podio's readers do it.
 """
 
 import math
+import subprocess
+import sys
+from unittest import mock
 
 import awkward as ak
 import numpy as np
@@ -13,11 +16,13 @@ from particleforge.config.dataset import DatasetConfig
 from particleforge.config.reconstruction import ReconstructionConfig
 from particleforge.config.settings import ReconstructSettings
 from particleforge.edm4hep.identities import collection_id
+from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
+from particleforge.provenance import record
 from particleforge.reconstruction.reconstruct import reconstruct_events, reconstruct_file
 from particleforge.tables.parquet import read_metadata, read_table
 
-from .dataset_settings import dataset_settings
+from .dataset_settings import CONFIG, dataset_settings
 from .delphes_events import write_delphes
 from .edm4hep_events import random_event, write_leaves
 from .real_files import real_file
@@ -247,3 +252,74 @@ def test_elements_of_a_parquet_file_are_no_rows_of_a_collection(tmp_path, model)
     for relation in ("tracks", "clusters"):
         assert ak.sum(ak.num(found.leaves[f"_MLPFCandidates_{relation}.index"])) == 0
     assert "origins" not in read_table(outputs["output"]).fields
+
+
+def test_two_threads_find_the_same_as_one(tmp_path, model, events):
+    write_leaves(tmp_path / "data.root", data_leaves(events))
+    made = []
+    for threads in (1, 2):
+        settings = ReconstructSettings(reconstruction=ReconstructionConfig(threads=threads))
+        (tmp_path / str(threads)).mkdir()
+        dataset = dataset_settings(dataset=TOLERANT.model_copy(update={"chunk_events": 2}))
+        outputs = tmp_path / str(threads) / "reco.parquet", tmp_path / str(threads) / "reco.root"
+        file = tmp_path / "data.root"
+        reconstruct_file(
+            settings, dataset, file, model=model, output=outputs[0], edm4hep=outputs[1]
+        )
+        made.append(read_table(outputs[0]).to_list())
+    assert len(made[0]) == 9
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_file_that_breaks_is_quarantined_as_a_whole(tmp_path, model, events, threads):
+    write_leaves(tmp_path / "data.root", data_leaves(events))
+    read, calls = EventFile.jagged, []
+
+    def breaking(file, leaf, start, stop):
+        calls.append(start)
+        if start > 3:
+            raise UserError(f"{file.path}: broken")
+        return read(file, leaf, start, stop)
+
+    dataset = TOLERANT.model_copy(update={"chunk_events": 2, "on_bad_file": "quarantine"})
+    settings = ReconstructSettings(reconstruction=ReconstructionConfig(threads=threads))
+    with mock.patch.object(EventFile, "jagged", breaking):
+        reconstruct_file(
+            settings,
+            dataset_settings(dataset=dataset),
+            tmp_path / "data.root",
+            model=model,
+            output=tmp_path / "reco.parquet",
+            edm4hep=tmp_path / "reco.root",
+        )
+    assert max(calls) > 3
+    assert len(read_table(tmp_path / "reco.parquet")) == 0
+    (one,) = read_metadata(tmp_path / "reco.parquet")["quarantined"]
+    assert one == {"file": "data.root", "reason": "data.root: broken"}
+
+
+def test_the_input_is_hashed_once(tmp_path, model, events, monkeypatch):
+    write_leaves(tmp_path / "data.root", data_leaves(events))
+    hashed = []
+    original = record.sha256
+    monkeypatch.setattr(record, "sha256", lambda path: hashed.append(path) or original(path))
+    output, _ = reconstructed(tmp_path, model, tmp_path / "data.root")
+    assert hashed.count(tmp_path / "data.root") == 1
+    inputs = read_metadata(output)["provenance"]["inputs"]
+    assert original(tmp_path / "data.root") in inputs.values()
+
+
+def test_the_command_imports_no_torch(tmp_path, model, events):
+    write_leaves(tmp_path / "data.root", data_leaves(events))
+    arguments = ["reconstruct-events", "--detector", "clic", "--config-dir", str(CONFIG)]
+    arguments += ["--set", "dataset.dropped_objects_fraction_max=1", "--model", str(model)]
+    arguments += ["--input", str(tmp_path / "data.root"), "--output", str(tmp_path / "out.parquet")]
+    arguments += ["--edm4hep", str(tmp_path / "out.root")]
+    code = (
+        "import sys; from particleforge.cli import app\n"
+        f"app({arguments!r}, standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert (tmp_path / "out.root").exists()

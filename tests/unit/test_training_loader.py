@@ -123,7 +123,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_batches_hold_what_the_shards_hold(manifest: Path) -> None:

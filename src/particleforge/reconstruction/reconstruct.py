@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from particleforge.ahead import made_ahead
 from particleforge.config.settings import DatasetSettings, ReconstructSettings
 from particleforge.dataset.build import Built, build_into
 from particleforge.edm4hep.copies import Copies
@@ -115,7 +116,9 @@ def reconstruct_file(
         )
         read = _columns_read(built.metadata, has_split=False)
         blocks = (from_arrow(table.select(read)) for table in built.tables)
-        source = _Source(file, made, built.metadata, False, blocks)
+        # two threads can share the work of reading and that of the network
+        ahead = made_ahead(blocks, int(settings.reconstruction.threads > 1))
+        source = _Source(file, made, built.metadata, False, ahead)
         _reconstruct(settings, source, file, model, output, edm4hep)
 
     build_into(reconstruct, dataset.model_copy(update={"dataset": untold}), [file])

@@ -20,9 +20,7 @@ where the batch would have come, and ends with the stream.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
@@ -34,6 +32,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from particleforge.ahead import made_ahead
 from particleforge.errors import UserError
 from particleforge.model.inputs import ModelInputs, read_manifest
 from particleforge.model.loss import Batch
@@ -58,7 +57,6 @@ _TYPES = {
     "share_host": torch.int32,
     _WEIGHT: torch.float32,
 }
-_Item = TypeVar("_Item")
 _Epoch = TypeVar("_Epoch", int, None)
 
 
@@ -289,7 +287,7 @@ class ShardLoader:
         """
         spare: list[dict[str, Tensor]] = []
         with closing(
-            _ahead(self._windows(itertools.count(epoch), batch, spare), self.read_ahead)
+            made_ahead(self._windows(itertools.count(epoch), batch, spare), self.read_ahead)
         ) as found:
             for current, first, window in found:
                 for position, (micro_batches, n_events) in enumerate(window, start=first + 1):
@@ -300,7 +298,7 @@ class ShardLoader:
     def once(self) -> Generator[Batch, None, None]:
         """Yield this rank's micro-batches of every global batch of the split, unshuffled."""
         spare: list[dict[str, Tensor]] = []
-        with closing(_ahead(self._windows([None], 0, spare), self.read_ahead)) as found:
+        with closing(made_ahead(self._windows([None], 0, spare), self.read_ahead)) as found:
             for _, _, window in found:
                 for micro_batches, _ in window:
                     yield from self._pinned(micro_batches)
@@ -347,23 +345,6 @@ class ShardLoader:
 
     def _dealt(self, events: Indices) -> list[Indices]:
         return np.array_split(events[self.rank :: self.world_size], self.parts)
-
-
-def _ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
-    """Yield the items while a thread makes the next ``n``.
-
-    What it raises is raised here, in turn.
-    """
-    if not n:
-        yield from items
-        return
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="loader") as thread:
-        waiting: deque[Future[Any]] = deque(thread.submit(next, items, end) for _ in range(n))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(thread.submit(next, items, end))
-            yield item
-            del item
 
 
 def _as_items(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
