@@ -22,7 +22,7 @@ def made_ahead(items: Iterator[_Item], n: int) -> Generator[_Item, None, None]:
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
 
         def another() -> Future[Any]:
-            return thread.submit(context.run, next, items, end)
+            return thread.submit(lambda: context.run(next, items, end))
 
         waiting = deque(another() for _ in range(n))
         while (item := waiting.popleft().result()) is not end:
