@@ -290,7 +290,9 @@ class JetConfig(Block):
 class DijetMassConfig(Block):
     """Events with two bosons of one mass, each of which can decay to two jets."""
 
-    samples: tuple[Name, ...] = Field(min_length=1, description="samples that have such events")
+    samples: tuple[Name, ...] = Field(
+        min_length=1, description="samples that have such events, where they are among the samples"
+    )
     mass_gev: Energy = Field(description="mass of the boson")
     window_gev: Energy = Field(
         20.0, description="largest distance of the two true dijet masses from it"
@@ -398,17 +400,6 @@ class DetectorConfig(Block):
         if beams := info.data.get("beams"):
             below(("pt_min_gev", jets.pt_min_gev), _beam_energy(beams))
         return jets
-
-    @field_validator("plots")
-    @classmethod
-    def _plots_name_samples(cls, plots: PlotConfig, info: ValidationInfo) -> PlotConfig:
-        known = list(info.data.get("samples", ()))
-        for name in plots.dijet_mass.samples if plots.dijet_mass and known else ():
-            if name not in known:
-                raise ValueError(
-                    f"dijet_mass.samples: '{name}' is none of the samples ({', '.join(known)})"
-                )
-        return plots
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
