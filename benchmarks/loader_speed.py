@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -45,6 +46,7 @@ from particleforge.preprocessing.events import _lists
 from particleforge.preprocessing.features import n_features
 from particleforge.preprocessing.normalisation import FeatureStatistics
 from particleforge.preprocessing.shards import _description
+from particleforge.provenance.record import checksum
 from particleforge.tables.parquet import SHARD_SCHEMA, write_shard
 from particleforge.tables.schema import N_SHARES
 from particleforge.training.loader import _COLUMNS, ShardLoader
@@ -96,8 +98,16 @@ def write_shards(folder: Path, detector: str, **n_events: int) -> Path:
             )
             name = f"{split}/{number:05d}.parquet"
             write_shard(folder / name, shard, {})
-            shards.append({"file": name, "n_events": shard.num_rows})
-        splits[split] = {"shards": shards}
+            shards.append(
+                {
+                    "file": name,
+                    "n_events": shard.num_rows,
+                    "n_elements": int(pc.sum(shard["n_elements"]).as_py()),
+                    "sha256": checksum(folder / name),
+                }
+            )
+        sums = {key: sum(one[key] for one in shards) for key in ("n_events", "n_elements")}
+        splits[split] = {**sums, "shards": shards}
     features = (
         shard["features"]
         .combine_chunks()
