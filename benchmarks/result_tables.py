@@ -9,7 +9,8 @@ examples/models/clic holds ``metrics.json`` of the run that trained the model (s
 
 benchmarks/data/physics_demo.json is the same of three trainings of preset demo,
 benchmarks/data/hpo_public.json what ``hpo_public.py --store`` writes, benchmarks/data/ablation.json
-what ``ablation.py --store`` writes.
+what ``ablation.py --store`` writes, benchmarks/data/robustness.json what ``robustness.py --store``
+writes.
 
 Each page has places between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``; what stands there
 is made here. ``--check`` writes nothing and fails if a page says something else, as a test does.
@@ -27,6 +28,7 @@ MODEL = ROOT / "examples" / "models" / "clic"
 DEMO = ROOT / "benchmarks" / "data" / "physics_demo.json"
 SEARCHES = ROOT / "benchmarks" / "data" / "hpo_public.json"
 ABLATION = ROOT / "benchmarks" / "data" / "ablation.json"
+ROBUSTNESS = ROOT / "benchmarks" / "data" / "robustness.json"
 PAGES = ("README.md", "docs/results.md", "docs/hpo.md", "docs/model.md")
 _VIEWS = ("target", "ideal", "mlpf", "baseline")
 _HEAD = "| | targets | ideal | MLPF | rules |\n|---|---|---|---|---|"
@@ -165,6 +167,28 @@ def ablation_table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def robustness_table(figures: dict[str, Any]) -> str:
+    """Return how figures of network / rules move in a detector other than that of the training."""
+    lines = [
+        "| network / rules | jet resolution | jet response | missing px, py: IQR (GeV)"
+        " | fake neutral hadrons |",
+        "|---|---|---|---|---|",
+    ]
+    changes = figures["changes"]
+    for change in sorted(changes, key=lambda name: (name != "as configured", name)):
+        both = [changes[change][reco] for reco in ("mlpf", "baseline")]
+        cells = [
+            " / ".join(
+                f"{one['jet_resolution']:.4f} ± {one['jet_resolution_error']:.4f}" for one in both
+            )
+        ]
+        cells += [" / ".join(f"{one['jet_response']:.3f}" for one in both)]
+        cells += [" / ".join(f"{one['missing_iqr_gev']:.2f}" for one in both)]
+        cells += [" / ".join(f"{one['fakes_neutral_hadron']:.3f}" for one in both)]
+        lines.append(f"| {change} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def terms_table(figures: dict[str, Any]) -> str:
     """Return how the terms of the validation loss order the models of the ablation."""
     ranks = sorted(figures["rank_correlations"].items(), key=lambda item: -item[1])
@@ -207,6 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
         "public": public_table(searches),
         "ablation": ablation_table(ablation),
         "terms": terms_table(ablation),
+        "robustness": robustness_table(json.loads(ROBUSTNESS.read_text(encoding="utf-8"))),
     }
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
     for part in parts:
