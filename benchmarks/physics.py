@@ -1,13 +1,14 @@
 """How well models reconstruct, against the rules and against ideal particle flow.
 
-    python benchmarks/physics.py RESULTS_DIR... [--detector NAME]
+    python benchmarks/physics.py RESULTS_DIR... [--detector NAME] [--sample NAME...]
     python benchmarks/physics.py --model DIR... --events N --seed S [--detector clic]
 
 The first judges finished runs: RESULTS_DIR is results/<detector>, with select/ and reco/; test
 events count. The second simulates about N events that no training saw, split over the detector's
 samples, reconstructs them with each DIR's model.onnx and judges all of them; S gives other events,
 never those of a workflow, whatever its seed. Several folders are trainings of one thing from
-different seeds: figures are means over them.
+different seeds: figures are means over them. Without ``--sample`` all samples count that are not
+``held_out``.
 
 Jets, matching and sums are the validation's (docs/validation.md); resolution is IQR / median.
 Errors are from a paired bootstrap over events; with several models the standard error over them is
@@ -32,7 +33,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,13 @@ class Fresh:
         return found
 
 
-def finished(folder: Path, detector: DetectorConfig) -> list[Pair]:
+def is_judged(sample: str, detector: DetectorConfig, chosen: Collection[str]) -> bool:
+    """Return whether a sample is judged: one of those chosen, else any that is not held out."""
+    known = detector.samples.get(sample)
+    return sample in chosen if chosen else known is None or not known.held_out
+
+
+def finished(folder: Path, detector: DetectorConfig, samples: Collection[str] = ()) -> list[Pair]:
     """Return the pairs of files of one run; UserError where there are none."""
     folder = folder.absolute()
     paths, name = Paths(str(folder.parent)), folder.name
@@ -139,18 +146,29 @@ def finished(folder: Path, detector: DetectorConfig) -> list[Pair]:
     pairs = []
     for found in sorted(folder.glob(str(Path(pattern).relative_to(folder)))):
         parts = {"detector": name, "sample": found.parent.name, "shard": found.stem}
-        pairs.append(Pair(Path(paths.selected.format(**parts)), found, detector))
+        if is_judged(parts["sample"], detector, samples):
+            pairs.append(Pair(Path(paths.selected.format(**parts)), found, detector))
     if not pairs:
-        raise UserError(f"{folder}: has no {pattern}; give the folder results/<detector> of a run")
+        of = f" of {' or '.join(samples)}" if samples else ""
+        raise UserError(
+            f"{folder}: has no {pattern}{of}; give the folder results/<detector> of a run"
+        )
     return pairs
 
 
 def fresh(
-    detector: DetectorConfig, models: Iterable[Path], n_events: int, seed: int
+    detector: DetectorConfig,
+    models: Iterable[Path],
+    n_events: int,
+    seed: int,
+    samples: Collection[str] = (),
 ) -> Iterator[Fresh]:
     """Yield the files to simulate, at least ``n_events`` in all, by the samples' fractions."""
-    whole = sum(sample.fraction for sample in detector.samples.values())
-    for name, sample in detector.samples.items():
+    judged = {n: one for n, one in detector.samples.items() if is_judged(n, detector, samples)}
+    if missing := sorted(set(samples) - set(judged)):
+        raise UserError(f"{', '.join(missing)}: no sample of the detector")
+    whole = sum(sample.fraction for sample in judged.values())
+    for name, sample in judged.items():
         wanted = math.ceil(n_events * sample.fraction / whole)
         n_files = math.ceil(wanted / EVENTS_PER_FILE)
         chosen = {
@@ -254,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--events", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--detector", help="default: the name of RESULTS_DIR, else clic")
+    parser.add_argument("--sample", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args(arguments)
     if bool(options.results) == bool(options.model):
@@ -265,12 +284,12 @@ def main(arguments: list[str] | None = None) -> None:
         detector = load_detector(CONFIG, options.detector or names.pop())
         if options.results:
             judged = [
-                judge_all(finished(folder, detector), options.processes)[0]
+                judge_all(finished(folder, detector, options.sample), options.processes)[0]
                 for folder in options.results
             ]
         else:
             models = [folder / "model.onnx" for folder in options.model]
-            tasks = list(fresh(detector, models, options.events, options.seed))
+            tasks = list(fresh(detector, models, options.events, options.seed, options.sample))
             judged = judge_all(tasks, options.processes)
     except UserError as error:
         sys.exit(str(error))

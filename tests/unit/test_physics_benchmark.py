@@ -142,6 +142,26 @@ def test_figures_that_cannot_be_had_are_null(judged: Any, events: ak.Array, tmp_
     assert found["jet_resolution"] < 1e-4
 
 
+def test_a_sample_that_training_never_saw_is_judged_by_itself(
+    physics: Any, judged: Any, events: ak.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clic = load_detector(CONFIG, "clic")
+    samples = dict(clic.samples)
+    samples["ttbar"] = samples["ttbar"].model_copy(update={"held_out": True})
+    detector = clic.model_copy(update={"samples": samples})
+    monkeypatch.setattr(physics, "load_detector", lambda *_: detector)
+    folder = write_results(tmp_path, events, baseline_of(events))
+    assert judged(folder, "--sample", "ttbar")["n_events"] == [140]
+    with pytest.raises(SystemExit, match=r"clic: has no \S*reco/\*/\*\.parquet; give the folder"):
+        judged(folder)
+    with pytest.raises(SystemExit, match=r"has no \S*parquet of qq; give the folder"):
+        judged(folder, "--sample", "qq")
+    assert {task.sample for task in physics.fresh(detector, [], 2000, 1)} == {"qq", "ww"}
+    assert {task.sample for task in physics.fresh(detector, [], 2000, 1, ["ttbar"])} == {"ttbar"}
+    with pytest.raises(SystemExit, match=r"^zz: no sample of the detector$"):
+        judged("--model", tmp_path, "--sample", "zz")
+
+
 def test_a_folder_that_holds_no_run_is_refused(judged: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"clic: has no \S*reco/\*/\*\.parquet; give the folder"):
         judged(tmp_path / "clic")
