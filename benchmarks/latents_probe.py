@@ -148,14 +148,20 @@ def main() -> None:
     parser.add_argument("--detector", default="clic")
     options = parser.parse_args()
     detector = load_detector(CONFIG, options.detector)
+    held_out = {name for name, sample in detector.samples.items() if sample.held_out}
     try:
         parts = [
             jets
             for selected in options.selected
+            if parquet.read_metadata(selected, parquet.SELECTED)["sample"] not in held_out
             for jets in reconstructed(selected, options.model, detector)
         ]
     except UserError as error:
         sys.exit(str(error))
+    if not parts or not 0 < sum(one.judged.sum() for one in parts) < sum(
+        len(one.judged) for one in parts
+    ):
+        sys.exit("too few events: no jets to fit, or none to judge; give more")
     jets = Jets(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     event = jets.event[jets.judged]
     every = {name: resolutions(values, event) for name, values in corrected(jets).items()}

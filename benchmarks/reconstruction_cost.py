@@ -148,21 +148,27 @@ def compared(parts: dict[str, Call], turns: int, n_events: int) -> dict[str, Any
     }
 
 
-def process_of(files: list[Path], model: Path) -> dict[str, Any]:
+def process_of(files: list[Path], model: Path, changed: dict[str, int]) -> dict[str, Any]:
     """Return the peak memory in MB of a process that reconstructs files, and if torch is in it."""
     command = [sys.executable, __file__, "--model", str(model), "--reconstruct", *map(str, files)]
+    for name, value in changed.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def reconstruct_all(files: list[Path], model: Path, folder: Path) -> dict[str, Any]:
+def reconstruct_all(
+    files: list[Path], model: Path, changed: dict[str, int], folder: Path
+) -> dict[str, Any]:
     """Run the command on each file in this process; return what ``process_of`` does."""
     for number, file in enumerate(files):
         command = ["reconstruct-events", "--detector", DETECTOR, "--config-dir", str(CONFIG)]
         command += ["--input", str(file), "--model", str(model)]
         for option, suffix in (("--output", "parquet"), ("--edm4hep", "root")):
             command += [option, str(folder / f"{number}.{suffix}")]
+        for key, value in changed.items():
+            command += ["--set", f"reconstruction.{key}={value}"]
         app(command, standalone_mode=False)
     return {"peak_mb": round(own_peak_mb()), "torch": "torch" in sys.modules}
 
@@ -180,21 +186,22 @@ def main() -> None:
     parser.add_argument("--elements-per-batch", type=int)
     parser.add_argument("--reconstruct", nargs="+", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    changed = {"threads": options.threads}
+    if options.elements_per_batch:
+        changed["elements_per_batch"] = options.elements_per_batch
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.reconstruct:
-            print(json.dumps(reconstruct_all(options.reconstruct, options.model, folder)))
+            told = reconstruct_all(options.reconstruct, options.model, changed, folder)
+            print(json.dumps(told))
             return
         file = simulated(options.sample, options.events, folder / "events.root")
         long = simulated(options.sample, TIMES_LONGER * options.events, folder / "long.root")
         processes = {
-            "peak_mb_1x": process_of([file], options.model),
-            "peak_mb_4x": process_of([file] * TIMES_LONGER, options.model),
-            "peak_mb_4x_one_file": process_of([long], options.model),
+            "peak_mb_1x": process_of([file], options.model, changed),
+            "peak_mb_4x": process_of([file] * TIMES_LONGER, options.model, changed),
+            "peak_mb_4x_one_file": process_of([long], options.model, changed),
         }
-        changed = {"threads": options.threads}
-        if options.elements_per_batch:
-            changed["elements_per_batch"] = options.elements_per_batch
         found = compared(
             parts_of(file, options.model, changed, folder), options.turns, options.events
         )

@@ -88,9 +88,11 @@ def validated(detector: DetectorConfig, model: Path, options: argparse.Namespace
 
 
 def figures_of(metrics: dict[str, Any], reco: str) -> dict[str, float]:
-    """Return what is compared, of one reconstruction."""
+    """Return what is compared, of one reconstruction; UserError where events do not suffice."""
     jets, energy = metrics["jets"]["inclusive"][reco], metrics["visible_energy"][reco]
     particles = metrics["particles"]
+    if not (jets["response"]["resolution"] and energy["resolution"]):
+        raise UserError("too few events for a resolution; raise --events")
     return {
         "jet_response": jets["response"]["median"]["value"],
         "jet_resolution": jets["response"]["resolution"]["value"],

@@ -242,11 +242,9 @@ class Paths:
             "/".join([f"{self.root}/logs", rule, *(f"{{{name}}}" for name in wildcards)]) + ".log"
         )
 
-    @property
-    def benchmarks(self) -> str:
-        """Folder of the resource use of all jobs."""
-        return f"{self.root}/benchmarks"
-
     def benchmark(self, rule: str, *wildcards: str) -> str:
-        """Resource use of a rule's job, as Snakemake measures it."""
-        return "/".join([self.benchmarks, rule, *(f"{{{name}}}" for name in wildcards)]) + ".tsv"
+        """Resource use of a rule's job, as Snakemake samples it: at times up to 30 s apart."""
+        return (
+            "/".join([f"{self.root}/benchmarks", rule, *(f"{{{name}}}" for name in wildcards)])
+            + ".tsv"
+        )

@@ -91,23 +91,7 @@ def write_report_inputs(
         physics_metrics=folder / "validate/metrics.json",
         histograms=folder / "validate/histograms.json",
         validation_plots=folder / "validate/plots",
-        benchmarks=_write_benchmarks(folder / "benchmarks"),
     )
-
-
-def _write_benchmarks(folder: Path) -> Path:
-    """Write what Snakemake measures: of two jobs, of one too short for it, of the report's own."""
-    heads = "s h:m:s max_rss max_vms max_uss max_pss io_in io_out mean_load cpu_time"
-    jobs = {
-        "simulate_events/qq/00000": "3600.0 1:00:00 1024.0 1 1 1 512.00 256.00 50.00 1800.00",
-        "simulate_events/qq/00001": "1800.0 0:30:00 2048.0 1 1 1 512.00 256.00 200.00 3600.00",
-        "gather_cutflows": "0.1 0:00:00 NA NA NA NA NA NA NA NA",
-        "build_report": "7200.0 2:00:00 9999.0 1 1 1 1 1 100.00 7200.00",
-    }
-    for name, figures in jobs.items():
-        text = "\n".join("\t".join(line.split()) for line in (heads, figures))
-        write_text(folder / f"{name}.tsv", f"{text}\n")
-    return folder
 
 
 def _write_shard(

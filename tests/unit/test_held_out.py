@@ -92,5 +92,7 @@ def test_figures_of_all_samples_leave_it_out(tmp_path: Path) -> None:
     ww = figures["by_sample"]["ww"]["visible_energy"]["mlpf"]["median"]["value"]
     assert ww == pytest.approx(0.8, abs=1e-3)
     assert figures["jets"]["inclusive"]["mlpf"] != figures["by_sample"]["ww"]["jets"]["inclusive"]
+    assert "dijet_mass" not in figures  # only ww has them
+    assert figures["by_sample"]["ww"]["dijet_mass"]["truth"]["n"] is not None
     assert hists["events"]["ww"] == 30  # as filled
     assert without_held_out(hists, settings)["jet_truth"]["ww", ...].sum(flow=True).value == 0

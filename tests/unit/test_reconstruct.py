@@ -197,7 +197,7 @@ def test_latents_beyond_what_the_column_holds_are_refused(tmp_path: Path) -> Non
     events = ak.with_field(events, ak.with_field(events.tracks, pt, "pt"), "tracks")
     source = write_dataset(tmp_path / "events.parquet", events)
     model = write_model(tmp_path / "model.onnx", latents=2)
-    with pytest.raises(UserError, match=r"model.onnx: \d+ values of output latents are not finite"):
+    with pytest.raises(UserError, match=r"\d+ values of output latents are beyond float16; set"):
         run(tmp_path, source, model, latents=True)
 
 

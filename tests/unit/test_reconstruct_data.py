@@ -5,6 +5,7 @@ alone, as podio's readers do it.
 import math
 import subprocess
 import sys
+import threading
 from unittest import mock
 
 import awkward as ak
@@ -19,6 +20,7 @@ from particleforge.edm4hep.identities import collection_id
 from particleforge.edm4hep.rootfile import EventFile
 from particleforge.errors import UserError
 from particleforge.provenance import record
+from particleforge.reconstruction.onnx_model import OnnxModel
 from particleforge.reconstruction.reconstruct import reconstruct_events, reconstruct_file
 from particleforge.tables.parquet import read_metadata, read_table
 
@@ -122,6 +124,25 @@ def test_candidates_lead_back_to_rows_of_the_input(tmp_path, model, events, mode
     assert min(referred.values()) > 5
     parquet = read_table(output)
     assert ak.num(parquet.candidates).to_list() == ak.num(parquet.origins).to_list()
+
+
+def test_a_network_that_fails_leaves_no_thread_that_reads_on(tmp_path, model, events, monkeypatch):
+    write_leaves(tmp_path / "data.root", data_leaves(events, True), True)
+    run = OnnxModel._run
+
+    def fail(network, batch):
+        assert reading_ahead()
+        run(network, batch)
+        raise UserError("no more")
+
+    def reading_ahead():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+    monkeypatch.setattr(OnnxModel, "_run", fail)
+    settings = ReconstructSettings(reconstruction=ReconstructionConfig(threads=2))
+    with pytest.raises(UserError, match="no more") as caught:
+        reconstructed(tmp_path, model, tmp_path / "data.root", settings=settings)
+    assert caught.tb and not reading_ahead()
 
 
 def test_candidates_of_a_full_simulation_file_lead_back_to_it(tmp_path, model):

@@ -38,7 +38,7 @@ READER = """
   const away = { deltaY: -1, cancelable: true };
   const wheel = () => canvas.dispatchEvent(new WheelEvent("wheel", away));
   const drag = { buttons: 1, movementX: 30, movementY: 10 };
-  for (const key of ["ArrowLeft", "ArrowUp", "+", "-", "b", "s", "0"]) {
+  for (const key of ["ArrowLeft", "ArrowUp", "+", "-", "b", "s", "B", "0"]) {
     changed(key, () => press(key));
   }
   seen.taken = changed("Tab", () => press("Tab"));
@@ -48,6 +48,7 @@ READER = """
   changed("drag", () => { pointer("pointerdown"); pointer("pointermove", drag); });
   seen.focused = document.activeElement === canvas;
   changed("wheel", wheel);
+  changed("wheel aside", () => canvas.dispatchEvent(new WheelEvent("wheel", { deltaX: 9 })));
   changed("button", () => document.querySelector("[data-key='b']").click());
   const choice = document.getElementById("display-event");
   seen.events = choice.length;
@@ -119,7 +120,20 @@ def test_nothing_is_wrong_on_the_console(seen: tuple[dict[str, Any], str]) -> No
 def test_display_answers_to_keys_drags_and_buttons(seen: tuple[dict[str, Any], str]) -> None:
     told = seen[0]
     assert told["events"] == 3
-    acts = ("ArrowLeft", "ArrowUp", "+", "-", "b", "s", "0", "drag", "wheel", "button", "event")
+    acts = (
+        "ArrowLeft",
+        "ArrowUp",
+        "+",
+        "-",
+        "b",
+        "s",
+        "B",
+        "0",
+        "drag",
+        "wheel",
+        "button",
+        "event",
+    )
     for act in (*acts, "print", "printed"):
         assert told[act], act
     assert told["focused"]
@@ -128,6 +142,7 @@ def test_display_answers_to_keys_drags_and_buttons(seen: tuple[dict[str, Any], s
 def test_display_leaves_the_page_what_is_the_pages(seen: tuple[dict[str, Any], str]) -> None:
     told = seen[0]
     assert not (told["taken"] or told["Tab"] or told["hover"] or told["wheel of the page"])
+    assert not told["wheel aside"]
     assert told["wide"] <= 0  # nothing reaches beyond the window
 
 

@@ -40,6 +40,8 @@ JOBS = {
 TIMES = {
     "seconds",
     "wall_time_s",
+    "cpu_time_s",
+    "memory_peak_gb",
     "events_per_second",
     "elements_per_second",
     "events_per_s",

@@ -36,7 +36,6 @@ rule build_report:
         **RUN.resources("build_report"),
     params:
         settings=RUN.settings(stage.ReportSettings),
-        benchmarks=PATHS.benchmarks,
     message:
         "{wildcards.detector}: build the report"
     script:

@@ -26,7 +26,6 @@ with job_log(snakemake.log[0]):
         reconstructed=list(map(Path, files.reconstructed)),
         scans=list(map(Path, files.scans)),
         scan_plots=list(map(Path, files.scan_plots)),
-        benchmarks=Path(snakemake.params.benchmarks),
         hpo_plots={path.stem: path for path in map(Path, files.hpo_plots)},
         **{name: Path(files[name]) for name in single},
     )

@@ -79,7 +79,9 @@ class ReconstructionConfig(Block):
             " Parquet; of a model that was exported with export.latents"
         ),
     )
-    threads: int = Field(1, ge=1, description="threads of onnxruntime")
+    threads: int = Field(
+        1, ge=1, description="threads of onnxruntime; with more than one a given file is read ahead"
+    )
     execution_providers: tuple[str, ...] = Field(
         ("CPUExecutionProvider",),
         min_length=1,

@@ -98,8 +98,17 @@ def read_lineage(file: Path) -> Lineage:
     UserError without a record.
     """
     end = _recorded(file)
+    items = read_items([end])
+    for item in items.values():
+        for source, entry in zip(item.inputs, _entries(item.record), strict=True):
+            items[source].consumers.setdefault(entry["sha256"], []).append(item.path)
+    return Lineage(end, items)
+
+
+def read_items(ends: Iterable[Path]) -> dict[Path, Item]:
+    """Return files and everything they come from, by absolute path, without their consumers."""
     items: dict[Path, Item] = {}
-    waiting = deque([end])
+    waiting = deque(_joined(Path.cwd(), str(path)) for path in ends)
     while waiting:
         path = waiting.popleft()
         if path in items:
@@ -109,10 +118,7 @@ def read_lineage(file: Path) -> Lineage:
         inputs = [_joined(path.parent, entry["file"]) for entry in _entries(record)]
         items[path] = Item(path, record, inputs)
         waiting += inputs
-    for item in items.values():
-        for source, entry in zip(item.inputs, _entries(item.record), strict=True):
-            items[source].consumers.setdefault(entry["sha256"], []).append(item.path)
-    return Lineage(end, items)
+    return items
 
 
 def verify_lineage(lineage: Lineage) -> None:

@@ -9,7 +9,8 @@ their files, and ``<output>.provenance.json`` beside each output, written by ``r
   package versions.
 * The record beside an output adds the circumstances: where the inputs lay (relative to the record,
   so that a results folder can be moved), the output's own checksum, git commit and whether the tree
-  was dirty, a hash of all installed packages, host, Slurm job, start and duration.
+  was dirty, a hash of all installed packages, host, Slurm job, start, duration, core time and
+  memory.
 
 An output that is a folder has its record beside it; its checksum is that of the list of its files
 (``sha256sum`` format). ``lineage`` reads the records back.
@@ -19,6 +20,7 @@ import hashlib
 import logging
 import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -344,6 +346,20 @@ def _circumstances() -> dict[str, Any]:
         "command": Path(sys.argv[0]).name,
         "started_unix_s": round(started, 3),
         "wall_time_s": round(time.time() - started, 3),
+        **_used(),
+    }
+
+
+def _used() -> dict[str, float]:
+    """Return what this process and its ended children used: core seconds, the largest one's memory.
+
+    Processes that another daemon starts for it, as srun's ranks on several nodes, are not counted.
+    """
+    own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return {
+        "cpu_time_s": round(sum(u.ru_utime + u.ru_stime for u in (own, children)), 3),
+        "memory_peak_gb": round(max(own.ru_maxrss, children.ru_maxrss) * unit / 1e9, 4),
     }
 
 

@@ -226,10 +226,12 @@ class OnnxModel:
             values = getattr(found, name)
             bad = 0 if values is None else int(np.sum(~np.isfinite(values)))
             if bad:
-                raise UserError(
-                    f"{self._path}: {bad} values of output {name} are not finite; train and export"
-                    " the model again"
+                remedy = (
+                    "beyond float16; set reconstruction.latents: false"
+                    if name == schema.LATENTS.name
+                    else "not finite; train and export the model again"
                 )
+                raise UserError(f"{self._path}: {bad} values of output {name} are {remedy}")
         return found
 
     def _run(self, batch: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:

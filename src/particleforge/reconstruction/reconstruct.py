@@ -17,6 +17,7 @@ Invariants: events keep their order; the features and their order are those in t
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,9 @@ def reconstruct_file(
         read = _columns_read(built.metadata, has_split=False)
         blocks = (from_arrow(table.select(read)) for table in built.tables)
         # two threads can share the work of reading and that of the network
-        ahead = made_ahead(blocks, int(settings.reconstruction.threads > 1))
-        source = _Source(file, made, built.metadata, False, ahead)
-        _reconstruct(settings, source, file, model, output, edm4hep)
+        with closing(made_ahead(blocks, int(settings.reconstruction.threads > 1))) as ahead:
+            source = _Source(file, made, built.metadata, False, ahead)
+            _reconstruct(settings, source, file, model, output, edm4hep)
 
     build_into(reconstruct, dataset.model_copy(update={"dataset": untold}), [file])
 
@@ -150,7 +151,7 @@ def _reconstruct(
     types = _types(source.metadata)
     if network.latent_width:
         types = with_latents(types, network.latent_width)
-    whole = dataclasses.replace(source, blocks=itertools.chain(first, source.blocks))
+    whole = dataclasses.replace(source, blocks=_put_back(first, source.blocks))
     n_events = write_table(output, _reconstructed(settings, whole, network, types), types, metadata)
     write_particles(
         edm4hep,
@@ -161,6 +162,13 @@ def _reconstruct(
         copied_from,
     )
     source.made.record(output, edm4hep, n_events=n_events)
+
+
+def _put_back(taken: list[ak.Array], others: Iterator[ak.Array]) -> Iterator[ak.Array]:
+    """Yield the blocks that were taken, which are then held no longer, and the others."""
+    while taken:
+        yield taken.pop(0)
+    yield from others
 
 
 def _types(source: Mapping[str, Any]) -> pa.Schema:

@@ -33,7 +33,6 @@ class ReportInputs:
     """Files that the report is made of.
 
     ``selected`` and ``reconstructed``, ``scans`` and ``scan_plots`` are pairs in one order.
-    ``benchmarks`` is a folder, which may be missing.
     """
 
     dataset: Sequence[Path]
@@ -53,7 +52,6 @@ class ReportInputs:
     physics_metrics: Path
     histograms: Path
     validation_plots: Path
-    benchmarks: Path
     scans: Sequence[Path] = ()
     scan_plots: Sequence[Path] = ()
 
@@ -129,7 +127,7 @@ def build_report(settings: ReportSettings, inputs: ReportInputs, output: Path) -
             "displays": draw_displays(inputs.selected, inputs.reconstructed, settings),
             "marks_max": MARKS_MAX,
             "script": package_text("particleforge.report", "display.js"),
-            "usage": gather_usage(inputs.benchmarks, inputs.metrics),
+            "usage": gather_usage(results, inputs.metrics),
             "origin": gather_origin(results),
             "files": _files(inputs, output),
         },

@@ -182,9 +182,10 @@
   }
 
   canvas.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || !(event.key in ACTIONS)) return;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (event.ctrlKey || event.altKey || event.metaKey || !(key in ACTIONS)) return;
     event.preventDefault();
-    act(event.key);
+    act(key);
   });
   document.querySelectorAll("#display button").forEach((button) =>
     button.addEventListener("click", () => act(button.dataset.key)));
@@ -199,7 +200,7 @@
     draw();
   });
   canvas.addEventListener("wheel", (event) => {
-    if (document.activeElement !== canvas) return;  // the page scrolls on
+    if (!event.deltaY || document.activeElement !== canvas) return;  // the page scrolls on
     event.preventDefault();
     zoom(event.deltaY < 0 ? 1.1 : 1 / 1.1);
     draw();

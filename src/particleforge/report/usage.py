@@ -1,123 +1,106 @@
-"""What the run cost: core hours, cores in use, memory and data moved, by stage.
+"""What the results cost: core hours, cores in use and memory, by stage.
 
-Inputs -> outputs: the benchmark files that Snakemake writes of every job (``benchmarks/<rule>``,
-one line of tab-separated values each) and the final training's metrics -> a table and a sentence.
-Snakemake adds up the processes of a job and samples them; of jobs shorter than a sample it knows
-the time only. Files of another run in the same folder count, too, until their jobs run again.
+Inputs -> outputs: the records (``provenance``) of the results and of all that they were made from,
+and the final training's metrics -> a table and a sentence. A job is one process that wrote records:
+its time, that of its ended children, and the memory of the largest of them. Attempts that were
+killed left no record, and ranks that srun starts are no children; neither is counted.
 """
 
-import csv
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from particleforge.config.resources import ResourcesConfig
 from particleforge.pages.rendering import NOTHING, Rows, number
+from particleforge.provenance.lineage import read_items
 
-_OWN = "build_report"  # still running
-_MIB_PER_GIB = 1024
+_HEADS = ("stage", "jobs", "hours of jobs", "core hours", "cores in use, mean", "memory, peak [GB]")
 _GPU_HEADS = {
     "gpu_utilisation": "GPU in use, mean",
     "gpu_memory_gb": "GPU memory, peak [GB]",
 }
 
-Job = Mapping[str, float]
+Job = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the page shows of the run's cost."""
+    """What the page shows of the results' cost."""
 
     text: str
     rows: Rows
     gpu: bool
 
 
-def gather_usage(benchmarks: Path, metrics: Path) -> Usage:
-    """Read the benchmark files below a folder, and what the final training says of its GPU."""
-    jobs = _jobs(benchmarks)
+def gather_usage(results: Iterable[Path], metrics: Path) -> Usage:
+    """Read the records behind ``results``, and what the final training says of its GPU."""
+    jobs = _jobs(results)
     gpu = _gpu(metrics)
-    rules = [rule for rule in ResourcesConfig.model_fields if rule in jobs]
+    stages = [stage for stage in ResourcesConfig.model_fields if stage in jobs]
     rows = [
         (
-            *_row(rule, jobs[rule]),
-            *(text if rule == "train_model" else NOTHING for text in gpu.values()),
+            *_row(stage, jobs[stage]),
+            *(text if stage == "train_model" else NOTHING for text in gpu.values()),
         )
-        for rule in rules
+        for stage in stages
     ]
-    every = [job for rule in rules for job in jobs[rule]]
+    every = [job for stage in stages for job in jobs[stage]]
     if len(rows) > 1:
         rows.append((*_row("all", every), *(NOTHING for _ in gpu)))
-    heads = (
-        "stage",
-        "jobs",
-        "hours of jobs",
-        "core hours",
-        "cores in use, mean",
-        "memory, peak [GiB]",
-        "read [GiB]",
-        "written [GiB]",
-    )
-    return Usage(_text(every), Rows((*heads, *gpu), rows), bool(gpu))
+    return Usage(_text(every), Rows((*_HEADS, *gpu), rows), bool(gpu))
 
 
-def _jobs(benchmarks: Path) -> dict[str, list[Job]]:
-    """Return the figures of every job by rule; a figure that Snakemake does not know is NaN."""
-    found: dict[str, list[Job]] = {}
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        if rule == _OWN:
+def _jobs(results: Iterable[Path]) -> dict[str, list[Job]]:
+    """Return the circumstances of every job by stage: the latest that a process wrote down."""
+    found: dict[str, dict[tuple[Any, ...], Job]] = {}
+    for item in read_items(results).values():
+        if item.record is None:
             continue
-        with path.open(encoding="utf-8", newline="") as handle:
-            lines = csv.DictReader(handle, delimiter="\t")
-            found.setdefault(rule, []).extend(
-                {name: _figure(text) for name, text in line.items()} for line in lines
-            )
-    return found
+        job = item.record["circumstances"]
+        process = (job["host"], job["pid"], job["started_unix_s"])
+        of_stage = found.setdefault(item.stage, {})
+        before = of_stage.get(process)
+        if before is None or job["wall_time_s"] >= before["wall_time_s"]:
+            of_stage[process] = job
+    return {stage: list(of_stage.values()) for stage, of_stage in found.items()}
 
 
-def _figure(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:  # NA, or the time as h:m:s
-        return math.nan
-
-
-def _row(rule: str, jobs: Sequence[Job]) -> tuple[str, ...]:
-    seconds, core_seconds = _of(sum, jobs, "s"), _of(sum, jobs, "cpu_time")
+def _row(stage: str, jobs: Sequence[Job]) -> tuple[str, ...]:
+    core_hours, cores, memory = _used(jobs)
     return (
-        rule.replace("_", " "),
+        stage.replace("_", " "),
         number(len(jobs)),
-        f"{seconds / 3600:.3f}",
-        f"{core_seconds / 3600:.3f}",
-        f"{core_seconds / seconds:.2f}" if seconds else NOTHING,
-        *(
-            f"{_of(gathered, jobs, name) / _MIB_PER_GIB:.2f}"
-            for name, gathered in (("max_rss", max), ("io_in", sum), ("io_out", sum))
-        ),
+        f"{_hours(jobs, 'wall_time_s'):.3f}",
+        NOTHING if core_hours is None else f"{core_hours:.3f}",
+        NOTHING if cores is None else f"{cores:.2f}",
+        NOTHING if memory is None else f"{memory:.2f}",
     )
 
 
-def _of(gathered: Callable[[list[float]], float], jobs: Sequence[Job], name: str) -> float:
-    """Return the sum or the largest of a figure over the jobs of which it is known."""
-    known = [job[name] for job in jobs if not math.isnan(job.get(name, math.nan))]
-    return gathered(known) if known else 0.0
+def _hours(jobs: Sequence[Job], name: str) -> float:
+    return sum(float(job[name]) for job in jobs) / 3600
+
+
+def _used(jobs: Sequence[Job]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Return core hours, cores in use and peak memory; None if a job's record does not tell."""
+    if not jobs or not all("cpu_time_s" in job for job in jobs):
+        return None, None, None
+    core_hours = _hours(jobs, "cpu_time_s")
+    cores = core_hours / max(_hours(jobs, "wall_time_s"), 1e-9)
+    return core_hours, cores, max(job["memory_peak_gb"] for job in jobs)
 
 
 def _text(jobs: Sequence[Job]) -> str:
-    if not jobs:
-        return "There are no benchmark files of this run."
-    core_hours, hours, memory = (
-        _of(sum, jobs, "cpu_time") / 3600,
-        _of(sum, jobs, "s") / 3600,
-        _of(max, jobs, "max_rss") / _MIB_PER_GIB,
-    )
+    core_hours, _, memory = _used(jobs)
+    if core_hours is None:
+        return "The records of this run do not tell."
     return (
-        f"The run took {core_hours:.2f} core hours in {number(len(jobs))} jobs of {hours:.2f} hours"
-        f" together, and at most {memory:.2f} GiB of memory in one job."
+        f"The results took {core_hours:.2f} core hours in {number(len(jobs))} jobs of"
+        f" {_hours(jobs, 'wall_time_s'):.2f} hours together, and at most {memory:.2f} GB of memory"
+        " in one process."
     )
 
 

@@ -322,7 +322,12 @@ LATENTS = Field(
     "the last embedding of the candidate's element, which the model's heads are given",
 )
 
-SPLIT = Field("split", "string", "", "train, valid or test, by hash of the event's identity")
+SPLIT = Field(
+    "split",
+    "string",
+    "",
+    "train, valid or test, by hash of the event's identity; test if its sample is held out",
+)
 
 # A built dataset; a selected one adds SPLIT to EVENT; ``candidates`` are the baseline's.
 DATASET = (TRACKS, CLUSTERS, PARTICLES, TARGETS, TRACK_LINKS, CLUSTER_LINKS, CANDIDATES)

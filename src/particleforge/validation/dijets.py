@@ -54,7 +54,10 @@ def dijet_masses(particles: ak.Array, mass_gev: float) -> npt.NDArray[np.float64
 
 
 def fill_dijets(hists: Hists, batch: EventBatch, settings: DijetMassConfig | None) -> None:
-    """Count the masses of a batch, if it is of a sample that is named."""
+    """Count the masses of a batch, if it is of a sample that is named.
+
+    The errors of figures take the two masses of an event as independent, as they do jets.
+    """
     if settings is None or batch.sample not in settings.samples:
         return
     masses = {

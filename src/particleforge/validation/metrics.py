@@ -331,9 +331,12 @@ class _Figures:
 
     @property
     def has_dijets(self) -> bool:
-        dijets = self.settings.plots.dijet_mass
-        named = dijets is not None and self.sample in (None, *dijets.samples)
-        return named and "dijet_mass" in self.hists
+        dijets, samples = self.settings.plots.dijet_mass, self.settings.samples
+        if dijets is None or "dijet_mass" not in self.hists:
+            return False
+        if self.sample is not None:
+            return self.sample in dijets.samples
+        return any(name in samples and not samples[name].held_out for name in dijets.samples)
 
     def dijet_mass(self) -> Tree:
         return {
