@@ -8,6 +8,8 @@ examples/models/clic holds ``metrics.json`` of the run that trained the model (s
     python benchmarks/physics.py --model examples/models/clic --events 6000
 
 benchmarks/data/physics_demo.json is the same of three trainings of preset demo,
+physics_cld.json, physics_cld_zh.json (``--sample zh``) and physics_cms_like.json beside it are of
+``physics.py RESULTS_DIR``,
 benchmarks/data/hpo_public.json what ``hpo_public.py --store`` writes, benchmarks/data/ablation.json
 what ``ablation.py --store`` writes, benchmarks/data/robustness.json what ``robustness.py --store``
 writes.
@@ -26,6 +28,14 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "examples" / "models" / "clic"
 DEMO = ROOT / "benchmarks" / "data" / "physics_demo.json"
+DETECTORS = {
+    title: DEMO.with_name(f"physics_{name}.json")
+    for title, name in {
+        "cld": "cld",
+        "cld, ZH (never trained on)": "cld_zh",
+        "cms_like": "cms_like",
+    }.items()
+}
 SEARCHES = ROOT / "benchmarks" / "data" / "hpo_public.json"
 ABLATION = ROOT / "benchmarks" / "data" / "ablation.json"
 ROBUSTNESS = ROOT / "benchmarks" / "data" / "robustness.json"
@@ -98,8 +108,8 @@ def gap(metrics: dict[str, Any]) -> str:
     )
 
 
-def fresh_table(columns: dict[str, dict[str, Any]]) -> str:
-    """Return the figures on events that no run simulates, a column for each preset."""
+def judged_table(columns: dict[str, dict[str, Any]]) -> str:
+    """Return what ``physics.py`` tells, a column for each call."""
     rows = {
         "jet resolution, MLPF": "jet_resolution",
         "the same, rules": "baseline",
@@ -114,12 +124,16 @@ def fresh_table(columns: dict[str, dict[str, Any]]) -> str:
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     lines.append(f"| trainings | {' | '.join(str(c['n_models']) for c in columns.values())} |")
     lines.append(
-        f"| fresh events | {' | '.join(str(c['n_events'][0]) for c in columns.values())} |"
+        f"| events judged | {' | '.join(str(c['n_events'][0]) for c in columns.values())} |"
     )
     for text, key in rows.items():
-        cells = [f"{c[key]:.4f} ± {c[key + '_error']:.4f}" for c in columns.values()]
+        cells = [
+            "-" if c[key] is None else f"{c[key]:.4f} ± {c[key + '_error']:.4f}"
+            for c in columns.values()
+        ]
         lines.append(f"| {text} | {' | '.join(cells)} |")
-    within = ["yes" if c["median_within_1_percent"] else "no" for c in columns.values()]
+    words = {True: "yes", False: "no", None: "-"}  # null: events do not suffice
+    within = [words[c["median_within_1_percent"]] for c in columns.values()]
     lines.append(f"| median response within 1 % in every bin that counts | {' | '.join(within)} |")
     return "\n".join(lines)
 
@@ -221,13 +235,17 @@ def main(arguments: list[str] | None = None) -> None:
         name: json.loads(file.read_text(encoding="utf-8"))
         for name, file in {"reference": MODEL / "fresh_events.json", "demo": DEMO}.items()
     }
+    detectors = {
+        title: json.loads(file.read_text(encoding="utf-8")) for title, file in DETECTORS.items()
+    }
     ablation = json.loads(ABLATION.read_text(encoding="utf-8"))
     searches = json.loads(SEARCHES.read_text(encoding="utf-8"))
     parts = {
         "jets": jets_table(metrics),
         "classes": classes_table(metrics),
         "gap": gap(metrics),
-        "fresh": fresh_table(fresh),
+        "fresh": judged_table(fresh),
+        "detectors": judged_table(detectors),
         "public": public_table(searches),
         "ablation": ablation_table(ablation),
         "terms": terms_table(ablation),

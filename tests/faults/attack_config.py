@@ -195,18 +195,21 @@ def _same(given: Any, found: Any) -> bool:
             and all(map(_same, given, found))
         )
     if isinstance(found, list | tuple):  # names: one, or several by commas, each once
-        return list(found) == list(dict.fromkeys(part.strip() for part in str(given).split(",")))
+        parts = list(dict.fromkeys(part.strip() for part in str(given).split(",")))
+        return list(found) in (parts, [given])  # a file's name may hold a comma
     if isinstance(given, str) != isinstance(found, str):  # text that is read as a number, or back
         return _plain(given) == _plain(found)
-    if isinstance(given, bool) or isinstance(found, bool):
+    if isinstance(given, bool):
         return given is found
-    return bool(given == found) or (given != given and found != found)
+    if isinstance(given, str) and given.startswith("~"):
+        return found in (given, str(Path(given).expanduser()))
+    return bool(_plain(given) == _plain(found)) or (given != given and found != found)
 
 
 def _plain(value: Any) -> Any:
     """Return what a text says as YAML has it, blank as nothing; 012 is read as 12."""
     if not isinstance(value, str):
-        return value
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     with suppress(ValueError):
         return float(value)
     return {"true": True, "false": False, "": None, "~": None}.get(value.strip().casefold(), value)

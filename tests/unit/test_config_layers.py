@@ -1,5 +1,6 @@
 """Layers are merged first and validated once; a mistake is laid to the layer that made it."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -251,6 +252,23 @@ def test_published_data_sets_of_old_say_where_they_belong(write: Write) -> None:
 )
 def test_a_boolean_is_no_number(given: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=rf"--config: {key}: must not be a boolean"):
+        load_run(CONFIG, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"results_dir": math.nan}, "results_dir"),
+        ({"hpo": {"warm_start": [math.inf]}}, "hpo.warm_start"),
+        (
+            {"resources": {"train_model": {"partition": math.nan}}},
+            "resources.train_model.partition",
+        ),
+        ({"training": {"learning_rate": math.nan}}, "training.learning_rate"),
+    ],
+)
+def test_what_is_no_number_becomes_no_text(given: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"--config: {key}: Input should be a finite number"):
         load_run(CONFIG, given)
 
 

@@ -1,12 +1,13 @@
 """What all blocks of the configuration share."""
 
+import math
 from collections.abc import Iterable, Sized
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from particleforge.addresses import holds_secret, is_readable, masked
 
@@ -59,22 +60,39 @@ class Block(BaseModel):
             raise PydanticCustomError("boolean", "must not be a boolean")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_text_of_what_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        own = not _holds_blocks(cls, str(info.field_name))  # else they name the key
+        if own and any(isinstance(x, float) and not math.isfinite(x) for x in _items(value)):
+            raise PydanticKnownError("finite_number")
+        return value
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """Return what a list or block holds, or the value itself."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)
+
 
 def _holds_boolean(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return isinstance(value, bool)
-    return any(isinstance(item, bool) for item in value)
+    return any(isinstance(item, bool) for item in _items(value))
+
+
+@cache
+def _holds_blocks(block: type[Block], field: str) -> bool:
+    return any(
+        isinstance(kind, type) and issubclass(kind, BaseModel)
+        for kind in _types(block.model_fields[field].annotation)
+    )
 
 
 @cache
 def _takes_booleans(block: type[Block], field: str) -> bool:
     """Return whether a field takes booleans, or what another block checks."""
-    return any(
-        kind in (bool, Any) or (isinstance(kind, type) and issubclass(kind, BaseModel))
-        for kind in _types(block.model_fields[field].annotation)
-    )
+    kinds = _types(block.model_fields[field].annotation)
+    return _holds_blocks(block, field) or any(kind in (bool, Any) for kind in kinds)
 
 
 def _types(annotation: Any) -> Iterable[Any]:
