@@ -62,7 +62,8 @@ def held_to(model: type[_Model], content: Any, path: Path, where: str = "") -> _
     if content.get("kind", model.KIND if model.MAY_LACK_KIND else None) != model.KIND:
         refuse_kind(path, content.get("kind"), [model.KIND], model.REMEDY)
     try:
-        return model.model_validate(content)
+        # as JSON, where a number is no text, nor a text one, but a list may be a tuple
+        return model.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         raise UserError(f"{path}: {where}{first_problem(error)}; {model.REMEDY}") from error
 

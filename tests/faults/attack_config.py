@@ -212,4 +212,5 @@ def _plain(value: Any) -> Any:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     with suppress(ValueError):
         return float(value)
-    return {"true": True, "false": False, "": None, "~": None}.get(value.strip().casefold(), value)
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    return {**words, "": None, "~": None}.get(value.strip().casefold(), value)

@@ -100,6 +100,7 @@ def _selected(folder: Path) -> Any:
 def _reconstructed(folder: Path) -> Any:
     pair = folder / "ttbar_selected.parquet", folder / "ttbar_reconstructed.parquet"
     check_repeats([pair[1]])
+    Provenance.of("validate_model", {}, pair)  # as the stage does, which looks at records
     return [batch.views["mlpf"].to_list() for batch in read_pair(*pair)]
 
 

@@ -236,6 +236,14 @@ def test_another_normalisation_is_refused(manifest: Path, key: str, says: str) -
     assert "normalisation_difference_max" in line
 
 
+def test_a_text_is_no_number_of_the_normalisation(manifest: Path) -> None:
+    change_json(
+        manifest.parent / "normalisation.json",
+        lambda content: content["cluster"]["mean"].__setitem__(0, "0.0"),
+    )
+    assert "normalisation.json: cluster.mean.0: Input should be a valid number" in refusal(manifest)
+
+
 def test_the_normalisation_of_other_events_is_refused(manifest: Path) -> None:
     change_json(
         manifest.parent / "normalisation.json",

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from particleforge.config.load import load_detector
+from particleforge.edm4hep.leaves import NTupleLeaves
 from particleforge.edm4hep.reader import read_chunks
 from particleforge.errors import UserError
 from particleforge.inputs.inspection import inspect_file
 
 from .dataset_settings import CONFIG
-from .edm4hep_events import HIT_COLLECTIONS, leaves_of, write_leaves
+from .edm4hep_events import HIT_COLLECTIONS, leaves_of, write_events, write_leaves
 from .real_files import real_file
 from .test_edm4hep_layouts import LINKS, NAMES, sound_events
 from .test_edm4hep_versions import CLIC, linked, read_leaves
@@ -98,6 +99,42 @@ def test_what_is_missing_is_one_line_with_a_remedy(tmp_path, gone, more, said):
     assert str(caught.value).startswith(f"{tmp_path}/events.root: {said}")
     assert "\n" not in str(caught.value)
     assert inspect_file(tmp_path / "events.root", CLIC).refused == str(caught.value)
+
+
+@pytest.mark.fault("damaged bytes in a ROOT file")
+@pytest.mark.parametrize("offsets", [(0, 9, 4), (0, 2, 99)])
+def test_lists_of_events_that_fall_or_end_beyond_their_values(tmp_path, monkeypatch, offsets):
+    """Pages of an RNTuple's offsets have checksums, at which uproot does not look."""
+    write_events(tmp_path / "events.root", sound_events(), modern=True)
+    read = NTupleLeaves.read
+
+    def torn(leaves, leaf, start, stop):
+        sound, values = read(leaves, leaf, start, stop)
+        return (np.array(offsets) if leaf == "MCParticles.mass" else sound), values
+
+    monkeypatch.setattr(NTupleLeaves, "read", torn)
+    with pytest.raises(UserError, match=r"branch MCParticles.mass: lists of events end before"):
+        list(read_chunks(tmp_path / "events.root", CLIC.collections, 10))
+
+
+@pytest.mark.fault("damaged bytes in a ROOT file")
+@pytest.mark.parametrize(
+    ("modern", "end"),
+    [
+        *((True, f"_CalohitMCTruthLink_{end}") for end in ("from", "to")),
+        *((False, f"CalohitMCTruthLink#{end}") for end in (0, 1)),
+    ],
+)
+def test_ends_of_links_that_lie_in_other_events(tmp_path, modern, end):
+    """As many in all, but not event by event, so that links of one would point into another."""
+    leaves = leaves_of(sound_events(), modern)
+    for member in ("index", "collectionID"):
+        leaf = f"{end}.{member}"
+        (first, second), dtype = leaves[leaf]
+        leaves[leaf] = ([[*first, second[0]], second[1:]], dtype)
+    write_leaves(tmp_path / "events.root", leaves, modern)
+    with pytest.raises(UserError, match=rf"branch {end}.index and what it belongs to"):
+        list(read_chunks(tmp_path / "events.root", CLIC.collections, 10))
 
 
 @pytest.mark.fault("missing branch")

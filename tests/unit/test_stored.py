@@ -400,15 +400,18 @@ def test_a_byte_that_changed_in_a_table_is_noticed(tmp_path: Path, tables: dict[
 def test_a_byte_that_changed_in_a_model_is_noticed(
     tmp_path: Path, trained: tuple[Path, Path]
 ) -> None:
-    content = bytearray(trained[1].read_bytes())
-    weights = deserialise(bytes(content), trained[1])["weights"]
-    place = content.index(weights["encoder.project.weight"].numpy().tobytes())
-    content[place] ^= 1
+    """A byte of a weight, of the length of a part's name, of what a part says to be."""
+    sound = trained[1].read_bytes()
+    weights = deserialise(sound, trained[1])["weights"]
+    value = weights["encoder.project.weight"].numpy().tobytes()
     flipped = tmp_path / "flipped.pt"
-    flipped.write_bytes(content)
-    for read in (load_model, read_source):
-        with pytest.raises(UserError, match=r"flipped.pt: .* does not match its checksum"):
-            read(flipped)
+    for place in (sound.index(value), 26, sound.index(b"PK\x01\x02") + 38):
+        content = bytearray(sound)
+        content[place] ^= 16
+        flipped.write_bytes(content)
+        for read in (load_model, read_source):
+            with pytest.raises(UserError, match=r"flipped.pt: .* does not match its checksum"):
+                read(flipped)
 
 
 @pytest.mark.fault("exchanged or edited model")
@@ -429,9 +432,14 @@ def test_the_metadata_of_a_dataset_are_held_to_their_form(
     told = parquet.read_metadata(tables["dataset"])
     account = {"file": "a", "events": 1, "counts": {}, "energy_balance_gev": {"no such": 1.0}}
     path, table = tmp_path / "odd.parquet", pq.read_table(tables["dataset"])
+    told["provenance"] = {"settings": {"sample_name": "qq"}}
     retold(table, {**told, "counts": {"events": [30]}}, path)
     with pytest.raises(UserError, match=r"odd.parquet: counts.events: .*; rerun build_dataset"):
         shard_statistics(path, parquet.DATASET_SCHEMA)
     retold(table, {**told, "files": [account], "energy_balance_gev": {}}, path)
     with pytest.raises(UserError, match=r"odd.parquet: its energy accounting is damaged"):
         read_accounts([path])
+    for bad in ("text", {"settings": 0.5}):
+        retold(table, {**told, "provenance": bad}, path)
+        with pytest.raises(UserError, match=r"odd.parquet: provenance.*; rerun build_dataset"):
+            shard_statistics(path, parquet.DATASET_SCHEMA)

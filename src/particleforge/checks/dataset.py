@@ -192,7 +192,7 @@ def _judge(
         "events more or less than its metadata count:",
         shard,
         "events",
-        abs(found["events"] - found["counts"]["events"]),
+        abs(found["events"] - found["counts"].get("events", 0)),
         0,
         _REBUILD,
     )

@@ -133,7 +133,7 @@ def shard_statistics(path: Path, expected: pa.Schema) -> dict[str, Any]:
         gathered.add(block)
     return {
         "schema_differences": [],
-        "sample": metadata["provenance"]["settings"].get("sample_name"),
+        "sample": told.sample,
         "counts": told.counts,
         **gathered.plain(),
     }

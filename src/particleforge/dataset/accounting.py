@@ -58,13 +58,33 @@ class FileEntry(BaseModel):
     energy_balance_gev: dict[str, float]
 
 
+class LeftOut(BaseModel):
+    """A file that is not in the dataset, in its metadata."""
+
+    file: str
+    reason: str
+
+
+class MadeBy(BaseModel):
+    """What is read of how a table was made."""
+
+    settings: dict[str, Any]
+
+
 class DatasetMetadata(Stored):
     """What is read of the metadata of a dataset with truth."""
 
     KIND = parquet.DATASET
     REMEDY = "rerun build_dataset"
+    provenance: MadeBy
     counts: dict[str, int] = Field(default_factory=dict)
     files: list[FileEntry] = Field(default_factory=list)
+    quarantined: list[LeftOut] = Field(default_factory=list)
+
+    @property
+    def sample(self) -> str:
+        """The sample, as the settings of the stage have it."""
+        return str(self.provenance.settings.get("sample_name"))
 
 
 @dataclass(frozen=True)
@@ -97,12 +117,11 @@ def read_accounts(datasets: Iterable[Path]) -> list[Account]:
             )
         told = held_to(DatasetMetadata, metadata, path)
         try:
-            sample = metadata["provenance"]["settings"]["sample_name"]
             for entry in told.files:
                 counts = {name: n for name, n in entry.counts.items() if name.startswith("n_")}
                 values: dict[str, Any] = {**entry.energy_balance_gev, **counts}
                 balance = Balance(**values)
-                found.append(Account(sample, entry.file, entry.events, balance))
+                found.append(Account(told.sample, entry.file, entry.events, balance))
         except (LookupError, TypeError) as error:
             raise UserError(
                 f"{path}: its energy accounting is damaged ({error}); {told.REMEDY}"

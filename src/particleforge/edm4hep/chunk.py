@@ -80,14 +80,10 @@ class Chunk:
                 f"{self.file.path}: link {name} lacks its ends (_{name}_from.index,"
                 f" _{name}_to.index); the file is damaged"
             )
-        weight = self.leaves({"weight": self.layout.require(name, "weight")})["weight"]
-        left, right = self.rows(ends[0], origin), self.rows(ends[1], target)
-        if not len(left) == len(right) == len(weight):
-            raise UserError(
-                f"{self.file.path}: link {name} disagrees with its ends on the number of entries;"
-                " the file is damaged"
-            )
-        return self.kept(Pairs.of(left, right, weight))
+        table = self.leaves({"weight": self.layout.require(name, "weight")})
+        left = self.rows(ends[0], origin, table.offsets)
+        right = self.rows(ends[1], target, table.offsets)
+        return self.kept(Pairs.of(left, right, table["weight"]))
 
     def relation(
         self,
@@ -112,9 +108,19 @@ class Chunk:
             found.append(self.kept(Pairs.of(owners.rows_of(collection)[owner], rows[member])))
         return combined(found)
 
-    def rows(self, reference: Reference, targets: Group) -> IntArray:
-        """Turn references into row numbers of the target table; -1 where they point nowhere."""
+    def rows(
+        self, reference: Reference, targets: Group, offsets: IntArray | None = None
+    ) -> IntArray:
+        """Turn references into row numbers of the target table; -1 where they point nowhere.
+
+        Their ``offsets`` must be those given.
+        """
         table = self.leaves({"index": reference.index, "id": reference.collection_id})
+        if offsets is not None and not np.array_equal(table.offsets, offsets):
+            raise UserError(
+                f"{self.file.path}: branch {reference.index} and what it belongs to differ in"
+                " length; the file is damaged"
+            )
         for name, leaf in (("index", reference.index), ("id", reference.collection_id)):
             if table[name].dtype.kind not in "iu":
                 raise UserError(

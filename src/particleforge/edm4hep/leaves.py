@@ -30,6 +30,10 @@ class NotAListError(Exception):
     """A leaf that is no list of numbers per event; carries its type."""
 
 
+class TornListError(Exception):
+    """A leaf whose offsets fall, or end beyond its values."""
+
+
 def first_of_each(tree: uproot.TTree) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return branch or leaf -> what the file has first under that name, as ROOT finds it.
 
@@ -95,15 +99,21 @@ class Leaves(ABC):
             int(after[0]) if len(after) else self.n_events,
         )
         if block == (start, stop):
-            offsets, values = self.read(leaf, start, stop)
+            offsets, values = self._sound(leaf, start, stop)
         else:
             if block != self._held_range:
                 self._held, self._held_range = {}, block
             if leaf not in self._held:
-                self._held[leaf] = self.read(leaf, *block)
+                self._held[leaf] = self._sound(leaf, *block)
             offsets, values = self._held[leaf]
             offsets = offsets[start - block[0] : stop - block[0] + 1]
         return offsets - offsets[0], values[offsets[0] : offsets[-1]]
+
+    def _sound(self, leaf: str, start: int, stop: int) -> tuple[IntArray, Array]:
+        offsets, values = self.read(leaf, start, stop)
+        if np.any(np.diff(offsets) < 0) or offsets[-1] > max(len(values), offsets[0]):
+            raise TornListError(leaf)
+        return offsets, values
 
     @property
     @abstractmethod

@@ -24,7 +24,7 @@ from particleforge.edm4hep.identities import (
     types_of_collections,
 )
 from particleforge.edm4hep.layout import Layout, Reference
-from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, leaves_of
+from particleforge.edm4hep.leaves import LOCAL_FILE, NotAListError, TornListError, leaves_of
 from particleforge.edm4hep.mapping import BranchMap, require_elements, require_usable
 from particleforge.edm4hep.raw_events import Array, IntArray
 from particleforge.edm4hep.signature import refuse_other_files
@@ -174,6 +174,11 @@ class TreeFile(RootFile):
             raise UserError(
                 f"{self.path}: branch {leaf} has type {error}, expected a list of numbers per event"
             ) from error
+        except TornListError:
+            raise UserError(
+                f"{self.path}: branch {leaf}: lists of events end before they begin, or beyond its"
+                " values; the file is damaged"
+            ) from None
         if values.dtype.kind not in "iufb":
             raise UserError(
                 f"{self.path}: branch {leaf} has type {values.dtype}, expected a list of numbers"

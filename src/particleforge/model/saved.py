@@ -62,10 +62,17 @@ def deserialise(content: bytes, path: Path) -> Any:
 def _damaged(content: bytes) -> str | None:
     """Return the first part of an archive that does not fit its checksum, None if all do."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return archive.testzip()
-    except Exception:  # no archive, or a broken one: torch says which
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except Exception:  # no archive, or half of one, which torch says
         return None
+    with archive:
+        try:
+            damaged = archive.testzip()
+        except Exception:  # a part does not lie where the archive says; torch reads what lies there
+            return "a part"
+        # torch writes none, and takes a part that claims to be a folder for an empty one
+        claims = (part.filename for part in archive.infolist() if part.external_attr)
+        return damaged or next(claims, None)
 
 
 def _without_identity(content: Any) -> Any:

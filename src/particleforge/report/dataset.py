@@ -14,7 +14,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from particleforge.dataset.accounting import HEADS, LEGEND, Account, read_accounts, row, total_of
+from particleforge.dataset.accounting import (
+    HEADS,
+    LEGEND,
+    Account,
+    DatasetMetadata,
+    read_accounts,
+    row,
+    total_of,
+)
 from particleforge.model.inputs import read_manifest
 from particleforge.pages.rendering import NOTHING, Picture, Rows, number, percent, picture
 from particleforge.tables import parquet, schema
@@ -51,13 +59,11 @@ def gather_data(
     totals: dict[str, Counter[str]] = {}
     quarantined = []
     for path in dataset:
-        metadata = parquet.read_metadata(path)
-        sample = metadata["provenance"]["settings"]["sample_name"]
-        left_out = metadata["quarantined"]
-        totals.setdefault(sample, Counter()).update(
-            _sizes(path) | {"files": len(metadata["files"]), "left out": len(left_out)}
+        told = parquet.described(path, DatasetMetadata)
+        totals.setdefault(told.sample, Counter()).update(
+            _sizes(path) | {"files": len(told.files), "left out": len(told.quarantined)}
         )
-        quarantined += [(sample, path.name, entry["file"], entry["reason"]) for entry in left_out]
+        quarantined += [(told.sample, path.name, one.file, one.reason) for one in told.quarantined]
     accounts = read_accounts(dataset)
     described = read_manifest(manifest)
     return Data(

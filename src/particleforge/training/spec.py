@@ -5,7 +5,7 @@ import re
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -78,7 +78,7 @@ class ResultFile(Stored):
     step: int
     valid_loss: float | None
     best_valid_loss: float | None
-    valid_curve: list[list[float]]
+    valid_curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
     checkpoint: str | None
     best_checkpoint: str | None
     metrics: str | None
