@@ -25,7 +25,7 @@ from typing import NamedTuple
 import awkward as ak
 import numpy as np
 from judged_events import N_RESAMPLINGS
-from physics import CONFIG
+from physics import CONFIG, is_held_out
 from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -148,12 +148,11 @@ def main() -> None:
     parser.add_argument("--detector", default="clic")
     options = parser.parse_args()
     detector = load_detector(CONFIG, options.detector)
-    held_out = {name for name, sample in detector.samples.items() if sample.held_out}
     try:
         parts = [
             jets
             for selected in options.selected
-            if parquet.read_metadata(selected, parquet.SELECTED)["sample"] not in held_out
+            if not is_held_out(selected)
             for jets in reconstructed(selected, options.model, detector)
         ]
     except UserError as error:

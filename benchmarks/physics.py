@@ -1,6 +1,6 @@
 """How well models reconstruct, against the rules and against ideal particle flow.
 
-    python benchmarks/physics.py RESULTS_DIR... [--detector NAME] [--sample NAME...]
+    python benchmarks/physics.py RESULTS_DIR... [--detector NAME] [--sample NAME]...
     python benchmarks/physics.py --model DIR... --events N --seed S [--detector clic]
 
 The first judges finished runs: RESULTS_DIR is results/<detector>, with select/ and reco/; test
@@ -58,6 +58,7 @@ from particleforge.reconstruction.reconstruct import reconstruct_events
 from particleforge.seeds import seed_of
 from particleforge.selection.select import select_events
 from particleforge.simulation.simulate import simulate_events
+from particleforge.tables import parquet
 
 CONFIG = Path(__file__).parents[1] / "config"
 EVENTS_PER_FILE = 250
@@ -132,10 +133,10 @@ class Fresh:
         return found
 
 
-def is_judged(sample: str, detector: DetectorConfig, chosen: Collection[str]) -> bool:
-    """Return whether a sample is judged: one of those chosen, else any that is not held out."""
-    known = detector.samples.get(sample)
-    return sample in chosen if chosen else known is None or not known.held_out
+def is_held_out(selected: Path) -> bool:
+    """Return whether a selected file is of a sample that training never saw, as the file says."""
+    made = parquet.read_metadata(selected, parquet.SELECTED).get("provenance", {})
+    return bool(made.get("settings", {}).get("held_out", False))
 
 
 def finished(folder: Path, detector: DetectorConfig, samples: Collection[str] = ()) -> list[Pair]:
@@ -143,13 +144,15 @@ def finished(folder: Path, detector: DetectorConfig, samples: Collection[str] = 
     folder = folder.absolute()
     paths, name = Paths(str(folder.parent)), folder.name
     pattern = paths.reconstructed.format(detector=name, sample="*", shard="*")
-    pairs = []
+    pairs, missing = [], set(samples)
     for found in sorted(folder.glob(str(Path(pattern).relative_to(folder)))):
         parts = {"detector": name, "sample": found.parent.name, "shard": found.stem}
-        if is_judged(parts["sample"], detector, samples):
-            pairs.append(Pair(Path(paths.selected.format(**parts)), found, detector))
-    if not pairs:
-        of = f" of {' or '.join(samples)}" if samples else ""
+        selected = Path(paths.selected.format(**parts))
+        if parts["sample"] in samples if samples else not is_held_out(selected):
+            pairs.append(Pair(selected, found, detector))
+            missing.discard(parts["sample"])
+    if missing or not pairs:
+        of = f" of {' or '.join(sorted(missing))}" if missing else ""
         raise UserError(
             f"{folder}: has no {pattern}{of}; give the folder results/<detector> of a run"
         )
@@ -164,7 +167,11 @@ def fresh(
     samples: Collection[str] = (),
 ) -> Iterator[Fresh]:
     """Yield the files to simulate, at least ``n_events`` in all, by the samples' fractions."""
-    judged = {n: one for n, one in detector.samples.items() if is_judged(n, detector, samples)}
+    judged = {
+        name: sample
+        for name, sample in detector.samples.items()
+        if (name in samples if samples else not sample.held_out)
+    }
     if missing := sorted(set(samples) - set(judged)):
         raise UserError(f"{', '.join(missing)}: no sample of the detector")
     whole = sum(sample.fraction for sample in judged.values())
@@ -272,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--events", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--detector", help="default: the name of RESULTS_DIR, else clic")
-    parser.add_argument("--sample", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--sample", action="append", default=[], metavar="NAME")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args(arguments)
     if bool(options.results) == bool(options.model):

@@ -260,6 +260,7 @@ def test_a_boolean_is_no_number(given: dict[str, Any], key: str) -> None:
     [
         ({"results_dir": math.nan}, "results_dir"),
         ({"hpo": {"warm_start": [math.inf]}}, "hpo.warm_start"),
+        ({"hpo": {"warm_start": [[math.inf]]}}, "hpo.warm_start"),
         (
             {"resources": {"train_model": {"partition": math.nan}}},
             "resources.train_model.partition",

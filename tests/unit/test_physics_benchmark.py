@@ -143,23 +143,30 @@ def test_figures_that_cannot_be_had_are_null(judged: Any, events: ak.Array, tmp_
 
 
 def test_a_sample_that_training_never_saw_is_judged_by_itself(
-    physics: Any, judged: Any, events: ak.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    physics: Any, judged: Any, events: ak.Array, tmp_path: Path
 ) -> None:
-    clic = load_detector(CONFIG, "clic")
-    samples = dict(clic.samples)
-    samples["ttbar"] = samples["ttbar"].model_copy(update={"held_out": True})
-    detector = clic.model_copy(update={"samples": samples})
-    monkeypatch.setattr(physics, "load_detector", lambda *_: detector)
+    """In a finished run its files say so, whatever the configuration says now."""
     folder = write_results(tmp_path, events, baseline_of(events))
+    (selected,) = (folder / "select/ttbar").iterdir()
+    table, types = parquet.read_columns(selected), parquet.SELECTED_SCHEMA
+    made = {"provenance": {"settings": {"held_out": True}}}
+    parquet.write_table(selected, [table], types, {"sample": "ttbar", **made})
     assert judged(folder, "--sample", "ttbar")["n_events"] == [140]
     with pytest.raises(SystemExit, match=r"clic: has no \S*reco/\*/\*\.parquet; give the folder"):
         judged(folder)
     with pytest.raises(SystemExit, match=r"has no \S*parquet of qq; give the folder"):
-        judged(folder, "--sample", "qq")
+        judged(folder, "--sample", "ttbar", "--sample", "qq")
+
+
+def test_fresh_events_of_samples_that_training_never_saw(physics: Any, judged: Any) -> None:
+    detector = load_detector(CONFIG, "clic")
+    samples = dict(detector.samples)
+    samples["ttbar"] = samples["ttbar"].model_copy(update={"held_out": True})
+    detector = detector.model_copy(update={"samples": samples})
     assert {task.sample for task in physics.fresh(detector, [], 2000, 1)} == {"qq", "ww"}
     assert {task.sample for task in physics.fresh(detector, [], 2000, 1, ["ttbar"])} == {"ttbar"}
     with pytest.raises(SystemExit, match=r"^zz: no sample of the detector$"):
-        judged("--model", tmp_path, "--sample", "zz")
+        judged("--model", "nowhere", "--sample", "zz")
 
 
 def test_a_folder_that_holds_no_run_is_refused(judged: Any, tmp_path: Path) -> None:

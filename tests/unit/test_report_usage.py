@@ -93,6 +93,27 @@ def test_records_that_do_not_tell_are_not_zero(tmp_path: Path, metrics: Path) ->
     assert rows_of(usage) == {"train model": ("1", "0.010", "-", "-", "-", "70%", "1.00")}
     assert usage.text == "The records of this run do not tell."
     assert gather_usage([], metrics).text == usage.text
+    told = {"pid": 3, "wall_time_s": 3600, "cpu_time_s": 1800.0, "memory_peak_gb": 1.5}
+    new = write_made(tmp_path / "new", "export_onnx", [old], **told)
+    usage = gather_usage([new], metrics)
+    assert usage.text.startswith(
+        "The results took 0.50 core hours in 1 jobs of 2, as others do not"
+    )
+    assert rows_of(usage)["all"] == ("2", "1.010", "-", "-", "-", "-", "-")
+
+
+@pytest.mark.parametrize("damage", ["", '{"circumstances": {}}', None])
+def test_a_damaged_record_far_back_is_told_and_no_more(
+    tmp_path: Path, metrics: Path, damage: str | None
+) -> None:
+    far = write_made(tmp_path / "far", "simulate_events", [])
+    near = write_made(tmp_path / "near", "build_dataset", [far])
+    told = json.loads(record_of(far).read_text())
+    told["circumstances"]["wall_time_s"] = "x"
+    record_of(far).write_text(json.dumps(told) if damage is None else damage)
+    usage = gather_usage([near], metrics)
+    assert usage.text.startswith(f"The records do not tell: {record_of(far)}: ")
+    assert not usage.rows.rows
 
 
 def test_children_that_have_ended_are_counted(tmp_path: Path) -> None:

@@ -70,10 +70,12 @@ class Block(BaseModel):
 
 
 def _items(value: Any) -> Iterable[Any]:
-    """Return what a list or block holds, or the value itself."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple) else (value,)
+    """Yield what lists and blocks hold, to any depth, or the value itself."""
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _items(item)
+    else:
+        yield value
 
 
 def _holds_boolean(value: Any) -> bool:

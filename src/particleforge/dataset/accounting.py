@@ -65,10 +65,16 @@ class LeftOut(BaseModel):
     reason: str
 
 
+class SampleSettings(BaseModel):
+    """What is read of the settings of a stage."""
+
+    sample_name: str
+
+
 class MadeBy(BaseModel):
     """What is read of how a table was made."""
 
-    settings: dict[str, Any]
+    settings: SampleSettings
 
 
 class DatasetMetadata(Stored):
@@ -84,7 +90,7 @@ class DatasetMetadata(Stored):
     @property
     def sample(self) -> str:
         """The sample, as the settings of the stage have it."""
-        return str(self.provenance.settings.get("sample_name"))
+        return self.provenance.settings.sample_name
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,21 @@ class OutputEntry(BaseModel):
     sha256: str
 
 
+class Circumstances(BaseModel):
+    """What is read of a record's circumstances; old ones tell neither core time nor memory."""
+
+    model_config = ConfigDict(extra="allow")
+    git_commit: str
+    git_dirty: bool
+    host: str
+    slurm: dict[str, str]
+    pid: int
+    started_unix_s: float
+    wall_time_s: float
+    cpu_time_s: float | None = None
+    memory_peak_gb: float | None = None
+
+
 class RecordFile(Stored):
     """What is read of a record."""
 
@@ -222,7 +237,7 @@ class RecordFile(Stored):
     inputs: list[InputEntry]
     packages: dict[str, str]
     output: OutputEntry
-    circumstances: dict[str, Any]
+    circumstances: Circumstances
 
 
 def record_of(output: str | Path) -> Path:
@@ -357,10 +372,23 @@ def _used() -> dict[str, float]:
     """
     own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    peak = max(_own_peak(own.ru_maxrss * unit), children.ru_maxrss * unit)
     return {
         "cpu_time_s": round(sum(u.ru_utime + u.ru_stime for u in (own, children)), 3),
-        "memory_peak_gb": round(max(own.ru_maxrss, children.ru_maxrss) * unit / 1e9, 4),
+        "memory_peak_gb": round(peak / 1e9, 4),
     }
+
+
+def _own_peak(otherwise: int) -> int:
+    """Return this program's peak memory in bytes.
+
+    What the kernel tells of the process may be that of the program that this one replaced.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return otherwise
 
 
 @cache

@@ -2,8 +2,9 @@
 
 Inputs -> outputs: the records (``provenance``) of the results and of all that they were made from,
 and the final training's metrics -> a table and a sentence. A job is one process that wrote records:
-its time, that of its ended children, and the memory of the largest of them. Attempts that were
-killed left no record, and ranks that srun starts are no children; neither is counted.
+its time, that of its ended children, and the memory of the largest of them. Attempts that did not
+end (killed, stopped at a limit, put back into the queue) left no record, and ranks that srun starts
+are no children; neither is counted. A training whose stored result was taken is as long as that.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from particleforge.config.resources import ResourcesConfig
+from particleforge.errors import UserError
 from particleforge.pages.rendering import NOTHING, Rows, number
 from particleforge.provenance.lineage import read_items
 
@@ -37,8 +39,11 @@ class Usage:
 
 def gather_usage(results: Iterable[Path], metrics: Path) -> Usage:
     """Read the records behind ``results``, and what the final training says of its GPU."""
-    jobs = _jobs(results)
     gpu = _gpu(metrics)
+    try:
+        jobs = _jobs(results)
+    except UserError as error:
+        return Usage(f"The records do not tell: {error}.", Rows((*_HEADS, *gpu), []), bool(gpu))
     stages = [stage for stage in ResourcesConfig.model_fields if stage in jobs]
     rows = [
         (
@@ -69,7 +74,7 @@ def _jobs(results: Iterable[Path]) -> dict[str, list[Job]]:
 
 
 def _row(stage: str, jobs: Sequence[Job]) -> tuple[str, ...]:
-    core_hours, cores, memory = _used(jobs)
+    core_hours, cores, memory = _used(jobs) if len(_telling(jobs)) == len(jobs) else (None,) * 3
     return (
         stage.replace("_", " "),
         number(len(jobs)),
@@ -84,23 +89,29 @@ def _hours(jobs: Sequence[Job], name: str) -> float:
     return sum(float(job[name]) for job in jobs) / 3600
 
 
-def _used(jobs: Sequence[Job]) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Return core hours, cores in use and peak memory; None if a job's record does not tell."""
-    if not jobs or not all("cpu_time_s" in job for job in jobs):
-        return None, None, None
+def _telling(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs whose records tell core time and memory, as those of old versions do not."""
+    names = ("cpu_time_s", "memory_peak_gb")
+    return [job for job in jobs if all(job.get(name) is not None for name in names)]
+
+
+def _used(jobs: Sequence[Job]) -> tuple[float, float, float]:
+    """Return core hours, cores in use and peak memory of jobs that tell."""
     core_hours = _hours(jobs, "cpu_time_s")
     cores = core_hours / max(_hours(jobs, "wall_time_s"), 1e-9)
     return core_hours, cores, max(job["memory_peak_gb"] for job in jobs)
 
 
 def _text(jobs: Sequence[Job]) -> str:
-    core_hours, _, memory = _used(jobs)
-    if core_hours is None:
+    telling = _telling(jobs)
+    if not telling:
         return "The records of this run do not tell."
+    core_hours, _, memory = _used(telling)
+    of = "" if len(telling) == len(jobs) else f" of {number(len(jobs))}, as others do not tell,"
     return (
-        f"The results took {core_hours:.2f} core hours in {number(len(jobs))} jobs of"
-        f" {_hours(jobs, 'wall_time_s'):.2f} hours together, and at most {memory:.2f} GB of memory"
-        " in one process."
+        f"The results took {core_hours:.2f} core hours in {number(len(telling))} jobs{of} of"
+        f" {_hours(telling, 'wall_time_s'):.2f} hours together, and at most {memory:.2f} GB of"
+        " memory in one process."
     )
 
 
