@@ -157,9 +157,8 @@ def main() -> None:
         ]
     except UserError as error:
         sys.exit(str(error))
-    if not parts or not 0 < sum(one.judged.sum() for one in parts) < sum(
-        len(one.judged) for one in parts
-    ):
+    judged = np.concatenate([np.zeros(0, bool), *(one.judged for one in parts)])
+    if judged.all() or not judged.any():
         sys.exit("too few events: no jets to fit, or none to judge; give more")
     jets = Jets(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     event = jets.event[jets.judged]
